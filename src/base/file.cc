@@ -1,0 +1,184 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "base/error.h"
+
+namespace wels {
+namespace {
+
+constexpr size_t kBufferBytes = 1 << 20;
+
+[[noreturn]] void fail(const std::string& path, const std::string& doing, int err) {
+  const char* hint = "";
+  if (err == ENOENT) hint = "check the path";
+  if (err == EACCES || err == EPERM || err == EROFS) hint = "choose a folder you can write to, or change its permissions";
+  if (err == ENOSPC || err == EDQUOT) hint = "free some space or choose another disk; the previous file is untouched";
+  throw Error(path, doing + ": " + std::strerror(err), hint);
+}
+
+void write_all(int fd, const std::string& path, const char* data, size_t size, int64_t offset) {
+  while (size > 0) {
+    ssize_t n = offset < 0 ? ::write(fd, data, size) : ::pwrite(fd, data, size, offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(path, "cannot write", errno);
+    data += n;
+    size -= static_cast<size_t>(n);
+    if (offset >= 0) offset += n;
+  }
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) : path_(path) {
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail(path, "cannot open", errno);
+  struct stat st;
+  if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    ::close(fd);
+    throw Error(path, "not a regular file", "give a file");
+  }
+  size_ = static_cast<size_t>(st.st_size);
+  if (size_ > 0) {
+    void* p = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
+    int err = errno;
+    ::close(fd);
+    if (p == MAP_FAILED) fail(path, "cannot map", err);
+    data_ = static_cast<const uint8_t*>(p);
+  } else {
+    ::close(fd);
+  }
+}
+
+MappedFile::~MappedFile() {
+  if (data_) ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& o) noexcept
+    : path_(std::move(o.path_)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(data_, o.data_);
+  std::swap(size_, o.size_);
+  return *this;
+}
+
+std::string read_file(const std::string& path) {
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail(path, "cannot open", errno);
+  std::string out;
+  char chunk[1 << 16];
+  for (;;) {
+    ssize_t n = ::read(fd, chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      int err = errno;
+      ::close(fd);
+      fail(path, "cannot read", err);
+    }
+    if (n == 0) break;
+    out.append(chunk, static_cast<size_t>(n));
+  }
+  ::close(fd);
+  return out;
+}
+
+AtomicFile::AtomicFile(const std::string& path) : path_(path), tmp_(path + ".tmp") {
+  fd_ = ::open(tmp_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail(path, "cannot create", errno);
+  buffer_.reserve(kBufferBytes);
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(tmp_.c_str());
+}
+
+void AtomicFile::flush() {
+  write_all(fd_, path_, buffer_.data(), buffer_.size(), -1);
+  buffer_.clear();
+}
+
+void AtomicFile::write(const void* data, size_t size) {
+  size_ += static_cast<int64_t>(size);
+  if (buffer_.size() + size > kBufferBytes) flush();
+  if (size >= kBufferBytes) {
+    write_all(fd_, path_, static_cast<const char*>(data), size, -1);
+  } else {
+    buffer_.append(static_cast<const char*>(data), size);
+  }
+}
+
+void AtomicFile::write_at(int64_t offset, const void* data, size_t size) {
+  flush();
+  write_all(fd_, path_, static_cast<const char*>(data), size, offset);
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
+  ::close(std::exchange(fd_, -1));
+  if (::rename(tmp_.c_str(), path_.c_str()) != 0) {
+    int err = errno;
+    ::unlink(tmp_.c_str());
+    fail(path_, "cannot rename", err);
+  }
+  sync_folder(std::filesystem::path(path_).parent_path().string());
+}
+
+void write_file_atomic(const std::string& path, std::string_view text) {
+  AtomicFile f(path);
+  f.write(text);
+  f.commit();
+}
+
+FolderLock::FolderLock(const std::string& folder) {
+  std::string path = folder + "/.lock";
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail(path, "cannot create", errno);
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    char pid[32] = {};
+    ssize_t n = ::pread(fd_, pid, sizeof pid - 1, 0);
+    ::close(std::exchange(fd_, -1));
+    throw Error(folder, fmt::format("another run holds this folder (process {})", n > 0 ? pid : "unknown"),
+                "wait for it, stop it, or choose another folder");
+  }
+  std::string pid = std::to_string(::getpid());
+  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, pid.data(), pid.size(), 0) < 0) {
+    int err = errno;
+    ::close(std::exchange(fd_, -1));
+    fail(path, "cannot write", err);
+  }
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void make_folder(const std::string& path) {
+  std::error_code ec;
+  std::filesystem::create_directories(path, ec);
+  if (ec) fail(path, "cannot make the folder", ec.value());
+  if (::access(path.c_str(), W_OK) != 0) fail(path, "cannot write to the folder", errno);
+}
+
+void sync_folder(const std::string& path) {
+  int fd = ::open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail(path, "cannot open the folder", errno);
+  ::fsync(fd);
+  ::close(fd);
+}
+
+}  // namespace wels

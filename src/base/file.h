@@ -1,0 +1,72 @@
+// Files: read-only memory maps, whole-file reads, and writes that are atomic (temporary name, fsync, rename, fsync of the
+// folder), so that a crash or a full disk leaves the old file untouched. All failures throw Error with the system's reason.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace wels {
+
+// A file mapped read-only into memory. Empty files map to an empty span. Keeps the mapping while alive; movable.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);  // throws Error if missing, unreadable or not a regular file
+  ~MappedFile();
+  MappedFile(MappedFile&& o) noexcept;
+  MappedFile& operator=(MappedFile&& o) noexcept;
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+std::string read_file(const std::string& path);
+
+// Writes to "<path>.tmp"; commit() syncs and renames it onto path. Without commit() the destructor removes the temporary.
+// Every write checks for a full disk and throws Error ("disk full: N bytes needed ...").
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::string& path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  void write(const void* data, size_t size);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  // Overwrites bytes already written (headers whose content is known last).
+  void write_at(int64_t offset, const void* data, size_t size);
+  int64_t size() const { return size_; }
+  void commit();
+
+ private:
+  void flush();
+  std::string path_, tmp_, buffer_;
+  int fd_ = -1;
+  int64_t size_ = 0;
+};
+
+void write_file_atomic(const std::string& path, std::string_view text);
+
+// Exclusive lock on "<folder>/.lock" for the life of the object (released by the kernel if the process dies).
+// Throws Error naming the process id that holds it.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
+// Makes the folder and its parents; throws Error where it can't be made or written to.
+void make_folder(const std::string& path);
+// fsync of a folder, so that renames in it are durable.
+void sync_folder(const std::string& path);
+
+}  // namespace wels
