@@ -27,6 +27,7 @@ struct Compared {
   struct Result {
     bool ok;
     std::string values;
+    explicit operator bool() const { return ok; }  // CHECK(a < b && c < d): no values, but it compiles
   };
 #define WELS_CHECK_OP(op)                                                           \
   template <class R>                                                                \
@@ -51,8 +52,9 @@ struct Left {
 struct Outcome {
   bool ok;
   std::string values;
+  Outcome(bool value) : ok(value), values("false") {}
   template <class R>
-  Outcome(const R& r) : ok(r.ok), values(r.values) {}
+  Outcome(const R& r) requires requires { r.values; } : ok(r.ok), values(r.values) {}
   template <class L>
   Outcome(const Compared<L>& c) : ok(static_cast<bool>(c.left)), values("false") {}
 };

@@ -1,0 +1,85 @@
+#include "tensor/pool.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace wels {
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;
+
+// Sizes are rounded up so that batches of nearly equal shape share buffers: to 1/8 of the next power of two, 64 at least.
+int64_t round_size(int64_t bytes) {
+  int64_t step = 64;
+  while (step * 16 < bytes) step *= 2;
+  return (std::max<int64_t>(bytes, 1) + step - 1) / step * step;
+}
+
+}  // namespace
+
+void* allocate_host(int64_t bytes) {
+  int64_t align = bytes >= kHugePage ? kHugePage : 64;
+  int64_t size = (bytes + align - 1) / align * align;
+  void* p = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(std::max(size, align)));
+  if (!p) {
+    throw Error("memory", fmt::format("cannot allocate {:.1f} MB", static_cast<double>(bytes) / 1e6),
+                "use a smaller batch, sequence length or model");
+  }
+  if (bytes >= kHugePage) ::madvise(p, static_cast<size_t>(size), MADV_HUGEPAGE);
+  return p;
+}
+
+void free_host(void* p, int64_t) { std::free(p); }
+
+Pool::Pool() : Pool(allocate_host, free_host) {}
+Pool::Pool(Allocate allocate, Free free) : state_(std::make_shared<State>()) {
+  state_->allocate = std::move(allocate);
+  state_->free = std::move(free);
+}
+Pool::~Pool() { trim(); }
+
+std::shared_ptr<void> Pool::take(int64_t bytes) {
+  State* s = state_.get();
+  int64_t size = round_size(bytes);
+  void* p;
+  auto it = s->idle.find(size);
+  if (it != s->idle.end() && !it->second.empty()) {
+    p = it->second.back();
+    it->second.pop_back();
+  } else {
+    p = s->allocate(size);
+    s->held += size;
+  }
+  s->now += size;
+  s->peak = std::max(s->peak, s->now);
+  // The deleter holds the state, not the pool, so a buffer may outlive the pool: the last one frees itself.
+  return {p, [state = state_, size](void* q) {
+            state->now -= size;
+            if (state.use_count() == 1) {
+              state->free(q, size);
+            } else {
+              state->idle[size].push_back(q);
+            }
+          }};
+}
+
+void Pool::trim() {
+  for (auto& [size, buffers] : state_->idle) {
+    for (void* p : buffers) state_->free(p, size);
+    state_->held -= size * static_cast<int64_t>(buffers.size());
+    buffers.clear();
+  }
+}
+
+OwnedTensor make_tensor(Pool& pool, DType dtype, int64_t rows, int64_t cols) {
+  OwnedTensor out;
+  out.memory = pool.take(rows * row_bytes(dtype, cols));
+  out.t = Tensor(out.memory.get(), dtype, rows, cols);
+  return out;
+}
+
+}  // namespace wels
