@@ -1,0 +1,15 @@
+// The kernels for avx512; what they do is in the .inl files, what they are called by is in kernels.h.
+#include "backend/cpu/isa/kernels.h"
+
+#include <immintrin.h>
+
+namespace wels {
+namespace {
+#include "backend/cpu/isa/vec_avx512.inl"
+#include "backend/cpu/isa/gemm.inl"
+#include "backend/cpu/isa/attend.inl"
+#include "backend/cpu/isa/row.inl"
+const Kernels kKernels{"avx512", &kGemm, &kAttend, &kRow};
+}  // namespace
+const Kernels* kernels_avx512() { return &kKernels; }
+}  // namespace wels

@@ -1,0 +1,1 @@
+const GemmKernels kGemm{};
