@@ -6,6 +6,7 @@
 namespace wels {
 namespace {
 #include "backend/cpu/isa/vec_avx512.inl"
+#include "backend/cpu/isa/vec_math.inl"
 #include "backend/cpu/isa/gemm.inl"
 #include "backend/cpu/isa/attend.inl"
 #include "backend/cpu/isa/row.inl"

@@ -1,0 +1,49 @@
+// The CPU device's choice of instruction set.
+#include "backend/cpu/cpu_device.h"
+
+#include <cstdlib>
+
+#include "backend/cpu/isa/kernels.h"
+#include "base/error.h"
+#include "base/threads.h"
+
+namespace wels {
+namespace {
+
+struct Isa {
+  const char* name;
+  bool supported;  // by this CPU and its operating system
+  const Kernels* (*kernels)();
+};
+
+const Kernels* choose(std::string wanted) {
+  if (wanted.empty()) {
+    if (const char* forced = std::getenv("WELS_ISA")) wanted = forced;
+  }
+  __builtin_cpu_init();
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+  const Isa best_first[] = {{"avx512_bf16", bf16, kernels_avx512_bf16},
+                            {"avx512", avx512, kernels_avx512},
+                            {"avx2", avx2, kernels_avx2}};
+  std::string have;
+  for (const Isa& isa : best_first) {
+    if (isa.supported && (wanted.empty() || wanted == isa.name)) return isa.kernels();
+    if (isa.supported) have += (have.empty() ? "" : ", ") + std::string(isa.name);
+  }
+  if (wanted.empty()) throw Error("cpu", "this CPU has no AVX2 with FMA", "use the ref device");
+  throw Error("WELS_ISA", "\"" + wanted + "\" is not an instruction set that this CPU has", "use " + have);
+}
+
+}  // namespace
+
+CpuDevice::CpuDevice(const std::string& isa) : k_(choose(isa)) {}
+CpuDevice::~CpuDevice() = default;
+
+std::string CpuDevice::name() const {
+  return "cpu (" + std::string(k_->name) + ", " + std::to_string(thread_count()) + " threads)";
+}
+
+}  // namespace wels
