@@ -8,6 +8,7 @@
 // the call (batch invariance), nor on the number of threads, bit for bit.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 
@@ -69,6 +70,13 @@ class Device {
   virtual std::string name() const = 0;  // "ref", "cpu (avx512_bf16, 2 threads)"
 
   // --- memory and plain copies ---
+  // Between host memory and a contiguous tensor of the same bytes. The default is for devices that share the host's memory.
+  virtual void upload(const void* host, Tensor t) {
+    std::memcpy(t.data, host, static_cast<size_t>(t.bytes()));
+  }
+  virtual void download(const Tensor& t, void* host) {
+    std::memcpy(host, t.data, static_cast<size_t>(t.bytes()));
+  }
   // dst (+)= src with conversion between f64, f32, bf16 (views allowed; shapes equal).
   virtual void copy(const Tensor& src, Tensor dst, Accum accum = Accum::kSet) = 0;
   virtual void zero(Tensor t) = 0;

@@ -1,0 +1,74 @@
+// The differentiable ops: what model/ is written in. One .cc file per op, forward and backward side by side.
+//
+// Shapes: n rows (tokens), d width; T is ctx.dtype. Every function allocates its result from ctx.pool. Gradients of weights go
+// to Weight::grad (set the first time in a step, then added); a weight without grad is frozen.
+#pragma once
+#include <array>
+#include <functional>
+#include <vector>
+
+#include "nn/tape.h"
+#include "tensor/batch.h"
+
+namespace wels {
+
+// The positions of a batch's rows and the table of their rotations.
+struct Positions {
+  Var pos;          // i32 [1, n]
+  Tensor cos, sin;  // [positions, dr/2] f32 (f64 for f64 activations)
+};
+
+// y [n, d] of the residual's dtype = w[ids].
+Var embed(Ctx& ctx, const Var& ids, Weight& w);
+// y [n, out] = x [n, in] · wᵀ + bias. y: T; f32 for full_precision weights (the router).
+Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias = nullptr);
+// y [n, out] with the expert e's matrix for rows [offsets[e], offsets[e+1]). offsets i32 [1, e+1].
+Var grouped_matmul(Ctx& ctx, const Var& x, Weight& w, const Var& offsets);
+// y [n, d] T = x / rms(x) · gain.  x: T or the residual's dtype.
+Var rms_norm(Ctx& ctx, const Var& x, Weight& gain, float eps);
+// y = x with every head's last `rotated` columns turned.
+Var rope(Ctx& ctx, const Var& x, const Positions& pos, const RopeParams& p);
+// MLA's two halves of W_DKV·h: {rms_norm of the first r columns, rope of the last dr}. x [n, r + dr]. V3 eq. 1-3.
+std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, const Positions& pos, bool interleaved);
+// y = silu(gate) · up, [n, f].
+Var swiglu(Ctx& ctx, const Var& gate, const Var& up);
+// y = a + b: the residual stream takes a block's output.
+Var add(Ctx& ctx, const Var& a, const Var& b);
+// y [n, da + db] = [a ; b].
+Var concat(Ctx& ctx, const Var& a, const Var& b);
+// y's rows = x's rows index[i] (distinct). index on the host.
+Var select_rows(Ctx& ctx, const Var& x, const std::vector<int32_t>& index);
+// Attention of the new rows with each other (training, first prefill). k and v may be one Var (MLA's expanded kv, with v_col).
+// shared: MLA's k^R or empty. y [n, heads·dv].
+Var attend(Ctx& ctx, const Var& q, const Var& k, const Var& v, int v_col, const Var& shared,
+           std::vector<AttendSegment> segments, const AttendParams& p);
+
+// What the router decided for n rows.
+struct Routed {
+  Var logits;    // [n, e] f32
+  Var expert;    // i32 [n, k]
+  Var weight;    // [n, k] f32
+  Var load;      // i32 [1, e] rows per expert
+  Var offsets;   // i32 [1, e+1] \  the counting sort of (row, choice)
+  Var token_of;  // i32 [1, n·k]  | pairs by expert
+  Var slot_of;   // i32 [n, k]   /
+};
+// bias: selection bias or empty. alpha > 0 adds the sequence-wise balance loss's gradient in the backward, times alpha.
+Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const RouteParams& p, float balance_factor,
+             const std::vector<AttendSegment>& segments);
+// rows [n·k, d] = x's rows in the order of the experts.
+Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r);
+// y [n, d] = sum of the chosen experts' rows times their weights + shared (empty: none).
+Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
+
+// logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ).
+Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target);
+
+// y = fn(x), keeping nothing but x: the backward runs fn again with a tape of its own (activation recomputation).
+// fn must not depend on anything else that needs a gradient, except weights.
+Var recompute(Ctx& ctx, const Var& x, std::function<Var(Ctx&, const Var&)> fn);
+
+// The slot for a weight's gradient: matrix e's tensor and whether to set or add. Empty: frozen.
+GradOut weight_grad(Weight& w, int64_t e = 0);
+
+}  // namespace wels

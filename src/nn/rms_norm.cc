@@ -1,0 +1,20 @@
+// RMSNorm with gain; the backward needs x and 1/rms(x) only.
+#include "nn/ops.h"
+
+namespace wels {
+
+Var rms_norm(Ctx& ctx, const Var& x, Weight& gain, float eps) {
+  Var y = ctx.make(ctx.dtype, x.t.rows, x.t.cols);
+  Var inv_rms = ctx.tape ? ctx.make_aux(ctx.stat_dtype(), x.t.rows, 1) : Var();
+  ctx.dev.rms_norm(x.t, gain, eps, y.t, inv_rms.t);
+  if (!ctx.tape) return y;
+  ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, x, &gain, inv_rms](const Tensor& dy) {
+    GradOut dx = tape->grad_out(x);
+    GradOut dgain = weight_grad(gain);
+    if (!dgain.t.empty() && dgain.accum == Accum::kSet) dev.zero(dgain.t);
+    dev.rms_norm_backward(x.t, gain, inv_rms.t, dy, dx.t, dx.accum, dgain.t);
+  });
+  return y;
+}
+
+}  // namespace wels
