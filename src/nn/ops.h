@@ -36,6 +36,8 @@ Var swiglu(Ctx& ctx, const Var& gate, const Var& up);
 Var add(Ctx& ctx, const Var& a, const Var& b);
 // y [n, da + db] = [a ; b].
 Var concat(Ctx& ctx, const Var& a, const Var& b);
+// x in the residual stream's dtype (x itself if it is that already).
+Var to_residual(Ctx& ctx, const Var& x);
 // y's rows = x's rows index[i] (distinct). index on the host.
 Var select_rows(Ctx& ctx, const Var& x, const std::vector<int32_t>& index);
 // Attention of the new rows with each other (training, first prefill). k and v may be one Var (MLA's expanded kv, with v_col).

@@ -1,0 +1,32 @@
+// The parts of a block. Forward code only: the ops of nn/ know their gradients.
+#pragma once
+#include "model/model.h"
+
+namespace wels {
+
+// What all layers of one forward pass share.
+struct BlockContext {
+  const ModelConfig& cfg;
+  const ForwardOptions& options;
+  const Batch& batch;
+  Positions pos;
+  std::vector<AttendSegment> segments;  // the batch's rows among themselves
+  Var places;                           // i32 [1, n]: rows' places in the KV cache; empty without one
+  int64_t layer = 0;
+  ForwardRecord* record = nullptr;
+  float scale = 1;                      // softmax scale
+
+  void observe(const std::string& name, const Var& v) const {
+    if (options.observe) options.observe(name, v);
+  }
+};
+
+std::vector<AttendSegment> own_segments(const Batch& batch);
+
+Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);       // mla.cc
+Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);       // gqa.cc
+Var mlp(Ctx& ctx, MlpWeights& w, const Var& x);                                    // moe.cc
+Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b);             // moe.cc
+RouteParams route_params(const ModelConfig& cfg);
+
+}  // namespace wels
