@@ -34,7 +34,7 @@ struct AttendParams {
   int dr = 0;         // further key columns that all heads share (MLA's k^R), after dk in each q head; 0: none
   int dv = 0;         // value columns per kv head, at v.col(head * v_step)
   int k_step = 0, v_step = 0;
-  float scale = 1.0f;
+  double scale = 1.0;
 };
 
 // Rows [q_begin, q_begin + q_rows) of q see rows [k_begin, k_begin + k_rows) of the keys, causally: the last query sees all,
@@ -55,7 +55,7 @@ struct RouteParams {
   bool sigmoid = true;             // else softmax
   bool group_top2 = true;          // group score: sum of the two largest (V3) or the largest (V2)
   bool normalize = true;           // divide by the sum of the chosen scores
-  float scale = 1.0f;              // routed_scaling_factor
+  double scale = 1.0;              // routed_scaling_factor
 };
 
 struct AdamWParams {

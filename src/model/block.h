@@ -14,7 +14,7 @@ struct BlockContext {
   Var places;                           // i32 [1, n]: rows' places in the KV cache; empty without one
   int64_t layer = 0;
   ForwardRecord* record = nullptr;
-  float scale = 1;                      // softmax scale
+  double scale = 1;                     // softmax scale
 
   void observe(const std::string& name, const Var& v) const {
     if (options.observe) options.observe(name, v);

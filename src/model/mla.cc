@@ -26,7 +26,7 @@ struct MlaInput {
   Var q, latent, key;  // [n, h·(dn+dr)], [n, r], [n, dr]
 };
 
-AttendParams expanded_params(const ModelConfig& c, float scale) {
+AttendParams expanded_params(const ModelConfig& c, double scale) {
   int h = static_cast<int>(c.num_attention_heads), dn = static_cast<int>(c.qk_nope_head_dim);
   int dv = static_cast<int>(c.v_head_dim);
   return {.heads = h, .kv_heads = h, .dk = dn, .dr = static_cast<int>(c.qk_rope_head_dim), .dv = dv,

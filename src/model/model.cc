@@ -105,7 +105,7 @@ Var Model::hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options, F
   CHECK(options.kv == nullptr || ctx.tape == nullptr);
   BlockContext b{.cfg = cfg_, .options = options, .batch = batch, .pos = positions(ctx, batch.pos),
                  .segments = own_segments(batch), .places = {}, .layer = 0, .record = record,
-                 .scale = static_cast<float>(softmax_scale(cfg_))};
+                 .scale = softmax_scale(cfg_)};
   if (options.kv) {
     std::vector<int32_t> places = options.kv->reserve(batch);
     b.places = ctx.make_ids(places.data(), batch.rows());
@@ -161,7 +161,7 @@ Model::MtpOut Model::mtp(Ctx& ctx, int64_t k, const Var& previous, const std::ve
   if (sub.rows() == 0) return out;
   BlockContext b{.cfg = cfg_, .options = options, .batch = sub, .pos = positions(ctx, sub.pos),
                  .segments = own_segments(sub), .places = {}, .layer = cfg_.num_hidden_layers + k, .record = record,
-                 .scale = static_cast<float>(softmax_scale(cfg_))};
+                 .scale = softmax_scale(cfg_)};
   Var ids = ctx.make_ids(sub.tokens.data(), sub.rows());
   Var embedded = rms_norm(ctx, embed(ctx, ids, weights_.embed), w.embed_norm, eps);
   Var state = rms_norm(ctx, select_rows(ctx, previous, kept), w.hidden_norm, eps);

@@ -20,7 +20,7 @@ RouteParams route_params(const ModelConfig& c) {
   p.group_top2 = c.topk_method == TopkMethod::kNoauxTc;
   p.normalize = c.norm_topk_prob && c.num_experts_per_tok > 1;
   // V2's softmax router either normalises or scales; V3's does both.
-  p.scale = p.normalize && !p.sigmoid ? 1.0f : static_cast<float>(c.routed_scaling_factor);
+  p.scale = p.normalize && !p.sigmoid ? 1.0 : c.routed_scaling_factor;
   return p;
 }
 

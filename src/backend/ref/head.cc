@@ -1,0 +1,62 @@
+// The output head: log-probabilities of targets, one row of logits at a time.
+#include <algorithm>
+
+#include "backend/ref/ref_device.h"
+
+namespace wels {
+namespace {
+
+template <class R>
+std::vector<R> logits_of(const R* h, const Mat<R>& w) {
+  std::vector<R> z(static_cast<size_t>(w.rows));
+  for (int64_t v = 0; v < w.rows; ++v) {
+    R dot = 0;
+    for (int64_t c = 0; c < w.cols; ++c) dot += h[c] * w.row(v)[c];
+    z[static_cast<size_t>(v)] = dot;
+  }
+  return z;
+}
+
+}  // namespace
+
+template <class R>
+void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp, Tensor lse) {
+  Mat<R> in = read<R>(h), w = read_weight<R>(head), out(h.rows, 1), log_sum(h.rows, 1);
+  for (int64_t i = 0; i < h.rows; ++i) {
+    std::vector<R> z = logits_of(in.row(i), w);
+    R largest = *std::max_element(z.begin(), z.end()), sum = 0;
+    for (R x : z) sum += std::exp(x - largest);
+    log_sum.row(i)[0] = largest + std::log(sum);
+    int32_t t = target.row<int32_t>(0)[i];
+    out.row(i)[0] = t < 0 ? R(0) : z[static_cast<size_t>(t)] - log_sum.row(i)[0];
+  }
+  write(out, logp);
+  if (!lse.empty()) write(log_sum, lse);
+}
+
+// d logp / d z_v = [v = target] - softmax(z)_v.
+template <class R>
+void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target, const Tensor& lse,
+                                       const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) {
+  Mat<R> in = read<R>(h), w = read_weight<R>(head), log_sum = read<R>(lse), d = read<R>(dlogp);
+  Mat<R> gh(h.rows, h.cols), gw(w.rows, w.cols);
+  for (int64_t i = 0; i < h.rows; ++i) {
+    int32_t t = target.row<int32_t>(0)[i];
+    if (t < 0) continue;
+    std::vector<R> z = logits_of(in.row(i), w);
+    for (int64_t v = 0; v < w.rows; ++v) {
+      R dz = d.row(i)[0] * ((v == t ? R(1) : R(0)) - std::exp(z[static_cast<size_t>(v)] - log_sum.row(i)[0]));
+      for (int64_t c = 0; c < w.cols; ++c) {
+        gh.row(i)[c] += dz * w.row(v)[c];
+        gw.row(v)[c] += dz * in.row(i)[c];
+      }
+    }
+  }
+  if (!dh.empty()) write(gh, dh, accum);
+  if (!dhead.empty()) write(gw, dhead, dhead_accum);
+}
+
+template class RefDevice<float>;
+template class RefDevice<double>;
+
+}  // namespace wels

@@ -1,0 +1,174 @@
+// Matrix products. FP8 mode rounds both operands to E4M3 with one scale per 128 elements of the contraction (and per 128
+// rows of a weight), sums each chunk of 128 on its own and adds it scaled: V3 §3.3 with promotion every 128.
+#include <algorithm>
+
+#include "backend/ref/ref_device.h"
+#include "tensor/fp8.h"
+
+namespace wels {
+namespace {
+
+template <class R>
+Mat<R> transpose(const Mat<R>& a) {
+  Mat<R> t(a.cols, a.rows);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    for (int64_t j = 0; j < a.cols; ++j) t.row(j)[i] = a.row(i)[j];
+  }
+  return t;
+}
+
+// Rounds to E4M3 in blocks of `block_rows` × 128; codes stay in m, scales go to the result [ceil(rows/block_rows), ceil(cols/128)].
+template <class R>
+Mat<R> quantise(Mat<R>& m, int64_t block_rows) {
+  Mat<R> scale((m.rows + block_rows - 1) / block_rows, (m.cols + kFp8Block - 1) / kFp8Block);
+  for (int64_t br = 0; br < scale.rows; ++br) {
+    for (int64_t bc = 0; bc < scale.cols; ++bc) {
+      int64_t r1 = std::min(m.rows, (br + 1) * block_rows), c1 = std::min<int64_t>(m.cols, (bc + 1) * kFp8Block);
+      float amax = 0;
+      for (int64_t r = br * block_rows; r < r1; ++r) {
+        for (int64_t c = bc * kFp8Block; c < c1; ++c) amax = std::max(amax, std::fabs(static_cast<float>(m.row(r)[c])));
+      }
+      float s = block_rows == 1 ? fp8_activation_scale(amax) : fp8_weight_scale(amax);
+      scale.row(br)[bc] = static_cast<R>(s);
+      for (int64_t r = br * block_rows; r < r1; ++r) {
+        for (int64_t c = bc * kFp8Block; c < c1; ++c) {
+          m.row(r)[c] = static_cast<R>(fp8_round(static_cast<float>(m.row(r)[c]), s));
+        }
+      }
+    }
+  }
+  return scale;
+}
+
+// a [m, k] · bᵀ [n, k]. fp8: b_rows says how many rows of b share a scale (128: a weight, 1: an activation).
+template <class R>
+Mat<R> product(Mat<R> a, Mat<R> b, bool fp8, int64_t b_rows) {
+  CHECK(a.cols == b.cols);
+  Mat<R> y(a.rows, b.rows), sa, sb;
+  if (fp8) {
+    sa = quantise(a, 1);
+    sb = quantise(b, b_rows);
+  }
+  for (int64_t i = 0; i < a.rows; ++i) {
+    for (int64_t j = 0; j < b.rows; ++j) {
+      R sum = 0;
+      for (int64_t k0 = 0; k0 < a.cols; k0 += kFp8Block) {
+        R part = 0;
+        for (int64_t k = k0; k < std::min<int64_t>(a.cols, k0 + kFp8Block); ++k) part += a.row(i)[k] * b.row(j)[k];
+        sum += fp8 ? part * (sa.row(i)[k0 / kFp8Block] * sb.row(j / b_rows)[k0 / kFp8Block]) : part;
+      }
+      y.row(i)[j] = sum;
+    }
+  }
+  return y;
+}
+
+std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e) {
+  const int32_t* o = offsets.row<int32_t>(0);
+  return {o[e], o[e + 1] - o[e]};
+}
+
+}  // namespace
+
+template <class R>
+void RefDevice<R>::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) {
+  Mat<R> out = product(read<R>(x), read_weight<R>(w), fp8, kFp8Block);
+  if (bias) {
+    Mat<R> b = read_weight<R>(*bias);
+    for (int64_t i = 0; i < out.rows; ++i) {
+      for (int64_t j = 0; j < out.cols; ++j) out.row(i)[j] += b.row(0)[j];
+    }
+  }
+  write(out, y);
+}
+
+// The weight is quantised in its own blocks, which a transpose keeps.
+template <class R>
+void RefDevice<R>::matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum, bool fp8) {
+  write(product(read<R>(dy), transpose(read_weight<R>(w)), fp8, kFp8Block), dx, accum);
+}
+
+template <class R>
+void RefDevice<R>::matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8) {
+  write(product(transpose(read<R>(dy)), transpose(read<R>(x)), fp8, 1), dw, accum);
+}
+
+template <class R>
+void RefDevice<R>::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y, bool fp8) {
+  for (int64_t e = 0; e < w.experts(); ++e) {
+    auto [begin, n] = group(offsets, e);
+    write(product(read<R>(x.row_range(begin, n)), read_weight<R>(w, e), fp8, kFp8Block), y.row_range(begin, n));
+  }
+}
+
+template <class R>
+void RefDevice<R>::grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets, Tensor dx, Accum accum,
+                                     bool fp8) {
+  for (int64_t e = 0; e < w.experts(); ++e) {
+    auto [begin, n] = group(offsets, e);
+    write(product(read<R>(dy.row_range(begin, n)), transpose(read_weight<R>(w, e)), fp8, kFp8Block),
+          dx.row_range(begin, n), accum);
+  }
+}
+
+template <class R>
+void RefDevice<R>::grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+                                     std::span<const Tensor> dw, Accum accum, bool fp8) {
+  for (size_t e = 0; e < dw.size(); ++e) {
+    auto [begin, n] = group(offsets, static_cast<int64_t>(e));
+    matmul_dw(dy.row_range(begin, n), x.row_range(begin, n), dw[e], accum, fp8);
+  }
+}
+
+template <class R>
+void RefDevice<R>::gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha, float beta,
+                        Tensor c) {
+  Mat<R> left = read<R>(a), right = read<R>(b), old = read<R>(c);
+  if (transpose_a) left = transpose(left);
+  if (!transpose_b) right = transpose(right);
+  Mat<R> y = product(std::move(left), std::move(right), false, 1);
+  for (size_t i = 0; i < y.v.size(); ++i) {
+    y.v[i] = static_cast<R>(alpha) * y.v[i] + (beta == 0 ? R(0) : static_cast<R>(beta) * old.v[i]);
+  }
+  write(y, c);
+}
+
+template <class R>
+void RefDevice<R>::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv, Tensor y) {
+  Mat<R> in = read<R>(q), w = read_weight<R>(kv_b), out(y.rows, y.cols);
+  int64_t r = w.cols;
+  for (int64_t i = 0; i < q.rows; ++i) {
+    for (int h = 0; h < heads; ++h) {
+      const R* from = in.row(i) + static_cast<int64_t>(h) * (dn + dr);
+      R* to = out.row(i) + h * (r + dr);
+      for (int k = 0; k < dn; ++k) {
+        const R* w_uk = w.row(static_cast<int64_t>(h) * (dn + dv) + k);
+        for (int64_t j = 0; j < r; ++j) to[j] += from[k] * w_uk[j];
+      }
+      std::copy_n(from + dn, dr, to + r);
+    }
+  }
+  write(out, y);
+}
+
+template <class R>
+void RefDevice<R>::absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv, Tensor y) {
+  Mat<R> in = read<R>(x), w = read_weight<R>(kv_b), out(y.rows, y.cols);
+  int64_t r = w.cols;
+  for (int64_t i = 0; i < x.rows; ++i) {
+    for (int h = 0; h < heads; ++h) {
+      for (int j = 0; j < dv; ++j) {
+        const R* w_uv = w.row(static_cast<int64_t>(h) * (dn + dv) + dn + j);
+        R sum = 0;
+        for (int64_t k = 0; k < r; ++k) sum += w_uv[k] * in.row(i)[h * r + k];
+        out.row(i)[static_cast<int64_t>(h) * dv + j] = sum;
+      }
+    }
+  }
+  write(out, y);
+}
+
+template class RefDevice<float>;
+template class RefDevice<double>;
+
+}  // namespace wels
