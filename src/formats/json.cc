@@ -1,0 +1,62 @@
+#include "formats/json.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "base/error.h"
+
+namespace wels {
+
+std::string printable(std::string_view text) {
+  constexpr size_t kMost = 120;
+  std::string out;
+  for (unsigned char c : text.substr(0, kMost)) {
+    if (c < 0x20 || c == 0x7f) {
+      out += '?';
+    } else {
+      out += static_cast<char>(c);
+    }
+  }
+  // A JSON library that replaces broken UTF-8 does the rest; the quotes it adds are cut off again.
+  out = nlohmann::json(out).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  out = out.substr(1, out.size() - 2);
+  return text.size() > kMost ? out + "..." : out;
+}
+
+nlohmann::json parse_json(std::string_view text, const std::string& where) {
+  using nlohmann::json;
+  constexpr int kDeepest = 64;
+  std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first
+  auto check = [&](int depth, json::parse_event_t event, json& parsed) {
+    switch (event) {
+      case json::parse_event_t::object_start:
+        keys.emplace_back();
+        [[fallthrough]];
+      case json::parse_event_t::array_start:
+        if (depth >= kDeepest) throw Error(where, fmt::format("JSON nested deeper than {}", kDeepest));
+        break;
+      case json::parse_event_t::object_end:
+        keys.pop_back();
+        break;
+      case json::parse_event_t::key:
+        if (!keys.back().insert(parsed.get<std::string>()).second) {
+          throw Error(where, fmt::format("key \"{}\" appears twice in one JSON object",
+                                         printable(parsed.get_ref<const std::string&>())));
+        }
+        break;
+      default:
+        break;
+    }
+    return true;
+  };
+  try {
+    return json::parse(text.begin(), text.end(), check);
+  } catch (const json::exception& e) {
+    throw Error(where, fmt::format("not valid JSON: {}", printable(e.what())));
+  }
+}
+
+}  // namespace wels
