@@ -27,6 +27,5 @@ Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);    
 Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);       // gqa.cc
 Var mlp(Ctx& ctx, MlpWeights& w, const Var& x);                                    // moe.cc
 Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b);             // moe.cc
-RouteParams route_params(const ModelConfig& cfg);
 
 }  // namespace wels

@@ -36,6 +36,9 @@ struct ForwardRecord {
   std::vector<Layer> routed;
 };
 
+// The router of cfg as the device's ops take it.
+RouteParams route_params(const ModelConfig& cfg);
+
 class Model {
  public:
   explicit Model(ModelConfig cfg);

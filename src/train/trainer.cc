@@ -1,0 +1,210 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+namespace wels {
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<double> to_host(Device& dev, const Tensor& t) {
+  std::vector<double> out(static_cast<size_t>(t.size()));
+  if (t.dtype == DType::kF64) {
+    dev.download(t, out.data());
+  } else {
+    std::vector<float> f(out.size());
+    dev.download(t, f.data());
+    std::copy(f.begin(), f.end(), out.begin());
+  }
+  return out;
+}
+
+void from_host(Device& dev, const std::vector<double>& v, Tensor t) {
+  if (t.dtype == DType::kF64) {
+    dev.upload(v.data(), t);
+  } else {
+    std::vector<float> f(v.begin(), v.end());
+    dev.upload(f.data(), t);
+  }
+}
+
+// Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.
+std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t> rows, int depth) {
+  std::vector<int32_t> out;
+  for (int32_t r : rows) out.push_back(mb.targets[static_cast<size_t>(r + depth)]);
+  return out;
+}
+
+}  // namespace
+
+double StepStats::LayerLoad::max_violation() const {
+  double total = static_cast<double>(std::accumulate(load.begin(), load.end(), int64_t{0}));
+  if (total == 0) return 0;
+  double largest = static_cast<double>(*std::max_element(load.begin(), load.end()));
+  return largest * static_cast<double>(load.size()) / total - 1;
+}
+
+Trainer::Trainer(Device& dev, Model& model, TrainerConfig config)
+    : dev_(dev), model_(model), config_(config), optimizer_(dev, model, config.optimizer) {}
+
+void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective, StepStats& stats) {
+  double t0 = now_s();
+  Tape tape(dev_, pool_);
+  Ctx ctx{.dev = dev_, .pool = pool_, .tape = &tape, .dtype = config_.dtype, .fp8 = config_.fp8,
+          .recompute = config_.recompute};
+  ForwardOptions options;
+  options.balance_factor = static_cast<float>(config_.balance_alpha / sequences);
+  ForwardRecord record;
+  Var stream;
+  Var h = model_.hidden(ctx, mb.batch, options, &record, &stream);
+  size_t main_layers = record.routed.size();
+
+  struct Head {
+    Var logp;
+    std::vector<int32_t> rows;
+    std::vector<double> dlogp;
+  };
+  std::vector<Head> heads(1);
+  heads[0].rows.resize(mb.targets.size());
+  std::iota(heads[0].rows.begin(), heads[0].rows.end(), 0);
+  Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
+  heads[0].logp = token_logp(ctx, h, model_.head(), target);
+
+  // MTP: the balance loss is the main model's; its router's load counts for the selection bias.
+  Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
+  std::vector<int32_t> previous_rows = heads[0].rows;
+  ForwardOptions mtp_options;
+  for (int64_t k = 0; k < model_.config().num_nextn_predict_layers; ++k) {
+    Model::MtpOut out = model_.mtp(ctx, k, previous, previous_rows, mb.batch, mtp_options, &record);
+    if (out.rows.empty()) break;
+    Head head;
+    head.rows = out.rows;
+    std::vector<int32_t> ids = depth_targets(mb, head.rows, static_cast<int>(k) + 1);
+    head.logp = token_logp(ctx, out.hidden, model_.head(), ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size())));
+    heads.push_back(std::move(head));
+    previous = model_.config().mtp_hidden_after_norm ? out.hidden : out.stream;
+    previous_rows = std::move(out.rows);
+  }
+  for (size_t k = 0; k < heads.size(); ++k) {
+    std::vector<double> logp = to_host(dev_, heads[k].logp.t), dlogp(logp.size(), 0.0);
+    double loss = objective(mb, static_cast<int>(k), heads[k].rows, logp, dlogp);
+    if (stats.loss.size() <= k) stats.loss.push_back(0);
+    stats.loss[k] += loss;
+    heads[k].dlogp = std::move(dlogp);
+  }
+  std::vector<AttendSegment> segments;
+  for (const Segment& s : mb.batch.segments) segments.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
+  for (size_t i = 0; i < record.routed.size(); ++i) {
+    const Routed& r = record.routed[i].routed;
+    if (i < main_layers && config_.balance_alpha != 0) {
+      RouteParams p = route_params(model_.config());
+      stats.balance_loss += config_.balance_alpha / sequences * dev_.balance_loss(r.logits.t, segments, p);
+    }
+    std::vector<int32_t> load(static_cast<size_t>(r.load.t.cols));
+    dev_.download(r.load.t, load.data());
+    if (stats.load.size() <= i) stats.load.push_back({record.routed[i].layer, std::vector<int64_t>(load.size())});
+    for (size_t e = 0; e < load.size(); ++e) stats.load[i].load[e] += load[e];
+  }
+  record.routed.clear();  // lets the pool have the routers' memory as the backward goes
+  double t1 = now_s();
+  for (const Head& head : heads) {
+    GradOut g = tape.grad_out(head.logp);
+    from_host(dev_, head.dlogp, g.t);
+  }
+  h = stream = previous = Var();
+  for (Head& head : heads) head.logp.memory.reset();
+  tape.backward();
+  stats.forward_s += t1 - t0;
+  stats.backward_s += now_s() - t1;
+}
+
+StepStats Trainer::gradients(std::span<const MicroBatch> batch, const Objective& objective) {
+  StepStats stats;
+  model_.clear_gradients();
+  double sequences = 0;
+  for (const MicroBatch& mb : batch) sequences += static_cast<double>(mb.batch.segments.size());
+  for (const MicroBatch& mb : batch) one_micro_batch(mb, sequences, objective, stats);
+  stats.gradient_norm = optimizer_.gradient_norm();
+  return stats;
+}
+
+StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& objective, double lr) {
+  StepStats stats = gradients(batch, objective);
+  double t0 = now_s();
+  if (!std::isfinite(stats.gradient_norm) || !std::isfinite(stats.total())) {
+    stats.skipped = true;
+    return stats;
+  }
+  stats.clip = clip_coefficient(stats.gradient_norm, config_.optimizer.clip);
+  optimizer_.step(lr, stats.clip);
+  update_router_bias(stats);
+  stats.update_s = now_s() - t0;
+  return stats;
+}
+
+// b_e += γ · sign(mean load - load_e), over the whole batch (Wang et al. 2024, arXiv 2408.15664; V3 §2.1.2). sign(0) = 0.
+void Trainer::update_router_bias(const StepStats& stats) {
+  if (config_.bias_update == 0 || !model_.config().has_router_bias()) return;
+  for (const StepStats::LayerLoad& l : stats.load) {
+    int64_t main = model_.config().num_hidden_layers;
+    BlockWeights& block = l.layer < main ? model_.weights().blocks[static_cast<size_t>(l.layer)]
+                                         : model_.weights().mtp[static_cast<size_t>(l.layer - main)].block;
+    double mean = static_cast<double>(std::accumulate(l.load.begin(), l.load.end(), int64_t{0})) /
+                  static_cast<double>(l.load.size());
+    std::vector<double> change(l.load.size());
+    for (size_t e = 0; e < change.size(); ++e) {
+      double gap = mean - static_cast<double>(l.load[e]);
+      change[e] = config_.bias_update * (gap > 0 ? 1.0 : gap < 0 ? -1.0 : 0.0);
+    }
+    double centre = config_.bias_centred
+                        ? std::accumulate(change.begin(), change.end(), 0.0) / static_cast<double>(change.size()) : 0.0;
+    Weight& bias = block.experts.bias;
+    std::vector<float> b(change.size());
+    dev_.download(bias.value[0], b.data());
+    for (size_t e = 0; e < b.size(); ++e) b[e] = static_cast<float>(b[e] + change[e] - centre);
+    dev_.upload(b.data(), bias.value[0]);
+    ++bias.version;
+  }
+}
+
+std::vector<double> Trainer::log_probabilities(const MicroBatch& mb) {
+  Ctx ctx{.dev = dev_, .pool = pool_, .tape = nullptr, .dtype = config_.dtype, .fp8 = config_.fp8, .recompute = false};
+  Var h = model_.hidden(ctx, mb.batch, {});
+  Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
+  return to_host(dev_, token_logp(ctx, h, model_.head(), target).t);
+}
+
+Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda) {
+  // Predictions of depth k over the whole step: a target k rows further in the same segment.
+  std::vector<double> count(static_cast<size_t>(mtp_depths) + 1);
+  for (const MicroBatch& mb : batch) {
+    for (const Segment& s : mb.batch.segments) {
+      for (int64_t i = 0; i < s.rows; ++i) {
+        if (mb.targets[static_cast<size_t>(s.row_begin + i)] < 0) continue;
+        for (int64_t k = 0; k <= std::min<int64_t>(i, mtp_depths); ++k) count[static_cast<size_t>(k)] += 1;
+      }
+    }
+  }
+  std::vector<double> weight(count.size());
+  for (size_t k = 0; k < count.size(); ++k) {
+    double share = k == 0 ? 1.0 : mtp_lambda / static_cast<double>(mtp_depths);
+    weight[k] = count[k] > 0 ? share / count[k] : 0.0;
+  }
+  return [weight](const MicroBatch& mb, int depth, std::span<const int32_t> rows, std::span<const double> logp,
+                  std::span<double> dlogp) {
+    double loss = 0, w = weight[static_cast<size_t>(depth)];
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (mb.targets[static_cast<size_t>(rows[i] + depth)] < 0) continue;
+      loss -= w * logp[i];
+      dlogp[i] = -w;
+    }
+    return loss;
+  };
+}
+
+}  // namespace wels
