@@ -1,0 +1,49 @@
+#include "base/signal.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+
+#include "base/check.h"
+
+namespace wels {
+namespace {
+
+// A handler can only reach what has static storage; lock-free atomics are what it may touch.
+std::atomic<int> caught{0};
+std::atomic<bool> installed{false};
+static_assert(std::atomic<int>::is_always_lock_free);
+struct sigaction old_int, old_term;
+
+void on_signal(int number) {
+  int none = 0;
+  if (!caught.compare_exchange_strong(none, number)) ::_exit(128 + number);
+  constexpr char kText[] = "\nstopping after this step and saving; once more to stop at once\n";
+  [[maybe_unused]] ssize_t n = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+}
+
+}  // namespace
+
+StopSignal::StopSignal() {
+  CHECK(!installed.exchange(true));
+  caught = 0;
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;  // file writes under way are not cut short
+  ::sigemptyset(&action.sa_mask);
+  CHECK(::sigaction(SIGINT, &action, &old_int) == 0);
+  CHECK(::sigaction(SIGTERM, &action, &old_term) == 0);
+}
+
+StopSignal::~StopSignal() {
+  ::sigaction(SIGINT, &old_int, nullptr);
+  ::sigaction(SIGTERM, &old_term, nullptr);
+  caught = 0;
+  installed = false;
+}
+
+bool StopSignal::requested() const { return caught != 0; }
+int StopSignal::number() const { return caught; }
+
+}  // namespace wels
