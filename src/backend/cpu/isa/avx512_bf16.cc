@@ -1,6 +1,9 @@
 // The kernels for avx512_bf16; what they do is in the .inl files, what they are called by is in kernels.h.
 #include "backend/cpu/isa/kernels.h"
 
+// GCC 12 warns about its own intrinsics' undefined operands.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 namespace wels {

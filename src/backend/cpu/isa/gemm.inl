@@ -1,6 +1,5 @@
-// Matrix-product micro-kernels: rows × vectors accumulators in registers, one pass over k.
+// Matrix-product micro-kernels: rows × vectors of accumulators in registers, one pass over k.
 // 6 rows × 4 vectors with 32 registers (10 loads per 24 multiply-adds), 6 × 2 with 16.
-
 #ifdef __AVX512F__
 constexpr int kPanelVecs = 4;
 constexpr int kMaxRows[5] = {0, 12, 12, 8, 6};  // by vectors of the panel
@@ -9,45 +8,44 @@ constexpr int kPanelVecs = 2;
 constexpr int kMaxRows[3] = {0, 8, 6};
 #endif
 constexpr int kPanel = kPanelVecs * kLanes;
+#define WELS_INLINE inline __attribute__((always_inline))
 
 struct StepF32 {
-  static inline __attribute__((always_inline)) Vec spread(const uint8_t* a) { return set1(*(const float*)a); }
-  static inline __attribute__((always_inline)) Vec multiply_add(Vec a, Vec b, Vec c) { return fma(a, b, c); }
-  static Vec spread_half(const uint8_t*) { return zero(); }
+  static WELS_INLINE Vec spread(const uint8_t* a) { return set1(*(const float*)a); }
+  static WELS_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return fma(a, b, c); }
+  static WELS_INLINE Vec spread_half(const uint8_t*) { return zero(); }
 };
 #ifdef __AVX512BF16__
 typedef uint32_t __attribute__((may_alias, aligned(2))) PairBits;
 typedef uint16_t __attribute__((may_alias)) HalfBits;
 struct StepBf16 {
-  static inline __attribute__((always_inline)) Vec spread(const uint8_t* a) {
-    return (Vec)_mm512_set1_epi32((int)*(const PairBits*)a);
-  }
-  static inline __attribute__((always_inline)) Vec multiply_add(Vec a, Vec b, Vec c) {
+  static WELS_INLINE Vec spread(const uint8_t* a) { return (Vec)_mm512_set1_epi32((int)*(const PairBits*)a); }
+  static WELS_INLINE Vec multiply_add(Vec a, Vec b, Vec c) {
     return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
   }
-  static Vec spread_half(const uint8_t* a) { return (Vec)_mm512_set1_epi32(*(const HalfBits*)a); }
+  static WELS_INLINE Vec spread_half(const uint8_t* a) { return (Vec)_mm512_set1_epi32(*(const HalfBits*)a); }
 };
 #endif
 
-// Finishes one vector of the result: columns [0, n) of it, n <= kLanes.
-inline __attribute__((always_inline)) void finish(const GemmBlock& g, Vec sum, int64_t i, int64_t j, int n) {
+WELS_INLINE Vec load_first(const float* p, int n) { return n == kLanes ? load(p) : load_part(p, n); }
+WELS_INLINE Vec load_first_bf16(const uint16_t* p, int n) {
+  return n == kLanes ? load_bf16(p) : load_part_bf16(p, n);
+}
+
+// Writes one vector of the result: its first n columns.
+WELS_INLINE void finish(const GemmBlock& g, Vec sum, int64_t i, int64_t j, int n) {
   if (g.row_scale) {
-    Vec s = set1(g.row_scale[i * g.row_scale_stride]);
-    s = mul(s, n == kLanes ? load(g.col_scale + j) : load_part(g.col_scale + j, n));
-    sum = mul(sum, s);
-    if (g.init) {
-      const float* p = g.init + i * g.init_stride + j;
-      sum = add(n == kLanes ? load(p) : load_part(p, n), sum);
-    }
+    sum = mul(sum, mul(set1(g.row_scale[i * g.row_scale_stride]), load_first(g.col_scale + j, n)));
+    if (g.init) sum = add(load_first(g.init + i * g.init_stride + j, n), sum);
   }
-  if (g.bias) sum = add(sum, n == kLanes ? load(g.bias + j) : load_part(g.bias + j, n));
+  if (g.bias) sum = add(sum, load_first(g.bias + j, n));
   if (g.out == GemmOut::kF32 || g.out == GemmOut::kF32Add) {
     float* p = (float*)g.c + i * g.c_stride + j;
-    if (g.out == GemmOut::kF32Add) sum = add(n == kLanes ? load(p) : load_part(p, n), sum);
+    if (g.out == GemmOut::kF32Add) sum = add(load_first(p, n), sum);
     n == kLanes ? store(p, sum) : store_part(p, sum, n);
   } else {
     uint16_t* p = (uint16_t*)g.c + i * g.c_stride + j;
-    if (g.out == GemmOut::kBf16Add) sum = add(n == kLanes ? load_bf16(p) : load_part_bf16(p, n), sum);
+    if (g.out == GemmOut::kBf16Add) sum = add(load_first_bf16(p, n), sum);
     n == kLanes ? store_bf16(p, sum) : store_part_bf16(p, sum, n);
   }
 }
@@ -55,20 +53,18 @@ inline __attribute__((always_inline)) void finish(const GemmBlock& g, Vec sum, i
 template <class Step, int R, int V>
 void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) {
   Vec acc[R][V];
-  int last = (int)(g.n - j0 < V * kLanes ? g.n - j0 - (V - 1) * kLanes : kLanes);  // columns of the last vector
-  bool from_init = g.init && !g.row_scale;
+  const int last = (int)(g.n - j0 < V * kLanes ? g.n - j0 - (V - 1) * kLanes : kLanes);  // columns of the last vector
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) acc[r][v] = zero();
   }
-  if (from_init) {
+  if (g.init && !g.row_scale) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        const float* p = g.init + (i0 + r) * g.init_stride + j0 + v * kLanes;
-        acc[r][v] = v < V - 1 || last == kLanes ? load(p) : load_part(p, last);
+        acc[r][v] = load_first(g.init + (i0 + r) * g.init_stride + j0 + v * kLanes, v < V - 1 ? kLanes : last);
       }
     }
   }
@@ -77,7 +73,7 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
   for (int64_t s = 0; s < g.steps; ++s) {
     Vec bv[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = load((const float*)(b + v * kLanes * 4));
+    for (int v = 0; v < V; ++v) bv[v] = load((const float*)b + v * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       Vec av = Step::spread(a + r * a_row);
@@ -85,7 +81,7 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
       for (int v = 0; v < V; ++v) acc[r][v] = Step::multiply_add(av, bv[v], acc[r][v]);
     }
     a += a_step;
-    b += V * kLanes * 4;
+    b += kPanel * 4;
   }
   if (g.half_step) {
 #pragma GCC unroll 16
@@ -93,7 +89,7 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
       Vec av = Step::spread_half(a + r * a_row);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        acc[r][v] = Step::multiply_add(av, load((const float*)(b + v * kLanes * 4)), acc[r][v]);
+        acc[r][v] = Step::multiply_add(av, load((const float*)b + v * kLanes), acc[r][v]);
       }
     }
   }
@@ -106,23 +102,23 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
 
 using MicroKernel = void (*)(const GemmBlock&, const uint8_t*, int64_t, int64_t);
 
-// All row blocks of one panel of V vectors. The panel stays in L1 while the rows of A pass by.
-template <class Step, int V, int... R>
+// All rows times one panel of V vectors, which stays in L1 meanwhile. Rest: the numbers of rows that may be left over.
+template <class Step, int V, int... Rest>
 void panel_kernel(const GemmBlock& g, const uint8_t* b, int64_t j0) {
-  static constexpr MicroKernel kRest[] = {nullptr, micro_kernel<Step, R, V>...};
+  static constexpr MicroKernel kRest[] = {nullptr, micro_kernel<Step, Rest, V>...};
   constexpr int kRows = kMaxRows[V];
+  static_assert(sizeof...(Rest) == kRows - 1);
   int64_t i = 0;
   for (; i + kRows <= g.m; i += kRows) micro_kernel<Step, kRows, V>(g, b, i, j0);
   if (i < g.m) kRest[g.m - i](g, b, i, j0);
 }
 
 template <class Step>
-void gemm_block(const GemmBlock& g) {
-  for (int64_t j = 0, p = 0; j < g.n; j += kPanel, ++p) {
-    const uint8_t* b = (const uint8_t*)g.b + p * g.b_panel;
+void multiply(const GemmBlock& g) {
+  const uint8_t* b = (const uint8_t*)g.b;
+  for (int64_t j = 0; j < g.n; j += kPanel, b += g.b_panel) {
     int64_t left = g.n - j;
-    int vecs = left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes);
-    switch (vecs) {
+    switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
 #ifdef __AVX512F__
       case 1: panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j); break;
       case 2: panel_kernel<Step, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j); break;
@@ -136,11 +132,58 @@ void gemm_block(const GemmBlock& g) {
   }
 }
 
-const GemmKernels kGemm{
-    kPanel, kLanes,
-#ifdef __AVX512BF16__
-    true, gemm_block<StepF32>, gemm_block<StepBf16>,
+// The ceiling: independent accumulators, operands in registers.
+double peak(int64_t rounds, bool bf16) {
+#ifdef __AVX512F__
+  constexpr int kAccumulators = 24;
 #else
-    false, gemm_block<StepF32>, nullptr,
+  constexpr int kAccumulators = 12;
 #endif
+  Vec acc[kAccumulators];
+  for (int i = 0; i < kAccumulators; ++i) acc[i] = set1((float)i);
+  Vec a = set1(1.0f), b = set1(0.5f);
+  int per_lane = 2;
+  if (bf16) {
+#ifdef __AVX512BF16__
+    per_lane = 4;
+    for (int64_t r = 0; r < rounds; ++r) {
+      asm volatile("" : "+v"(a), "+v"(b));  // else the loop would be folded
+#pragma GCC unroll 32
+      for (int i = 0; i < kAccumulators; ++i) acc[i] = StepBf16::multiply_add(a, b, acc[i]);
+    }
+#else
+    return 0;
+#endif
+  } else {
+    for (int64_t r = 0; r < rounds; ++r) {
+      asm volatile("" : "+x"(a), "+x"(b));
+#pragma GCC unroll 32
+      for (int i = 0; i < kAccumulators; ++i) acc[i] = fma(a, b, acc[i]);
+    }
+  }
+  Vec all = zero();
+  for (int i = 0; i < kAccumulators; ++i) all = add(all, acc[i]);
+  volatile float used = sum(all);
+  (void)used;
+  return (double)rounds * kAccumulators * kLanes * per_lane;
+}
+
+#include "backend/cpu/isa/gemm_pack.inl"
+#include "backend/cpu/isa/gemm_rows.inl"
+
+const GemmOperands kGemmF32{multiply<StepF32>, pack_k_major<F32Units>, pack_n_major<F32Units>,
+                            fp8_rows<F32Units>, fp8_columns<F32Units>, logit_gradient<F32Units>};
+#ifdef __AVX512BF16__
+const GemmOperands kGemmBf16{multiply<StepBf16>, pack_k_major<PairUnits>, pack_n_major<PairUnits>,
+                             fp8_rows<PairUnits>, fp8_columns<PairUnits>, logit_gradient<PairUnits>};
+#endif
+
+const GemmKernels kGemm{
+    kPanel,    &kGemmF32,
+#ifdef __AVX512BF16__
+    &kGemmBf16,
+#else
+    nullptr,
+#endif
+    fp8_block, widen,     softmax_sum, column_sum, peak,
 };
