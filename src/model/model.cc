@@ -37,47 +37,52 @@ Model::Model(ModelConfig cfg) : cfg_(std::move(cfg)) {
   weights_ = make_weights(cfg_);
 }
 
-void Model::init(DType dtype, uint64_t seed, bool trainable) {
+void Model::allocate(DType dtype) {
   CHECK(dtype == DType::kF32 || dtype == DType::kF64);
-  double std_dev = cfg_.initializer_range;
   visit_weights(cfg_, weights_, [&](Weight& w, const WeightSpec& s) {
-    w.value.clear();
-    // One block of memory per weight, experts one after another. The selection bias is f32 always (V3: not a parameter).
-    DType type = s.kind == WeightKind::kBuffer ? DType::kF32 : dtype;
-    int64_t bytes = s.rows * row_bytes(type, s.cols);
-    std::shared_ptr<void> memory(allocate_host(bytes * s.experts), [bytes](void* p) { free_host(p, bytes); });
-    memory_.push_back(memory);
-    for (int64_t e = 0; e < s.experts; ++e) {
-      w.value.emplace_back(static_cast<uint8_t*>(memory.get()) + e * bytes, type, s.rows, s.cols);
+    // One block of memory per weight, experts one after another. The selection bias is f32 always: it is no parameter.
+    w.value = stack(s.kind == WeightKind::kBuffer ? DType::kF32 : dtype, s);
+  });
+}
+
+void Model::init(DType dtype, uint64_t seed, bool trainable) {
+  allocate(dtype);
+  visit_weights(cfg_, weights_, [&](Weight& w, const WeightSpec& s) {
+    bool random = s.kind == WeightKind::kMatrix || s.kind == WeightKind::kEmbedding;
+    double constant = s.kind == WeightKind::kNorm ? 1.0 : 0.0;
+    parallel_tasks(s.experts, [&](int64_t e) {
       Rng rng(seed, hash_name(s.name) + static_cast<uint64_t>(e) * 0x9E3779B97F4A7C15ull);
-      bool random = s.kind == WeightKind::kMatrix || s.kind == WeightKind::kEmbedding;
-      double constant = s.kind == WeightKind::kNorm ? 1.0 : 0.0;
+      const Tensor& t = w.value[static_cast<size_t>(e)];
       for (int64_t i = 0; i < s.rows * s.cols; ++i) {
-        double value = random ? rng.normal() * std_dev : constant;
-        if (type == DType::kF64) {
-          static_cast<double*>(w.value.back().data)[i] = value;
+        double value = random ? rng.normal() * cfg_.initializer_range : constant;
+        if (t.dtype == DType::kF64) {
+          static_cast<double*>(t.data)[i] = value;
         } else {
-          static_cast<float*>(w.value.back().data)[i] = static_cast<float>(value);
+          static_cast<float*>(t.data)[i] = static_cast<float>(value);
         }
       }
-    }
+    });
     ++w.version;
   });
   if (trainable) make_gradients();
 }
 
+std::vector<Tensor> Model::stack(DType dtype, const WeightSpec& s) {
+  int64_t bytes = s.rows * row_bytes(dtype, s.cols), all = bytes * s.experts;
+  std::shared_ptr<void> memory(allocate_host(all), [all](void* p) { free_host(p, all); });
+  memory_.push_back(memory);
+  std::vector<Tensor> out;
+  for (int64_t e = 0; e < s.experts; ++e) {
+    out.emplace_back(static_cast<uint8_t*>(memory.get()) + e * bytes, dtype, s.rows, s.cols);
+  }
+  return out;
+}
+
 void Model::make_gradients() {
   visit_weights(cfg_, weights_, [&](Weight& w, const WeightSpec& s) {
     if (s.kind == WeightKind::kBuffer) return;
-    DType type = w.value[0].dtype;
-    CHECK(type == DType::kF32 || type == DType::kF64);
-    int64_t bytes = s.rows * row_bytes(type, s.cols);
-    std::shared_ptr<void> memory(allocate_host(bytes * s.experts), [bytes](void* p) { free_host(p, bytes); });
-    memory_.push_back(memory);
-    w.grad.clear();
-    for (int64_t e = 0; e < s.experts; ++e) {
-      w.grad.emplace_back(static_cast<uint8_t*>(memory.get()) + e * bytes, type, s.rows, s.cols);
-    }
+    CHECK(w.value[0].dtype == DType::kF32 || w.value[0].dtype == DType::kF64);
+    w.grad = stack(w.value[0].dtype, s);
   });
   clear_gradients();
 }

@@ -48,6 +48,10 @@ class Model {
   ModelWeights& weights() { return weights_; }
   Weight& head() { return cfg_.tie_word_embeddings ? weights_.embed : weights_.head; }
 
+  // Gives every weight memory of `dtype` (f32 or f64), without values.
+  void allocate(DType dtype);
+  // Keeps something alive as long as the model (a mapped checkpoint).
+  void keep(std::shared_ptr<void> owner) { memory_.push_back(std::move(owner)); }
   // Gives every weight memory of `dtype` and initial values from `seed` (each by its own name, so shapes elsewhere don't
   // matter). Gradients too where `trainable`.
   void init(DType dtype, uint64_t seed, bool trainable);
@@ -77,6 +81,7 @@ class Model {
 
  private:
   Var block(Ctx& ctx, BlockWeights& w, const Var& x, const struct BlockContext& b);
+  std::vector<Tensor> stack(DType dtype, const WeightSpec& s);
   Positions positions(Ctx& ctx, const std::vector<int32_t>& pos);
 
   ModelConfig cfg_;
