@@ -228,7 +228,7 @@ TEST(HfConfig, RefusesBadJson) {
   } catch (const Error& e) {
     EXPECT_STREQ(e.what(), "model/config.json: key \"vocab_size\" appears twice in one JSON object");
   }
-  EXPECT_THAT(refusal_of_v3_with(R"({"vocab_size": "many"})"), HasSubstr("vocab_size is \\\"many\\\"; it must be an integer"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"vocab_size": "many"})"), HasSubstr("vocab_size is \"many\"; it must be an integer"));
   EXPECT_THAT(refusal_of_v3_with(R"({"vocab_size": null})"), HasSubstr("vocab_size is missing"));
 }
 

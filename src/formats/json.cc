@@ -20,9 +20,13 @@ std::string printable(std::string_view text) {
       out += static_cast<char>(c);
     }
   }
-  // A JSON library that replaces broken UTF-8 does the rest; the quotes it adds are cut off again.
-  out = nlohmann::json(out).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  out = out.substr(1, out.size() - 2);
+  // The JSON library replaces broken UTF-8; the quotes and backslashes it adds are taken off again.
+  std::string quoted = nlohmann::json(out).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  out.clear();
+  for (size_t i = 1; i + 1 < quoted.size(); ++i) {
+    if (quoted[i] == '\\') ++i;
+    out += quoted[i];
+  }
   return text.size() > kMost ? out + "..." : out;
 }
 
