@@ -5,6 +5,7 @@
 #include <string>
 
 #include "backend/ref/ref_device.h"
+#include "tensor/pool.h"
 
 namespace wels {
 
@@ -18,7 +19,22 @@ class CpuDevice : public RefDevice<float> {
   ~CpuDevice() override;
   std::string name() const override;
 
-  // --- matrix products (matmul.cc) ---
+  // --- matrix products (matmul.cc, head.cc) ---
+  void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) override;
+  void matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum, bool fp8) override;
+  void matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8) override;
+  void grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y, bool fp8) override;
+  void grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets, Tensor dx, Accum accum,
+                         bool fp8) override;
+  void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets, std::span<const Tensor> dw,
+                         Accum accum, bool fp8) override;
+  void column_sum(const Tensor& dy, Tensor db, Accum accum) override;
+  void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha, float beta,
+            Tensor c) override;
+  void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp, Tensor lse) override;
+  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target, const Tensor& lse,
+                           const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) override;
+  double measure_peak_flops(DType dtype) override;
 
   // --- attention (attend.cc) ---
 
@@ -26,6 +42,7 @@ class CpuDevice : public RefDevice<float> {
 
  private:
   const Kernels* k_;
+  Pool pool_;  // work space of the ops that need more than a thread's scratch
 };
 
 }  // namespace wels

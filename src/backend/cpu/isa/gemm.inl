@@ -1,5 +1,7 @@
 // Matrix-product micro-kernels: rows × vectors of accumulators in registers, one pass over k.
 // 6 rows × 4 vectors with 32 registers (10 loads per 24 multiply-adds), 6 × 2 with 16.
+namespace gemm {
+
 #ifdef __AVX512F__
 constexpr int kPanelVecs = 4;
 constexpr int kMaxRows[5] = {0, 12, 12, 8, 6};  // by vectors of the panel
@@ -187,3 +189,6 @@ const GemmKernels kGemm{
 #endif
     fp8_block, widen,     softmax_sum, column_sum, peak,
 };
+
+}  // namespace gemm
+using gemm::kGemm;

@@ -1,0 +1,179 @@
+#include "backend/cpu/weight_pack.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "tensor/fp8.h"
+#include "tensor/pool.h"
+
+namespace wels {
+namespace {
+
+constexpr int64_t kRowBlock = 128;  // rows of w packed by one work item; a multiple of every panel and of the FP8 block
+
+struct WeightCache {
+  const Kernels* kernels;  // packs depend on the instruction set
+  std::array<PackedWeight, 8> packs;
+};
+
+std::shared_ptr<void> allocate(int64_t bytes) {
+  return {allocate_host(bytes), [bytes](void* p) { free_host(p, bytes); }};
+}
+
+float half_to_float(uint16_t h) {
+  uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, rest = h & 0x7fff;
+  if (rest >= 0x7c00) return __builtin_bit_cast(float, sign | 0x7f800000u | (rest & 0x3ff) << 13);
+  float magnitude = __builtin_bit_cast(float, rest << 13) * 0x1p112f;  // moves the exponent's bias from 15 to 127
+  return __builtin_bit_cast(float, sign | __builtin_bit_cast(uint32_t, magnitude));
+}
+
+const std::array<float, 256>& fp8_values() {
+  static const std::array<float, 256> table = [] {
+    std::array<float, 256> t;
+    for (int i = 0; i < 256; ++i) t[static_cast<size_t>(i)] = fp8_to_float(static_cast<uint8_t>(i));
+    return t;
+  }();
+  return table;
+}
+
+struct Packing {
+  const Kernels& kernels;
+  const Weight& w;
+  PackDirection direction;
+  bool pairs, fp8;
+  PackedWeight& out;
+
+  // Rows [begin, begin + n) of expert e.
+  void pack(int64_t e, int64_t begin, int64_t n) const {
+    const GemmKernels& g = *kernels.gemm;
+    const Tensor& value = w.value[static_cast<size_t>(e)];
+    Tensor rows;
+    if (value.dtype == DType::kBF16 && !fp8) {
+      rows = value.row_range(begin, n);
+    } else {
+      rows = weight_rows_f32(w, e, begin, n, thread_scratch<float>(Scratch::kA, n * w.cols));
+    }
+    if (fp8) rows = round_blocks(rows, e, begin);
+    PackBlock p{};
+    p.src = rows.data;
+    p.src_bf16 = rows.dtype == DType::kBF16;
+    p.src_stride = rows.stride;
+    p.panel_bytes = out.panel_bytes;
+    p.width = g.panel;
+    const GemmOperands& ops = pairs ? *g.bf16 : *g.f32;
+    uint8_t* to = static_cast<uint8_t*>(out.memory.get()) + e * out.expert_bytes;
+    if (direction == PackDirection::kForward) {
+      p.k = w.cols;
+      p.n = n;
+      p.dst = to + begin / g.panel * out.panel_bytes;
+      ops.pack_n_major(p);
+    } else {
+      p.k = n;
+      p.n = w.cols;
+      p.dst = to + begin / (pairs ? 2 : 1) * g.panel * 4;
+      ops.pack_k_major(p);
+    }
+  }
+
+  // E4M3 values of the rows, which are one row of 128 × 128 blocks; their scales go to out.
+  Tensor round_blocks(const Tensor& rows, int64_t e, int64_t begin) const {
+    Tensor codes(thread_scratch<float>(Scratch::kB, rows.size()), DType::kF32, rows.rows, rows.cols);
+    float* scales = static_cast<float*>(out.scales.get()) + e * ((out.k + kFp8Block - 1) / kFp8Block) * out.n;
+    for (int64_t c = 0; c < rows.cols; c += kFp8Block) {
+      Tensor from = rows.col_range(c, std::min<int64_t>(kFp8Block, rows.cols - c)), to = codes.col_range(c, from.cols);
+      float scale = 0;
+      kernels.gemm->fp8_block({from.data, false, from.stride, from.rows, from.cols, to.data, to.stride, &scale, 1});
+      if (direction == PackDirection::kForward) {
+        std::fill_n(scales + c / kFp8Block * out.n + begin, from.rows, scale);
+      } else {
+        std::fill_n(scales + begin / kFp8Block * out.n + c, from.cols, scale);
+      }
+    }
+    return codes;
+  }
+};
+
+}  // namespace
+
+Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, float* scratch) {
+  Tensor from = w.value[static_cast<size_t>(e)].row_range(begin, n);
+  if (from.dtype == DType::kF32) return from;
+  for (int64_t r = 0; r < n; ++r) {
+    float* to = scratch + r * w.cols;
+    const uint8_t* row = from.row_raw(r);
+    switch (from.dtype) {
+      case DType::kBF16:
+        for (int64_t c = 0; c < w.cols; ++c) to[c] = to_float(reinterpret_cast<const bf16*>(row)[c]);
+        break;
+      case DType::kF16:
+        for (int64_t c = 0; c < w.cols; ++c) to[c] = half_to_float(reinterpret_cast<const uint16_t*>(row)[c]);
+        break;
+      case DType::kF8E4M3: {
+        const float* scale = w.scale[static_cast<size_t>(e)].row<float>((begin + r) / kFp8Block);
+        for (int64_t c = 0; c < w.cols; ++c) to[c] = fp8_values()[row[c]] * scale[c / kFp8Block];
+        break;
+      }
+      default:
+        throw Error(w.name, "the cpu device has no decoder for weights in " + std::string(name(from.dtype)),
+                    "keep it in f32, bf16, f16 or f8_e4m3");
+    }
+  }
+  return {scratch, DType::kF32, n, w.cols};
+}
+
+const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs, bool fp8) {
+  auto* cache = static_cast<WeightCache*>(w.cache.get());
+  if (!cache || cache->kernels != &kernels) {
+    auto fresh = std::make_shared<WeightCache>();
+    fresh->kernels = &kernels;
+    cache = fresh.get();
+    w.cache = std::move(fresh);
+  }
+  bool forward = direction == PackDirection::kForward;
+  PackedWeight& out = cache->packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
+  if (out.memory && out.version == w.version) return out;
+
+  int64_t panel = kernels.gemm->panel, depth = pairs ? 2 : 1;
+  if (!out.memory) {
+    out.k = forward ? w.cols : w.rows;
+    out.n = forward ? w.rows : w.cols;
+    out.panel_bytes = (out.k + depth - 1) / depth * panel * 4;
+    out.expert_bytes = (out.n + panel - 1) / panel * out.panel_bytes;
+    out.memory = allocate(std::max<int64_t>(out.expert_bytes * w.experts(), 64));
+    if (fp8) out.scales = allocate(w.experts() * ((out.k + kFp8Block - 1) / kFp8Block) * out.n * 4);
+  }
+  Packing job{kernels, w, direction, pairs, fp8, out};
+  int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
+  parallel_for(w.experts() * blocks, std::max<int64_t>(1, 65536 / (kRowBlock * w.cols)), [&](int64_t i, int64_t end) {
+    for (; i < end; ++i) {
+      int64_t begin = i % blocks * kRowBlock;
+      job.pack(i / blocks, begin, std::min(kRowBlock, w.rows - begin));
+    }
+  });
+  out.version = w.version;
+  return out;
+}
+
+void* thread_scratch(Scratch slot, int64_t bytes) {
+  struct Buffer {
+    void* p = nullptr;
+    int64_t bytes = 0;
+    ~Buffer() {
+      if (p) free_host(p, bytes);
+    }
+  };
+  thread_local std::array<Buffer, static_cast<size_t>(Scratch::kCount)> buffers;
+  Buffer& b = buffers[static_cast<size_t>(slot)];
+  if (b.bytes < bytes) {
+    if (b.p) free_host(b.p, b.bytes);
+    b.p = nullptr;
+    int64_t size = std::max<int64_t>(bytes, 65536);
+    b.p = allocate_host(size);
+    b.bytes = size;
+  }
+  return b.p;
+}
+
+}  // namespace wels
