@@ -42,6 +42,7 @@ struct Compared {
   WELS_CHECK_OP(>)
   WELS_CHECK_OP(>=)
 #undef WELS_CHECK_OP
+  explicit operator bool() const { return static_cast<bool>(left); }
 };
 struct Left {
   template <class L>

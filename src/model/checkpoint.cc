@@ -97,7 +97,7 @@ TensorSource converted(std::string name, const Tensor& t, DType type, bool vecto
 
 void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader, WeightStorage storage) {
   std::set<std::string> used;
-  if (storage != WeightStorage::kMapped) {
+  if (storage == WeightStorage::kF32 || storage == WeightStorage::kF64) {
     model.allocate(storage == WeightStorage::kF64 ? DType::kF64 : DType::kF32);
   }
   visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {

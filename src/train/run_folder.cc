@@ -1,0 +1,120 @@
+#include "train/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/version.h"
+#include "formats/json.h"
+#include "model/checkpoint.h"
+
+namespace wels {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kStateVersion = 1;
+
+template <class T>
+T field(const json& j, const char* name, const std::string& where) {
+  if (!j.is_object() || !j.contains(name)) throw Error(where, fmt::format("lacks \"{}\"", name), "the checkpoint is damaged");
+  try {
+    return j.at(name).get<T>();
+  } catch (const json::exception&) {
+    throw Error(where, fmt::format("\"{}\" has the wrong type", name), "the checkpoint is damaged");
+  }
+}
+
+}  // namespace
+
+std::string checkpoint_folder(const std::string& run, int64_t step) {
+  return fmt::format("{}/checkpoints/step-{:08}", run, step);
+}
+
+std::vector<int64_t> list_checkpoints(const std::string& run) {
+  std::vector<int64_t> out;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints", ec)) {
+    std::string name = entry.path().filename().string();
+    if (name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == std::string::npos) {
+      out.push_back(std::stoll(name.substr(5)));
+    }
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer, const TrainerState& s,
+                     const std::string& tokenizer_json) {
+  std::string final_name = checkpoint_folder(run, s.step), tmp = run + "/checkpoints/tmp";
+  std::error_code ec;
+  fs::remove_all(tmp, ec);
+  make_folder(tmp);
+  save_model(tmp, model, DType::kF32, {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
+  write_file_atomic(tmp + "/tokenizer.json", tokenizer_json);
+  std::vector<TensorSource> sources;
+  for (auto& [name, tensor] : optimizer.state()) {
+    Tensor t = tensor;
+    sources.push_back({name, t.dtype, {t.rows, t.cols}, [t](const ByteSink& sink) {
+                         sink(t.data, static_cast<size_t>(t.bytes()));
+                       }});
+  }
+  write_safetensors(tmp + "/trainer.safetensors", sources);
+  json j = {{"version", kStateVersion}, {"step", s.step}, {"optimizer_steps", optimizer.steps()}, {"sequences", s.sequences},
+            {"tokens", s.tokens}, {"elapsed_s", s.elapsed_s}, {"best_validation", s.best_validation},
+            {"skipped_in_a_row", s.skipped_in_a_row}, {"settings", json::parse(s.settings)}, {"wels", version()},
+            {"git", git_version()}};
+  write_file_atomic(tmp + "/trainer.json", j.dump(2));
+  sync_folder(tmp);
+  fs::remove_all(final_name, ec);
+  fs::rename(tmp, final_name, ec);
+  if (ec) throw Error(final_name, "cannot rename the new checkpoint here: " + ec.message());
+  sync_folder(run + "/checkpoints");
+}
+
+TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer& optimizer) {
+  std::string path = folder + "/trainer.json";
+  json j = parse_json(read_file(path), path);
+  if (field<int>(j, "version", path) != kStateVersion) {
+    throw Error(path, fmt::format("is of version {}, this program reads {}", field<int>(j, "version", path), kStateVersion),
+                "use the wels that wrote it");
+  }
+  TrainerState s;
+  s.step = field<int64_t>(j, "step", path);
+  s.sequences = field<int64_t>(j, "sequences", path);
+  s.tokens = field<int64_t>(j, "tokens", path);
+  s.elapsed_s = field<double>(j, "elapsed_s", path);
+  s.best_validation = field<double>(j, "best_validation", path);
+  s.skipped_in_a_row = field<int64_t>(j, "skipped_in_a_row", path);
+  s.settings = field<json>(j, "settings", path).dump();
+  // Moments first: nothing of the model is touched if they are damaged.
+  SafetensorsReader moments(folder + "/trainer.safetensors");
+  std::vector<std::pair<std::string, Tensor>> state = optimizer.state();
+  for (auto& [name, t] : state) {
+    const TensorEntry& e = moments.at(name);
+    if (e.dtype != t.dtype || e.shape != std::vector<int64_t>{t.rows, t.cols}) {
+      throw Error(moments.path(), "tensor " + name + " has another shape or type than this run", "resume with the same settings");
+    }
+  }
+  load_weights(model, std::make_shared<SafetensorsReader>(folder), WeightStorage::kCopyF32);
+  for (auto& [name, t] : state) std::memcpy(t.data, moments.at(name).data.data(), static_cast<size_t>(t.bytes()));
+  optimizer.set_steps(field<int64_t>(j, "optimizer_steps", path));
+  return s;
+}
+
+void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step) {
+  std::vector<int64_t> steps = list_checkpoints(run);
+  for (size_t i = 0; i + static_cast<size_t>(std::max<int64_t>(keep, 1)) < steps.size(); ++i) {
+    if (steps[i] == best_step) continue;
+    std::error_code ec;
+    fs::remove_all(checkpoint_folder(run, steps[i]), ec);
+  }
+}
+
+}  // namespace wels
