@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backend/ref/ref_device.h"
+#include "base/threads.h"
 
 namespace wels {
 namespace {
@@ -30,10 +31,10 @@ void RefDevice<R>::attend(const Tensor& q, const Tensor& k, const Tensor& v, con
                           std::span<const AttendSegment> segments, const AttendParams& p, Tensor y, Tensor lse) {
   Mat<R> mq = read<R>(q), mk = read<R>(k), mv = read<R>(v), ms = read<R>(shared), out(y.rows, y.cols);
   Mat<R> log_sum(y.rows, p.heads);
-  std::vector<R> prob;
   int width = p.dk + p.dr, share = p.heads / p.kv_heads;
   for (const AttendSegment& s : segments) {
-    for (int64_t i = 0; i < s.q_rows; ++i) {
+    parallel_tasks(s.q_rows, [&](int64_t i) {
+      std::vector<R> prob;
       int64_t visible = s.k_rows - s.q_rows + i + 1;
       for (int h = 0; h < p.heads; ++h) {
         int64_t k0 = static_cast<int64_t>(h / share) * p.k_step, v0 = static_cast<int64_t>(h / share) * p.v_step;
@@ -47,7 +48,7 @@ void RefDevice<R>::attend(const Tensor& q, const Tensor& k, const Tensor& v, con
           for (int c = 0; c < p.dv; ++c) to[c] += prob[static_cast<size_t>(j)] * mv.row(s.k_begin + j)[v0 + c];
         }
       }
-    }
+    });
   }
   write(out, y);
   if (!lse.empty()) write(log_sum, lse);

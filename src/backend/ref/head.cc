@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "backend/ref/ref_device.h"
+#include "base/threads.h"
 
 namespace wels {
 namespace {
@@ -22,14 +23,16 @@ std::vector<R> logits_of(const R* h, const Mat<R>& w) {
 template <class R>
 void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp, Tensor lse) {
   Mat<R> in = read<R>(h), w = read_weight<R>(head), out(h.rows, 1), log_sum(h.rows, 1);
-  for (int64_t i = 0; i < h.rows; ++i) {
-    std::vector<R> z = logits_of(in.row(i), w);
-    R largest = *std::max_element(z.begin(), z.end()), sum = 0;
-    for (R x : z) sum += std::exp(x - largest);
-    log_sum.row(i)[0] = largest + std::log(sum);
-    int32_t t = target.row<int32_t>(0)[i];
-    out.row(i)[0] = t < 0 ? R(0) : z[static_cast<size_t>(t)] - log_sum.row(i)[0];
-  }
+  parallel_for(h.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::vector<R> z = logits_of(in.row(i), w);
+      R largest = *std::max_element(z.begin(), z.end()), sum = 0;
+      for (R x : z) sum += std::exp(x - largest);
+      log_sum.row(i)[0] = largest + std::log(sum);
+      int32_t t = target.row<int32_t>(0)[i];
+      out.row(i)[0] = t < 0 ? R(0) : z[static_cast<size_t>(t)] - log_sum.row(i)[0];
+    }
+  });
   write(out, logp);
   if (!lse.empty()) write(log_sum, lse);
 }

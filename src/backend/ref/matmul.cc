@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/ref/ref_device.h"
+#include "base/threads.h"
 #include "tensor/fp8.h"
 
 namespace wels {
@@ -40,26 +41,61 @@ Mat<R> quantise(Mat<R>& m, int64_t block_rows) {
   return scale;
 }
 
-// a [m, k] · bᵀ [n, k]. fp8: b_rows says how many rows of b share a scale (128: a weight, 1: an activation).
+// One side of a product, [rows, k]. With a scale: E4M3 values, one scale per block_rows × 128.
 template <class R>
-Mat<R> product(Mat<R> a, Mat<R> b, bool fp8, int64_t b_rows) {
-  CHECK(a.cols == b.cols);
-  Mat<R> y(a.rows, b.rows), sa, sb;
-  if (fp8) {
-    sa = quantise(a, 1);
-    sb = quantise(b, b_rows);
+struct Operand {
+  Mat<R> m, scale;
+  int64_t block_rows = 1;
+};
+
+template <class R>
+Operand<R> activation(Mat<R> m, bool fp8) {
+  Operand<R> out{std::move(m), {}, 1};
+  if (fp8) out.scale = quantise(out.m, 1);
+  return out;
+}
+
+// Matrix e of a weight, or its transpose. In FP8 mode a weight that is stored so is used as it is, any other is quantised in
+// the same 128 × 128 blocks, which a transpose keeps.
+template <class R>
+Operand<R> weight(const Weight& w, int64_t e, bool transposed, bool fp8) {
+  Operand<R> out{{}, {}, kFp8Block};
+  const Tensor& value = w.value[static_cast<size_t>(e)];
+  if (fp8 && value.dtype == DType::kF8E4M3) {
+    out.m = read<R>(value);
+    out.scale = read<R>(w.scale[static_cast<size_t>(e)]);
+  } else {
+    out.m = read_weight<R>(w, e);
+    if (fp8) out.scale = quantise(out.m, kFp8Block);
   }
-  for (int64_t i = 0; i < a.rows; ++i) {
-    for (int64_t j = 0; j < b.rows; ++j) {
-      R sum = 0;
-      for (int64_t k0 = 0; k0 < a.cols; k0 += kFp8Block) {
-        R part = 0;
-        for (int64_t k = k0; k < std::min<int64_t>(a.cols, k0 + kFp8Block); ++k) part += a.row(i)[k] * b.row(j)[k];
-        sum += fp8 ? part * (sa.row(i)[k0 / kFp8Block] * sb.row(j / b_rows)[k0 / kFp8Block]) : part;
+  if (transposed) {
+    out.m = transpose(out.m);
+    out.scale = transpose(out.scale);
+  }
+  return out;
+}
+
+// a [m, k] · bᵀ [n, k], in chunks of 128 along k.
+template <class R>
+Mat<R> product(const Operand<R>& a, const Operand<R>& b) {
+  CHECK(a.m.cols == b.m.cols);
+  bool fp8 = a.scale.cols > 0;
+  Mat<R> y(a.m.rows, b.m.rows);
+  parallel_for(a.m.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < b.m.rows; ++j) {
+        R sum = 0;
+        for (int64_t k0 = 0; k0 < a.m.cols; k0 += kFp8Block) {
+          R part = 0;
+          int64_t k1 = std::min<int64_t>(a.m.cols, k0 + kFp8Block);
+          for (int64_t k = k0; k < k1; ++k) part += a.m.row(i)[k] * b.m.row(j)[k];
+          int64_t block = k0 / kFp8Block;
+          sum += fp8 ? part * (a.scale.row(i)[block] * b.scale.row(j / b.block_rows)[block]) : part;
+        }
+        y.row(i)[j] = sum;
       }
-      y.row(i)[j] = sum;
     }
-  }
+  });
   return y;
 }
 
@@ -72,7 +108,7 @@ std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e) {
 
 template <class R>
 void RefDevice<R>::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) {
-  Mat<R> out = product(read<R>(x), read_weight<R>(w), fp8, kFp8Block);
+  Mat<R> out = product(activation(read<R>(x), fp8), weight<R>(w, 0, false, fp8));
   if (bias) {
     Mat<R> b = read_weight<R>(*bias);
     for (int64_t i = 0; i < out.rows; ++i) {
@@ -82,22 +118,21 @@ void RefDevice<R>::matmul(const Tensor& x, const Weight& w, const Weight* bias, 
   write(out, y);
 }
 
-// The weight is quantised in its own blocks, which a transpose keeps.
 template <class R>
 void RefDevice<R>::matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum, bool fp8) {
-  write(product(read<R>(dy), transpose(read_weight<R>(w)), fp8, kFp8Block), dx, accum);
+  write(product(activation(read<R>(dy), fp8), weight<R>(w, 0, true, fp8)), dx, accum);
 }
 
 template <class R>
 void RefDevice<R>::matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8) {
-  write(product(transpose(read<R>(dy)), transpose(read<R>(x)), fp8, 1), dw, accum);
+  write(product(activation(transpose(read<R>(dy)), fp8), activation(transpose(read<R>(x)), fp8)), dw, accum);
 }
 
 template <class R>
 void RefDevice<R>::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y, bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
     auto [begin, n] = group(offsets, e);
-    write(product(read<R>(x.row_range(begin, n)), read_weight<R>(w, e), fp8, kFp8Block), y.row_range(begin, n));
+    write(product(activation(read<R>(x.row_range(begin, n)), fp8), weight<R>(w, e, false, fp8)), y.row_range(begin, n));
   }
 }
 
@@ -106,8 +141,8 @@ void RefDevice<R>::grouped_matmul_dx(const Tensor& dy, const Weight& w, const Te
                                      bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
     auto [begin, n] = group(offsets, e);
-    write(product(read<R>(dy.row_range(begin, n)), transpose(read_weight<R>(w, e)), fp8, kFp8Block),
-          dx.row_range(begin, n), accum);
+    write(product(activation(read<R>(dy.row_range(begin, n)), fp8), weight<R>(w, e, true, fp8)), dx.row_range(begin, n),
+          accum);
   }
 }
 
@@ -126,7 +161,7 @@ void RefDevice<R>::gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool
   Mat<R> left = read<R>(a), right = read<R>(b), old = read<R>(c);
   if (transpose_a) left = transpose(left);
   if (!transpose_b) right = transpose(right);
-  Mat<R> y = product(std::move(left), std::move(right), false, 1);
+  Mat<R> y = product(activation(std::move(left), false), activation(std::move(right), false));
   for (size_t i = 0; i < y.v.size(); ++i) {
     y.v[i] = static_cast<R>(alpha) * y.v[i] + (beta == 0 ? R(0) : static_cast<R>(beta) * old.v[i]);
   }

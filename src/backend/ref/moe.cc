@@ -21,14 +21,20 @@ std::vector<R> scores(const R* logits, const RouteParams& p) {
   return s;
 }
 
-// The indices of the k largest, by descending value, ties to the lower index.
+// The indices of the k largest, by descending value, ties to the lower index. Distinct even where values are NaN.
 template <class R>
 std::vector<int> largest(const std::vector<R>& v, int k) {
-  std::vector<int> order(v.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int a, int b) { return v[static_cast<size_t>(a)] > v[static_cast<size_t>(b)]; });
-  order.resize(static_cast<size_t>(k));
+  CHECK(k <= static_cast<int>(v.size()));
+  std::vector<int> order;
+  std::vector<bool> taken(v.size());
+  for (int j = 0; j < k; ++j) {
+    size_t best = v.size();
+    for (size_t i = 0; i < v.size(); ++i) {
+      if (!taken[i] && (best == v.size() || v[i] > v[best])) best = i;
+    }
+    taken[best] = true;
+    order.push_back(static_cast<int>(best));
+  }
   return order;
 }
 
@@ -40,8 +46,7 @@ void limit_groups(std::vector<R>& select, const RouteParams& p) {
   std::vector<R> group(static_cast<size_t>(p.groups));
   for (int g = 0; g < p.groups; ++g) {
     std::vector<R> of(select.begin() + g * size, select.begin() + (g + 1) * size);
-    std::sort(of.begin(), of.end(), std::greater<R>());
-    group[static_cast<size_t>(g)] = of[0] + (p.group_top2 && size > 1 ? of[1] : R(0));
+    for (int i : largest(of, p.group_top2 && size > 1 ? 2 : 1)) group[static_cast<size_t>(g)] += of[static_cast<size_t>(i)];
   }
   std::vector<int> best = largest(group, p.top_groups);
   for (int e = 0; e < p.experts; ++e) {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/ref/ref_device.h"
+#include "tensor/fp8.h"
 
 namespace wels {
 
@@ -56,22 +57,21 @@ void RefDevice<R>::gather_sum(const Tensor& x, const Tensor& index, Tensor y, Ac
 
 template <class R>
 void RefDevice<R>::embed(const Tensor& ids, const Weight& w, Tensor y) {
-  Mat<R> table = read_weight<R>(w), out(y.rows, y.cols);
   for (int64_t i = 0; i < y.rows; ++i) {
-    int32_t id = ids.row<int32_t>(0)[i];
+    int64_t id = ids.row<int32_t>(0)[i];
     CHECK(id >= 0 && id < w.rows);
-    std::copy_n(table.row(id), y.cols, out.row(i));
+    Weight row;
+    row.value = {w.value[0].row_range(id, 1)};
+    if (!w.scale.empty()) row.scale = {w.scale[0].row_range(id / kFp8Block, 1)};
+    write(read_weight<R>(row), y.row_range(i, 1));
   }
-  write(out, y);
 }
 
 template <class R>
 void RefDevice<R>::embed_backward(const Tensor& ids, const Tensor& dy, Tensor dw) {
-  Mat<R> g = read<R>(dy), out = read<R>(dw);
   for (int64_t i = 0; i < dy.rows; ++i) {
-    for (int64_t c = 0; c < dy.cols; ++c) out.row(ids.row<int32_t>(0)[i])[c] += g.row(i)[c];
+    write(read<R>(dy.row_range(i, 1)), dw.row_range(ids.row<int32_t>(0)[i], 1), Accum::kAdd);
   }
-  write(out, dw);
 }
 
 template <class R>
