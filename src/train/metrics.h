@@ -1,7 +1,8 @@
 // What a run says about itself, step by step: metrics.jsonl, one JSON object per line, only ever
 // appended to.
 //
-//   {"step":120,"time":1764000000.5,"loss":3.41,"lr":0.0004,"maxvio":[0.21,0.18],"load":[[1.02,0.98],[...]],"sample":"Once"}
+//   {"step":120,"time":1764000000.5,"loss":3.41,"lr":0.0004,"maxvio":[0.21,0.18],
+//    "load":[[1.02,0.98],[0.91,1.09]],"sample":"Once"}          (on one line)
 //
 // "step" comes first; after it names in the order they were added. A number is a scalar, null one
 // that was not finite, an array a vector (one value per layer, say), an array of arrays a table
