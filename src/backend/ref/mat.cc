@@ -1,16 +1,13 @@
+// Tensors of any dtype to dense matrices of R and back.
+#include <algorithm>
+
 #include "backend/ref/ref_device.h"
+#include "tensor/float_formats.h"
 #include "tensor/fp8.h"
+#include "tensor/quant.h"
 
 namespace wels {
 namespace {
-
-float half_to_float(uint16_t h) {
-  int exponent = h >> 10 & 31, mantissa = h & 1023;
-  float magnitude = exponent == 0    ? std::ldexp(static_cast<float>(mantissa), -24)
-                    : exponent == 31 ? (mantissa ? NAN : INFINITY)
-                                     : std::ldexp(1.0f + static_cast<float>(mantissa) / 1024, exponent - 15);
-  return h & 0x8000 ? -magnitude : magnitude;
-}
 
 template <class R>
 R load(const Tensor& t, int64_t r, int64_t c) {
@@ -42,6 +39,16 @@ void store(const Tensor& t, int64_t r, int64_t c, R value) {
 template <class R>
 Mat<R> read(const Tensor& t) {
   Mat<R> m(t.rows, t.cols);
+  if (is_quantised(t.dtype)) {
+    const QuantFormat* format = find_quant_format(t.dtype);
+    CHECK(format != nullptr);
+    std::vector<float> values(static_cast<size_t>(t.cols));
+    for (int64_t r = 0; r < t.rows; ++r) {
+      format->decode(t.row_raw(r), values.data(), t.cols);
+      std::copy(values.begin(), values.end(), m.row(r));
+    }
+    return m;
+  }
   for (int64_t r = 0; r < t.rows; ++r) {
     for (int64_t c = 0; c < t.cols; ++c) m.row(r)[c] = load<R>(t, r, c);
   }

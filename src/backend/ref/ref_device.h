@@ -21,7 +21,7 @@ struct Mat {
   const R* row(int64_t r) const { return v.data() + r * cols; }
 };
 
-// f64, f32, f16, bf16 tensors to R and back (rounding to nearest even); kAdd adds to what is there before rounding.
+// Tensors of any floating-point or GGUF block type to R; back to f64, f32, bf16 (rounding to nearest even). kAdd adds to what is there before rounding.
 template <class R>
 Mat<R> read(const Tensor& t);
 template <class R>
