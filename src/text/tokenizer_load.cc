@@ -1,0 +1,53 @@
+// Tokenizer::load: finds out what a path holds and reads it.
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "formats/json.h"
+#include "text/tokenizer.h"
+
+namespace wels {
+namespace {
+
+bool is_folder(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+bool is_file(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+// tokenizer_config.json names the special tokens: a string, or {"content": string}.
+void read_names(const std::string& path, VocabSource& source) {
+  nlohmann::json root = parse_json(MappedFile(path).text(), path);
+  if (!root.is_object()) throw Error(path, "not a JSON object", "remove it or fetch it again");
+  auto read = [&](const char* key, std::optional<int32_t>& id) {
+    auto it = root.find(key);
+    if (it == root.end()) return;
+    const nlohmann::json* value = &*it;
+    if (value->is_object() && value->contains("content")) value = &(*value)["content"];
+    if (!value->is_string()) return;
+    for (const AddedToken& token : source.added) {
+      if (token.content == value->get_ref<const std::string&>()) id = token.id;
+    }
+  };
+  read("bos_token", source.bos);
+  read("eos_token", source.eos);
+  read("pad_token", source.pad);
+}
+
+}  // namespace
+
+Tokenizer Tokenizer::load(const std::string& path) {
+  std::string file = is_folder(path) ? path + "/tokenizer.json" : path;
+  VocabSource source = parse_tokenizer_json(MappedFile(file).text(), file);
+  size_t slash = file.rfind('/');
+  std::string config = (slash == std::string::npos ? "" : file.substr(0, slash + 1)) + "tokenizer_config.json";
+  if (is_file(config)) read_names(config, source);
+  return Tokenizer(std::move(source));
+}
+
+}  // namespace wels

@@ -1,0 +1,336 @@
+#include "text/tokenizer.h"
+
+#include <gmock/gmock.h>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "text/test_files.h"
+#include "text/unicode.h"
+
+namespace wels {
+namespace {
+
+using Ids = std::vector<int32_t>;
+using testing::HasSubstr;
+
+const Tokenizer& tokenizer(const std::string& name) {
+  static std::map<std::string, Tokenizer> loaded;
+  auto it = loaded.find(name);
+  if (it == loaded.end()) it = loaded.emplace(name, Tokenizer::load(fixture(name))).first;
+  return it->second;
+}
+
+void check_vectors(const Tokenizer& t, const std::string& file, size_t at_least) {
+  auto vectors = read_jsonl(file);
+  EXPECT_GE(vectors.size(), at_least);
+  for (const auto& v : vectors) {
+    auto text = v["text"].get<std::string>();
+    auto ids = t.encode(text);
+    ASSERT_EQ(ids, v["ids"].get<Ids>()) << v.dump();
+    ASSERT_EQ(t.decode(ids), v.value("decoded", text)) << v.dump();
+    StreamDecoder stream(t, false);
+    std::string streamed;
+    for (int32_t id : ids) streamed += stream.push(id);
+    ASSERT_EQ(streamed + stream.finish(), v.value("decoded", text)) << v.dump();
+  }
+}
+
+void check_decode_vectors(const Tokenizer& t, const std::string& file, size_t at_least) {
+  auto vectors = read_jsonl(file);
+  EXPECT_GE(vectors.size(), at_least);
+  for (const auto& v : vectors) {
+    auto ids = v["ids"].get<Ids>();
+    bool skip = v["skip_special_tokens"];
+    ASSERT_EQ(utf8_lossy(t.decode(ids, skip)), v["text"].get<std::string>()) << v.dump();
+    StreamDecoder stream(t, skip);
+    std::string streamed;
+    for (int32_t id : ids) streamed += stream.push(id);
+    ASSERT_EQ(streamed + stream.finish(), v["text"].get<std::string>()) << v.dump();
+  }
+}
+
+TEST(Tokenizer, EncodesAndDecodesEveryDeepSeekV3Vector) {
+  SKIP_WITHOUT("deepseek_v3");
+  check_vectors(tokenizer("deepseek_v3"), "deepseek_v3/vectors.jsonl", 415);
+  check_decode_vectors(tokenizer("deepseek_v3"), "deepseek_v3/decode_vectors.jsonl", 88);
+}
+
+TEST(Tokenizer, EncodesAndDecodesEveryQwen2Vector) {
+  SKIP_WITHOUT("qwen2");
+  check_vectors(tokenizer("qwen2"), "qwen2/vectors.jsonl", 415);
+  check_decode_vectors(tokenizer("qwen2"), "qwen2/decode_vectors.jsonl", 88);
+}
+
+TEST(Tokenizer, NormalisesWithTheTablesOfTheReference) {
+  SKIP_WITHOUT("qwen2");
+  for (const auto& v : read_jsonl("qwen2/disagree.jsonl")) {
+    EXPECT_EQ(tokenizer("qwen2").encode(v["text"].get<std::string>()), v["ids"].get<Ids>()) << v.dump();
+  }
+}
+
+TEST(Tokenizer, FindsTheThinkTokensOfR1) {
+  SKIP_WITHOUT("deepseek_v3");
+  auto json = nlohmann::json::parse(read_file(fixture("deepseek_v3/tokenizer.json")));
+  for (auto& token : json["added_tokens"]) {
+    int id = token["id"];
+    if (id != 128798 && id != 128799) continue;
+    token["content"] = id == 128798 ? "<think>" : "</think>";
+    token["normalized"] = true;
+    token["special"] = false;
+  }
+  check_vectors(Tokenizer::from_json(json.dump()), "deepseek_v3/think_vectors.jsonl", 30);
+}
+
+TEST(Tokenizer, KnowsItsSpecialTokens) {
+  SKIP_WITHOUT("deepseek_v3");
+  const Tokenizer& t = tokenizer("deepseek_v3");
+  EXPECT_EQ(t.vocab_size(), 128815);
+  EXPECT_EQ(t.bos(), 0);
+  EXPECT_EQ(t.eos(), 1);
+  EXPECT_EQ(t.pad(), 1) << "tokenizer_config.json says so";
+  EXPECT_EQ(t.find("<｜User｜>"), 128803);
+  EXPECT_FALSE(t.is_special(128803));
+  EXPECT_EQ(t.find(" the"), t.encode(" the")[0]);
+  EXPECT_EQ(t.find("no such token"), std::nullopt);
+  EXPECT_EQ(t.token_bytes(-1), "");
+  EXPECT_EQ(t.token_bytes(1 << 30), "");
+  EXPECT_EQ(t.encode("<｜User｜>"), Ids{128803});
+  EXPECT_GT(t.encode("<｜User｜>", AddedTokens::kAsText).size(), 1u);
+}
+
+// Text from a mixture of sources that meets every branch of the scanners: words, contractions, runs of white space, digits,
+// signs, code points anywhere, broken UTF-8.
+std::string random_text(Rng& rng, size_t parts, bool valid) {
+  static const std::vector<std::string> kParts = {
+      "a",  "the", "Hello", "'s", "'S", "'ſ", "'re", "'LL", "'v", " ",  "  ", "\n", "\r\n", "\t", "\x0b", "\u3000", "\u00A0",
+      "\u0085", "\uFEFF", "1", "42", "1234567", "½", "٣", "!", "...", "<|", "\"x", "$", "§", "é", "e\u0301", "\u0301",
+      "ø", "中文", "日本語", "ひらがな", "\u3099", "ー", "・", "한국", "Привет", "ᴀ", "ÿ", "\x01", "\x7f", "🙂", "\U000E0100",
+      "\u2028", "‘", "。", "Ⅷ", "\u0897", "\U00011938", "<｜User｜>", "<", "ǅ", "µ", "ª", "\u200d"};
+  std::string out;
+  for (size_t i = 0; i < parts; ++i) {
+    uint64_t kind = rng.below(10);
+    if (kind < 7) {
+      out += kParts[rng.below(kParts.size())];
+    } else if (kind < 9 || valid) {
+      uint64_t limit = uint64_t{0x100} << (rng.below(4) * 4);
+      auto c = static_cast<uint32_t>(rng.below(std::min<uint64_t>(limit, 0x110000)));
+      append_utf8(out, c >= 0xD800 && c < 0xE000 ? 0x41 : c);
+    } else {
+      out += static_cast<char>(rng.below(256));
+    }
+  }
+  return out;
+}
+
+Tokenizer bytes_only(std::vector<PreTokenizerStep> steps, bool nfc = false) {
+  VocabSource source;
+  source.where = "test";
+  for (int b = 0; b < 256; ++b) {
+    source.tokens.push_back({bytes_to_text(std::string(1, static_cast<char>(b))), b});
+  }
+  source.steps = std::move(steps);
+  source.nfc = nfc;
+  return Tokenizer(std::move(source));
+}
+
+TEST(Tokenizer, ScannersCutAsTheRegularExpressionsDo) {
+  Rng rng(7);
+  for (auto steps : {deepseek_v3_steps(), deepseek_llm_steps(), qwen2_steps(), llama3_steps(), gpt2_steps()}) {
+    ASSERT_NE(PreTokenizer(steps, "test").scanner(), Scanner::kGeneral);
+    Tokenizer t = bytes_only(steps);
+    for (int i = 0; i < 3000; ++i) {
+      std::string text = random_text(rng, 1 + rng.below(24), rng.below(2) == 0);
+      auto fast = t.pieces(text, true);
+      ASSERT_EQ(fast, t.pieces(text, false)) << steps[0].pattern << "\n" << nlohmann::json(utf8_lossy(text));
+      std::string joined;
+      for (auto piece : fast) joined += piece;
+      ASSERT_EQ(joined, text);
+    }
+  }
+}
+
+TEST(Tokenizer, GivesBackAnyBytes) {
+  Rng rng(8);
+  std::vector<Tokenizer> all = {bytes_only(deepseek_v3_steps()), bytes_only(qwen2_steps(), true),
+                                bytes_only(character_steps())};
+  if (have_fixture("deepseek_v3")) all.push_back(tokenizer("deepseek_v3"));
+  if (have_fixture("qwen2")) all.push_back(tokenizer("qwen2"));
+  for (const Tokenizer& t : all) {
+    for (int i = 0; i < 2000; ++i) {
+      std::string text;
+      if (i % 4 == 0) {
+        for (size_t n = rng.below(40); n > 0; --n) text += static_cast<char>(rng.below(256));
+      } else {
+        text = random_text(rng, rng.below(30), i % 2 == 0);
+      }
+      // Added tokens cut the text before it is normalised, so as a whole it may differ from NFC there.
+      std::string expected = t.normalizes() ? nfc(text) : text;
+      ASSERT_EQ(t.decode(t.encode(text, AddedTokens::kAsText)), expected) << nlohmann::json(utf8_lossy(text));
+      if (!t.normalizes()) {
+        ASSERT_EQ(t.decode(t.encode(text)), text);
+      }
+    }
+  }
+}
+
+TEST(Tokenizer, ShortAndLongMergingAgree) {
+  SKIP_WITHOUT("deepseek_v3");
+  const Tokenizer& t = tokenizer("deepseek_v3");
+  // One piece of 40 letters is merged by scanning; the same letters 50 times over by the heap. The cut in between is
+  // at a place where no merge reaches across, so the ids of the parts must join up.
+  std::string word = "antidisestablishmentarianism";
+  auto once = t.encode(word + "ʘ");
+  std::string many;
+  Ids expected;
+  for (int i = 0; i < 50; ++i) {
+    many += word + "ʘ";
+    expected.insert(expected.end(), once.begin(), once.end());
+  }
+  EXPECT_EQ(t.encode(many), expected);
+}
+
+TEST(Tokenizer, MegabytesWithoutACutAreNotQuadratic) {
+  SKIP_WITHOUT("deepseek_v3");
+  for (const char* part : {" ", "a", "=", "天", "ab"}) {
+    std::string text;
+    while (text.size() < 1'000'000) text += part;
+    EXPECT_EQ(tokenizer("deepseek_v3").decode(tokenizer("deepseek_v3").encode(text)), text);
+  }
+}
+
+TEST(Tokenizer, StreamsOnlyWholeCharacters) {
+  Tokenizer t = bytes_only(gpt2_steps());
+  StreamDecoder stream(t);
+  std::string text = "é中🙂";
+  std::vector<std::string> parts;
+  for (char c : text) parts.push_back(stream.push(static_cast<uint8_t>(c)));
+  EXPECT_THAT(parts, testing::ElementsAre("", "é", "", "", "中", "", "", "", "🙂"));
+  EXPECT_EQ(stream.push(0xE4), "");
+  EXPECT_EQ(stream.push('x'), "\uFFFDx");
+  EXPECT_EQ(stream.push(0xF0), "");
+  EXPECT_EQ(stream.finish(), "\uFFFD");
+  EXPECT_EQ(stream.finish(), "");
+}
+
+std::string small_json(const std::string& vocab, const std::string& merges, const std::string& added,
+                       const std::string& pre = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":true})") {
+  return R"({"added_tokens":)" + added + R"(,"normalizer":null,"pre_tokenizer":)" + pre +
+         R"(,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":)" + vocab + R"(,"merges":)" + merges + "}}";
+}
+
+TEST(Tokenizer, ReadsMergesInBothNotations) {
+  for (const char* merges : {R"(["a b"])", R"([["a","b"]])"}) {
+    auto t = Tokenizer::from_json(small_json(R"({"a":0,"b":1,"ab":2})", merges, "[]"));
+    EXPECT_EQ(t.encode("abba"), (Ids{2, 1, 0}));
+  }
+}
+
+TEST(Tokenizer, HonoursStripAndSingleWord) {
+  auto make = [](const std::string& flags) {
+    return Tokenizer::from_json(small_json(R"({"a":0,"Ġ":1})", "[]", R"([{"id":2,"content":"<m>",)" + flags + "}]"));
+  };
+  EXPECT_EQ(make(R"("special":true)").encode("a <m> a"), (Ids{0, 1, 2, 1, 0}));
+  EXPECT_EQ(make(R"("lstrip":true)").encode("a <m> a"), (Ids{0, 2, 1, 0}));
+  EXPECT_EQ(make(R"("rstrip":true,"special":true)").encode("a <m> a"), (Ids{0, 1, 2, 0}));
+  EXPECT_EQ(make(R"("single_word":true)").encode("a <m> "), (Ids{0, 1, 2, 1}));
+  EXPECT_THROW(make(R"("single_word":true)").encode("a<m>"), Error) << "inside a word it is text, whose < has no token";
+}
+
+TEST(Tokenizer, RejectsBrokenFilesWithOneClearError) {
+  const std::string vocab = R"({"a":0,"b":1,"ab":2})", added = "[]", merges = "[]";
+  struct Case {
+    std::string json, message;
+  };
+  std::vector<Case> cases = {
+      {"", "tokenizer.json"},
+      {"[1]", "not a JSON object"},
+      {R"({"model":3})", "model is not an object"},
+      {R"({"model":{"type":"Unigram"}})", "'Unigram' is not supported"},
+      {small_json("[]", merges, added), "model.vocab is not an object"},
+      {small_json("{}", merges, added), "empty"},
+      {small_json(R"({"a":"0"})", merges, added), "not a whole number"},
+      {small_json(R"({"a":-1})", merges, added), "the id -1"},
+      {small_json(R"({"a":1.5})", merges, added), "not a whole number"},
+      {small_json(R"({"a":99999999999})", merges, added), "the id 99999999999"},
+      {small_json(R"({"a":18446744073709551615})", merges, added), "the id 18446744073709551615"},
+      {small_json(R"({"a":0,"b":0})", merges, added), "the id 0 of 'b' is used twice"},
+      {small_json(vocab, "3", added), "merges is not an array"},
+      {small_json(vocab, R"(["ab"])", added), "not two tokens"},
+      {small_json(vocab, R"(["a b c"])", added), "not two tokens"},
+      {small_json(vocab, R"([["a"]])", added), "neither"},
+      {small_json(vocab, R"(["a c"])", added), "merge 0 needs the token 'c'"},
+      {small_json(vocab, R"(["b a"])", added), "merge 0 needs the token 'ba'"},
+      {small_json(vocab, merges, R"([{"id":1,"content":"x"}])"), "the id 1 of 'x' is used twice"},
+      {small_json(vocab, merges, R"([{"id":7,"content":"a"}])"), "the ids 7 and 0"},
+      {small_json(vocab, merges, R"([{"id":7,"content":""}])"), "is empty"},
+      {small_json(vocab, merges, R"([{"id":7}])"), "content is missing"},
+      {small_json(vocab, merges, R"([{"id":7,"content":"x","special":1}])"), "not true or false"},
+      {small_json(vocab, merges, added, R"({"type":"Metaspace"})"), "'Metaspace' is not supported"},
+      {small_json(vocab, merges, added, R"({"type":"Sequence","pretokenizers":[]})"), "not byte-level"},
+      {small_json(vocab, merges, added, R"({"type":"ByteLevel"})"), "adds a space"},
+      {small_json(vocab, merges, added, R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})"), "not byte-level"},
+  };
+  for (const Case& c : cases) {
+    try {
+      Tokenizer::from_json(c.json);
+      ADD_FAILURE() << "accepted: " << c.json;
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), HasSubstr(c.message)) << c.json;
+      EXPECT_EQ(e.where(), "tokenizer.json");
+    }
+  }
+  auto sequence = [&](const std::string& split) {
+    return small_json(vocab, merges, added, R"({"type":"Sequence","pretokenizers":[)" + split +
+                      R"(,{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})");
+  };
+  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})")), Error);
+  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"Regex":"[a[b]]"},"behavior":"Isolated"})")), Error);
+  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"String":""},"behavior":"Isolated"})")), Error);
+  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Gone"})")), Error);
+}
+
+TEST(Tokenizer, SplitBehavioursFollowTheReference) {
+  auto cut = [](PreTokenizerStep::Behavior behavior, bool invert = false) {
+    PreTokenizerStep step;
+    step.kind = PreTokenizerStep::kLiteral;
+    step.pattern = "-";
+    step.behavior = behavior;
+    step.invert = invert;
+    std::string out;
+    Tokenizer t = bytes_only({step});
+    for (auto piece : t.pieces("the-final--countdown")) out += std::string(piece) + "|";
+    return out;
+  };
+  // The examples of the tokenizers documentation.
+  EXPECT_EQ(cut(PreTokenizerStep::kRemoved), "the|final|countdown|");
+  EXPECT_EQ(cut(PreTokenizerStep::kIsolated), "the|-|final|-|-|countdown|");
+  EXPECT_EQ(cut(PreTokenizerStep::kMergedWithPrevious), "the-|final-|-|countdown|");
+  EXPECT_EQ(cut(PreTokenizerStep::kMergedWithNext), "the|-final|-|-countdown|");
+  EXPECT_EQ(cut(PreTokenizerStep::kContiguous), "the|-|final|--|countdown|");
+  EXPECT_EQ(cut(PreTokenizerStep::kRemoved, true), "-|-|-|");
+}
+
+TEST(Tokenizer, SaysWhichByteHasNoToken) {
+  auto t = Tokenizer::from_json(small_json(R"({"a":0})", "[]", "[]"));
+  EXPECT_EQ(t.encode("aa"), (Ids{0, 0}));
+  try {
+    t.encode("ab");
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("0x62"));
+  }
+}
+
+TEST(Tokenizer, AThreadMayUseSeveralVocabularies) {
+  auto a = Tokenizer::from_json(small_json(R"({"a":0,"b":1,"ab":2})", R"(["a b"])", "[]"));
+  auto b = Tokenizer::from_json(small_json(R"({"a":5,"b":6,"ba":7})", R"(["b a"])", "[]"));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(a.encode("bab"), (Ids{1, 2}));
+    EXPECT_EQ(b.encode("bab"), (Ids{7, 6}));
+  }
+  std::vector<std::string_view> documents(100, "abba");
+  for (const auto& ids : a.encode_parallel(documents)) EXPECT_EQ(ids, (Ids{2, 1, 0}));
+}
+
+}  // namespace
+}  // namespace wels
