@@ -103,11 +103,11 @@ struct Tile {
 
 // Tiles of dw: small enough for the packed blocks of both operands to stay in L2, and enough of them for all threads.
 std::vector<Tile> tiles_of(const Kernels& k, std::span<const TransposedProduct> products) {
-  constexpr int64_t kMostRows = 384, kMostCols = 512, kLeast = 48;
+  constexpr int64_t kMostRows = 768, kMostCols = 512, kLeast = 48;
   int64_t total = 0;
   for (const auto& p : products) total += p.x.rows * p.dw.size();
   int64_t threads = total * 2 < kSerialFlops ? 1 : thread_count();
-  int64_t fair = std::max<int64_t>(1, total / (threads * (products.size() > 1 ? 4 : 2)));
+  int64_t fair = std::max<int64_t>(1, total / (threads * (products.size() > 1 ? 4 : 1)));
   std::vector<Tile> tiles;
   for (const auto& p : products) {
     int64_t row_parts = ceil_div(p.dw.rows, kMostRows), col_parts = ceil_div(p.dw.cols, kMostCols);
@@ -121,6 +121,8 @@ std::vector<Tile> tiles_of(const Kernels& k, std::span<const TransposedProduct> 
         break;
       }
     }
+    // A single product in as many equal parts as there are threads to take them.
+    while (products.size() == 1 && row_parts * col_parts % threads != 0 && p.dw.rows / row_parts >= 2 * kLeast) ++row_parts;
     int64_t row_step = ceil_div(ceil_div(p.dw.rows, row_parts), 6) * 6;
     int64_t col_step = ceil_div(ceil_div(p.dw.cols, col_parts), k.gemm->panel) * k.gemm->panel;
     for (int64_t r = 0; r < p.dw.rows; r += row_step) {

@@ -51,31 +51,60 @@ struct PairUnits {
   }
   static WELS_INLINE void put(uint16_t* p, Vec v, int n) { n == kLanes ? store_bf16(p, v) : store_part_bf16(p, v, n); }
 };
-// Two rows of 32 bf16 to 32 pairs, in order: the inner loop of the weight gradient's packing.
-WELS_INLINE void interleave(const uint16_t* even, const uint16_t* odd, float* dst) {
+// 32 columns of two rows of bf16 as 32 pairs, in order.
+WELS_INLINE void interleave(const uint16_t* even, const uint16_t* odd, __m512i* pairs) {
   const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
                                          5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
   __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
-  store(dst, (Vec)_mm512_permutex2var_epi16(a, first, b));
-  store(dst + 16, (Vec)_mm512_permutex2var_epi16(a, second, b));
+  pairs[0] = _mm512_permutex2var_epi16(a, first, b);
+  pairs[1] = _mm512_permutex2var_epi16(a, second, b);
+}
+
+// The inner loop of the weight gradient's packing: bf16 rows in whole steps of two, walked row by row as memory lies.
+// Returns how many columns are done; kWidth is the panels' width, units go to them in eights.
+template <int kWidth>
+int64_t pack_row_pairs(const PackBlock& p) {
+  static_assert(kWidth % 8 == 0);
+  int64_t done = p.n / 32 * 32, steps = p.k / 2;
+  const uint16_t* even = (const uint16_t*)p.src;
+  uint8_t* dst = (uint8_t*)p.dst;
+  for (int64_t s = 0; s < steps; ++s, even += 2 * p.src_stride, dst += kWidth * 4) {
+    for (int64_t c = 0; c < done; c += 32) {
+      __m512i v[2];
+      interleave(even + c, even + p.src_stride + c, v);
+      if (kWidth % 32 == 0) {
+        uint8_t* to = dst + c / kWidth * p.panel_bytes + c % kWidth * 4;
+        _mm512_storeu_si512(to, v[0]);
+        _mm512_storeu_si512(to + 64, v[1]);
+      } else {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          int64_t j = c + 8 * i;
+          uint8_t* to = dst + j / kWidth * p.panel_bytes + j % kWidth * 4;
+          _mm256_storeu_si256((__m256i*)to, i % 2 ? _mm512_extracti64x4_epi64(v[i / 2], 1) : _mm512_castsi512_si256(v[i / 2]));
+        }
+      }
+    }
+  }
+  return done;
 }
 #endif
 
 template <class Units>
 void pack_k_major(const PackBlock& p) {
-  int64_t steps = (p.k + Units::kDepth - 1) / Units::kDepth;
-  for (int64_t j = 0, panel = 0; j < p.n; j += p.width, ++panel) {
-    float* dst = (float*)((uint8_t*)p.dst + panel * p.panel_bytes);
-    int64_t cols = p.n - j < p.width ? p.n - j : p.width;
-    for (int64_t s = 0; s < steps; ++s, dst += p.width) {
-      int64_t k = s * Units::kDepth, c = 0;
+  int64_t steps = (p.k + Units::kDepth - 1) / Units::kDepth, first = 0;
 #ifdef __AVX512BF16__
-      if (Units::kDepth == 2 && p.src_bf16 && k + 1 < p.k) {
-        const uint16_t* even = (const uint16_t*)p.src + k * p.src_stride + j;
-        for (; c + 32 <= cols; c += 32) interleave(even + c, even + p.src_stride + c, dst + c);
-      }
+  if (Units::kDepth == 2 && p.src_bf16 && p.k % 2 == 0) {
+    if (p.width == kPanel) first = pack_row_pairs<kPanel>(p);
+    if (p.width == kTransposedWidth) first = pack_row_pairs<kTransposedWidth>(p);
+  }
 #endif
+  for (int64_t panel = first / p.width; panel * p.width < p.n; ++panel) {
+    float* dst = (float*)((uint8_t*)p.dst + panel * p.panel_bytes);
+    int64_t j = panel * p.width, cols = p.n - j < p.width ? p.n - j : p.width;
+    for (int64_t s = 0; s < steps; ++s, dst += p.width) {
+      int64_t k = s * Units::kDepth, c = j < first ? first - j : 0;
       for (; c + kLanes <= cols; c += kLanes) store(dst + c, Units::along_n(p, k, j + c, kLanes));
       if (c < cols) {
         Vec v = Units::along_n(p, k, j + c, (int)(cols - c));  // zeros after cols
