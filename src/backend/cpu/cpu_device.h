@@ -36,7 +36,14 @@ class CpuDevice : public RefDevice<float> {
                            const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) override;
   double measure_peak_flops(DType dtype) override;
 
-  // --- attention (attend.cc) ---
+  // --- attention (attend.cc, attend_backward.cc) ---
+  void attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
+              std::span<const AttendSegment> segments, const AttendParams& p, Tensor y, Tensor lse) override;
+  void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
+                       std::span<const AttendSegment> segments, const AttendParams& p, const Tensor& y,
+                       const Tensor& lse, const Tensor& dy, Tensor dq, Tensor dk, Tensor dv, Tensor dshared) override;
+  void attend_cached(const Tensor& q, const Tensor& pool, int page_rows, std::span<const CachedSegment> segments,
+                     const AttendParams& p, int k_col, int v_col, Tensor y) override;
 
   // --- rows: norms, rope, activation, gathers, routing, optimiser (rows.cc, moe.cc, optimizer.cc) ---
 
