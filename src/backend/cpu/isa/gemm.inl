@@ -34,21 +34,30 @@ WELS_INLINE Vec load_first_bf16(const uint16_t* p, int n) {
   return n == kLanes ? load_bf16(p) : load_part_bf16(p, n);
 }
 
-// Writes one vector of the result: its first n columns.
-WELS_INLINE void finish(const GemmBlock& g, Vec sum, int64_t i, int64_t j, int n) {
-  if (g.row_scale) {
-    sum = mul(sum, mul(set1(g.row_scale[i * g.row_scale_stride]), load_first(g.col_scale + j, n)));
-    if (g.init) sum = add(load_first(g.init + i * g.init_stride + j, n), sum);
-  }
-  if (g.bias) sum = add(sum, load_first(g.bias + j, n));
-  if (g.out == GemmOut::kF32 || g.out == GemmOut::kF32Add) {
-    float* p = (float*)g.c + i * g.c_stride + j;
-    if (g.out == GemmOut::kF32Add) sum = add(load_first(p, n), sum);
-    n == kLanes ? store(p, sum) : store_part(p, sum, n);
-  } else {
-    uint16_t* p = (uint16_t*)g.c + i * g.c_stride + j;
-    if (g.out == GemmOut::kBf16Add) sum = add(load_first_bf16(p, n), sum);
-    n == kLanes ? store_bf16(p, sum) : store_part_bf16(p, sum, n);
+// The results of a micro-kernel that are more than stored: scales, bias, sums with what is in c, cut columns.
+// tile: rows × vecs vectors; the last vector has `last` columns.
+__attribute__((noinline)) void finish(const GemmBlock& g, const float* tile, int rows, int vecs, int64_t i0, int64_t j0,
+                                      int last) {
+  for (int64_t i = i0; i < i0 + rows; ++i) {
+    for (int v = 0; v < vecs; ++v, tile += kLanes) {
+      int64_t j = j0 + v * kLanes;
+      int n = v < vecs - 1 ? kLanes : last;
+      Vec sum = load(tile);
+      if (g.row_scale) {
+        sum = mul(sum, mul(set1(g.row_scale[i * g.row_scale_stride]), load_first(g.col_scale + j, n)));
+        if (g.init) sum = add(load_first(g.init + i * g.init_stride + j, n), sum);
+      }
+      if (g.bias) sum = add(sum, load_first(g.bias + j, n));
+      if (g.out == GemmOut::kF32 || g.out == GemmOut::kF32Add) {
+        float* p = (float*)g.c + i * g.c_stride + j;
+        if (g.out == GemmOut::kF32Add) sum = add(load_first(p, n), sum);
+        n == kLanes ? store(p, sum) : store_part(p, sum, n);
+      } else {
+        uint16_t* p = (uint16_t*)g.c + i * g.c_stride + j;
+        if (g.out == GemmOut::kBf16Add) sum = add(load_first_bf16(p, n), sum);
+        n == kLanes ? store_bf16(p, sum) : store_part_bf16(p, sum, n);
+      }
+    }
   }
 }
 
@@ -62,12 +71,12 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
     for (int v = 0; v < V; ++v) acc[r][v] = zero();
   }
   if (g.init && !g.row_scale) {
+    const float* p = g.init + i0 * g.init_stride + j0;
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; ++r, p += g.init_stride) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        acc[r][v] = load_first(g.init + (i0 + r) * g.init_stride + j0 + v * kLanes, v < V - 1 ? kLanes : last);
-      }
+      for (int v = 0; v < V - 1; ++v) acc[r][v] = load(p + v * kLanes);
+      acc[r][V - 1] = load_first(p + (V - 1) * kLanes, last);
     }
   }
   const uint8_t* a = (const uint8_t*)g.a + i0 * g.a_row;
@@ -95,10 +104,29 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
       }
     }
   }
+  const bool plain = last == kLanes && !g.row_scale && !g.bias;
+  if (plain && g.out == GemmOut::kBf16) {
+    uint16_t* c = (uint16_t*)g.c + i0 * g.c_stride + j0;
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; ++r, c += g.c_stride) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) finish(g, acc[r][v], i0 + r, j0 + v * kLanes, v < V - 1 ? kLanes : last);
+      for (int v = 0; v < V; ++v) store_bf16(c + v * kLanes, acc[r][v]);
+    }
+  } else if (plain && g.out == GemmOut::kF32) {
+    float* c = (float*)g.c + i0 * g.c_stride + j0;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r, c += g.c_stride) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) store(c + v * kLanes, acc[r][v]);
+    }
+  } else {
+    alignas(64) float tile[R][V][kLanes];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) store(tile[r][v], acc[r][v]);
+    }
+    finish(g, tile[0][0], R, V, i0, j0, last);
   }
 }
 
