@@ -1,4 +1,4 @@
-// Tokenizer::load: finds out what a path holds and reads it.
+// load_vocab_source, Tokenizer::load: finds out what a path holds and reads it.
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "formats/json.h"
+#include "text/gguf_vocab.h"
 #include "text/tokenizer.h"
 
 namespace wels {
@@ -41,13 +42,16 @@ void read_names(const std::string& path, VocabSource& source) {
 
 }  // namespace
 
-Tokenizer Tokenizer::load(const std::string& path) {
+VocabSource load_vocab_source(const std::string& path) {
   std::string file = is_folder(path) ? path + "/tokenizer.json" : path;
+  if (MappedFile(file).text().starts_with("GGUF")) return parse_gguf_vocab(GgufReader(file).content());
   VocabSource source = parse_tokenizer_json(MappedFile(file).text(), file);
   size_t slash = file.rfind('/');
   std::string config = (slash == std::string::npos ? "" : file.substr(0, slash + 1)) + "tokenizer_config.json";
   if (is_file(config)) read_names(config, source);
-  return Tokenizer(std::move(source));
+  return source;
 }
+
+Tokenizer Tokenizer::load(const std::string& path) { return Tokenizer(load_vocab_source(path)); }
 
 }  // namespace wels

@@ -46,6 +46,9 @@ struct VocabSource {
 // model, normaliser, pre-tokeniser or decoder that this program does not have.
 VocabSource parse_tokenizer_json(std::string_view json, const std::string& where);
 
+// A tokenizer.json, a folder that holds one (with the names in its tokenizer_config.json, if there is one), or a GGUF file.
+VocabSource load_vocab_source(const std::string& path);
+
 // source → tokenizer.json that other tools load. Tokens and merges are written in their order.
 std::string write_tokenizer_json(const VocabSource& source);
 

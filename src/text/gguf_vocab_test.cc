@@ -1,0 +1,130 @@
+#include "text/gguf_vocab.h"
+
+#include <gmock/gmock.h>
+
+#include <sstream>
+
+#include "base/error.h"
+#include "text/test_files.h"
+#include "text/tokenizer.h"
+
+namespace wels {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+void check_inp_out(const std::string& name) {
+  Tokenizer t = Tokenizer::load(fixture(name));
+  std::string texts = read_file(fixture(name + ".inp")), lines = read_file(fixture(name + ".out"));
+  const std::string kBetween = "\n__ggml_vocab_test__\n";
+  std::istringstream out(lines);
+  size_t count = 0;
+  for (size_t at = 0; at != std::string::npos; ++count) {
+    size_t end = texts.find(kBetween, at);
+    std::string text = texts.substr(at, end == std::string::npos ? end : end - at), line;
+    if (!std::getline(out, line)) break;  // the last separator is followed by nothing
+    std::istringstream numbers(line);
+    Ids expected{std::istream_iterator<int32_t>(numbers), {}};
+    EXPECT_EQ(t.encode(text), expected) << nlohmann::json(text);
+    EXPECT_EQ(t.decode(expected), text);
+    at = end == std::string::npos ? end : end + kBetween.size();
+  }
+  EXPECT_GE(count, 46u);
+}
+
+TEST(GgufVocab, EncodesEveryDeepSeekLlmText) {
+  SKIP_WITHOUT("ggml-vocab-deepseek-llm.gguf");
+  check_inp_out("ggml-vocab-deepseek-llm.gguf");
+}
+
+TEST(GgufVocab, EncodesEveryQwen2Text) {
+  SKIP_WITHOUT("ggml-vocab-qwen2.gguf");
+  check_inp_out("ggml-vocab-qwen2.gguf");
+}
+
+TEST(GgufVocab, AgreesWithTokenizerJson) {
+  SKIP_WITHOUT("qwen2");
+  Tokenizer t = Tokenizer::load(fixture("ggml-vocab-qwen2.gguf"));
+  for (const auto& v : read_jsonl("qwen2/vectors.jsonl")) {
+    ASSERT_EQ(t.encode(v["text"].get<std::string>()), v["ids"].get<Ids>()) << v.dump();
+  }
+}
+
+TEST(GgufVocab, PaddingIsNeverFoundAndCharactersDecodeAsThemselves) {
+  SKIP_WITHOUT("ggml-vocab-deepseek-llm.gguf");
+  Tokenizer t = Tokenizer::load(fixture("ggml-vocab-deepseek-llm.gguf"));
+  for (int32_t id : t.encode("[PAD100015] [PAD102399]")) EXPECT_LT(id, 100000);
+  EXPECT_EQ(t.encode("ü"), Ids{100014});
+  EXPECT_EQ(t.decode(Ids{100014}), "ü");
+  EXPECT_EQ(t.decode(t.encode("ü", AddedTokens::kAsText)), "ü");
+  EXPECT_EQ(t.bos(), 100000);
+  EXPECT_EQ(t.eos(), 100001);
+  EXPECT_EQ(t.decode(Ids{102399, 102400, 1 << 29}), "");
+}
+
+GgufContent content_of(const GgufMetadata& metadata) {
+  GgufContent out;
+  out.where = "test.gguf";
+  std::string path = testing::TempDir() + "wels_gguf_vocab_test.gguf";
+  write_gguf(path, metadata, {});
+  std::string bytes = read_file(path);
+  std::remove(path.c_str());
+  return parse_gguf({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "test.gguf");
+}
+
+VocabSource small_source() {
+  VocabSource s;
+  s.where = "test";
+  s.tokens = {{"a", 0}, {"b", 1}, {"ab", 2}};
+  s.merges = {{"ab", 1}};
+  AddedToken end;
+  end.id = 3;
+  end.content = "<end>";
+  end.special = true;
+  s.added = {end};
+  s.steps = deepseek_v3_steps();
+  s.eos = 3;
+  return s;
+}
+
+TEST(GgufVocab, WhatIsWrittenIsReadBack) {
+  GgufMetadata metadata;
+  append_gguf_vocab(small_source(), 6, metadata);
+  GgufContent content = content_of(metadata);
+  EXPECT_EQ(content.text("tokenizer.ggml.pre"), "deepseek-v3");
+  EXPECT_EQ(content.strings("tokenizer.ggml.tokens")[5], "[PAD5]");
+  Tokenizer t(parse_gguf_vocab(content));
+  EXPECT_EQ(t.encode("abb<end>"), (Ids{2, 1, 3}));
+  EXPECT_EQ(t.eos(), 3);
+  EXPECT_THROW(append_gguf_vocab(small_source(), 3, metadata), Error) << "too few rows";
+  VocabSource characters = small_source();
+  characters.steps = character_steps();
+  EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error);
+}
+
+TEST(GgufVocab, RejectsBrokenMetadataWithOneClearError) {
+  auto expect = [](const char* key, GgufValue value, const char* message) {
+    GgufMetadata metadata;
+    append_gguf_vocab(small_source(), 4, metadata);
+    for (auto& [name, old] : metadata) {
+      if (name == key) old = value;
+    }
+    try {
+      Tokenizer t(parse_gguf_vocab(content_of(metadata)));
+      ADD_FAILURE() << "accepted " << key;
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), testing::HasSubstr(message));
+    }
+  };
+  expect("tokenizer.ggml.model", gguf_string("llama"), "'llama' is not supported");
+  expect("tokenizer.ggml.pre", gguf_string("new"), "'new' is not supported; known: deepseek-v3");
+  expect("tokenizer.ggml.pre", gguf_u32(1), "tokenizer.ggml.pre");
+  expect("tokenizer.ggml.token_type", gguf_i32s({1, 1}), "token_type 2");
+  expect("tokenizer.ggml.merges", gguf_strings({"ab"}), "merge 0 'ab'");
+  expect("tokenizer.ggml.merges", gguf_strings({"b a"}), "needs the token 'ba'");
+  expect("tokenizer.ggml.eos_token_id", gguf_u32(4), "eos_token_id is 4");
+  expect("tokenizer.ggml.tokens", gguf_strings({"a", "b", "ab", ""}), "empty");
+}
+
+}  // namespace
+}  // namespace wels
