@@ -233,6 +233,7 @@ Scanner recognise(const std::vector<PreTokenizerStep>& steps) {
   if (steps == qwen2_steps()) return Scanner::kQwen2;
   if (steps == llama3_steps()) return Scanner::kLlama3;
   if (steps == gpt2_steps()) return Scanner::kGpt2;
+  if (steps == character_steps()) return Scanner::kCharacters;
   return Scanner::kGeneral;
 }
 

@@ -26,7 +26,7 @@ struct PreTokenizerStep {
   bool operator==(const PreTokenizerStep&) const = default;
 };
 
-enum class Scanner { kGeneral, kDeepSeekV3, kDeepSeekLlm, kQwen2, kLlama3, kGpt2 };
+enum class Scanner { kGeneral, kDeepSeekV3, kDeepSeekLlm, kQwen2, kLlama3, kGpt2, kCharacters };
 
 // The regular expressions of the model families, also used for GGUF files, which give only a name.
 std::vector<PreTokenizerStep> deepseek_v3_steps();

@@ -241,4 +241,35 @@ void deepseek_llm(const uint8_t* p, const uint8_t* end, Emit&& emit, Slow&& slow
   }
 }
 
+// Every character on its own (the character-level vocabularies).
+template <class Emit>
+void characters(const uint8_t* p, const uint8_t* end, Emit&& emit) {
+  while (p < end) {
+    const uint8_t* start = p;
+    p += read_char(p, end).size;
+    emit(start, p);
+  }
+}
+
+// The pieces of text by the scanner of its family, or by the general path where there is none.
+template <class Emit>
+void pieces(const PreTokenizer& pre_tokenizer, std::string_view text, Emit&& emit) {
+  auto* begin = reinterpret_cast<const uint8_t*>(text.data());
+  auto* end = begin + text.size();
+  auto general = [&](const uint8_t* from, const uint8_t* to) {
+    std::vector<PreTokenizer::Piece> cut;
+    pre_tokenizer.split({reinterpret_cast<const char*>(from), static_cast<size_t>(to - from)}, cut);
+    for (const auto& piece : cut) emit(from + piece.begin, from + piece.end);
+  };
+  switch (pre_tokenizer.scanner()) {
+    case Scanner::kDeepSeekV3: return deepseek_v3(begin, end, emit);
+    case Scanner::kDeepSeekLlm: return deepseek_llm(begin, end, emit, general);
+    case Scanner::kQwen2: return cl100k<1>(begin, end, emit);
+    case Scanner::kLlama3: return cl100k<3>(begin, end, emit);
+    case Scanner::kGpt2: return gpt2(begin, end, emit);
+    case Scanner::kCharacters: return characters(begin, end, emit);
+    case Scanner::kGeneral: return general(begin, end);
+  }
+}
+
 }  // namespace wels::scan

@@ -118,8 +118,6 @@ struct Tokenizer::Impl {
   void bytes_to_ids(const uint8_t* p, size_t n, int32_t* ids) const;
   void encode_piece(const uint8_t* begin, const uint8_t* end, const uint8_t* readable, PieceCache& cache,
                     std::vector<int32_t>& out) const;
-  template <class Emit>
-  void scan(std::string_view text, Emit&& emit) const;
   void encode_plain(std::string_view text, std::vector<int32_t>& out) const;
   void encode_normalized(std::string_view text, bool find_added, std::vector<int32_t>& out) const;
 };
@@ -328,29 +326,12 @@ void Tokenizer::Impl::encode_piece(const uint8_t* begin, const uint8_t* end, con
   if (ids.capacity() > (1 << 20)) std::vector<int32_t>().swap(ids);
 }
 
-template <class Emit>
-void Tokenizer::Impl::scan(std::string_view text, Emit&& emit) const {
-  auto* begin = reinterpret_cast<const uint8_t*>(text.data());
-  auto* end = begin + text.size();
-  auto general = [&](const uint8_t* from, const uint8_t* to) {
-    std::vector<PreTokenizer::Piece> pieces;
-    pre_tokenizer.split({reinterpret_cast<const char*>(from), static_cast<size_t>(to - from)}, pieces);
-    for (const auto& piece : pieces) emit(from + piece.begin, from + piece.end);
-  };
-  switch (pre_tokenizer.scanner()) {
-    case Scanner::kDeepSeekV3: return scan::deepseek_v3(begin, end, emit);
-    case Scanner::kDeepSeekLlm: return scan::deepseek_llm(begin, end, emit, general);
-    case Scanner::kQwen2: return scan::cl100k<1>(begin, end, emit);
-    case Scanner::kLlama3: return scan::cl100k<3>(begin, end, emit);
-    case Scanner::kGpt2: return scan::gpt2(begin, end, emit);
-    case Scanner::kGeneral: return general(begin, end);
-  }
-}
-
 void Tokenizer::Impl::encode_plain(std::string_view text, std::vector<int32_t>& out) const {
   PieceCache& cache = PieceCache::of_thread(instance);
   auto* readable = reinterpret_cast<const uint8_t*>(text.data()) + text.size();
-  scan(text, [&](const uint8_t* begin, const uint8_t* end) { encode_piece(begin, end, readable, cache, out); });
+  scan::pieces(pre_tokenizer, text, [&](const uint8_t* begin, const uint8_t* end) {
+    encode_piece(begin, end, readable, cache, out);
+  });
 }
 
 void Tokenizer::Impl::encode_normalized(std::string_view text, bool find_added, std::vector<int32_t>& out) const {
@@ -434,7 +415,7 @@ const std::vector<AddedToken>& Tokenizer::added_tokens() const { return impl_->a
 std::vector<std::string_view> Tokenizer::pieces(std::string_view text, bool fast) const {
   std::vector<std::string_view> out;
   if (fast) {
-    impl_->scan(text, [&](const uint8_t* begin, const uint8_t* end) {
+    scan::pieces(impl_->pre_tokenizer, text, [&](const uint8_t* begin, const uint8_t* end) {
       out.emplace_back(reinterpret_cast<const char*>(begin), static_cast<size_t>(end - begin));
     });
     return out;

@@ -135,7 +135,7 @@ Tokenizer bytes_only(std::vector<PreTokenizerStep> steps, bool nfc = false) {
 
 TEST(Tokenizer, ScannersCutAsTheRegularExpressionsDo) {
   Rng rng(7);
-  for (auto steps : {deepseek_v3_steps(), deepseek_llm_steps(), qwen2_steps(), llama3_steps(), gpt2_steps()}) {
+  for (auto steps : {deepseek_v3_steps(), deepseek_llm_steps(), qwen2_steps(), llama3_steps(), gpt2_steps(), character_steps()}) {
     ASSERT_NE(PreTokenizer(steps, "test").scanner(), Scanner::kGeneral);
     Tokenizer t = bytes_only(steps);
     for (int i = 0; i < 3000; ++i) {
