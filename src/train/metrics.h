@@ -50,6 +50,8 @@ inline constexpr const char* kLoad =
     "load";  // table [L, e]: an expert's tokens / fair share (1 fair, 0 dead)
 inline constexpr const char* kBias =
     "bias";  // table [L, e]: selection bias of the aux-loss-free balancing
+// vector [L]: the layer numbers of the rows of maxvio, load and bias, where they don't count from 0
+inline constexpr const char* kLayers = "layers";
 inline constexpr const char* kSample = "sample";  // text: what the model writes now
 }  // namespace metric
 
