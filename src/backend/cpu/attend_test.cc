@@ -325,5 +325,46 @@ TEST(AttendCached, has_the_bits_of_attend) {
   }
 }
 
+Weight weight_of(const Data& value) {
+  Weight w;
+  w.name = "kv_b";
+  w.rows = value.t.rows, w.cols = value.t.cols;
+  w.value = {value.t};
+  return w;
+}
+
+TEST(Absorb, both_products_match_the_plain_loops_and_rows_stand_alone) {
+  RefDevice<double> ref;
+  struct Shape { int heads, dn, dr, dv, r; };
+  for (Shape s : {Shape{4, 32, 16, 32, 128}, {3, 48, 8, 16, 40}, {2, 24, 16, 20, 33}, {3, 5, 3, 6, 7}, {2, 128, 64, 128, 512}}) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      for (int64_t n : {0, 1, 7, 200}) {
+        Data w(dtype, s.heads * (s.dn + s.dv), s.r, 1), q(dtype, n, s.heads * (s.dn + s.dr), 2), x(dtype, n, s.heads * s.r, 3);
+        Data w_wide = as(w, DType::kF64), q_wide = as(q, DType::kF64), x_wide = as(x, DType::kF64);
+        Data want_q(DType::kF64, n, s.heads * (s.r + s.dr)), want_y(DType::kF64, n, s.heads * s.dv);
+        Weight wide = weight_of(w_wide);
+        ref.absorb_query(q_wide.t, wide, s.heads, s.dn, s.dr, s.dv, want_q.t);
+        ref.absorb_output(x_wide.t, wide, s.heads, s.dn, s.dv, want_y.t);
+        for (const std::string& isa : isas()) {
+          SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " dn " + std::to_string(s.dn) + " n " + std::to_string(n));
+          CpuDevice device(isa);
+          Weight weight = weight_of(w);
+          Data got_q(dtype, n, want_q.t.cols), got_y(dtype, n, want_y.t.cols);
+          device.absorb_query(q.t, weight, s.heads, s.dn, s.dr, s.dv, got_q.t);
+          device.absorb_output(x.t, weight, s.heads, s.dn, s.dv, got_y.t);
+          expect_close(got_q, want_q, "query");
+          expect_close(got_y, want_y, "output");
+          if (n < 7) continue;
+          Data one_q(dtype, 1, want_q.t.cols), one_y(dtype, 1, want_y.t.cols);
+          device.absorb_query(q.t.row_range(n - 1, 1), weight, s.heads, s.dn, s.dr, s.dv, one_q.t);
+          device.absorb_output(x.t.row_range(n - 1, 1), weight, s.heads, s.dn, s.dv, one_y.t);
+          EXPECT_EQ(std::memcmp(one_q.t.data, got_q.t.row_raw(n - 1), static_cast<size_t>(one_q.t.bytes())), 0);
+          EXPECT_EQ(std::memcmp(one_y.t.data, got_y.t.row_raw(n - 1), static_cast<size_t>(one_y.t.bytes())), 0);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace wels

@@ -36,7 +36,7 @@ class CpuDevice : public RefDevice<float> {
                            const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) override;
   double measure_peak_flops(DType dtype) override;
 
-  // --- attention (attend.cc, attend_backward.cc) ---
+  // --- attention (attend.cc, attend_backward.cc, attend_absorb.cc) ---
   void attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
               std::span<const AttendSegment> segments, const AttendParams& p, Tensor y, Tensor lse) override;
   void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
@@ -44,8 +44,39 @@ class CpuDevice : public RefDevice<float> {
                        const Tensor& lse, const Tensor& dy, Tensor dq, Tensor dk, Tensor dv, Tensor dshared) override;
   void attend_cached(const Tensor& q, const Tensor& pool, int page_rows, std::span<const CachedSegment> segments,
                      const AttendParams& p, int k_col, int v_col, Tensor y) override;
+  void absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv, Tensor y) override;
+  void absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv, Tensor y) override;
 
   // --- rows: norms, rope, activation, gathers, routing, optimiser (rows.cc, moe.cc, optimizer.cc) ---
+  void copy(const Tensor& src, Tensor dst, Accum accum) override;
+  void zero(Tensor t) override;
+  void gather_rows(const Tensor& x, const Tensor& index, Tensor y) override;
+  void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) override;
+  void gather_sum(const Tensor& x, const Tensor& index, Tensor y, Accum accum) override;
+  void embed(const Tensor& ids, const Weight& w, Tensor y) override;
+  void embed_backward(const Tensor& ids, const Tensor& dy, Tensor dw) override;
+  void rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y, Tensor inv_rms) override;
+  void rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms, const Tensor& dy, Tensor dx,
+                         Accum accum, Tensor dgain) override;
+  void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin, const RopeParams& p, Tensor y,
+            Accum accum) override;
+  void swiglu(const Tensor& gate, const Tensor& up, Tensor y) override;
+  void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate, Tensor dup) override;
+  void add(const Tensor& a, const Tensor& b, Tensor y) override;
+  void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert, Tensor weight,
+             Tensor load) override;
+  void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight, const Tensor& dweight,
+                      const RouteParams& p, Tensor dlogits) override;
+  double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p) override;
+  void balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p,
+                             float factor, Tensor dlogits) override;
+  void dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of, Tensor slot_of) override;
+  void combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& extra, Tensor y) override;
+  void combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& dy, Tensor drows,
+                        Tensor dweight) override;
+  double sum_squares(const Tensor& t) override;
+  void adamw(Tensor w, const Tensor& grad, Tensor m, Tensor v, const AdamWParams& p) override;
+  void axpby(float a, const Tensor& x, float b, Tensor y) override;
 
  private:
   const Kernels* k_;

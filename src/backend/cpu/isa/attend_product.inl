@@ -61,12 +61,12 @@ inline void product_rows(const float* a, long a_ld, const float* b, long b_ld, f
 
 // A number as a type.
 template <int kValue>
-struct Count {
+struct Number {
   static constexpr int value = kValue;
 };
 
 // What a group of rows [i, i + rows) needs of B: lanes from n0 on, summands [u0, u1).
-struct Part {
+struct NonZero {
   int n0, u0, u1;
 };
 
@@ -79,15 +79,15 @@ inline void product(int m, int n, const float* a, long a_ld, const float* b, lon
   int i = 0;
   auto group = [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
-    Part p = part(i, kRows);
+    NonZero p = part(i, kRows);
     product_rows<E, kWalk, kRows>(a + i * row + p.u0 * unit, a_ld, b + p.u0 * b_ld + p.n0, b_ld, c + i * c_ld + p.n0, c_ld,
                                   n - p.n0, p.u1 > p.u0 ? p.u1 - p.u0 : 0, add);
     i += kRows;
   };
-  while (m - i >= kTileRows) group(Count<kTileRows>());
-  if (kTileRows > 4 && m - i >= 4) group(Count<4>());
-  if (m - i >= 2) group(Count<2>());
-  if (m - i >= 1) group(Count<1>());
+  while (m - i >= kTileRows) group(Number<kTileRows>());
+  if (kTileRows > 4 && m - i >= 4) group(Number<4>());
+  if (m - i >= 2) group(Number<2>());
+  if (m - i >= 1) group(Number<1>());
 }
 
 // Summands of one pass over B: 96 units × 64 lanes are half of a 48 KB L1.
@@ -99,6 +99,6 @@ void attend_product(const float* a, int a_ld, const float* b, int b_ld, float* c
   for (int u = 0; u < units || u == 0; u += kUnitsPerPass) {
     int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
     product<E, Walk::kAlongRow>(m, n, a + u, a_ld, b + (long)u * b_ld, b_ld, c, c_ld, add || u > 0,
-                                [&](int, int) { return Part{0, 0, end}; });
+                                [&](int, int) { return NonZero{0, 0, end}; });
   }
 }

@@ -19,7 +19,7 @@ inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, in
                                 [&](int j, int) {
                                   int n0 = 0;
                                   while (n0 < lanes - kLanes && limit[n0 + kLanes - 1] <= j) n0 += kLanes;
-                                  return Part{n0, 0, end};
+                                  return NonZero{n0, 0, end};
                                 });
   }
 }
@@ -99,7 +99,7 @@ void forward_tile(const AttendForwardTile& t) {
     product<E, Walk::kAcrossRows>(t.cols, t.dv_pad, t.p, kAttendCols, t.v + (long)(key / E::kPair) * t.dv_pad, t.dv_pad,
                                   t.o, t.dv_pad, key > 0, [&](int i, int rows) {
                                     int seen = clamp_keys(limit[i + rows - 1], n);
-                                    return Part{0, 0, (seen + E::kPair - 1) / E::kPair};
+                                    return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                   });
   }
 }
@@ -157,8 +157,8 @@ inline void gradient_lanes(const AttendBackwardTile& t, int c, const float* s, c
       E::store_rows(ds_rows + j / 2 * kStep + at, ds[0], ds[1]);
     }
   };
-  for (; j + 2 <= all; j += 2) pair(Count<0>());
-  for (; j < t.n_keys; j += 2) pair(Count<1>());
+  for (; j + 2 <= all; j += 2) pair(Number<0>());
+  for (; j < t.n_keys; j += 2) pair(Number<1>());
 }
 
 template <class E>
@@ -175,7 +175,7 @@ void backward_tile(const AttendBackwardTile& t) {
   auto seeing = [&](int j, int) {
     int c = 0;
     while (c < t.cols && t.limit[c] <= j) ++c;
-    return Part{0, c / E::kPair, col_units};
+    return NonZero{0, c / E::kPair, col_units};
   };
   constexpr int kRowUnits = kAttendCols / E::kPair;
   product<E, Walk::kAlongRow>(t.n_keys, t.dv_pad, p_rows, kRowUnits, t.dy_pairs, t.dv_pad, t.dv, t.dv_pad, !t.first_cols,
@@ -185,6 +185,6 @@ void backward_tile(const AttendBackwardTile& t) {
   product<E, Walk::kAcrossRows>(t.cols, t.dk_pad, ds_pairs, kAttendCols, t.k_pairs, t.dk_pad, t.dq, t.dk_pad,
                                 !t.first_keys, [&](int i, int rows) {
                                   int seen = clamp_keys(t.limit[i + rows - 1], t.n_keys);
-                                  return Part{0, 0, (seen + E::kPair - 1) / E::kPair};
+                                  return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                 });
 }
