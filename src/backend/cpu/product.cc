@@ -103,7 +103,7 @@ struct Tile {
 
 // Tiles of dw: small enough for the packed blocks of both operands to stay in L2, and enough of them for all threads.
 std::vector<Tile> tiles_of(const Kernels& k, std::span<const TransposedProduct> products) {
-  constexpr int64_t kMostRows = 768, kMostCols = 512, kLeast = 48;
+  constexpr int64_t kMostRows = 576, kMostCols = 384, kLeast = 48;
   int64_t total = 0;
   for (const auto& p : products) total += p.x.rows * p.dw.size();
   int64_t threads = total * 2 < kSerialFlops ? 1 : thread_count();
@@ -143,6 +143,9 @@ Tensor fp8_columns(const Kernels& k, const GemmOperands& ops, const Tensor& x, f
   return codes;
 }
 
+// Panels are written side by side, so their distance must not be a multiple of the L1 cache's 4 KB.
+int64_t panel_bytes(int64_t steps, int width) { return ceil_div(steps * width * 4, 64) * 64 + 64; }
+
 PackBlock pack_block(const Tensor& x, void* dst, int width, int64_t steps) {
   PackBlock p{};
   p.src = x.data;
@@ -151,7 +154,7 @@ PackBlock pack_block(const Tensor& x, void* dst, int width, int64_t steps) {
   p.k = x.rows;
   p.n = x.cols;
   p.dst = dst;
-  p.panel_bytes = steps * width * 4;
+  p.panel_bytes = panel_bytes(steps, width);
   p.width = width;
   return p;
 }
@@ -161,10 +164,10 @@ PackBlock pack_block(const Tensor& x, void* dst, int width, int64_t steps) {
 void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, bool fp8) {
   const TransposedProduct& p = *t.product;
   Tensor dw = p.dw.row_range(t.row, t.rows).col_range(t.col, t.cols);
-  int64_t depth = is_pairs(k, ops) ? 2 : 1, block = fp8 ? kFp8Block : 128 * depth, most_steps = block / depth;
+  int64_t depth = is_pairs(k, ops) ? 2 : 1, block = fp8 ? kFp8Block : 256 * depth, most_steps = block / depth;
   int panel = k.gemm->panel;
-  auto* a = thread_scratch<uint8_t>(Scratch::kA, ceil_div(t.rows, kTransposedWidth) * most_steps * kTransposedWidth * 4);
-  auto* b = thread_scratch<uint8_t>(Scratch::kB, ceil_div(t.cols, panel) * most_steps * panel * 4);
+  auto* a = thread_scratch<uint8_t>(Scratch::kA, ceil_div(t.rows, kTransposedWidth) * panel_bytes(most_steps, kTransposedWidth));
+  auto* b = thread_scratch<uint8_t>(Scratch::kB, ceil_div(t.cols, panel) * panel_bytes(most_steps, panel));
   float* row_scale = fp8 ? thread_scratch<float>(Scratch::kScales, t.rows + t.cols) : nullptr;
   float* col_scale = fp8 ? row_scale + t.rows : nullptr;
   for (int64_t begin = 0; begin < p.x.rows; begin += block) {
