@@ -1,6 +1,7 @@
-// Attention at the presets' shapes: GFLOP/s of the causal multiply-adds (masked scores not counted; the backward's five
-// products counted once each) and percent of this machine's register peak, both measured in this run; and decode over the
-// paged cache in GB/s of cache read. Usage: bench_attend [rows = 4096] [f32]
+// Attention at the presets' shapes: GFLOP/s of the causal multiply-adds (masked scores not counted;
+// the backward's five products counted once each) and percent of this machine's register peak, both
+// measured in this run; and decode over the paged cache in GB/s of cache read. Usage: bench_attend
+// [rows = 4096] [f32]
 //
 // Each figure is the best of several repetitions, as the machine may be shared.
 #include <fmt/format.h>
@@ -44,7 +45,8 @@ struct Bench {
     Rng rng(static_cast<uint64_t>(n * 31 + cols));
     for (int64_t i = 0; i < n * cols; ++i) {
       auto v = static_cast<float>(rng.uniform() - 0.5) * 2.0f;
-      dtype == DType::kF32 ? static_cast<float*>(o.t.data)[i] = v : (static_cast<bf16*>(o.t.data)[i] = to_bf16(v), v);
+      dtype == DType::kF32 ? static_cast<float*>(o.t.data)[i] = v
+                           : (static_cast<bf16*>(o.t.data)[i] = to_bf16(v), v);
     }
     keep.push_back(o);
     return o.t;
@@ -52,29 +54,36 @@ struct Bench {
 
   void training(const char* name, int heads, int kv_heads, int dk, int dr, int dv, int64_t length) {
     AttendParams p;
-    p.heads = heads, p.kv_heads = kv_heads, p.dk = dk, p.dr = dr, p.dv = dv, p.k_step = p.v_step = dk + dv;
+    p.heads = heads, p.kv_heads = kv_heads, p.dk = dk, p.dr = dr, p.dv = dv,
+    p.k_step = p.v_step = dk + dv;
     p.scale = 1.0f / std::sqrt(static_cast<float>(dk + dr));
     const int64_t n = std::max(rows, length) / length * length;
     std::vector<AttendSegment> segments;
     for (int64_t at = 0; at < n; at += length) segments.push_back({at, length, at, length});
-    Tensor q = random(type, n, heads * (dk + dr)), kv = random(type, n, kv_heads * (dk + dv)), dy = random(type, n, heads * dv);
+    Tensor q = random(type, n, heads * (dk + dr)), kv = random(type, n, kv_heads * (dk + dv)),
+           dy = random(type, n, heads * dv);
     Tensor shared = dr > 0 ? random(type, n, dr) : Tensor(), y = random(type, n, heads * dv);
-    Tensor lse = random(DType::kF32, n, heads), dq = random(type, n, q.cols), dkv = random(type, n, kv.cols);
+    Tensor lse = random(DType::kF32, n, heads), dq = random(type, n, q.cols),
+           dkv = random(type, n, kv.cols);
     Tensor dshared = dr > 0 ? random(type, n, dr) : Tensor();
     auto v_of = [&](const Tensor& t) { return t.col_range(dk, t.cols - dk); };
     double pairs = static_cast<double>(n / length * length * (length + 1) / 2 * heads);
     double forward = 2 * pairs * (dk + dr + dv), backward = 2 * pairs * (3 * (dk + dr) + 2 * dv);
     double f = seconds_of([&] { device.attend(q, kv, v_of(kv), shared, segments, p, y, lse); });
     double b = seconds_of([&] {
-      device.attend_backward(q, kv, v_of(kv), shared, segments, p, y, lse, dy, dq, dkv, v_of(dkv), dshared);
+      device.attend_backward(q, kv, v_of(kv), shared, segments, p, y, lse, dy, dq, dkv, v_of(dkv),
+                             dshared);
     });
-    fmt::print("  {:8} heads {:2}/{:2} dk {:3}+{:2} dv {:3}  length {:4}  {:6.0f} {:3.0f} %  {:6.0f} {:3.0f} %  {:6.2f} us/token\n", name, heads,
-               kv_heads, dk, dr, dv, length, forward / f / 1e9, 100 * forward / f / peak, backward / b / 1e9,
-               100 * backward / b / peak, (f + b) / static_cast<double>(n) * 1e6);
+    fmt::print(
+        "  {:8} heads {:2}/{:2} dk {:3}+{:2} dv {:3}  length {:4}  {:6.0f} {:3.0f} %  {:6.0f} "
+        "{:3.0f} %  {:6.2f} us/token\n",
+        name, heads, kv_heads, dk, dr, dv, length, forward / f / 1e9, 100 * forward / f / peak,
+        backward / b / 1e9, 100 * backward / b / peak, (f + b) / static_cast<double>(n) * 1e6);
     keep.clear();
   }
 
-  void decode(const char* name, int heads, int kv_heads, int dk, int dv, bool latent, int sequences, int64_t context) {
+  void decode(const char* name, int heads, int kv_heads, int dk, int dv, bool latent, int sequences,
+              int64_t context) {
     AttendParams p;
     p.heads = heads, p.kv_heads = kv_heads, p.dk = dk, p.dv = dv, p.k_step = dk, p.v_step = dv;
     p.scale = 1.0f / std::sqrt(static_cast<float>(dk));
@@ -84,7 +93,8 @@ struct Bench {
     std::vector<std::vector<int32_t>> tables(static_cast<size_t>(sequences));
     std::vector<CachedSegment> segments;
     for (int s = 0; s < sequences; ++s) {
-      for (int64_t i = 0; i < pages; ++i) tables[static_cast<size_t>(s)].push_back(static_cast<int32_t>(i * sequences + s));
+      for (int64_t i = 0; i < pages; ++i)
+        tables[static_cast<size_t>(s)].push_back(static_cast<int32_t>(i * sequences + s));
       segments.push_back({s, 1, context, tables[static_cast<size_t>(s)]});
     }
     Tensor q = random(type, sequences, heads * dk), y = random(type, sequences, heads * dv);
@@ -92,9 +102,11 @@ struct Bench {
       device.attend_cached(q, cache, page_rows, segments, p, 0, latent ? 0 : kv_heads * dk, y);
     });
     double flops = 2.0 * static_cast<double>(sequences * context * heads * (dk + dv));
-    fmt::print("  {:22} heads {:3}/{:2} key {:3} value {:3}  {:2} x {}  {:8.0f} us  {:6.1f} GB/s  {:6.0f} {:3.0f} %\n", name, heads, kv_heads, dk,
-               dv, sequences, context, t * 1e6, static_cast<double>(cache.bytes()) / t / 1e9, flops / t / 1e9,
-               100 * flops / t / peak);
+    fmt::print(
+        "  {:22} heads {:3}/{:2} key {:3} value {:3}  {:2} x {}  {:8.0f} us  {:6.1f} GB/s  {:6.0f} "
+        "{:3.0f} %\n",
+        name, heads, kv_heads, dk, dv, sequences, context, t * 1e6,
+        static_cast<double>(cache.bytes()) / t / 1e9, flops / t / 1e9, 100 * flops / t / peak);
     keep.clear();
   }
 };
@@ -109,8 +121,8 @@ int main(int argc, char** argv) {
   b.type = argc > 2 ? DType::kF32 : DType::kBF16;
   b.peak = b.device.measure_peak_flops(b.type);
   if (b.peak == 0) b.peak = b.device.measure_peak_flops(DType::kF32);
-  fmt::print("{}, {}, peak {:.0f} GFLOP/s\ntraining {:38} forward       backward\n", b.device.name(), name(b.type),
-             b.peak / 1e9, "");
+  fmt::print("{}, {}, peak {:.0f} GFLOP/s\ntraining {:38} forward       backward\n",
+             b.device.name(), name(b.type), b.peak / 1e9, "");
   for (int64_t length : {256, 1024}) {
     b.training("nano", 4, 4, 32, 16, 32, length);
     b.training("micro", 6, 6, 32, 16, 32, length);

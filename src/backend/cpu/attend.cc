@@ -1,10 +1,13 @@
-// Attention, forward: training and prefill (attend) and decode over the paged cache (attend_cached).
+// Attention, forward: training and prefill (attend) and decode over the paged cache
+// (attend_cached).
 //
-// Both are one algorithm. The queries of a kv head are columns (attend_kernels.h), 64 to a tile. Keys are taken in chunks of
-// kChunk, always counted from the segment's first key: a chunk's keys and values are packed once for up to kBlockCols
-// columns, every tile runs its softmax over the chunk from nothing, and the chunks' results are merged in order. The chunking
-// is the same whatever the split of the work, so a row's bits are too, and a decoded token has the bits of a prefilled one.
-// Source: Dao et al. 2022 (tiles), Dao 2023, "Flash-Decoding" (chunks of the context in parallel).
+// Both are one algorithm. The queries of a kv head are columns (attend_kernels.h), 64 to a tile.
+// Keys are taken in chunks of kChunk, always counted from the segment's first key: a chunk's keys
+// and values are packed once for up to kBlockCols columns, every tile runs its softmax over the
+// chunk from nothing, and the chunks' results are merged in order. The chunking is the same
+// whatever the split of the work, so a row's bits are too, and a decoded token has the bits of a
+// prefilled one. Source: Dao et al. 2022 (tiles), Dao 2023, "Flash-Decoding" (chunks of the context
+// in parallel).
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -55,13 +58,17 @@ struct Queries {
   int head;  // the first of the group
   int64_t columns(const AttendShape& s) const { return q_rows * s.group; }
   // Keys that column c sees.
-  int64_t visible(const AttendShape& s, int64_t c) const { return k_rows - q_rows + c / s.group + 1; }
+  int64_t visible(const AttendShape& s, int64_t c) const {
+    return k_rows - q_rows + c / s.group + 1;
+  }
 };
 
 // The softmax of a tile so far: m [64], l [64], o [64][dv_pad].
 struct State {
   float *m, *l, *o;
-  static int64_t floats(const AttendShape& s) { return 2 * kAttendCols + static_cast<int64_t>(kAttendCols) * s.dv_pad; }
+  static int64_t floats(const AttendShape& s) {
+    return 2 * kAttendCols + static_cast<int64_t>(kAttendCols) * s.dv_pad;
+  }
   State(float* base) : m(base), l(base + kAttendCols), o(base + 2 * kAttendCols) {}
 };
 
@@ -85,14 +92,15 @@ struct ForwardWork {
 // Where the keys [j, j + n) lie: fills k, and where there are such, shared and v.
 struct KeyPointers {
   const void *k[kChunk], *shared[kChunk], *v[kChunk];
-  bool has_shared = false;   // k holds dk columns, shared the others
-  bool v_in_k = false;       // values are the first columns of the keys
+  bool has_shared = false;  // k holds dk columns, shared the others
+  bool v_in_k = false;      // values are the first columns of the keys
 };
 
 // Columns [c0, c0 + cols) against the chunks [first, end): state[t] of tile t.
 template <class Fill>
-void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q, const Queries& queries, int64_t c0, int cols,
-                int64_t first, int64_t end, Fill&& fill, const ForwardWork& w, float* states) {
+void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
+                const Queries& queries, int64_t c0, int cols, int64_t first, int64_t end,
+                Fill&& fill, const ForwardWork& w, float* states) {
   const AttendTable& kernels = *a.kernels;
   const void* rows[kAttendCols];
   for (int t = 0; t < cols; t += kAttendCols) {
@@ -107,7 +115,8 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q, co
   KeyPointers keys;
   for (int64_t chunk = first; chunk < end; ++chunk) {
     const int64_t key = chunk * kChunk;
-    const int n_keys = static_cast<int>(std::min<int64_t>(kChunk, queries.visible(a, c0 + cols - 1) - key));
+    const int n_keys =
+        static_cast<int>(std::min<int64_t>(kChunk, queries.visible(a, c0 + cols - 1) - key));
     if (n_keys <= 0) break;
     fill(key, n_keys, keys);
     if (keys.has_shared) {
@@ -132,22 +141,25 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q, co
       if (skip == n) continue;
       State state(states + t / kAttendCols * State::floats(a));
       State to = chunk == first ? state : State(w.chunk);
-      kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units, w.k, w.v, w.limit, a.dk_units, a.k_ld, a.dv_pad, n,
-                            n_keys, a.scale2, w.s, w.p, to.m, to.l, to.o});
-      if (chunk != first) kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
+      kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units, w.k, w.v, w.limit,
+                            a.dk_units, a.k_ld, a.dv_pad, n, n_keys, a.scale2, w.s, w.p, to.m, to.l,
+                            to.o});
+      if (chunk != first)
+        kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
     }
   }
 }
 
 // Divides by the softmax's denominator and writes y and lse of columns [c0, c0 + cols).
-void finish(const AttendShape& a, const Queries& queries, int64_t c0, int cols, const float* states, float* factor,
-            const Tensor& y, const Tensor& lse) {
+void finish(const AttendShape& a, const Queries& queries, int64_t c0, int cols, const float* states,
+            float* factor, const Tensor& y, const Tensor& lse) {
   void* rows[kAttendCols];
   for (int t = 0; t < cols; t += kAttendCols) {
     const int n = std::min(kAttendCols, cols - t);
     State state(const_cast<float*>(states) + t / kAttendCols * State::floats(a));
     for (int i = 0; i < n; ++i) {
-      int64_t c = c0 + t + i, row = queries.q_begin + c / a.group, head = queries.head + c % a.group;
+      int64_t c = c0 + t + i, row = queries.q_begin + c / a.group,
+              head = queries.head + c % a.group;
       factor[i] = 1.0f / state.l[i];
       rows[i] = element_out(y, row, head * a.dv);
       if (!lse.empty()) lse.row<float>(row)[head] = state.m[i] * a.scale + std::log(state.l[i]);
@@ -181,14 +193,16 @@ std::vector<Item> blocks_of(const AttendShape& a, const AttendParams& p, const S
       }
     }
   }
-  std::stable_sort(items.begin(), items.end(), [](const Item& x, const Item& y) { return x.work > y.work; });
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Item& x, const Item& y) { return x.work > y.work; });
   return items;
 }
 
 }  // namespace
 
 void CpuDevice::attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
-                       std::span<const AttendSegment> segments, const AttendParams& p, Tensor y, Tensor lse) {
+                       std::span<const AttendSegment> segments, const AttendParams& p, Tensor y,
+                       Tensor lse) {
   if (q.dtype != DType::kBF16 && q.dtype != DType::kF32) {
     return RefDevice<float>::attend(q, k, v, shared, segments, p, y, lse);
   }
@@ -216,13 +230,15 @@ void CpuDevice::attend(const Tensor& q, const Tensor& k, const Tensor& v, const 
         if (p.dr > 0) keys.shared[j] = element(shared, s.k_begin + key + j, 0);
       }
     };
-    run_chunks(a, p, q, queries, item.c0, item.cols, 0, (s.k_rows + kChunk - 1) / kChunk, fill, w, w.block);
+    run_chunks(a, p, q, queries, item.c0, item.cols, 0, (s.k_rows + kChunk - 1) / kChunk, fill, w,
+               w.block);
     finish(a, queries, item.c0, item.cols, w.block, w.factor, y, lse);
   });
 }
 
-void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows, std::span<const CachedSegment> segments,
-                              const AttendParams& p, int k_col, int v_col, Tensor y) {
+void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
+                              std::span<const CachedSegment> segments, const AttendParams& p,
+                              int k_col, int v_col, Tensor y) {
   if (q.dtype != DType::kBF16 && q.dtype != DType::kF32) {
     return RefDevice<float>::attend_cached(q, pool, page_rows, segments, p, k_col, v_col, y);
   }
@@ -234,7 +250,8 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
   for (const CachedSegment& s : segments) rows += s.q_rows;
   if (rows < y.rows) zero(y);
 
-  auto run = [&](const Item& item, int64_t first, int64_t end, const ForwardWork& w, float* states) {
+  auto run = [&](const Item& item, int64_t first, int64_t end, const ForwardWork& w,
+                 float* states) {
     const CachedSegment& s = segments[static_cast<size_t>(item.segment)];
     const Queries queries{s.q_begin, s.q_rows, s.k_rows, item.kv_head * a.group};
     const int64_t kc = k_col + static_cast<int64_t>(item.kv_head) * p.k_step;
@@ -242,8 +259,9 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
     auto fill = [&](int64_t key, int n, KeyPointers& keys) {
       keys.v_in_k = kc == vc && a.dv_pad <= a.dk_pad;
       for (int j = 0; j < n; ++j) {
-        const int64_t at = static_cast<int64_t>(s.pages[static_cast<size_t>((key + j) / page_rows)]) * page_rows +
-                           (key + j) % page_rows;
+        const int64_t at =
+            static_cast<int64_t>(s.pages[static_cast<size_t>((key + j) / page_rows)]) * page_rows +
+            (key + j) % page_rows;
         keys.k[j] = element(pool, at, kc);
         keys.v[j] = element(pool, at, vc);
       }
@@ -258,7 +276,8 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
   };
   int64_t most_chunks = 0;
   for (const Item& b : blocks) most_chunks = std::max(most_chunks, chunks_of(b));
-  if (static_cast<int64_t>(blocks.size()) >= 4 * thread_count() || most_chunks <= 1 || thread_count() == 1) {
+  if (static_cast<int64_t>(blocks.size()) >= 4 * thread_count() || most_chunks <= 1 ||
+      thread_count() == 1) {
     parallel_tasks(static_cast<int64_t>(blocks.size()), [&](int64_t i) {
       const Item& item = blocks[static_cast<size_t>(i)];
       const ForwardWork w = make_work<ForwardWork>(a);
@@ -283,7 +302,8 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
   float* states = static_cast<float*>(memory.get());
   parallel_tasks(static_cast<int64_t>(items.size()), [&](int64_t i) {
     const Item& item = items[static_cast<size_t>(i)];
-    run(item, item.chunk, item.chunk + 1, make_work<ForwardWork>(a), states + item.state * block_floats);
+    run(item, item.chunk, item.chunk + 1, make_work<ForwardWork>(a),
+        states + item.state * block_floats);
   });
   parallel_tasks(static_cast<int64_t>(blocks.size()), [&](int64_t b) {
     const Item& item = blocks[static_cast<size_t>(b)];

@@ -1,7 +1,8 @@
-// The small products around absorbed MLA (V3 eq. 1-11 rearranged): per head, queries into the latent space and its weighted
-// sum out of it. They read the packs of kv_b that matmul and its gradient keep (weight_pack.h): q · W_UK,i sums over the
-// output rows of kv_b, as dx = dy · w does, and x · W_UV,iᵀ makes some of its output columns, as y = x · wᵀ does. So a
-// model that prefills with the expanded form and decodes with the absorbed one keeps no further copy.
+// The small products around absorbed MLA (V3 eq. 1-11 rearranged): per head, queries into the
+// latent space and its weighted sum out of it. They read the packs of kv_b that matmul and its
+// gradient keep (weight_pack.h): q · W_UK,i sums over the output rows of kv_b, as dx = dy · w does,
+// and x · W_UV,iᵀ makes some of its output columns, as y = x · wᵀ does. So a model that prefills
+// with the expanded form and decodes with the absorbed one keeps no further copy.
 #include <algorithm>
 #include <cstring>
 
@@ -14,7 +15,8 @@ namespace {
 
 constexpr int64_t kRows = 96;  // of a work item
 
-// fn(head, first row, rows) for all heads and blocks of n rows; in one thread where the weight's part is small.
+// fn(head, first row, rows) for all heads and blocks of n rows; in one thread where the weight's
+// part is small.
 template <class Fn>
 void heads_and_rows(int heads, int64_t n, int64_t weight_size, Fn&& fn) {
   const int64_t blocks = (n + kRows - 1) / kRows, items = heads * blocks;
@@ -35,7 +37,8 @@ void heads_and_rows(int heads, int64_t n, int64_t weight_size, Fn&& fn) {
 
 }  // namespace
 
-void CpuDevice::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv, Tensor y) {
+void CpuDevice::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv,
+                             Tensor y) {
   if (q.dtype != DType::kBF16 && q.dtype != DType::kF32) {
     return RefDevice<float>::absorb_query(q, kv_b, heads, dn, dr, dv, y);
   }
@@ -63,7 +66,8 @@ void CpuDevice::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int
   });
 }
 
-void CpuDevice::absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv, Tensor y) {
+void CpuDevice::absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv,
+                              Tensor y) {
   // A head's columns must start at a whole vector of a panel.
   const bool aligned = dn % 16 == 0 && dv % 16 == 0;
   if (!aligned || (x.dtype != DType::kBF16 && x.dtype != DType::kF32)) {
@@ -74,12 +78,14 @@ void CpuDevice::absorb_output(const Tensor& x, const Weight& kv_b, int heads, in
   CHECK(kv_b.rows == heads * of_head);
   CHECK(x.cols == heads * r);
   const GemmOperands& ops = operands_for(*k_, x.dtype, kv_b.full_precision);
-  const PackedWeight& pack = packed_weight(*k_, kv_b, PackDirection::kForward, is_pairs(*k_, ops), false);
+  const PackedWeight& pack =
+      packed_weight(*k_, kv_b, PackDirection::kForward, is_pairs(*k_, ops), false);
   heads_and_rows(heads, x.rows, kv_b.size(), [&](int64_t h, int64_t begin, int64_t n) {
     const Tensor from = left_operand(*k_, ops, x.row_range(begin, n).col_range(h * r, r));
     const Tensor to = y.row_range(begin, n).col_range(h * dv, dv);
     for (int64_t c = 0; c < dv;) {  // panel by panel
-      const int64_t column = h * of_head + dn + c, within = column % panel, width = std::min(panel - within, dv - c);
+      const int64_t column = h * of_head + dn + c, within = column % panel,
+                    width = std::min(panel - within, dv - c);
       GemmBlock g = left_block(from, r);
       g.b = pack.expert(0) + column / panel * pack.panel_bytes + within * 4;
       g.b_panel = pack.panel_bytes;

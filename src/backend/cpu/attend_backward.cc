@@ -3,9 +3,10 @@
 //   P = exp(scale·q·k - lse)   delta = <dy, y>   dP = dy·vᵀ   dS = P∘(dP - delta)
 //   dv += Pᵀ·dy   dk += scale·dSᵀ·q   dq += scale·dS·k
 //
-// A kv head of a segment is worked on by one thread: key tiles outside, whose dk and dv stay in cache, column tiles inside,
-// packed once for all key tiles. The gradient of the key columns that all heads share is made per head and summed in the
-// order of heads, whoever made them, so no bit depends on the number of threads. Source: Dao et al. 2022, algorithm 4.
+// A kv head of a segment is worked on by one thread: key tiles outside, whose dk and dv stay in
+// cache, column tiles inside, packed once for all key tiles. The gradient of the key columns that
+// all heads share is made per head and summed in the order of heads, whoever made them, so no bit
+// depends on the number of threads. Source: Dao et al. 2022, algorithm 4.
 #include <algorithm>
 
 #include "backend/cpu/attend_work.h"
@@ -19,10 +20,11 @@ namespace {
 constexpr float kNever = 1e30f;  // lse2 of the columns that fill up a tile: probability 0
 
 struct BackwardWork {
-  float *q, *q_pairs, *dy, *dy_pairs, *lse2, *delta, *dq;   // per column tile, all tiles
+  float *q, *q_pairs, *dy, *dy_pairs, *lse2, *delta, *dq;  // per column tile, all tiles
   float *rows, *rows2, *k, *k_pairs, *v, *dk, *dv, *scratch, *limit, *shared;
   int64_t q_step, q_pairs_step, dy_step, dy_pairs_step, dq_step;
-  BackwardWork(Carver& c, const AttendShape& a, const int64_t& tiles, const int64_t& shared_floats) {
+  BackwardWork(Carver& c, const AttendShape& a, const int64_t& tiles,
+               const int64_t& shared_floats) {
     const int64_t n = kAttendCols;
     q_step = n * a.dk_units;
     q_pairs_step = n / a.kernels->pair * a.dk_pad;
@@ -84,7 +86,8 @@ void pack_columns(const Call& x, const AttendSegment& s, int head, const Backwar
 }
 
 // dk and dv of keys [key, key + n_keys) and their part of dq.
-void key_tile(const Call& x, const AttendSegment& s, int kv_head, int64_t key, int n_keys, const BackwardWork& w) {
+void key_tile(const Call& x, const AttendSegment& s, int kv_head, int64_t key, int n_keys,
+              const BackwardWork& w) {
   const AttendShape& a = x.a;
   const void *k_rows[kAttendKeys], *shared_rows[kAttendKeys], *v_rows[kAttendKeys];
   for (int j = 0; j < n_keys; ++j) {
@@ -97,7 +100,8 @@ void key_tile(const Call& x, const AttendSegment& s, int kv_head, int64_t key, i
   a.kernels->rows(v_rows, a.dv, nullptr, 0, n_keys, w.v, a.v_ld);
 
   const int64_t columns = s.q_rows * a.group, past = s.k_rows - s.q_rows;
-  const int64_t first = std::max<int64_t>(0, (key - past) * a.group) / kAttendCols;  // column c sees past + c/group + 1 keys
+  const int64_t first = std::max<int64_t>(0, (key - past) * a.group) /
+                        kAttendCols;  // column c sees past + c/group + 1 keys
   for (int64_t t = first; t * kAttendCols < columns; ++t) {
     const int64_t c0 = t * kAttendCols;
     const int n = static_cast<int>(std::min<int64_t>(kAttendCols, columns - c0));
@@ -105,10 +109,31 @@ void key_tile(const Call& x, const AttendSegment& s, int kv_head, int64_t key, i
       const int64_t seen = past + (c0 + std::min(i, n - 1)) / a.group + 1 - key;
       w.limit[i] = static_cast<float>(std::clamp<int64_t>(seen, 0, n_keys));
     }
-    a.kernels->backward_tile({w.q + t * w.q_step, w.q_pairs + t * w.q_pairs_step, w.dy + t * w.dy_step,
-                              w.dy_pairs + t * w.dy_pairs_step, w.k, w.k_pairs, w.v, w.limit, w.lse2 + c0, w.delta + c0,
-                              a.dk_units, a.dv_units, a.k_ld, a.v_ld, a.dk_pad, a.dv_pad, n, n_keys, a.scale2, w.scratch,
-                              w.dq + t * w.dq_step, w.dk, w.dv, key == 0, t == first});
+    a.kernels->backward_tile({w.q + t * w.q_step,
+                              w.q_pairs + t * w.q_pairs_step,
+                              w.dy + t * w.dy_step,
+                              w.dy_pairs + t * w.dy_pairs_step,
+                              w.k,
+                              w.k_pairs,
+                              w.v,
+                              w.limit,
+                              w.lse2 + c0,
+                              w.delta + c0,
+                              a.dk_units,
+                              a.dv_units,
+                              a.k_ld,
+                              a.v_ld,
+                              a.dk_pad,
+                              a.dv_pad,
+                              n,
+                              n_keys,
+                              a.scale2,
+                              w.scratch,
+                              w.dq + t * w.dq_step,
+                              w.dk,
+                              w.dv,
+                              key == 0,
+                              t == first});
   }
   void* out[kAttendKeys];
   const float one = 1.0f;
@@ -126,10 +151,10 @@ void key_tile(const Call& x, const AttendSegment& s, int kv_head, int64_t key, i
   }
 }
 
-// All gradients of one kv head of one segment. shared_sum [k_rows, dr] f32 (null: none): this head's part is set or added,
-// without the scale.
-void backward_head(const Call& x, const AttendSegment& s, int kv_head, const BackwardWork& w, float* shared_sum,
-                   Accum accum) {
+// All gradients of one kv head of one segment. shared_sum [k_rows, dr] f32 (null: none): this
+// head's part is set or added, without the scale.
+void backward_head(const Call& x, const AttendSegment& s, int kv_head, const BackwardWork& w,
+                   float* shared_sum, Accum accum) {
   const AttendShape& a = x.a;
   pack_columns(x, s, kv_head * a.group, w);
   for (int64_t key = 0; key < s.k_rows; key += kAttendKeys) {
@@ -154,8 +179,8 @@ void backward_head(const Call& x, const AttendSegment& s, int kv_head, const Bac
   }
 }
 
-void write_shared(const AttendShape& a, const AttendSegment& s, int64_t begin, int64_t end, int dr, const float* sum,
-                  const Tensor& dshared) {
+void write_shared(const AttendShape& a, const AttendSegment& s, int64_t begin, int64_t end, int dr,
+                  const float* sum, const Tensor& dshared) {
   for (int64_t j = begin; j < end; ++j) {
     void* out = element_out(dshared, s.k_begin + j, 0);
     a.kernels->store_rows(sum + j * dr, dr, 1, dr, &a.scale, 0, &out);
@@ -175,11 +200,13 @@ void check_disjoint(std::span<const AttendSegment> segments) {
 
 }  // namespace
 
-void CpuDevice::attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
-                                std::span<const AttendSegment> segments, const AttendParams& p, const Tensor& y,
-                                const Tensor& lse, const Tensor& dy, Tensor dq, Tensor dk, Tensor dv, Tensor dshared) {
+void CpuDevice::attend_backward(const Tensor& q, const Tensor& k, const Tensor& v,
+                                const Tensor& shared, std::span<const AttendSegment> segments,
+                                const AttendParams& p, const Tensor& y, const Tensor& lse,
+                                const Tensor& dy, Tensor dq, Tensor dk, Tensor dv, Tensor dshared) {
   if (q.dtype != DType::kBF16 && q.dtype != DType::kF32) {
-    return RefDevice<float>::attend_backward(q, k, v, shared, segments, p, y, lse, dy, dq, dk, dv, dshared);
+    return RefDevice<float>::attend_backward(q, k, v, shared, segments, p, y, lse, dy, dq, dk, dv,
+                                             dshared);
   }
   check_attend(q, p);
   CHECK(k.dtype == q.dtype && v.dtype == q.dtype && y.dtype == q.dtype && dy.dtype == q.dtype);
@@ -205,24 +232,30 @@ void CpuDevice::attend_backward(const Tensor& q, const Tensor& k, const Tensor& 
     }
     if (want_shared) zero(dshared);
   }
-  std::stable_sort(live.begin(), live.end(),
-                   [](const AttendSegment& x, const AttendSegment& y) { return x.q_rows * x.k_rows > y.q_rows * y.k_rows; });
-  auto tiles = [&](const AttendSegment& s) { return (s.q_rows * a.group + kAttendCols - 1) / kAttendCols; };
+  std::stable_sort(live.begin(), live.end(), [](const AttendSegment& x, const AttendSegment& y) {
+    return x.q_rows * x.k_rows > y.q_rows * y.k_rows;
+  });
+  auto tiles = [&](const AttendSegment& s) {
+    return (s.q_rows * a.group + kAttendCols - 1) / kAttendCols;
+  };
   const int64_t n = static_cast<int64_t>(live.size());
 
   if (n >= 8 * thread_count()) {  // enough segments: one thread does all heads of one
     parallel_tasks(n, [&](int64_t i) {
       const AttendSegment& s = live[static_cast<size_t>(i)];
-      const BackwardWork w = make_work<BackwardWork>(a, tiles(s), want_shared ? s.k_rows * p.dr : 0);
+      const BackwardWork w =
+          make_work<BackwardWork>(a, tiles(s), want_shared ? s.k_rows * p.dr : 0);
       for (int h = 0; h < p.kv_heads; ++h) {
-        backward_head(call, s, h, w, want_shared ? w.shared : nullptr, h == 0 ? Accum::kSet : Accum::kAdd);
+        backward_head(call, s, h, w, want_shared ? w.shared : nullptr,
+                      h == 0 ? Accum::kSet : Accum::kAdd);
       }
       if (want_shared) write_shared(a, s, 0, s.k_rows, p.dr, w.shared, dshared);
     });
     return;
   }
   std::shared_ptr<void> memory;
-  std::vector<float*> part(static_cast<size_t>(n), nullptr);  // [kv_heads][k_rows][dr] of each segment
+  std::vector<float*> part(static_cast<size_t>(n),
+                           nullptr);  // [kv_heads][k_rows][dr] of each segment
   if (want_shared) {
     memory = pool_.take((k_rows * p.kv_heads * p.dr + kAttendKeys) * 4);
     float* at = static_cast<float*>(memory.get());
@@ -236,7 +269,8 @@ void CpuDevice::attend_backward(const Tensor& q, const Tensor& k, const Tensor& 
     const AttendSegment& s = live[i];
     const int64_t h = item % p.kv_heads;
     const BackwardWork w = make_work<BackwardWork>(a, tiles(s), int64_t{0});
-    backward_head(call, s, static_cast<int>(h), w, want_shared ? part[i] + h * s.k_rows * p.dr : nullptr, Accum::kSet);
+    backward_head(call, s, static_cast<int>(h), w,
+                  want_shared ? part[i] + h * s.k_rows * p.dr : nullptr, Accum::kSet);
   });
   for (int64_t i = 0; want_shared && i < n; ++i) {
     const AttendSegment& s = live[static_cast<size_t>(i)];

@@ -1,4 +1,5 @@
-// Attention of the CPU device against the plain loops in double, for every instruction set this CPU has.
+// Attention of the CPU device against the plain loops in double, for every instruction set this CPU
+// has.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,7 +18,8 @@ struct Data {
   std::vector<uint8_t> bytes;
   Tensor t;
   Data() = default;
-  Data(DType dtype, int64_t rows, int64_t cols) : bytes(static_cast<size_t>(row_bytes(dtype, cols) * rows + 64)) {
+  Data(DType dtype, int64_t rows, int64_t cols)
+      : bytes(static_cast<size_t>(row_bytes(dtype, cols) * rows + 64)) {
     t = Tensor(bytes.data(), dtype, rows, cols);
     for (int64_t i = 0; i < rows * cols; ++i) set(i, NAN);
   }
@@ -62,7 +64,8 @@ void expect_close(const Data& got, const Data& want, const char* what) {
   double error = 0, largest = 1e-3, dot = 0, gg = 1e-30, ww = 1e-30;
   for (int64_t i = 0; i < got.t.size(); ++i) {
     double g = got.get(i), w = want.get(i);
-    ASSERT_EQ(std::isnan(g), std::isnan(w)) << what << " at " << i / got.t.cols << ", " << i % got.t.cols;
+    ASSERT_EQ(std::isnan(g), std::isnan(w))
+        << what << " at " << i / got.t.cols << ", " << i % got.t.cols;
     if (std::isnan(g)) continue;
     error = std::max(error, std::abs(g - w));
     largest = std::max(largest, std::abs(w));
@@ -72,7 +75,9 @@ void expect_close(const Data& got, const Data& want, const char* what) {
   }
   bool rounded = got.t.dtype == DType::kBF16;
   EXPECT_LE(error, largest * (rounded ? 1.5e-2 : 2e-5)) << what;
-  if (ww > 1e-20) { EXPECT_GE(dot / std::sqrt(gg * ww), rounded ? 1 - 2e-5 : 1 - 1e-9) << what; }
+  if (ww > 1e-20) {
+    EXPECT_GE(dot / std::sqrt(gg * ww), rounded ? 1 - 2e-5 : 1 - 1e-9) << what;
+  }
 }
 
 // Everything a case needs. kv holds keys and values of each head side by side, as kv_b makes them.
@@ -80,7 +85,8 @@ struct Case {
   AttendParams p;
   std::vector<AttendSegment> segments;
   int64_t n = 0, keys = 0;
-  Case(int heads, int kv_heads, int dk, int dr, int dv, std::vector<std::pair<int64_t, int64_t>> rows_and_past) {
+  Case(int heads, int kv_heads, int dk, int dr, int dv,
+       std::vector<std::pair<int64_t, int64_t>> rows_and_past) {
     p.heads = heads, p.kv_heads = kv_heads, p.dk = dk, p.dr = dr, p.dv = dv;
     p.k_step = p.v_step = dk + dv;
     p.scale = 1.0f / std::sqrt(static_cast<float>(dk + dr));
@@ -114,10 +120,12 @@ struct Result {
     dq = Data(dtype, c.n, q.t.cols);
     dkv = Data(dtype, c.keys, kv.t.cols);
     if (p.dr > 0) dshared = Data(dtype, c.keys, p.dr);
-    device.attend_backward(q.t, kv.t, v_of(kv, p), shared.t, c.segments, p, y.t, lse.t, dy.t, dq.t, dkv.t, v_of(dkv, p),
-                           dshared.t);
+    device.attend_backward(q.t, kv.t, v_of(kv, p), shared.t, c.segments, p, y.t, lse.t, dy.t, dq.t,
+                           dkv.t, v_of(dkv, p), dshared.t);
   }
-  static Tensor v_of(const Data& kv, const AttendParams& p) { return kv.t.col_range(p.dk, kv.t.cols - p.dk); }
+  static Tensor v_of(const Data& kv, const AttendParams& p) {
+    return kv.t.col_range(p.dk, kv.t.cols - p.dk);
+  }
 };
 
 std::vector<Case> cases() {
@@ -139,12 +147,14 @@ TEST(Attend, both_directions_match_the_plain_loops) {
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       Result want(ref, c, DType::kF64, dtype);
       for (const std::string& isa : isas()) {
-        SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " heads " + std::to_string(c.p.heads) + " dk " +
-                     std::to_string(c.p.dk) + " dv " + std::to_string(c.p.dv) + " n " + std::to_string(c.n));
+        SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " heads " + std::to_string(c.p.heads) +
+                     " dk " + std::to_string(c.p.dk) + " dv " + std::to_string(c.p.dv) + " n " +
+                     std::to_string(c.n));
         CpuDevice device(isa);
         Result got(device, c, dtype, dtype);
         expect_close(got.y, want.y, "y");
-        for (int64_t i = 0; i < got.lse.t.size(); ++i) ASSERT_NEAR(got.lse.get(i), want.lse.get(i), 2e-5);
+        for (int64_t i = 0; i < got.lse.t.size(); ++i)
+          ASSERT_NEAR(got.lse.get(i), want.lse.get(i), 2e-5);
         expect_close(got.dq, want.dq, "dq");
         expect_close(got.dkv, want.dkv, "dk, dv");
         if (c.p.dr > 0) expect_close(got.dshared, want.dshared, "dshared");
@@ -177,12 +187,15 @@ TEST(Attend, scores_far_apart_do_not_overflow) {
     RefDevice<double> ref;
     Case c(2, 2, 16, 0, 16, {{150, 0}});
     c.p.scale = 300.0f;  // scores of thousands: each softmax has one winner
-    Result got(device, c, DType::kF32, DType::kF32, false), want(ref, c, DType::kF64, DType::kF32, false);
-    for (int64_t i = 0; i < got.y.t.size(); ++i) ASSERT_NEAR(got.y.get(i), want.y.get(i), 2e-2) << isa;
+    Result got(device, c, DType::kF32, DType::kF32, false),
+        want(ref, c, DType::kF64, DType::kF32, false);
+    for (int64_t i = 0; i < got.y.t.size(); ++i)
+      ASSERT_NEAR(got.y.get(i), want.y.get(i), 2e-2) << isa;
   }
 }
 
-// The gradients of many segments (a thread takes all heads of one) have the bits of each segment alone (a thread per head).
+// The gradients of many segments (a thread takes all heads of one) have the bits of each segment
+// alone (a thread per head).
 TEST(Attend, a_segment_has_the_same_bits_in_any_batch_and_with_any_threads) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     std::vector<std::pair<int64_t, int64_t>> rows;
@@ -195,7 +208,8 @@ TEST(Attend, a_segment_has_the_same_bits_in_any_batch_and_with_any_threads) {
       set_thread_count(t);
       Result again(device, all, dtype, dtype);
       EXPECT_TRUE(whole.y.same_bits(again.y) && whole.lse.same_bits(again.lse));
-      EXPECT_TRUE(whole.dq.same_bits(again.dq) && whole.dkv.same_bits(again.dkv) && whole.dshared.same_bits(again.dshared));
+      EXPECT_TRUE(whole.dq.same_bits(again.dq) && whole.dkv.same_bits(again.dkv) &&
+                  whole.dshared.same_bits(again.dshared));
     }
     set_thread_count(threads);
     for (size_t i : {size_t{0}, size_t{7}, size_t{39}}) {
@@ -204,7 +218,8 @@ TEST(Attend, a_segment_has_the_same_bits_in_any_batch_and_with_any_threads) {
       Result alone(device, one, dtype, dtype);
       const AttendSegment& s = all.segments[i];
       auto same_rows = [](const Data& a, const Data& b, int64_t begin, int64_t n) {
-        return std::memcmp(a.t.row_raw(begin), b.t.row_raw(begin), static_cast<size_t>(n * row_bytes(a.t.dtype, a.t.cols))) == 0;
+        return std::memcmp(a.t.row_raw(begin), b.t.row_raw(begin),
+                           static_cast<size_t>(n * row_bytes(a.t.dtype, a.t.cols))) == 0;
       };
       EXPECT_TRUE(same_rows(whole.y, alone.y, s.q_begin, s.q_rows)) << i;
       EXPECT_TRUE(same_rows(whole.dq, alone.dq, s.q_begin, s.q_rows)) << i;
@@ -243,11 +258,13 @@ struct CachedCase {
 };
 std::vector<CachedCase> cached_cases() {
   AttendParams latent;  // absorbed MLA
-  latent.heads = 20, latent.kv_heads = 1, latent.dk = 48, latent.dr = 16, latent.dv = 48, latent.scale = 0.2f;
+  latent.heads = 20, latent.kv_heads = 1, latent.dk = 48, latent.dr = 16, latent.dv = 48,
+  latent.scale = 0.2f;
   AttendParams odd = latent;
   odd.heads = 3, odd.dk = 23, odd.dr = 4, odd.dv = 23;
   AttendParams grouped;  // GQA: all keys, then all values
-  grouped.heads = 6, grouped.kv_heads = 2, grouped.dk = 32, grouped.dv = 24, grouped.k_step = 32, grouped.v_step = 24;
+  grouped.heads = 6, grouped.kv_heads = 2, grouped.dk = 32, grouped.dv = 24, grouped.k_step = 32,
+  grouped.v_step = 24;
   grouped.scale = 0.2f;
   return {{latent, 0, 0, 64}, {odd, 2, 2, 30}, {grouped, 0, 64, 112}};
 }
@@ -260,7 +277,8 @@ TEST(AttendCached, matches_the_plain_loops) {
       Data wide = as(a.pool, DType::kF64);
       std::span<const int32_t> pages(a.pages);
       for (const std::vector<CachedSegment>& segments :
-           {std::vector<CachedSegment>{{0, 1, 1700, pages}}, {{0, 3, 600, pages}, {3, 1, 1, pages}, {4, 0, 5, pages}},
+           {std::vector<CachedSegment>{{0, 1, 1700, pages}},
+            {{0, 3, 600, pages}, {3, 1, 1, pages}, {4, 0, 5, pages}},
             {{0, 90, 700, pages}}}) {
         int64_t n = segments.back().q_begin + segments.back().q_rows;
         Data q(dtype, n, c.p.heads * (c.p.dk + c.p.dr), 5), q_wide = as(q, DType::kF64);
@@ -291,8 +309,11 @@ TEST(AttendCached, whole_prefill_chunks_and_single_tokens_have_the_same_bits) {
       auto check = [&](int64_t begin, int64_t rows) {
         Data y(dtype, rows, whole.t.cols);
         std::vector<CachedSegment> one = {{0, rows, begin + rows, a.pages}};
-        device.attend_cached(q.t.row_range(begin, rows), a.pool.t, 16, one, c.p, c.k_col, c.v_col, y.t);
-        EXPECT_EQ(std::memcmp(y.t.row_raw(0), whole.t.row_raw(begin), static_cast<size_t>(y.t.bytes())), 0)
+        device.attend_cached(q.t.row_range(begin, rows), a.pool.t, 16, one, c.p, c.k_col, c.v_col,
+                             y.t);
+        EXPECT_EQ(
+            std::memcmp(y.t.row_raw(0), whole.t.row_raw(begin), static_cast<size_t>(y.t.bytes())),
+            0)
             << begin << " + " << rows << " " << name(dtype);
       };
       for (int t : {1, 2, 8}) {
@@ -335,18 +356,26 @@ Weight weight_of(const Data& value) {
 
 TEST(Absorb, both_products_match_the_plain_loops_and_rows_stand_alone) {
   RefDevice<double> ref;
-  struct Shape { int heads, dn, dr, dv, r; };
-  for (Shape s : {Shape{4, 32, 16, 32, 128}, {3, 48, 8, 16, 40}, {2, 24, 16, 20, 33}, {3, 5, 3, 6, 7}, {2, 128, 64, 128, 512}}) {
+  struct Shape {
+    int heads, dn, dr, dv, r;
+  };
+  for (Shape s : {Shape{4, 32, 16, 32, 128},
+                  {3, 48, 8, 16, 40},
+                  {2, 24, 16, 20, 33},
+                  {3, 5, 3, 6, 7},
+                  {2, 128, 64, 128, 512}}) {
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       for (int64_t n : {0, 1, 7, 200}) {
-        Data w(dtype, s.heads * (s.dn + s.dv), s.r, 1), q(dtype, n, s.heads * (s.dn + s.dr), 2), x(dtype, n, s.heads * s.r, 3);
+        Data w(dtype, s.heads * (s.dn + s.dv), s.r, 1), q(dtype, n, s.heads * (s.dn + s.dr), 2),
+            x(dtype, n, s.heads * s.r, 3);
         Data w_wide = as(w, DType::kF64), q_wide = as(q, DType::kF64), x_wide = as(x, DType::kF64);
         Data want_q(DType::kF64, n, s.heads * (s.r + s.dr)), want_y(DType::kF64, n, s.heads * s.dv);
         Weight wide = weight_of(w_wide);
         ref.absorb_query(q_wide.t, wide, s.heads, s.dn, s.dr, s.dv, want_q.t);
         ref.absorb_output(x_wide.t, wide, s.heads, s.dn, s.dv, want_y.t);
         for (const std::string& isa : isas()) {
-          SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " dn " + std::to_string(s.dn) + " n " + std::to_string(n));
+          SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " dn " + std::to_string(s.dn) +
+                       " n " + std::to_string(n));
           CpuDevice device(isa);
           Weight weight = weight_of(w);
           Data got_q(dtype, n, want_q.t.cols), got_y(dtype, n, want_y.t.cols);
@@ -358,8 +387,12 @@ TEST(Absorb, both_products_match_the_plain_loops_and_rows_stand_alone) {
           Data one_q(dtype, 1, want_q.t.cols), one_y(dtype, 1, want_y.t.cols);
           device.absorb_query(q.t.row_range(n - 1, 1), weight, s.heads, s.dn, s.dr, s.dv, one_q.t);
           device.absorb_output(x.t.row_range(n - 1, 1), weight, s.heads, s.dn, s.dv, one_y.t);
-          EXPECT_EQ(std::memcmp(one_q.t.data, got_q.t.row_raw(n - 1), static_cast<size_t>(one_q.t.bytes())), 0);
-          EXPECT_EQ(std::memcmp(one_y.t.data, got_y.t.row_raw(n - 1), static_cast<size_t>(one_y.t.bytes())), 0);
+          EXPECT_EQ(std::memcmp(one_q.t.data, got_q.t.row_raw(n - 1),
+                                static_cast<size_t>(one_q.t.bytes())),
+                    0);
+          EXPECT_EQ(std::memcmp(one_y.t.data, got_y.t.row_raw(n - 1),
+                                static_cast<size_t>(one_y.t.bytes())),
+                    0);
         }
       }
     }

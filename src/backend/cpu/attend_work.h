@@ -1,4 +1,5 @@
-// What attend.cc and attend_backward.cc share: the padded sizes of a call's operands and a thread's work space.
+// What attend.cc and attend_backward.cc share: the padded sizes of a call's operands and a thread's
+// work space.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -12,15 +13,20 @@ namespace wels {
 struct AttendShape {
   const AttendTable* kernels;
   const AttendTable* f32;
-  int dk, dv;               // elements of a key (shared columns included) and of a value
-  int dk_units, dv_units;   // summands of a product over dk, over dv
-  int k_ld, v_ld;           // units of a row
-  int dk_pad, dv_pad;       // lanes, multiples of 16
-  int group;                // query heads per kv head
-  float scale, scale2;      // scale2: for powers of 2
+  int dk, dv;              // elements of a key (shared columns included) and of a value
+  int dk_units, dv_units;  // summands of a product over dk, over dv
+  int k_ld, v_ld;          // units of a row
+  int dk_pad, dv_pad;      // lanes, multiples of 16
+  int group;               // query heads per kv head
+  float scale, scale2;     // scale2: for powers of 2
 
   AttendShape(const AttendTable& table, const AttendTable& f32, const AttendParams& p)
-      : kernels(&table), f32(&f32), dk(p.dk + p.dr), dv(p.dv), group(p.heads / p.kv_heads), scale(p.scale),
+      : kernels(&table),
+        f32(&f32),
+        dk(p.dk + p.dr),
+        dv(p.dv),
+        group(p.heads / p.kv_heads),
+        scale(p.scale),
         scale2(p.scale * 1.44269504f) {
     dk_pad = (dk + 15) / 16 * 16;
     dv_pad = (dv + 15) / 16 * 16;
@@ -38,7 +44,8 @@ inline uint8_t* element_out(const Tensor& t, int64_t row, int64_t col) {
   return t.row_raw(row) + row_bytes(t.dtype, col);
 }
 
-// This thread's work space: at least `floats` floats, 64-byte aligned, kept from call to call. Contents undefined.
+// This thread's work space: at least `floats` floats, 64-byte aligned, kept from call to call.
+// Contents undefined.
 float* attend_work(int64_t floats);
 
 // Hands out pieces of a work space, or only adds up their sizes while there is none.
@@ -47,7 +54,8 @@ class Carver {
   explicit Carver(float* base) : base_(base) {}
   float* take(int64_t floats) {
     float* p = base_ ? base_ + used_ : nullptr;
-    used_ += (floats + 31) / 16 * 16;  // at least 16 spare: a vector load at the end of a row may reach past it
+    used_ += (floats + 31) / 16 *
+             16;  // at least 16 spare: a vector load at the end of a row may reach past it
     return p;
   }
   int64_t used() const { return used_; }
@@ -57,7 +65,8 @@ class Carver {
   int64_t used_ = 0;
 };
 
-// Makes a work struct W, whose constructor W(Carver&, args...) takes its pieces, in this thread's work space.
+// Makes a work struct W, whose constructor W(Carver&, args...) takes its pieces, in this thread's
+// work space.
 template <class W, class... Args>
 W make_work(const Args&... args) {
   Carver count(nullptr);

@@ -1,7 +1,8 @@
-// Attention's tiles: layouts here, products in attend_product.inl, forward and backward in attend_tile.inl.
+// Attention's tiles: layouts here, products in attend_product.inl, forward and backward in
+// attend_tile.inl.
 //
-// Operand types. Bf16: two bf16 per unit, products by vdpbf16ps (only where the instruction exists). F32: one float per unit;
-// also what bf16 activations are converted to where it does not.
+// Operand types. Bf16: two bf16 per unit, products by vdpbf16ps (only where the instruction
+// exists). F32: one float per unit; also what bf16 activations are converted to where it does not.
 
 inline Vec round_to_int(Vec x) {
 #ifdef __AVX512F__
@@ -16,7 +17,8 @@ inline Vec times_power_of_2(Vec x, Vec n) {
   return _mm512_scalef_ps(x, n);
 #else
   __m256i i = _mm256_cvtps_epi32(max(set1(-127.0f), n));
-  return mul(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(i, _mm256_set1_epi32(127)), 23)));
+  return mul(
+      x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(i, _mm256_set1_epi32(127)), 23)));
 #endif
 }
 // a > b ? x : y, lane by lane; false where NaN.
@@ -35,8 +37,9 @@ inline bool all_equal(Vec a, Vec b) {
 #endif
 }
 
-// 2^t for t <= 0 (a little above is fine). Exactly 1 at 0. Relative error 7e-6 with kShort, where the result is rounded to
-// bf16 anyway, else 1e-7. Polynomials: (2^r - 1) / r interpolated at the Chebyshev nodes of [-1/2, 1/2].
+// 2^t for t <= 0 (a little above is fine). Exactly 1 at 0. Relative error 7e-6 with kShort, where
+// the result is rounded to bf16 anyway, else 1e-7. Polynomials: (2^r - 1) / r interpolated at the
+// Chebyshev nodes of [-1/2, 1/2].
 template <bool kShort>
 inline Vec exp2_fast(Vec t) {
   Vec n = round_to_int(t);
@@ -76,8 +79,9 @@ struct OperandBf16 {
   // One unit per column: (even, odd).
   static void store_pair(float* dst, Vec even, Vec odd) {
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     _mm512_storeu_si512(dst, _mm512_permutexvar_epi16(order, both));
   }
   // Two rows of columns, neighbouring columns in one unit.
@@ -95,7 +99,8 @@ inline Vec load_as_f32(const uint16_t* p) { return load_bf16(p); }
 inline Vec load_part_as_f32(const float* p, int n) { return load_part(p, n); }
 inline Vec load_part_as_f32(const uint16_t* p, int n) { return load_part_bf16(p, n); }
 
-// d elements of T at src -> element `at` of the unit row dst; what lies behind them is overwritten later or zeroed before.
+// d elements of T at src -> element `at` of the unit row dst; what lies behind them is overwritten
+// later or zeroed before.
 template <class E, class T>
 inline void put_elements(const T* src, int d, float* dst, int at) {
   if constexpr (E::kPair == 1) {
@@ -116,7 +121,8 @@ inline void put_elements(const T* src, int d, float* dst, int at) {
 }
 
 template <class E, class T>
-void attend_rows(const void* const* a, int da, const void* const* b, int db, int n, float* dst, int ld) {
+void attend_rows(const void* const* a, int da, const void* const* b, int db, int n, float* dst,
+                 int ld) {
   int width = ld * E::kPair;
   for (int i = 0; i < n; ++i, dst += ld) {
     if (da + db < width) {  // the padding is less than 16 elements
@@ -183,7 +189,9 @@ inline void attend_transpose(const float* rows, int ld, int n, int units, float*
       int w = units - u < kLanes ? units - u : kLanes;
       Vec r[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        r[i] = c + i >= n ? zero() : w == kLanes ? load(rows + (c + i) * ld + u) : load_part(rows + (c + i) * ld + u, w);
+        r[i] = c + i >= n    ? zero()
+               : w == kLanes ? load(rows + (c + i) * ld + u)
+                             : load_part(rows + (c + i) * ld + u, w);
       }
       transpose_block(r);
       for (int i = 0; i < w; ++i) store(dst + (u + i) * kAttendCols + c, r[i]);
@@ -235,7 +243,8 @@ inline void store_part_as(float* p, Vec v, int n) { store_part(p, v, n); }
 inline void store_part_as(uint16_t* p, Vec v, int n) { store_part_bf16(p, v, n); }
 
 template <class T>
-void attend_store_rows(const float* src, int ld, int n, int d, const float* factor, int factor_step, void* const* dst) {
+void attend_store_rows(const float* src, int ld, int n, int d, const float* factor, int factor_step,
+                       void* const* dst) {
   for (int i = 0; i < n; ++i, src += ld) {
     T* out = (T*)dst[i];
     Vec f = set1(factor[i * factor_step]);
@@ -250,11 +259,14 @@ void attend_store_rows(const float* src, int ld, int n, int d, const float* fact
 
 template <class E, class T>
 constexpr AttendTable attend_table() {
-  return {E::kPair,           attend_rows<E, T>,  attend_transpose,  attend_pairs<E>, attend_row_dots<E>, attend_store_rows<T>,
-          forward_tile<E>,    backward_tile<E>,   attend_merge<E>,   attend_product<E>};
+  return {E::kPair,           attend_rows<E, T>,    attend_transpose, attend_pairs<E>,
+          attend_row_dots<E>, attend_store_rows<T>, forward_tile<E>,  backward_tile<E>,
+          attend_merge<E>,    attend_product<E>};
 }
 #ifdef __AVX512BF16__
-const AttendKernels kAttend{attend_table<OperandF32, float>(), attend_table<OperandBf16, uint16_t>()};
+const AttendKernels kAttend{attend_table<OperandF32, float>(),
+                            attend_table<OperandBf16, uint16_t>()};
 #else
-const AttendKernels kAttend{attend_table<OperandF32, float>(), attend_table<OperandF32, uint16_t>()};
+const AttendKernels kAttend{attend_table<OperandF32, float>(),
+                            attend_table<OperandF32, uint16_t>()};
 #endif

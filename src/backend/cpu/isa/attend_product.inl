@@ -1,17 +1,20 @@
-// The one product of attention: C (+)= A · B with f32 sums in registers. A is broadcast unit by unit, so its layout is free;
-// B and C have lanes. Register tile: kTileRows × kTileVecs sums, enough to keep two fused multiply-adds per cycle in flight.
+// The one product of attention: C (+)= A · B with f32 sums in registers. A is broadcast unit by
+// unit, so its layout is free; B and C have lanes. Register tile: kTileRows × kTileVecs sums,
+// enough to keep two fused multiply-adds per cycle in flight.
 #ifdef __AVX512F__
 constexpr int kTileRows = 8, kTileVecs = 3;
 #else
 constexpr int kTileRows = 4, kTileVecs = 2;
 #endif
 
-// Where unit (row i, summand u) of A lies: rows of summands (i · ld + u) or rows of rows (u · ld + i).
+// Where unit (row i, summand u) of A lies: rows of summands (i · ld + u) or rows of rows (u · ld +
+// i).
 enum class Walk { kAlongRow, kAcrossRows };
 
 template <class E, Walk kWalk, int kRows, int kVecs>
-inline __attribute__((always_inline)) void product_tile(const float* a, long a_ld, const float* b, long b_ld, float* c,
-                                                        long c_ld, int units, bool add) {
+inline __attribute__((always_inline)) void product_tile(const float* a, long a_ld, const float* b,
+                                                        long b_ld, float* c, long c_ld, int units,
+                                                        bool add) {
   Vec sum[kRows][kVecs];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
@@ -25,7 +28,9 @@ inline __attribute__((always_inline)) void product_tile(const float* a, long a_l
     for (int n = 0; n < kVecs; ++n) bv[n] = load(b + n * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      Vec av = set1(kWalk == Walk::kAcrossRows ? a[i] : i < 4 ? a[i * a_ld] : upper[(i - 4) * a_ld]);
+      Vec av = set1(kWalk == Walk::kAcrossRows ? a[i]
+                    : i < 4                    ? a[i * a_ld]
+                                               : upper[(i - 4) * a_ld]);
 #pragma GCC unroll 3
       for (int n = 0; n < kVecs; ++n) sum[i][n] = E::mac(av, bv[n], sum[i][n]);
     }
@@ -42,8 +47,8 @@ inline __attribute__((always_inline)) void product_tile(const float* a, long a_l
 
 // kRows rows of C, n lanes wide.
 template <class E, Walk kWalk, int kRows>
-inline void product_rows(const float* a, long a_ld, const float* b, long b_ld, float* c, long c_ld, int n, int units,
-                         bool add) {
+inline void product_rows(const float* a, long a_ld, const float* b, long b_ld, float* c, long c_ld,
+                         int n, int units, bool add) {
   int v = n / kLanes;
   while (v > 0) {
     if (kTileVecs == 3 && (v == 3 || v > 4)) {
@@ -70,18 +75,21 @@ struct NonZero {
   int n0, u0, u1;
 };
 
-// C [m][c_ld] (+)= A · B [units][b_ld], n lanes; part(i, rows) says for each group of rows what is not known to be zero.
-// Where a row lies in its group changes only which zeros are added, so never its bits.
+// C [m][c_ld] (+)= A · B [units][b_ld], n lanes; part(i, rows) says for each group of rows what is
+// not known to be zero. Where a row lies in its group changes only which zeros are added, so never
+// its bits.
 template <class E, Walk kWalk, class PartOf>
-inline void product(int m, int n, const float* a, long a_ld, const float* b, long b_ld, float* c, long c_ld, bool add,
-                    PartOf part) {
-  const long row = kWalk == Walk::kAcrossRows ? 1 : a_ld, unit = kWalk == Walk::kAcrossRows ? a_ld : 1;
+inline void product(int m, int n, const float* a, long a_ld, const float* b, long b_ld, float* c,
+                    long c_ld, bool add, PartOf part) {
+  const long row = kWalk == Walk::kAcrossRows ? 1 : a_ld,
+             unit = kWalk == Walk::kAcrossRows ? a_ld : 1;
   int i = 0;
   auto group = [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
     NonZero p = part(i, kRows);
-    product_rows<E, kWalk, kRows>(a + i * row + p.u0 * unit, a_ld, b + p.u0 * b_ld + p.n0, b_ld, c + i * c_ld + p.n0, c_ld,
-                                  n - p.n0, p.u1 > p.u0 ? p.u1 - p.u0 : 0, add);
+    product_rows<E, kWalk, kRows>(a + i * row + p.u0 * unit, a_ld, b + p.u0 * b_ld + p.n0, b_ld,
+                                  c + i * c_ld + p.n0, c_ld, n - p.n0,
+                                  p.u1 > p.u0 ? p.u1 - p.u0 : 0, add);
     i += kRows;
   };
   while (m - i >= kTileRows) group(Number<kTileRows>());
@@ -94,11 +102,13 @@ inline void product(int m, int n, const float* a, long a_ld, const float* b, lon
 constexpr int kUnitsPerPass = 96;
 
 template <class E>
-void attend_product(const float* a, int a_ld, const float* b, int b_ld, float* c, int c_ld, int m, int n, int units,
-                    bool add) {
+void attend_product(const float* a, int a_ld, const float* b, int b_ld, float* c, int c_ld, int m,
+                    int n, int units, bool add) {
   for (int u = 0; u < units || u == 0; u += kUnitsPerPass) {
     int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
     product<E, Walk::kAlongRow>(m, n, a + u, a_ld, b + (long)u * b_ld, b_ld, c, c_ld, add || u > 0,
-                                [&](int, int) { return NonZero{0, 0, end}; });
+                                [&](int, int) {
+                                  return NonZero{0, 0, end};
+                                });
   }
 }

@@ -1,33 +1,40 @@
-// Tiles of attention: scores Sᵀ = K·Qᵀ, softmax by columns, and the products that follow. Source: Dao et al. 2022, algorithms
-// 1 and 4 (FlashAttention); here with keys as rows and queries as lanes.
+// Tiles of attention: scores Sᵀ = K·Qᵀ, softmax by columns, and the products that follow. Source:
+// Dao et al. 2022, algorithms 1 and 4 (FlashAttention); here with keys as rows and queries as
+// lanes.
 //
-// What a column gets does not depend on its neighbours: masked keys have probability 0 and add exactly 0, and key tiles
-// start at fixed positions of the segment. So a row has the same bits in a whole prefill, in a chunk and alone.
+// What a column gets does not depend on its neighbours: masked keys have probability 0 and add
+// exactly 0, and key tiles start at fixed positions of the segment. So a row has the same bits in a
+// whole prefill, in a chunk and alone.
 
-constexpr float kNoScore = -1e30f;     // the largest of no scores
-constexpr float kMaskedScore = -2e30f; // a masked one: smaller, so that 2^(c·(masked - largest)) is 0 even then
+constexpr float kNoScore = -1e30f;  // the largest of no scores
+constexpr float kMaskedScore =
+    -2e30f;  // a masked one: smaller, so that 2^(c·(masked - largest)) is 0 even then
 
-inline int clamp_keys(float limit, int n_keys) { return limit < 0 ? 0 : limit > n_keys ? n_keys : (int)limit; }
+inline int clamp_keys(float limit, int n_keys) {
+  return limit < 0 ? 0 : limit > n_keys ? n_keys : (int)limit;
+}
 
 // sᵀ [n_keys][64]: scores; lanes that see none of a group's keys are not computed.
 template <class E>
-inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, int units, const float* limit, int lanes,
-                        float* s) {
+inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, int units,
+                        const float* limit, int lanes, float* s) {
   for (int u = 0; u < units; u += kUnitsPerPass) {
     int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
-    product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * kAttendCols, kAttendCols, s, kAttendCols, u > 0,
-                                [&](int j, int) {
+    product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * kAttendCols, kAttendCols, s,
+                                kAttendCols, u > 0, [&](int j, int) {
                                   int n0 = 0;
-                                  while (n0 < lanes - kLanes && limit[n0 + kLanes - 1] <= j) n0 += kLanes;
+                                  while (n0 < lanes - kLanes && limit[n0 + kLanes - 1] <= j)
+                                    n0 += kLanes;
                                   return NonZero{n0, 0, end};
                                 });
   }
 }
 
-// One tile of keys into the running softmax (m, l) of kLanes columns: p = 2^(scale·(s - m)); returns the factor for what was
-// summed before, 1 where m stays.
+// One tile of keys into the running softmax (m, l) of kLanes columns: p = 2^(scale·(s - m));
+// returns the factor for what was summed before, 1 where m stays.
 template <class E>
-inline Vec softmax_lanes(float* s, float* p, const float* limit, int n_keys, float scale, float* m, float* l) {
+inline Vec softmax_lanes(float* s, float* p, const float* limit, int n_keys, float scale, float* m,
+                         float* l) {
   const Vec seen = load(limit), masked = set1(kMaskedScore);
   const int all = clamp_keys(limit[0], n_keys), some = clamp_keys(limit[kLanes - 1], n_keys);
   const Vec before = load(m);
@@ -61,7 +68,8 @@ inline Vec softmax_lanes(float* s, float* p, const float* limit, int n_keys, flo
     j += 2;
   }
   for (; j < n_keys; j += 2) E::store_pair(p + j / 2 * kStep, zero(), zero());
-  const Vec factor = all_equal(now, before) ? set1(1.0f) : exp2_fast<E::kShortExp>(mul(sub(before, now), c));
+  const Vec factor =
+      all_equal(now, before) ? set1(1.0f) : exp2_fast<E::kShortExp>(mul(sub(before, now), c));
   store(m, now);
   store(l, fma(load(l), factor, add(even, odd)));
   return factor;
@@ -72,7 +80,8 @@ inline void scale_rows(float* o, int dv_pad, int begin, int end, const float* fa
   for (int i = begin; i < end; ++i) {
     if (factor[i] == 1.0f) continue;
     Vec f = set1(factor[i]);
-    for (int c = 0; c < dv_pad; c += kLanes) store(o + i * dv_pad + c, mul(load(o + i * dv_pad + c), f));
+    for (int c = 0; c < dv_pad; c += kLanes)
+      store(o + i * dv_pad + c, mul(load(o + i * dv_pad + c), f));
   }
 }
 
@@ -87,7 +96,8 @@ void forward_tile(const AttendForwardTile& t) {
   float limit[kAttendCols], factor[kAttendCols];
   for (int key = 0; key < last || key == 0; key += kAttendKeys) {
     const int n = t.n_keys - key < kAttendKeys ? t.n_keys - key : kAttendKeys;
-    for (int c = 0; c < lanes; c += kLanes) store(limit + c, sub(load(t.limit + c), set1((float)key)));
+    for (int c = 0; c < lanes; c += kLanes)
+      store(limit + c, sub(load(t.limit + c), set1((float)key)));
     tile_scores<E>(t.k + (long)key * t.k_ld, t.k_ld, n, t.q, t.dk_units, limit, lanes, t.s);
     bool rescale = false;
     for (int c = 0; c < lanes; c += kLanes) {
@@ -96,8 +106,9 @@ void forward_tile(const AttendForwardTile& t) {
       rescale |= !all_equal(f, set1(1.0f));
     }
     if (rescale && key > 0) scale_rows(t.o, t.dv_pad, 0, t.cols, factor);
-    product<E, Walk::kAcrossRows>(t.cols, t.dv_pad, t.p, kAttendCols, t.v + (long)(key / E::kPair) * t.dv_pad, t.dv_pad,
-                                  t.o, t.dv_pad, key > 0, [&](int i, int rows) {
+    product<E, Walk::kAcrossRows>(t.cols, t.dv_pad, t.p, kAttendCols,
+                                  t.v + (long)(key / E::kPair) * t.dv_pad, t.dv_pad, t.o, t.dv_pad,
+                                  key > 0, [&](int i, int rows) {
                                     int seen = clamp_keys(limit[i + rows - 1], n);
                                     return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                   });
@@ -105,13 +116,14 @@ void forward_tile(const AttendForwardTile& t) {
 }
 
 template <class E>
-void attend_merge(float* m, float* l, float* o, const float* cm, const float* cl, const float* co, int c0, int cols,
-                  int dv_pad, float scale) {
+void attend_merge(float* m, float* l, float* o, const float* cm, const float* cl, const float* co,
+                  int c0, int cols, int dv_pad, float scale) {
   float old_factor[kAttendCols], new_factor[kAttendCols];
   const Vec c = set1(scale);
   for (int i = c0 / kLanes * kLanes; i < cols; i += kLanes) {
     Vec a = load(m + i), b = load(cm + i), top = max(a, b);
-    Vec fa = exp2_fast<E::kShortExp>(mul(sub(a, top), c)), fb = exp2_fast<E::kShortExp>(mul(sub(b, top), c));
+    Vec fa = exp2_fast<E::kShortExp>(mul(sub(a, top), c)),
+        fb = exp2_fast<E::kShortExp>(mul(sub(b, top), c));
     store(old_factor + i, fa);
     store(new_factor + i, fb);
     store(m + i, top);
@@ -121,17 +133,20 @@ void attend_merge(float* m, float* l, float* o, const float* cm, const float* cl
     Vec fa = set1(old_factor[i]), fb = set1(new_factor[i]);
     float* x = o + (long)i * dv_pad;
     const float* y = co + (long)i * dv_pad;
-    for (int d = 0; d < dv_pad; d += kLanes) store(x + d, fma(load(x + d), fa, mul(load(y + d), fb)));
+    for (int d = 0; d < dv_pad; d += kLanes)
+      store(x + d, fma(load(x + d), fa, mul(load(y + d), fb)));
   }
 }
 
-// P and dS = P∘(dP - delta) of kLanes columns, from s and dp, in the layouts that the products read.
+// P and dS = P∘(dP - delta) of kLanes columns, from s and dp, in the layouts that the products
+// read.
 template <class E>
-inline void gradient_lanes(const AttendBackwardTile& t, int c, const float* s, const float* dp, float* p_rows,
-                           float* ds_rows, float* ds_pairs) {
+inline void gradient_lanes(const AttendBackwardTile& t, int c, const float* s, const float* dp,
+                           float* p_rows, float* ds_rows, float* ds_pairs) {
   const Vec seen = load(t.limit + c), scale = set1(t.scale), shift = sub(zero(), load(t.lse2 + c));
   const Vec delta = load(t.delta + c);
-  const int all = clamp_keys(t.limit[c], t.n_keys), some = clamp_keys(t.limit[c + kLanes - 1], t.n_keys);
+  const int all = clamp_keys(t.limit[c], t.n_keys),
+            some = clamp_keys(t.limit[c + kLanes - 1], t.n_keys);
   constexpr int kStep = 2 * kAttendCols / E::kPair;  // floats per pair of keys, in both layouts
   const int at = c / E::kPair;
   int j = 0;
@@ -166,7 +181,8 @@ void backward_tile(const AttendBackwardTile& t) {
   constexpr int kTile = kAttendCols * kAttendKeys;
   float *s = t.scratch, *dp = s + kTile, *p_rows = dp + kTile, *ds_rows = p_rows + kTile;
   float* ds_pairs = E::kPair == 1 ? ds_rows : ds_rows + kTile;
-  const int lanes = (t.cols + kLanes - 1) / kLanes * kLanes, col_units = (t.cols + E::kPair - 1) / E::kPair;
+  const int lanes = (t.cols + kLanes - 1) / kLanes * kLanes,
+            col_units = (t.cols + E::kPair - 1) / E::kPair;
   tile_scores<E>(t.k, t.k_ld, t.n_keys, t.q, t.dk_units, t.limit, lanes, s);
   tile_scores<E>(t.v, t.v_ld, t.n_keys, t.dy, t.dv_units, t.limit, lanes, dp);
   for (int c = 0; c < lanes; c += kLanes) gradient_lanes<E>(t, c, s, dp, p_rows, ds_rows, ds_pairs);
@@ -178,12 +194,12 @@ void backward_tile(const AttendBackwardTile& t) {
     return NonZero{0, c / E::kPair, col_units};
   };
   constexpr int kRowUnits = kAttendCols / E::kPair;
-  product<E, Walk::kAlongRow>(t.n_keys, t.dv_pad, p_rows, kRowUnits, t.dy_pairs, t.dv_pad, t.dv, t.dv_pad, !t.first_cols,
-                              seeing);
-  product<E, Walk::kAlongRow>(t.n_keys, t.dk_pad, ds_rows, kRowUnits, t.q_pairs, t.dk_pad, t.dk, t.dk_pad, !t.first_cols,
-                              seeing);
-  product<E, Walk::kAcrossRows>(t.cols, t.dk_pad, ds_pairs, kAttendCols, t.k_pairs, t.dk_pad, t.dq, t.dk_pad,
-                                !t.first_keys, [&](int i, int rows) {
+  product<E, Walk::kAlongRow>(t.n_keys, t.dv_pad, p_rows, kRowUnits, t.dy_pairs, t.dv_pad, t.dv,
+                              t.dv_pad, !t.first_cols, seeing);
+  product<E, Walk::kAlongRow>(t.n_keys, t.dk_pad, ds_rows, kRowUnits, t.q_pairs, t.dk_pad, t.dk,
+                              t.dk_pad, !t.first_cols, seeing);
+  product<E, Walk::kAcrossRows>(t.cols, t.dk_pad, ds_pairs, kAttendCols, t.k_pairs, t.dk_pad, t.dq,
+                                t.dk_pad, !t.first_keys, [&](int i, int rows) {
                                   int seen = clamp_keys(t.limit[i + rows - 1], t.n_keys);
                                   return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                 });
