@@ -5,6 +5,7 @@
 // into both layouts, which a step pays once per weight.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <functional>
@@ -183,7 +184,11 @@ int main(int argc, char** argv) {
   b.tokens = argc > 1 ? std::atoll(argv[1]) : 4096;
   b.type = mode == "f32" ? DType::kF32 : DType::kBF16;
   b.fp8 = mode == "fp8";
-  double f32 = b.device.measure_peak_flops(DType::kF32), bf16 = b.device.measure_peak_flops(DType::kBF16);
+  double f32 = 0, bf16 = 0;
+  for (int i = 0; i < 4; ++i) {
+    f32 = std::max(f32, b.device.measure_peak_flops(DType::kF32));
+    bf16 = std::max(bf16, b.device.measure_peak_flops(DType::kBF16));
+  }
   fmt::print("{}: register peak f32 {:.0f}, bf16 {:.0f} GFLOP/s; figures below: GFLOP/s and % of the {} peak\n",
              b.device.name(), f32 / 1e9, bf16 / 1e9, mode == "f32" || bf16 == 0 ? "f32" : "bf16");
   b.peak = mode == "f32" || bf16 == 0 ? f32 : bf16;

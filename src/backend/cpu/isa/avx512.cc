@@ -2,8 +2,10 @@
 #include "backend/cpu/isa/kernels.h"
 
 // GCC 12 warns about its own intrinsics' undefined operands.
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 
 namespace wels {
