@@ -1,0 +1,72 @@
+// Chat templates: messages → the text and the tokens that a model was trained to continue. The only place that does this, for
+// training, the server and the command line alike.
+//
+// The DeepSeek releases ship their templates as Jinja programs; here each is a small renderer with the same output, oddities
+// included (the first V3 and R1 templates, for instance, close a list of tool calls only if there are two or more).
+//
+// A template's own markers (<｜User｜>, ...) become tokens by name; what users, tools and system prompts say is only ever text,
+// so nobody can forge a turn by writing a marker. What the assistant said may contain its markers (<think>).
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace wels {
+
+enum class ChatTemplate {
+  kDeepSeekV3,      // first release of V3
+  kDeepSeekV3_0324,
+  kDeepSeekV31,     // also that of models trained by wels
+  kDeepSeekR1,      // R1 and its Llama distillations
+  kDeepSeekR1Qwen,  // R1's Qwen-32B distillation, with llama.cpp's switch for thinking
+  kLlamaCppR1,      // llama.cpp's own for R1
+};
+
+struct ChatTemplateName {
+  const char* name;  // as in the fixtures: "deepseek-v3.1", ...
+  ChatTemplate value;
+};
+const std::vector<ChatTemplateName>& chat_template_names();
+// Throws Error listing the names if there is no such template.
+ChatTemplate chat_template_by_name(std::string_view name);
+
+struct ToolCall {
+  std::string type = "function";
+  std::string name;
+  std::string arguments;  // JSON text
+};
+
+struct ChatMessage {
+  std::string role;                    // system, user, assistant or tool
+  std::optional<std::string> content;  // may be absent in an assistant's message with tool calls
+  std::vector<ToolCall> tool_calls;    // assistant only
+  bool prefix = false;                 // the last message is the beginning of the answer (V3.1)
+};
+
+struct ChatOptions {
+  bool add_generation_prompt = true;    // end where the assistant's answer begins
+  bool continue_final_message = false;  // end right after the content of the last message
+  bool thinking = false;                // V3.1, R1Qwen: ask for reasoning before the answer
+};
+
+// A rendered conversation. Markers are tokens by name, own text may contain markers, foreign text must not.
+struct ChatPart {
+  enum Kind { kMarker, kOwn, kForeign } kind;
+  std::string text;
+};
+using ChatText = std::vector<ChatPart>;
+
+// Throws Error("messages[i]", ...) on a role that does not exist or a message without content.
+ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages, const ChatOptions& options);
+std::string chat_to_string(const ChatText& chat);
+// Token ids. Markers that the vocabulary does not have are written out as text.
+std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& tokenizer);
+
+// [{"role", "content", "tool_calls"?: [{"type", "function": {"name", "arguments": object | string}}], "prefix"?}, ...], the
+// format of OpenAI's API and of Hugging Face. Throws Error(where, ...) on anything else.
+std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where);
+
+}  // namespace wels
