@@ -67,6 +67,51 @@ NextDocument in_order(std::span<const std::string_view> documents) {
   };
 }
 
+struct Pair {
+  int64_t count = 0;
+  std::vector<uint32_t> words;  // all that hold the pair, and some that did
+};
+
+// Pairs by key (left << 32 | right): open addressing; nothing is ever taken out but everything at once.
+class PairMap {
+ public:
+  PairMap() : slots_(64, kNone) {}
+  Pair* find(uint64_t key) {
+    for (size_t i = slot_of(key);; i = (i + 1) & (slots_.size() - 1)) {
+      if (slots_[i] == kNone) return nullptr;
+      if (items_[slots_[i]].first == key) return &items_[slots_[i]].second;
+    }
+  }
+  Pair& operator[](uint64_t key) {
+    size_t i = slot_of(key);
+    for (; slots_[i] != kNone; i = (i + 1) & (slots_.size() - 1)) {
+      if (items_[slots_[i]].first == key) return items_[slots_[i]].second;
+    }
+    if (2 * (items_.size() + 1) > slots_.size()) {
+      slots_.assign(slots_.size() * 2, kNone);
+      for (size_t item = 0; item < items_.size(); ++item) slots_[free_slot(items_[item].first)] = static_cast<uint32_t>(item);
+      i = free_slot(key);
+    }
+    slots_[i] = static_cast<uint32_t>(items_.size());
+    return items_.emplace_back(key, Pair()).second;
+  }
+  std::vector<std::pair<uint64_t, Pair>>& items() { return items_; }
+
+ private:
+  static constexpr uint32_t kNone = 0xFFFFFFFF;
+  size_t slot_of(uint64_t key) const {
+    key *= 0x9E3779B97F4A7C15ull;
+    return (key ^ key >> 32) & (slots_.size() - 1);
+  }
+  size_t free_slot(uint64_t key) const {
+    size_t i = slot_of(key);
+    while (slots_[i] != kNone) i = (i + 1) & (slots_.size() - 1);
+    return i;
+  }
+  std::vector<uint32_t> slots_;  // index into items_
+  std::vector<std::pair<uint64_t, Pair>> items_;
+};
+
 // Words as runs of symbols in one array, and the pairs in them.
 class Merger {
  public:
@@ -81,19 +126,10 @@ class Merger {
     uint32_t size;
     int64_t count;
   };
-  struct Pair {
-    int64_t count = 0;
-    std::vector<uint32_t> words;  // all that hold the pair, and some that did
-  };
   struct Entry {
     int64_t count;
     uint64_t key;
     bool operator<(const Entry& o) const { return count != o.count ? count < o.count : key > o.key; }
-  };
-  struct Change {
-    uint64_t key;
-    int64_t delta;
-    uint32_t word;
   };
   static uint64_t key_of(int32_t a, int32_t b) { return uint64_t{static_cast<uint32_t>(a)} << 32 | static_cast<uint32_t>(b); }
   void count_pairs();
@@ -101,13 +137,15 @@ class Merger {
     size_t bytes = symbols_[key >> 32].size() + symbols_[key & 0xFFFFFFFF].size();
     if (count >= min_count_ && bytes <= max_bytes_) heap_.push({count, key});
   }
-  void join_in_word(uint32_t word, int32_t left, int32_t right, int32_t joined, std::vector<Change>& changes);
+  void join_in_word(uint32_t word, int32_t left, int32_t right, int32_t joined, PairMap& changes);
+
+  void apply(std::vector<PairMap>& changes, uint64_t gone);
 
   int64_t min_count_;
   size_t max_bytes_;
   std::vector<int32_t> text_;
   std::vector<WordRef> words_;
-  std::unordered_map<uint64_t, Pair> pairs_;
+  PairMap pairs_;
   std::priority_queue<Entry> heap_;
   std::vector<std::string> symbols_;  // as raw bytes
   std::unordered_map<std::string, int32_t> symbol_ids_;
@@ -147,23 +185,29 @@ void Merger::count_pairs() {
       if (pair.words.empty() || pair.words.back() != w) pair.words.push_back(w);
     }
   }
-  for (const auto& [key, pair] : pairs_) push(key, pair.count);
+  for (const auto& [key, pair] : pairs_.items()) push(key, pair.count);
 }
 
-void Merger::join_in_word(uint32_t word, int32_t left, int32_t right, int32_t joined, std::vector<Change>& changes) {
+void Merger::join_in_word(uint32_t word, int32_t left, int32_t right, int32_t joined, PairMap& changes) {
   WordRef& ref = words_[word];
   int32_t* s = text_.data() + ref.begin;
   uint32_t out = 0;
+  auto less = [&](uint64_t key) { changes[key].count -= ref.count; };
+  auto more = [&](uint64_t key) {
+    Pair& pair = changes[key];
+    pair.count += ref.count;
+    if (pair.words.empty() || pair.words.back() != word) pair.words.push_back(word);
+  };
   for (uint32_t i = 0; i < ref.size; ++out) {
     if (i + 1 < ref.size && s[i] == left && s[i + 1] == right) {
       // The neighbour on the left is already in its new form, the one on the right still in its old one.
       if (out > 0) {
-        changes.push_back({key_of(s[out - 1], left), -ref.count, word});
-        changes.push_back({key_of(s[out - 1], joined), ref.count, word});
+        less(key_of(s[out - 1], left));
+        more(key_of(s[out - 1], joined));
       }
       if (i + 2 < ref.size) {
-        changes.push_back({key_of(right, s[i + 2]), -ref.count, word});
-        changes.push_back({key_of(joined, s[i + 2]), ref.count, word});
+        less(key_of(right, s[i + 2]));
+        more(key_of(joined, s[i + 2]));
       }
       s[out] = joined;
       i += 2;
@@ -178,10 +222,10 @@ bool Merger::step(std::vector<VocabSource::Merge>& merges) {
   while (!heap_.empty()) {
     Entry best = heap_.top();
     heap_.pop();
-    auto it = pairs_.find(best.key);
-    int64_t count = it == pairs_.end() ? 0 : it->second.count;
+    Pair* pair = pairs_.find(best.key);
+    int64_t count = pair ? pair->count : 0;
     if (count != best.count) {  // the count fell (or the pair is gone) since this entry was made
-      if (it != pairs_.end() && count < best.count) push(best.key, count);
+      if (count > 0 && count < best.count) push(best.key, count);
       continue;
     }
     auto left = static_cast<int32_t>(best.key >> 32), right = static_cast<int32_t>(best.key & 0xFFFFFFFF);
@@ -197,34 +241,42 @@ bool Merger::step(std::vector<VocabSource::Merge>& merges) {
     }
     if (is_new) symbols_.push_back(std::move(text));
 
-    std::vector<uint32_t> words = std::move(it->second.words);
+    std::vector<uint32_t> words = std::move(pair->words);
+    *pair = Pair();
     std::sort(words.begin(), words.end());
     words.erase(std::unique(words.begin(), words.end()), words.end());
-    std::vector<std::vector<Change>> changes(static_cast<size_t>(thread_count()));
+    std::vector<PairMap> changes(static_cast<size_t>(thread_count()));
     parallel_for(static_cast<int64_t>(words.size()), 2048, [&](int64_t begin, int64_t end) {
-      auto& mine = changes[static_cast<size_t>(omp_get_thread_num())];
+      PairMap& mine = changes[static_cast<size_t>(omp_get_thread_num())];
       for (int64_t i = begin; i < end; ++i) join_in_word(words[static_cast<size_t>(i)], left, right, joined, mine);
     });
-    pairs_.erase(best.key);
-    std::vector<uint64_t> grown;
-    for (const auto& part : changes) {
-      for (const Change& c : part) {
-        if (c.key == best.key) continue;  // a a a: gone as a whole
-        Pair& pair = pairs_[c.key];
-        pair.count += c.delta;
-        if (c.delta < 0) continue;
-        if (pair.words.empty() || pair.words.back() != c.word) pair.words.push_back(c.word);
-        grown.push_back(c.key);
-      }
-    }
-    std::sort(grown.begin(), grown.end());
-    grown.erase(std::unique(grown.begin(), grown.end()), grown.end());
-    for (uint64_t key : grown) {
-      if (auto pair = pairs_.find(key); pair->second.count > 0) push(key, pair->second.count);
-    }
+    apply(changes, best.key);
     return true;
   }
   return false;
+}
+
+void Merger::apply(std::vector<PairMap>& changes, uint64_t gone) {
+  std::vector<uint64_t> grown;
+  for (PairMap& part : changes) {
+    for (auto& [key, change] : part.items()) {
+      if (key == gone) continue;  // in a a a a the pair joined is also its own neighbour
+      Pair& pair = pairs_[key];
+      pair.count += change.count;
+      if (change.words.empty()) continue;
+      grown.push_back(key);
+      if (pair.words.empty()) {
+        pair.words = std::move(change.words);
+      } else {
+        pair.words.insert(pair.words.end(), change.words.begin(), change.words.end());
+      }
+    }
+  }
+  std::sort(grown.begin(), grown.end());
+  grown.erase(std::unique(grown.begin(), grown.end()), grown.end());
+  for (uint64_t key : grown) {
+    if (int64_t count = pairs_[key].count; count > 0) push(key, count);
+  }
 }
 
 AddedToken control(const char* content) {
