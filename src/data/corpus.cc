@@ -1,260 +1,362 @@
 #include "data/corpus.h"
 
 #include <fmt/format.h>
-#include <zlib.h>
-#include <zstd.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <system_error>
 
+#include "base/check.h"
 #include "base/error.h"
-#include "base/file.h"
-#include "base/rng.h"
+#include "data/byte_stream.h"
+#include "data/file_kind.h"
+#include "data/hash.h"
+#include "data/man_page.h"
+#include "data/utf8_cleaner.h"
+#include "formats/json.h"
 
 namespace wels {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr size_t kChunkBytes = 1 << 20;          // read at once; also what the binary test sees
+constexpr size_t kLongestLine = size_t{64} << 20;  // of JSON lines, and the largest manual page
+constexpr double kBinaryShare = 0.05;
 constexpr std::string_view kSeparator = "<|doc|>";
-constexpr int64_t kMaxFileBytes = int64_t{4} << 30;  // unpacked; larger corpora come in several files
 
-const std::set<std::string, std::less<>> kTextEndings = {
-    "",    ".txt", ".md", ".jsonl", ".rst", ".c",  ".h",  ".cc", ".cpp", ".hpp", ".py", ".js", ".ts", ".go", ".rs", ".java",
-    ".sh", ".pl",  ".pm", ".pod",   ".tex", ".html", ".1", ".2", ".3",   ".4",   ".5",  ".6",  ".7",  ".8"};
-
-// The ending that says what is inside: of "a.txt.zst" it is ".txt".
-std::string inner_ending(const fs::path& p) {
-  std::string e = p.extension().string();
-  return e == ".gz" || e == ".zst" ? p.stem().extension().string() : e;
-}
-
-std::string gunzip(std::string_view in, const std::string& path) {
-  z_stream z{};
-  if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) throw Error(path, "cannot start zlib");
-  std::string out;
-  z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(in.data()));
-  z.avail_in = static_cast<uInt>(in.size());
-  int rc = Z_OK;
-  char chunk[1 << 16];
-  while (rc != Z_STREAM_END || z.avail_in > 0) {
-    if (rc == Z_STREAM_END) inflateReset(&z);  // several members in one file
-    z.next_out = reinterpret_cast<Bytef*>(chunk);
-    z.avail_out = sizeof chunk;
-    rc = inflate(&z, Z_NO_FLUSH);
-    out.append(chunk, sizeof chunk - z.avail_out);
-    bool stuck = rc == Z_BUF_ERROR || (rc == Z_OK && z.avail_in == 0 && z.avail_out > 0);
-    if ((rc != Z_OK && rc != Z_STREAM_END) || stuck || static_cast<int64_t>(out.size()) > kMaxFileBytes) {
-      inflateEnd(&z);
-      throw Error(path, "is no complete gzip file", "fetch it again");
+void walk(const fs::path& folder, std::vector<std::string>& files, bool top) {
+  std::error_code ec;
+  std::vector<fs::directory_entry> entries;
+  for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec)) entries.push_back(*it);
+  if (ec && top) throw Error(folder.string(), "cannot read the folder: " + ec.message(), "check its permissions");
+  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.path() < b.path(); });
+  for (const fs::directory_entry& entry : entries) {
+    std::string path = entry.path().string();
+    if (entry.path().filename().string().starts_with(".")) continue;
+    if (entry.is_directory(ec)) {
+      if (!entry.is_symlink(ec)) walk(entry.path(), files, false);
+    } else if (entry.is_regular_file(ec) && file_kind(path) != FileKind::kUnknown) {
+      files.push_back(std::move(path));
     }
   }
-  inflateEnd(&z);
-  return out;
 }
 
-std::string unzstd(std::string_view in, const std::string& path) {
-  ZSTD_DStream* d = ZSTD_createDStream();
-  std::string out;
-  std::vector<char> chunk(ZSTD_DStreamOutSize());
-  ZSTD_inBuffer input{in.data(), in.size(), 0};
-  size_t left = 1;
-  while (input.pos < input.size || left != 0) {
-    ZSTD_outBuffer output{chunk.data(), chunk.size(), 0};
-    size_t before = input.pos;
-    left = ZSTD_decompressStream(d, &output, &input);
-    out.append(chunk.data(), output.pos);
-    bool stuck = left != 0 && !ZSTD_isError(left) && input.pos == before && output.pos == 0;
-    if (ZSTD_isError(left) || stuck || static_cast<int64_t>(out.size()) > kMaxFileBytes) {
-      std::string why = ZSTD_isError(left) ? ZSTD_getErrorName(left) : "it ends too early";
-      ZSTD_freeDStream(d);
-      throw Error(path, "is no complete zstd file (" + why + ")", "fetch it again");
+bool blank(std::string_view text) { return text.find_first_not_of(" \t\n\r\f\v") == text.npos; }
+bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
+
+// Where to cut a text longer than kPieceBytes: after a blank line if possible, else after a line end, else before a blank, in the
+// second half of the first kPieceBytes; the next piece never starts with white space, as a run of it is one token to some.
+size_t cut_position(std::string_view text) {
+  const size_t most = kPieceBytes, least = most / 2;
+  size_t line = 0, word = 0;
+  for (size_t i = most; i > least; --i) {
+    if (text[i - 1] == '\n' && !is_space(text[i])) {
+      if (text[i - 2] == '\n') return i;
+      line = std::max(line, i);
     }
+    if (text[i] == ' ' && !is_space(text[i - 1]) && !is_space(text[i + 1])) word = std::max(word, i);
   }
-  ZSTD_freeDStream(d);
-  return out;
+  if (line > 0) return line;
+  if (word > 0) return word;
+  size_t i = most;
+  while ((static_cast<uint8_t>(text[i]) & 0xC0) == 0x80) --i;  // inside a character
+  return i;
 }
 
-std::string unpacked(const std::string& path) {
-  MappedFile file(path);
-  std::string ending = fs::path(path).extension().string();
-  if (ending == ".gz") return gunzip(file.text(), path);
-  if (ending == ".zst") return unzstd(file.text(), path);
-  return std::string(file.text());
+int64_t stored_size(const std::string& path) {
+  std::error_code ec;
+  auto size = fs::file_size(path, ec);
+  return ec ? 0 : static_cast<int64_t>(size);
 }
 
-// Length of the well-formed UTF-8 sequence at s[i], or -(length of the maximal ill-formed subpart).
-int sequence_length(std::string_view s, size_t i) {
-  uint8_t b = static_cast<uint8_t>(s[i]);
-  if (b < 0x80) return 1;
-  int need = b >= 0xc2 && b <= 0xdf ? 1 : b >= 0xe0 && b <= 0xef ? 2 : b >= 0xf0 && b <= 0xf4 ? 3 : 0;
-  if (need == 0) return -1;
-  uint8_t low = b == 0xe0 ? 0xa0 : b == 0xf0 ? 0x90 : 0x80, high = b == 0xed ? 0x9f : b == 0xf4 ? 0x8f : 0xbf;
-  for (int k = 1; k <= need; ++k) {
-    if (i + static_cast<size_t>(k) >= s.size()) return -k;
-    uint8_t c = static_cast<uint8_t>(s[i + static_cast<size_t>(k)]);
-    if (c < low || c > high) return -k;
-    low = 0x80;
-    high = 0xbf;
-  }
-  return need + 1;
-}
-
-std::string json_document(std::string_view line, const std::string& where) {
-  nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
-  if (j.is_discarded()) throw Error(where, "is not JSON", "a .jsonl file has one JSON object a line");
-  if (j.is_object() && j.contains("text") && j["text"].is_string()) return j["text"].get<std::string>();
-  if (j.is_object() && j.contains("messages") && j["messages"].is_array()) {
-    std::string out;
-    for (const auto& m : j["messages"]) {
-      if (!m.is_object() || !m.contains("content")) throw Error(where, "a message has no content");
-      if (!m["content"].is_string()) continue;  // a tool call
-      out += (out.empty() ? "" : "\n\n") + m["content"].get<std::string>();
-    }
-    return out;
-  }
-  throw Error(where, "has neither \"text\" nor \"messages\"", "see docs/formats.md");
-}
-
-struct Splitter {
-  CorpusStats& stats;
-  const std::function<void(std::string_view)>& document;
-  void operator()(std::string_view text) {
-    if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) return;
-    ++stats.documents;
-    stats.bytes += static_cast<int64_t>(text.size());
-    document(text);
-  }
-};
-
-void split_lines(const std::string& path, std::string_view text, Splitter& emit) {
-  int64_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    size_t end = std::min(text.find('\n', begin), text.size());
-    std::string_view line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    emit(json_document(line, fmt::format("{}, line {}", path, number)));
-  }
-}
-
-void split_documents(std::string_view text, Splitter& emit) {
-  std::string mark = "\n" + std::string(kSeparator) + "\n";
-  for (size_t begin = 0; begin <= text.size();) {
-    size_t end = std::min(text.find(mark, begin), text.size());
-    emit(text.substr(begin, end - begin));
-    begin = end + mark.size();
-  }
-}
+std::string count_of(int64_t n, std::string_view one) { return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s"); }
 
 }  // namespace
 
-int64_t repair_utf8(std::string& text) {
-  int64_t bad = 0;
-  std::string fixed;
-  size_t kept = 0;  // text[0, kept) is in `fixed` once the first bad sequence was seen
-  for (size_t i = 0; i < text.size();) {
-    int n = sequence_length(text, i);
-    if (n > 0) {
-      i += static_cast<size_t>(n);
-      continue;
-    }
-    ++bad;
-    fixed.append(text, kept, i - kept);
-    fixed += "\xEF\xBF\xBD";
-    i += static_cast<size_t>(-n);
-    kept = i;
+std::string CorpusStats::summary() const {
+  std::string out = fmt::format("{}, {}, {:.1f} MB of text", count_of(files, "file"), count_of(documents, "document"),
+                                static_cast<double>(bytes) / 1e6);
+  if (invalid_utf8 > 0) out += fmt::format("; {} not UTF-8, replaced", count_of(invalid_utf8, "byte"));
+  std::string reasons;
+  auto add = [&](int64_t n, std::string_view reason) {
+    if (n > 0) reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", n, reason);
+  };
+  add(skipped_binary, "binary");
+  add(skipped_duplicate, "duplicate");
+  add(skipped_unreadable, "unreadable");
+  if (!reasons.empty()) {
+    out += fmt::format("; skipped {} ({})", count_of(skipped_binary + skipped_duplicate + skipped_unreadable, "file"), reasons);
   }
-  if (bad > 0) {
-    fixed.append(text, kept, text.size() - kept);
-    text = std::move(fixed);
-  }
-  return bad;
+  return out;
 }
 
 std::vector<std::string> list_corpus(const std::vector<std::string>& paths) {
-  std::vector<std::string> out;
+  if (paths.empty()) throw Error("corpus", "no file or folder given");
+  std::vector<std::string> files;
   for (const std::string& path : paths) {
     std::error_code ec;
-    if (fs::is_regular_file(path, ec)) {
-      out.push_back(path);
-      continue;
+    fs::file_status status = fs::status(path, ec);
+    if (ec || !fs::exists(status)) throw Error(path, "no such file or folder", "give text files or folders of them");
+    if (fs::is_directory(status)) {
+      walk(path, files, true);
+    } else if (!fs::is_regular_file(status)) {
+      throw Error(path, "neither a file nor a folder");
+    } else if (::access(path.c_str(), R_OK) != 0) {
+      throw Error(path, "cannot read the corpus: no permission", "change its permissions");
+    } else {
+      files.push_back(path);
     }
-    if (!fs::is_directory(path, ec)) throw Error(path, "no such file or folder", "give text files or folders of them");
-    std::vector<std::string> here;
-    auto options = fs::directory_options::skip_permission_denied;
-    for (fs::recursive_directory_iterator it(path, options, ec), end; it != end; it.increment(ec)) {
-      if (ec) throw Error(path, "cannot list the folder: " + ec.message());
-      if (it->is_regular_file(ec) && kTextEndings.contains(inner_ending(it->path()))) here.push_back(it->path().string());
-    }
-    std::sort(here.begin(), here.end());
-    out.insert(out.end(), here.begin(), here.end());
   }
-  if (out.empty()) throw Error(paths.empty() ? "corpus" : paths[0], "holds no text files", "give .txt, .md or .jsonl files (.gz and .zst too)");
-  return out;
+  if (files.empty()) {
+    throw Error(paths.front(), "holds no text file",
+                "give .txt, .md, .jsonl or source files, plain or as .gz or .zst, or a folder with some");
+  }
+  return files;
 }
 
 CorpusStats read_corpus(const std::vector<std::string>& files, const std::function<void(std::string_view)>& document) {
-  CorpusStats stats;
-  std::set<uint64_t> seen;
-  Splitter emit{stats, document};
-  for (const std::string& path : files) {
-    std::string text = unpacked(path);
-    if (text.empty()) continue;
-    int64_t size = static_cast<int64_t>(text.size());
-    bool binary = std::memchr(text.data(), 0, text.size()) != nullptr;
-    int64_t bad = binary ? 0 : repair_utf8(text);
-    if (binary || bad * 20 > size) {
-      ++stats.skipped_binary;
+  CorpusReader reader(files);
+  std::string whole;
+  for (Piece piece; reader.next(piece);) {
+    if (piece.first && piece.last) {
+      document(piece.text);
       continue;
     }
-    if (!seen.insert(hash_name(text)).second) {
-      ++stats.skipped_duplicate;
-      continue;
-    }
-    stats.invalid_utf8 += bad;
-    ++stats.files;
-    if (inner_ending(path) == ".jsonl") {
-      split_lines(path, text, emit);
-    } else {
-      split_documents(text, emit);
-    }
+    if (piece.first) whole.clear();
+    whole += piece.text;
+    if (piece.last) document(whole);
   }
-  if (stats.documents == 0) throw Error(files.empty() ? "corpus" : files[0], "holds no text", "give files with text in them");
-  return stats;
+  return reader.stats();
 }
 
-std::vector<std::string> find_local_text(int64_t max_bytes) {
-  // Prose before code. Only readable, regular files; an estimate of the unpacked size keeps the budget.
-  const char* const places[] = {"/usr/share/common-licenses", "/usr/share/perl", "/usr/share/doc", "/usr/share/man/man1",
-                                "/usr/share/man/man5", "/usr/share/man/man7", "/usr/share/man/man8", "/usr/lib/python3",
-                                "/usr/share/cmake-3.25/Help", "/usr/include"};
-  std::vector<std::string> out;
-  std::set<std::pair<int64_t, std::string>> seen;  // same size and name: the same copyright or changelog again
-  int64_t bytes = 0;
-  for (const char* place : places) {
-    std::error_code ec;
-    if (!fs::is_directory(place, ec)) continue;
-    std::vector<std::string> files;
-    try {
-      files = list_corpus({place});
-    } catch (const Error&) {
-      continue;  // an empty place
+std::string json_line_text(std::string_view line, const std::string& where) {
+  using nlohmann::json;
+  json object = parse_json(line, where);
+  if (!object.is_object()) throw Error(where, "not a JSON object", "each line must be {\"text\": ...} or {\"messages\": [...]}");
+  auto text_of = [&](const char* key) -> std::string {
+    auto it = object.find(key);
+    if (it == object.end()) return "";
+    if (!it->is_string()) throw Error(where, fmt::format("\"{}\" is not a string", key));
+    return it->get<std::string>();
+  };
+  if (object.contains("text")) {
+    std::string title = text_of("title");
+    return title.empty() ? text_of("text") : title + "\n\n" + text_of("text");
+  }
+  if (object.contains("question") && object.contains("answer")) {
+    return "Question: " + text_of("question") + "\n\nAnswer: " + text_of("answer") + "\n";
+  }
+  auto messages = object.find("messages");
+  if (messages == object.end()) {
+    throw Error(where, "the object has none of \"text\", \"messages\", \"question\" with \"answer\"");
+  }
+  if (!messages->is_array()) throw Error(where, "\"messages\" is not an array");
+  std::string out;
+  for (const json& message : *messages) {
+    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
+      throw Error(where, "a message without a \"role\"");
     }
-    for (const std::string& path : files) {
-      int64_t size = static_cast<int64_t>(fs::file_size(path, ec));
-      if (ec || size < 512 || size > 4'000'000 || bytes > max_bytes) continue;
-      std::string name = fs::path(path).filename().string();
-      if (name.starts_with("changelog") || !seen.emplace(size, name).second) continue;
-      bytes += path.ends_with(".gz") ? 3 * size : size;
-      out.push_back(path);
+    std::string role = message["role"].get<std::string>();
+    if (!role.empty() && role[0] >= 'a' && role[0] <= 'z') role[0] = static_cast<char>(role[0] - 'a' + 'A');
+    if (!out.empty()) out += '\n';
+    out += role + ":";
+    if (message.contains("content") && message["content"].is_string()) {
+      out += " " + message["content"].get<std::string>();
+    } else if (message.contains("content") && !message["content"].is_null()) {
+      throw Error(where, "a message's \"content\" is not a string");
+    }
+    if (message.contains("tool_calls")) out += " " + message["tool_calls"].dump();
+    out += '\n';
+  }
+  return out;
+}
+
+// The file being read.
+struct CorpusReader::Open {
+  std::string path;
+  FileKind kind;
+  int64_t stored_bytes;
+  ByteStream stream;
+  Utf8Cleaner cleaner;
+  std::string text;        // clean, not yet emitted
+  size_t scanned = 0;      // text before it holds no separator
+  bool line_start = true;  // text[0] starts a line
+  bool judged = false;     // skip_file() was asked
+  bool ended = false;
+  int64_t line = 0;        // JSON lines read
+  std::string chunk;
+
+  Open(const std::string& file, int64_t size)
+      : path(file), kind(file_kind(file)), stored_bytes(size), stream(file) {}
+  // Reads a whole chunk unless the file ends, so that what skip_file() sees does not depend on how reads are cut.
+  void read() {
+    chunk.resize(kChunkBytes);
+    size_t have = 0;
+    while (have < kChunkBytes) {
+      size_t n = stream.read(chunk.data() + have, kChunkBytes - have);
+      if (n == 0) break;
+      have += n;
+    }
+    ended = have < kChunkBytes;
+    chunk.resize(have);
+    cleaner.append(chunk, ended, text);
+  }
+};
+
+CorpusReader::CorpusReader(std::vector<std::string> files) : files_(std::move(files)) {
+  for (const std::string& f : files_) stored_total_ += stored_size(f);
+}
+CorpusReader::~CorpusReader() = default;
+
+int64_t CorpusReader::stored_bytes_done() const { return stored_done_ + (open_ ? open_->stream.stored_bytes() : 0); }
+
+bool CorpusReader::next(Piece& out) {
+  while (ready_.empty()) {
+    if (open_) {
+      pump();
+    } else if (next_file_ < files_.size()) {
+      const std::string& path = files_[next_file_++];
+      if (::access(path.c_str(), R_OK) != 0 && files_.size() > 1) {
+        stats_.skipped_unreadable += 1;  // one of many in a folder; list_corpus refuses those that were named
+        continue;
+      }
+      open_ = std::make_unique<Open>(path, stored_size(path));
+    } else if (stats_.documents > 0) {
+      return false;
+    } else {
+      std::string where = files_.empty() ? "corpus" : files_.front();
+      if (stats_.skipped_binary > 0) throw Error(where, "is binary, or not UTF-8", "convert it to UTF-8 text");
+      throw Error(where, "holds no text", "give files with text in them");
     }
   }
-  if (bytes < 1'000'000) throw Error("this machine", "has too little text of its own", "give your own: ./run.sh FILE...");
-  return out;
+  out = std::move(ready_.front());
+  ready_.pop_front();
+  return true;
+}
+
+// Judges a file by its first chunk: true if it is to be left out, which is counted.
+bool CorpusReader::skip_file() {
+  Open& o = *open_;
+  if (o.judged) return false;
+  o.judged = true;
+  bool wide = o.chunk.starts_with("\xFF\xFE") || o.chunk.starts_with("\xFE\xFF");  // UTF-16
+  auto bad = static_cast<double>(o.cleaner.bad_bytes()), all = static_cast<double>(o.chunk.size());
+  if (wide || o.cleaner.nul_bytes() > 0 || bad > kBinaryShare * all) {
+    stats_.skipped_binary += 1;
+    return true;
+  }
+  // Longer files than a chunk with the same beginning count as the same only if they are equally long on disk.
+  uint64_t id = hash_bytes(o.chunk, o.ended ? 0 : static_cast<uint64_t>(o.stored_bytes));
+  if (o.chunk.empty() || seen_.insert(id).second) return false;
+  stats_.skipped_duplicate += 1;
+  return true;
+}
+
+void CorpusReader::pump() {
+  Open& o = *open_;
+  o.read();
+  bool skip = skip_file();
+  if (!skip) o.kind == FileKind::kJsonLines ? pump_json_lines() : pump_text();
+  if (!skip && !o.ended) return;
+  if (!skip) {
+    stats_.files += 1;
+    stats_.invalid_utf8 += o.cleaner.bad_bytes();
+  }
+  stored_done_ += o.stored_bytes;
+  open_.reset();
+}
+
+void CorpusReader::pump_json_lines() {
+  Open& o = *open_;
+  std::string& text = o.text;
+  size_t begin = 0;
+  for (;;) {
+    size_t newline = text.find('\n', std::max(begin, o.scanned));
+    if (newline == text.npos && !(o.ended && begin < text.size())) break;
+    std::string_view line = std::string_view(text).substr(begin, newline == text.npos ? text.npos : newline - begin);
+    o.line += 1;
+    if (!blank(line)) emit_document(json_line_text(line, fmt::format("{}:{}", o.path, o.line)));
+    begin = newline == text.npos ? text.size() : newline + 1;
+    o.scanned = begin;
+  }
+  text.erase(0, begin);
+  o.scanned = text.size();
+  if (text.size() > kLongestLine) {
+    throw Error(fmt::format("{}:{}", o.path, o.line + 1), fmt::format("a JSON line longer than {} MiB", kLongestLine >> 20));
+  }
+}
+
+void CorpusReader::pump_text() {
+  Open& o = *open_;
+  if (o.kind == FileKind::kManPage) {
+    if (o.text.size() > kLongestLine) throw Error(o.path, "a manual page larger than 64 MiB", "is it one? rename it");
+    if (o.ended) emit_document(man_page_text(o.text));
+    return;
+  }
+  if (o.kind == FileKind::kSeparated) take_documents(o.ended);
+  while (o.text.size() > kPieceBytes + 8) {
+    size_t cut = cut_position(o.text);
+    o.line_start = o.text[cut - 1] == '\n';
+    std::string head = o.text.substr(0, cut);
+    o.text.erase(0, cut);
+    o.scanned -= std::min(o.scanned, cut);
+    emit(std::move(head), false);
+  }
+  if (o.ended) emit(std::move(o.text), true);
+}
+
+// Emits the documents that end with a separator line inside the text at hand.
+void CorpusReader::take_documents(bool at_end) {
+  Open& o = *open_;
+  size_t begin = 0, from = o.scanned;  // the document's start in the text at hand; where to look on
+  auto drop_emitted = [&](size_t scanned) {
+    o.text.erase(0, begin);
+    o.scanned = scanned - begin;
+  };
+  for (;;) {
+    size_t at = o.text.find(kSeparator, from);
+    if (at == o.text.npos) break;
+    size_t after = at + kSeparator.size();
+    if (after == o.text.size() && !at_end) return drop_emitted(at);  // the line may go on
+    bool starts_line = at == 0 ? o.line_start : o.text[at - 1] == '\n';
+    if (!starts_line || (after < o.text.size() && o.text[after] != '\n')) {
+      from = after;
+      continue;
+    }
+    emit_document(std::string_view(o.text).substr(begin, at - begin));
+    begin = from = std::min(after + 1, o.text.size());
+    o.line_start = true;
+  }
+  drop_emitted(std::max(begin, o.text.size() - std::min(o.text.size(), kSeparator.size())));
+}
+
+// The (rest of the) present document, cut into pieces where it is long.
+void CorpusReader::emit_document(std::string_view text) {
+  while (text.size() > kPieceBytes + 8) {
+    size_t cut = cut_position(text);
+    emit(std::string(text.substr(0, cut)), false);
+    text.remove_prefix(cut);
+  }
+  emit(std::string(text), true);
+}
+
+void CorpusReader::emit(std::string text, bool last) {
+  if (!in_document_ && last && blank(text)) return;
+  CHECK(!text.empty());  // cuts leave something on both sides
+  if (!in_document_) hash_ = hash_bytes(text);
+  Piece piece;
+  piece.document = stats_.documents;
+  piece.first = !in_document_;
+  piece.last = last;
+  piece.hash = hash_;
+  stats_.bytes += static_cast<int64_t>(text.size());
+  piece.text = std::move(text);
+  ready_.push_back(std::move(piece));
+  in_document_ = !last;
+  if (last) stats_.documents += 1;
 }
 
 }  // namespace wels

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -16,6 +17,25 @@ uint64_t mix(uint64_t x) {  // SplitMix64's finaliser
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
   return x ^ (x >> 31);
+}
+
+// Inputs and targets of one window of at least two tokens.
+void append_ids(std::span<const int32_t> window, bool document_mask, int32_t end_of_text, Batch& batch,
+                std::vector<int32_t>& targets) {
+  size_t t = window.size() - 1;
+  if (!document_mask) {
+    batch.append(window.first(t));
+    targets.insert(targets.end(), window.begin() + 1, window.end());
+    return;
+  }
+  for (size_t begin = 0; begin < t;) {
+    size_t end = begin;
+    while (end < t && window[end] != end_of_text) ++end;
+    end = std::min(end + 1, t);  // the end-of-text token belongs to its document and predicts nothing
+    batch.append(window.subspan(begin, end - begin));
+    for (size_t i = begin; i < end; ++i) targets.push_back(window[i] == end_of_text ? -1 : window[i + 1]);
+    begin = end;
+  }
 }
 
 }  // namespace
@@ -74,24 +94,7 @@ void Loader::sequence(int64_t i, Batch& batch, std::vector<int32_t>& targets) {
     while (at >= starts_[doc + 1]) ++doc;
     ids.push_back(shard_.token(shard_.document_begin(order_[doc]) + at - starts_[doc]));
   }
-  append(ids, batch, targets);
-}
-
-void Loader::append(const std::vector<int32_t>& window, Batch& batch, std::vector<int32_t>& targets) const {
-  size_t t = window.size() - 1;
-  if (!config_.document_mask) {
-    batch.append(std::span(window).first(t));
-    targets.insert(targets.end(), window.begin() + 1, window.end());
-    return;
-  }
-  for (size_t begin = 0; begin < t;) {
-    size_t end = begin;
-    while (end < t && window[end] != config_.end_of_text) ++end;
-    end = std::min(end + 1, t);  // the end-of-text token belongs to its document and predicts nothing
-    batch.append(std::span(window).subspan(begin, end - begin));
-    for (size_t i = begin; i < end; ++i) targets.push_back(window[i] == config_.end_of_text ? -1 : window[i + 1]);
-    begin = end;
-  }
+  append_ids(ids, config_.document_mask, config_.end_of_text, batch, targets);
 }
 
 std::vector<int64_t> validation_windows(const TokenShard& shard, int64_t t, int64_t count) {
@@ -102,13 +105,13 @@ std::vector<int64_t> validation_windows(const TokenShard& shard, int64_t t, int6
   return out;
 }
 
-void append_window(const TokenShard& shard, int64_t begin, int64_t t, Batch& batch, std::vector<int32_t>& targets) {
+void append_window(const TokenShard& shard, int64_t begin, int64_t t, Batch& batch, std::vector<int32_t>& targets,
+                   bool document_mask) {
   int64_t n = std::min(t, shard.tokens() - 1 - begin);
   if (n <= 0) return;
   std::vector<int32_t> ids;
   for (int64_t i = 0; i <= n; ++i) ids.push_back(shard.token(begin + i));
-  batch.append(std::span(ids).first(static_cast<size_t>(n)));
-  targets.insert(targets.end(), ids.begin() + 1, ids.end());
+  append_ids(ids, document_mask, shard.end_of_text(), batch, targets);
 }
 
 }  // namespace wels

@@ -17,19 +17,20 @@ struct LoaderConfig {
   uint64_t seed = 1;
   // false: a window is one sequence whatever documents it holds (V3 §4.1). true: documents do not see each other (V4).
   bool document_mask = false;
-  int32_t end_of_text = 0;
+  int32_t end_of_text = 0;  // the token that ends documents; used by the mask only
 };
 
 class Loader {
  public:
   Loader(const TokenShard& shard, LoaderConfig config);  // throws Error where the shard is shorter than one window
   int64_t sequences_per_epoch() const { return windows_; }
-  // Appends sequence number i of the whole run (i counts through the epochs) to batch and targets.
+  // Appends sequence number i of the whole run (i counts through the epochs) to batch and targets: T rows; the target of a row
+  // is the stream's next token, with the mask -1 behind a document's last. One thread at a time: it remembers the epoch's order.
+  // Costs microseconds (the tokens are a memory map), so nothing is fetched ahead on another thread.
   void sequence(int64_t i, Batch& batch, std::vector<int32_t>& targets);
 
  private:
   void enter_epoch(int64_t epoch);
-  void append(const std::vector<int32_t>& window, Batch& batch, std::vector<int32_t>& targets) const;
   const TokenShard& shard_;
   LoaderConfig config_;
   int64_t windows_;
@@ -43,7 +44,8 @@ int64_t permute(int64_t i, int64_t n, uint64_t key);
 
 // The validation windows: unshuffled, T inputs each, covering the shard; `count` of them spread evenly (0: all).
 std::vector<int64_t> validation_windows(const TokenShard& shard, int64_t sequence_length, int64_t count);
-// Window starting at token `begin` of the shard's own order: up to T inputs.
-void append_window(const TokenShard& shard, int64_t begin, int64_t sequence_length, Batch& batch, std::vector<int32_t>& targets);
+// Window starting at token `begin` of the shard's own order: up to T inputs. document_mask: as in LoaderConfig.
+void append_window(const TokenShard& shard, int64_t begin, int64_t sequence_length, Batch& batch, std::vector<int32_t>& targets,
+                   bool document_mask = false);
 
 }  // namespace wels

@@ -1,11 +1,20 @@
 // Token shards: a tokenised corpus on disk, memory mapped.
 //
-//   offset 0   8 bytes "WELSTOK1"
-//          8   u32 bytes per token (2 for vocabularies up to 65,536, else 4); u32 zero
-//         16   u64 tokens, u64 documents, u64 text bytes, u64 vocabulary, u64 hash of the tokenizer, u64 hash of the source
-//         64   u64 first token of each document, documents + 1 entries (the last: tokens)
-//         ...  the tokens; every document ends with the end-of-text token
-// All little endian. Written under a temporary name, synced, renamed.
+//   offset  bytes  what (little-endian)
+//        0      8  magic "WELSTOK2"
+//        8      4  w: bytes per token, 2 for vocabularies up to 65,536, else 4
+//       12      4  i32 id that ends every document, -1: nothing does (character-level vocabularies may have none)
+//       16      8  tokens N
+//       24      8  documents D
+//       32      8  bytes of source text (UTF-8) behind the tokens
+//       40      8  vocabulary: ids are below it
+//       48      8  hash of the tokenizer
+//       56      8  hash of the source: the corpus and the options it was prepared with
+//       64      8  checksum: hash_bytes (hash.h) over all that follows, in blocks of 1 MiB, chained
+//       72    w·N  tokens, then zeros up to a multiple of 8
+//        …  8·(D+1)  first token of each document, then N
+//
+// Written under a temporary name, synced, renamed.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -19,7 +28,8 @@
 
 namespace wels {
 
-// A mapped shard. Opening checks the header, the size, and that document offsets ascend.
+// A mapped shard. Opening checks the header, the size, the document table and that every id is below the vocabulary (one pass
+// over the tokens at memory speed); it does not compute the checksum.
 class TokenShard {
  public:
   // vocab: ids of all tokens must be below it; tokenizer_hash: must be the one the shard was made with. Throws Error.
@@ -28,46 +38,62 @@ class TokenShard {
   int64_t documents() const { return documents_; }
   int64_t text_bytes() const { return text_bytes_; }
   uint64_t source_hash() const { return source_hash_; }
+  int32_t end_of_text() const { return end_of_text_; }
+  // First token of document d, 0 ≤ d ≤ documents(); for d = documents() the number of tokens.
   int64_t document_begin(int64_t d) const { return offsets_[d]; }
   int32_t token(int64_t i) const {
     return width_ == 2 ? reinterpret_cast<const uint16_t*>(data_)[i] : reinterpret_cast<const int32_t*>(data_)[i];
   }
+  // Reads the whole file; throws Error if it does not have its checksum.
+  void verify() const;
 
  private:
   MappedFile file_;
   int64_t tokens_ = 0, documents_ = 0, text_bytes_ = 0;
-  uint64_t source_hash_ = 0;
+  uint64_t source_hash_ = 0, checksum_ = 0;
   uint32_t width_ = 2;
+  int32_t end_of_text_ = -1;
   const int64_t* offsets_ = nullptr;
   const uint8_t* data_ = nullptr;
 };
 
-// Gathers documents and writes a shard.
+// Writes a shard as documents come, in bounded memory (8 bytes per document stay). Nothing appears under its name before
+// finish(). Throws Error on a full or read-only disk.
 class ShardWriter {
  public:
-  ShardWriter(int64_t vocab, int32_t end_of_text) : vocab_(vocab), end_(end_of_text) {}
-  void add(std::span<const int32_t> ids, int64_t text_bytes);
-  int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
+  // end_of_text: put after every document; -1: nothing is.
+  ShardWriter(const std::string& path, int64_t vocab, int32_t end_of_text);
+  // Adds tokens to the present document. text_bytes: the source text they stand for.
+  void append(std::span<const int32_t> ids, int64_t text_bytes);
+  // Ends the present document; one without any token leaves no trace.
+  void end_document();
+  int64_t tokens() const { return tokens_; }
   int64_t documents() const { return static_cast<int64_t>(offsets_.size()) - 1; }
-  void write(const std::string& path, uint64_t tokenizer_hash, uint64_t source_hash) const;
+  void finish(uint64_t tokenizer_hash, uint64_t source_hash);
 
  private:
-  int64_t vocab_;
-  int32_t end_;
-  int64_t text_bytes_ = 0;
-  std::vector<int32_t> ids_;
+  void put(const void* data, size_t size);
+  void put_ids(std::span<const int32_t> ids);
+  void flush();
+  AtomicFile file_;
+  int64_t vocab_, tokens_ = 0, text_bytes_ = 0;
+  int32_t end_of_text_;
   std::vector<int64_t> offsets_{0};
+  std::string block_;
+  uint64_t checksum_ = 0;
 };
 
-// How documents are divided: by a hash of each one (about `share` of them validate), or the last `share` of the characters of
-// the whole corpus (nanoGPT's way; what kAuto takes for fewer than 50 documents).
+// How documents are divided: by a hash of each one (about `share` of them validate; at least one, or a part of the longest where
+// none is small enough), or the last `share` of the characters of the whole corpus (nanoGPT's way; with 0.1 what kAuto takes for
+// fewer than 50 documents).
 struct SplitRule {
   enum class Kind { kAuto, kHash, kTail } kind = Kind::kAuto;
   double share = 0.01;
 };
 
 // Tokenises documents (in parallel) into out/train.tokens and out/validation.tokens, unless they are there already with the same
-// source, tokenizer and rule. encode: thread-safe. Returns true if it had to work.
+// source, tokenizer and rule. encode: appends, thread-safe. end_of_text: put after each document, -1: nothing. Returns true if
+// it had to work. For corpora that need not fit into memory: prepare() in prepare.h, which makes the same shards.
 using Encoder = std::function<void(std::string_view text, std::vector<int32_t>& ids)>;
 bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab, int32_t end_of_text,
                     uint64_t tokenizer_hash, SplitRule rule, const std::string& out);
