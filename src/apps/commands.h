@@ -1,0 +1,28 @@
+// The subcommands of `wels`. Each file adds one: its flags to the parser, and what runs when it is chosen.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+namespace wels {
+
+// A subcommand registers itself and leaves in `run` what to do (the exit code is returned).
+using Command = std::function<int()>;
+
+void add_pretrain(CLI::App& app, Command& run);
+void add_generate(CLI::App& app, Command& run);
+void add_chat(CLI::App& app, Command& run);
+void add_eval(CLI::App& app, Command& run);
+void add_info(CLI::App& app, Command& run);
+void add_export(CLI::App& app, Command& run);
+void add_bench(CLI::App& app, Command& run);
+
+// --device and --threads, which most subcommands share.
+struct DeviceFlags {
+  std::string device = "cpu";
+  int threads = 0;  // 0: all
+  void add(CLI::App* sub);
+  void apply() const;  // sets the number of threads
+};
+
+}  // namespace wels

@@ -1,0 +1,83 @@
+// wels generate: continues a prompt.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "apps/commands.h"
+#include "apps/loaded_model.h"
+#include "apps/sampling_flags.h"
+#include "apps/stream_printer.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "base/signal.h"
+#include "engine/generator.h"
+
+namespace wels {
+namespace {
+
+struct GenerateFlags {
+  DeviceFlags device;
+  std::string model, prompt, dtype = "auto";
+  int64_t max_tokens = 200;
+  SamplingParams sampling;
+  std::vector<std::string> stop;
+  bool quiet = false, ignore_eos = false;
+};
+
+int generate(GenerateFlags f) {
+  f.device.apply();
+  f.sampling.validate();
+  LoadedModel m = open_model(f.model, f.device.device, f.dtype);
+  if (!m.tokenizer) throw Error(m.folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
+  if (f.prompt == "-") f.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
+  GenerateRequest r;
+  r.prompt = m.tokenizer->encode(f.prompt);
+  // An empty prompt begins a document: after the end of another, as in training.
+  if (r.prompt.empty()) {
+    std::optional<int32_t> begin = m.tokenizer->bos() ? m.tokenizer->bos() : m.tokenizer->eos();
+    if (!begin) throw Error("prompt", "is empty and the tokenizer has no token to begin with", "give a prompt");
+    r.prompt = {*begin};
+  }
+  r.max_new_tokens = f.max_tokens;
+  r.sampling = f.sampling;
+  if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
+  StopSignal stop;
+  StreamPrinter printer(*m.tokenizer, f.stop);
+  if (!f.quiet) fmt::print("{}", f.prompt);
+  std::fflush(stdout);
+  r.on_token = [&](int32_t id) { return printer.push(id) && !stop.requested(); };
+  int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
+  Generator generator(*m.dev, *m.model, m.dtype, context);
+  std::vector<GenerateRequest> requests{std::move(r)};
+  GenerateTiming t;
+  generator.run(requests, &t);
+  printer.finish();
+  fmt::print("\n");
+  if (!f.quiet) {
+    fmt::print(stderr, "{} prompt tokens in {}, {} new tokens, {}\n", t.prompt_tokens, human_duration(t.prefill_s), t.new_tokens,
+               human_rate(static_cast<double>(std::max<int64_t>(t.new_tokens - 1, 0)) / std::max(t.decode_s, 1e-9), "tok"));
+  }
+  return stop.requested() ? 130 : 0;
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Command& run) {
+  CLI::App* sub = app.add_subcommand("generate", "continue a text");
+  auto f = std::make_shared<GenerateFlags>();
+  f->sampling.temperature = 0.8;
+  sub->add_option("model", f->model, "model folder or run folder")->required();
+  sub->add_option("prompt,--prompt", f->prompt, "the text to continue (-: standard input)");
+  sub->add_option("-n,--max-tokens", f->max_tokens, "new tokens at most")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--stop", f->stop, "stop before this text (may be repeated)");
+  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")->check(CLI::IsMember({"auto", "bf16", "f32"}))->capture_default_str();
+  sub->add_flag("--ignore-eos", f->ignore_eos, "go on after the end of the text");
+  sub->add_flag("-q,--quiet", f->quiet, "the new text only");
+  add_sampling_flags(sub, f->sampling);
+  f->device.add(sub);
+  sub->callback([f, &run] { run = [f] { return generate(*f); }; });
+}
+
+}  // namespace wels

@@ -1,0 +1,49 @@
+#include "apps/loaded_model.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "backend/registry.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "formats/json.h"
+#include "model/checkpoint.h"
+#include "train/run_folder.h"
+
+namespace wels {
+
+std::string resolve_checkpoint(const std::string& path) {
+  namespace fs = std::filesystem;
+  if (fs::exists(path + "/config.json")) return path;
+  std::vector<int64_t> steps = list_checkpoints(path);
+  if (steps.empty()) {
+    throw Error(path, fs::exists(path) ? "is neither a model folder nor a run folder with checkpoints" : "does not exist",
+                "give a folder with config.json, or train one: wels pretrain --out " + path);
+  }
+  std::string newest = checkpoint_folder(path, steps.back());
+  nlohmann::json j = parse_json(read_file(newest + "/trainer.json"), newest + "/trainer.json");
+  int64_t best = j.contains("settings") ? j["settings"].value("best_step", int64_t{-1}) : -1;
+  std::string best_folder = checkpoint_folder(path, best);
+  return best >= 0 && fs::exists(best_folder + "/config.json") ? best_folder : newest;
+}
+
+LoadedModel open_model(const std::string& path, const std::string& device, const std::string& dtype) {
+  LoadedModel m;
+  m.folder = resolve_checkpoint(path);
+  m.dev = make_device(device);
+  m.model = load_model(m.folder, WeightStorage::kMapped);
+  if (std::filesystem::exists(m.folder + "/tokenizer.json")) {
+    m.tokenizer.emplace(Tokenizer::load(m.folder));
+    if (m.tokenizer->vocab_size() > m.model->config().vocab_size) {
+      throw Error(m.folder + "/tokenizer.json", fmt::format("has {} tokens, the model's embedding {}", m.tokenizer->vocab_size(),
+                                                            m.model->config().vocab_size), "use the tokenizer the model was trained with");
+    }
+  }
+  bool fast_bf16 = m.dev->name().find("bf16") != std::string::npos;
+  m.dtype = dtype == "bf16" || (dtype == "auto" && fast_bf16) ? DType::kBF16 : DType::kF32;
+  return m;
+}
+
+}  // namespace wels

@@ -1,0 +1,28 @@
+// A checkpoint folder opened for inference: model, tokenizer, device.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "backend/device.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+namespace wels {
+
+struct LoadedModel {
+  std::unique_ptr<Device> dev;
+  std::unique_ptr<Model> model;
+  std::optional<Tokenizer> tokenizer;
+  DType dtype = DType::kF32;  // of activations
+  std::string folder;
+};
+
+// path: a Hugging Face folder, or a run folder of `wels pretrain` (its best checkpoint, else its newest). dtype: "auto" (bf16 where the
+// device is a CPU with a bf16 kernel, else f32), "bf16" or "f32". Weights stay memory mapped. Throws Error.
+LoadedModel open_model(const std::string& path, const std::string& device, const std::string& dtype);
+
+// The checkpoint folder that `path` means (see open_model).
+std::string resolve_checkpoint(const std::string& path);
+
+}  // namespace wels

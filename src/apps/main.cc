@@ -1,0 +1,53 @@
+// wels: the program. Bad input ends with one line on stderr and exit code 2; a bug of ours aborts.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+
+#include "apps/commands.h"
+#include "base/error.h"
+#include "base/threads.h"
+#include "base/version.h"
+
+namespace wels {
+
+void DeviceFlags::add(CLI::App* sub) {
+  sub->add_option("--device", device, "cpu, cpu:avx2, cpu:avx512, cpu:avx512_bf16, ref")->capture_default_str();
+  sub->add_option("--threads", threads, "threads (0: all)")->check(CLI::Range(0, 1024))->capture_default_str();
+}
+
+void DeviceFlags::apply() const {
+  if (threads > 0) set_thread_count(threads);
+}
+
+}  // namespace wels
+
+int main(int argc, char** argv) {
+  CLI::App app{"wels: DeepSeek's architecture, learned, run and read in one program", "wels"};
+  app.set_version_flag("--version", fmt::format("wels {} ({})", wels::version(), wels::git_version()));
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  wels::Command run;
+  wels::add_pretrain(app, run);
+  wels::add_generate(app, run);
+  wels::add_chat(app, run);
+  wels::add_eval(app, run);
+  wels::add_info(app, run);
+  wels::add_export(app, run);
+  wels::add_bench(app, run);
+  try {
+    app.parse(argc, argv);
+    return run();
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const wels::Error& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "error: memory: none left; use a smaller model, batch or context\n");
+    return 2;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return 1;
+  }
+}
