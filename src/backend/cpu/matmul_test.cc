@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "tensor/fp8.h"
 #include "tensor/pool.h"
+#include "tensor/quant.h"
 
 namespace wels {
 namespace {
@@ -324,10 +325,35 @@ TEST_P(CpuMatmul, TokenLogpAndItsGradientEqualRef) {
   }
 }
 
+TEST_P(CpuMatmul, WeightsOfEveryQuantFormatEqualTheirDecodedValues) {
+  for (const QuantFormat& format : quant_formats()) {
+    if (!format.encode) continue;
+    constexpr int64_t kOut = 130, kIn = 512;
+    TestWeight plain(kOut, kIn);
+    Weight packed = plain.w;
+    packed.cache = nullptr;
+    std::vector<uint8_t> blocks(static_cast<size_t>(kOut * row_bytes(format.dtype, kIn)));
+    packed.value = {Tensor(blocks.data(), format.dtype, kOut, kIn)};
+    for (int64_t r = 0; r < kOut; ++r) {
+      float* row = plain.w.value[0].row<float>(r);
+      format.encode(row, packed.value[0].row_raw(r), kIn);
+      format.decode(packed.value[0].row_raw(r), row, kIn);
+    }
+    for (DType t : kTypes) {
+      Data x(t, 9, kIn, 1), y(t, 9, kOut, 2), y2(t, 9, kOut, 3);
+      cpu->matmul(x.t, packed, nullptr, y.t);
+      cpu->matmul(x.t, plain.w, nullptr, y2.t);
+      EXPECT_TRUE(same_bits(y.t, y2.t)) << format.gguf_name << " " << name(t);
+    }
+  }
+}
+
 TEST_P(CpuMatmul, AWeightInATypeWithoutDecoderIsRefused) {
   TestWeight w(4, 256);
-  w.w.value[0].dtype = DType::kIQ4_XS;
-  Data x(DType::kF32, 2, 256, 1), y(DType::kF32, 2, 4, 2);
+  w.w.value[0].dtype = DType::kI64;
+  w.w.value[0].cols = w.w.value[0].stride = 128;
+  w.w.cols = 128;
+  Data x(DType::kF32, 2, 128, 1), y(DType::kF32, 2, 4, 2);
   EXPECT_THROW(cpu->matmul(x.t, w.w, nullptr, y.t), Error);
 }
 

@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "tensor/fp8.h"
 #include "tensor/pool.h"
+#include "tensor/quant.h"
 
 namespace wels {
 namespace {
@@ -116,8 +117,12 @@ Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, flo
         break;
       }
       default:
+        if (const QuantFormat* format = find_quant_format(from.dtype)) {
+          format->decode(row, to, w.cols);
+          break;
+        }
         throw Error(w.name, "the cpu device has no decoder for weights in " + std::string(name(from.dtype)),
-                    "keep it in f32, bf16, f16 or f8_e4m3");
+                    "keep it in f32, bf16, f16, f8_e4m3 or a GGUF format");
     }
   }
   return {scratch, DType::kF32, n, w.cols};
