@@ -87,7 +87,7 @@ int bench_train(const BenchFlags& f) {
   }
   fmt::print("{} seq {}: {}, {:.0f} GFLOP/s ({:.1f} % of the {:.0f} measured), {} parameters, {} active\n"
              "  forward {:.0f} ms, backward {:.0f} ms, update {:.0f} ms; activations {}, peak memory {}\n",
-             f.preset, f.sequence, human_rate(rate, "tok/s"), rate * flops / 1e9, peak > 0 ? 100 * rate * flops / peak : 0.0,
+             f.preset, f.sequence, human_rate(rate, "tok"), rate * flops / 1e9, peak > 0 ? 100 * rate * flops / peak : 0.0,
              peak / 1e9, human_count(static_cast<double>(n.total)), human_count(static_cast<double>(n.active)),
              parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3,
              human_bytes(static_cast<double>(trainer.pool().bytes_peak())), human_bytes(static_cast<double>(peak_rss_bytes())));

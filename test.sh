@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds and passes all tests: unit tests, golden data, lint, end to end, sanitizers, fuzzing.
+#   ./test.sh          everything
+#   ./test.sh quick    without the sanitizer build and the fuzzers
+set -euo pipefail
+cd "$(dirname "$0")"
+tools/install.sh
+jobs=$(nproc)
+export OMP_WAIT_POLICY=passive  # tests run side by side: no thread should spin while it waits
+
+echo "== release: build and all tests"
+cmake --preset release -DWELS_TESTS=ON >/dev/null
+cmake --build --preset release
+ctest --test-dir build/release -j "$jobs" --output-on-failure --no-tests=error | tee build/release/ctest.log
+if [ "${1:-}" != quick ]; then
+  echo "== address and undefined-behaviour sanitizers"
+  cmake --preset asan -DWELS_TESTS=ON >/dev/null
+  cmake --build --preset asan --target wels sanitized_tests
+  ctest --test-dir build/asan -j "$jobs" --output-on-failure --no-tests=error -L sanitized
+  echo "== fuzzing the parsers, ${WELS_FUZZ_SECONDS:-15} s each"
+  tools/install.sh clang
+  tools/fuzz.sh "${WELS_FUZZ_SECONDS:-15}"
+fi
+tail -n 30 build/release/ctest.log | grep -E "tests passed|tests failed"

@@ -1,0 +1,12 @@
+# Shared by the end-to-end tests: the program under test, a scratch folder, and checks that say what they expected.
+set -euo pipefail
+wels=$1
+data=${WELS_DATA:-../shared/data}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+fail() { echo "FAILED: $*" >&2; exit 1; }
+need_data() {
+  [ -f "$data/$1" ] && return 0
+  echo "skipped: no $data/$1; set WELS_DATA to the folder of the corpora"
+  exit 77
+}

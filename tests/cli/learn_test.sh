@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# A short run on tinyshakespeare must learn: below the stated bits per byte, through the whole program (tokenizer, shards, training,
+# checkpoint, report, generation, evaluation, export).
+. "$(dirname "$0")/common.sh"
+need_data tinyshakespeare.txt
+bound=2.75  # bits per byte on nanoGPT's validation split after 300 steps of 2,048 characters; measured: see docs/log.md
+"$wels" pretrain "$data/tinyshakespeare.txt" --out "$scratch/run" --preset nano --tokenizer char --split tail --seq 128 \
+  --batch-tokens 2048 --micro-batch 2048 --steps 300 --lr 3e-3 --eval-every 100 --eval-sequences 0 --save-every 300 --sample-every 150 \
+  2>"$scratch/log" | tee "$scratch/out" || { cat "$scratch/log"; fail "training"; }
+bits=$(grep -oE '[0-9.]+ bits per byte' "$scratch/out" | cut -d' ' -f1)
+awk -v b="$bits" -v most="$bound" 'BEGIN { exit !(b > 0 && b < most) }' || fail "$bits bits per byte, at most $bound expected"
+for f in report.html metrics.jsonl events.out.tfevents.wels run.json tokenizer.json; do
+  [ -s "$scratch/run/$f" ] || fail "no $f"
+done
+text=$("$wels" generate "$scratch/run" "ROMEO:" -n 200 --seed 3 2>/dev/null)
+[ "$(printf '%s' "$text" | wc -m)" -ge 150 ] || fail "wrote too little: $text"
+again=$("$wels" generate "$scratch/run" "ROMEO:" -n 200 --seed 3 2>/dev/null)
+[ "$text" = "$again" ] || fail "the same seed wrote two texts"
+"$wels" eval "$scratch/run" "$data/tinyshakespeare.txt" --seq 128 --json | grep -q bits_per_byte || fail "eval"
+"$wels" info "$scratch/run" | grep -q "experts: 2 of 8 + 1 shared" || fail "info"
+echo "learned: $bits bits per byte"

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# kill -9, Ctrl-C and another number of threads: the resumed run ends with the same bits as one that was never stopped.
+. "$(dirname "$0")/common.sh"
+need_data tinyshakespeare.txt
+args=(pretrain "$data/tinyshakespeare.txt" --preset nano --tokenizer char --seq 64 --batch-tokens 1024 --micro-batch 512 --steps 40
+      --save-every 10 --eval-every 20 --eval-sequences 4 --sample-every 0)
+digest() { cat "$1"/checkpoints/step-00000040/{model,trainer}.safetensors | sha256sum; }
+
+"$wels" "${args[@]}" --out "$scratch/whole" --threads 2 >/dev/null 2>&1
+want=$(digest "$scratch/whole")
+
+# Killed without warning once some checkpoint is there, resumed with one thread.
+"$wels" "${args[@]}" --out "$scratch/killed" --threads 2 >/dev/null 2>&1 & pid=$!
+for _ in $(seq 600); do ls "$scratch"/killed/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.05; done
+kill -9 "$pid" 2>/dev/null || fail "the run was over before it could be killed"
+wait "$pid" 2>/dev/null || true
+"$wels" "${args[@]}" --out "$scratch/killed" --threads 1 >/dev/null 2>&1
+[ "$(digest "$scratch/killed")" = "$want" ] || fail "killed and resumed with one thread: other bits"
+
+# Ctrl-C: saves, says so by exit code 130, and goes on.
+"$wels" "${args[@]}" --out "$scratch/stopped" --threads 2 >/dev/null 2>&1 & pid=$!
+for _ in $(seq 600); do [ -s "$scratch/stopped/metrics.jsonl" ] && break; sleep 0.05; done
+kill -INT "$pid"
+code=0; wait "$pid" || code=$?
+[ "$code" -eq 130 ] || fail "Ctrl-C ended with $code instead of 130"
+ls "$scratch"/stopped/checkpoints/step-* >/dev/null || fail "Ctrl-C saved nothing"
+"$wels" "${args[@]}" --out "$scratch/stopped" --threads 2 >/dev/null 2>&1
+[ "$(digest "$scratch/stopped")" = "$want" ] || fail "stopped and resumed: other bits"
+
+# No step is twice in the metrics.
+steps=$(grep -o '"step":[0-9]*' "$scratch/killed/metrics.jsonl" | sort | uniq -d | wc -l)
+[ "$steps" -eq 0 ] || fail "$steps steps are twice in metrics.jsonl"
+echo "resume: the same bits"
