@@ -48,7 +48,8 @@ AddedTokenFinder::AddedTokenFinder(const std::vector<AddedToken>& tokens) : toke
     first_[static_cast<uint8_t>(tokens_[t].content[0])] = true;
   }
   if (std::count(std::begin(first_), std::end(first_), true) == 1) {
-    only_first_ = static_cast<int>(std::find(std::begin(first_), std::end(first_), true) - std::begin(first_));
+    only_first_ = static_cast<int>(std::find(std::begin(first_), std::end(first_), true) -
+                                   std::begin(first_));
   }
 }
 
@@ -56,7 +57,8 @@ size_t AddedTokenFinder::candidate(std::string_view text, size_t at) const {
   if (at >= text.size()) return std::string_view::npos;
   if (only_first_ >= 0) {
     const void* p = std::memchr(text.data() + at, only_first_, text.size() - at);
-    return p ? static_cast<size_t>(static_cast<const char*>(p) - text.data()) : std::string_view::npos;
+    return p ? static_cast<size_t>(static_cast<const char*>(p) - text.data())
+             : std::string_view::npos;
   }
   while (at < text.size() && !first_[static_cast<uint8_t>(text[at])]) ++at;
   return at < text.size() ? at : std::string_view::npos;
@@ -80,15 +82,18 @@ bool AddedTokenFinder::next(std::string_view text, size_t at, size_t done, Match
     if (found < 0) continue;
     const AddedToken& token = tokens_[static_cast<size_t>(found)];
     size_t size = 0;
-    if (token.single_word && ((at > 0 && (text[at - 1] == '_' || (flags_before(text, at, &size) & kWordChar))) ||
-                              (end < text.size() &&
-                               (text[end] == '_' || (flags_after(text, end, &size) & kWordChar))))) {
+    if (token.single_word &&
+        ((at > 0 && (text[at - 1] == '_' || (flags_before(text, at, &size) & kWordChar))) ||
+         (end < text.size() &&
+          (text[end] == '_' || (flags_after(text, end, &size) & kWordChar))))) {
       at = end - 1;  // inside a word: plain text, and nothing is searched for inside it
       continue;
     }
     m = {at, end, end, token.id};
-    while (token.lstrip && m.begin > done && (flags_before(text, m.begin, &size) & kSpace)) m.begin -= size;
-    while (token.rstrip && m.end < text.size() && (flags_after(text, m.end, &size) & kSpace)) m.end += size;
+    while (token.lstrip && m.begin > done && (flags_before(text, m.begin, &size) & kSpace))
+      m.begin -= size;
+    while (token.rstrip && m.end < text.size() && (flags_after(text, m.end, &size) & kSpace))
+      m.end += size;
     m.resume = m.end;
     return true;
   }

@@ -1,6 +1,7 @@
-// Finds added tokens in text: at each place the longest one that starts there, left to right, never overlapping (what the
-// reference's Aho-Corasick automaton in leftmost-longest mode gives). A trie walked only where a token's first byte stands;
-// with DeepSeek's and Qwen's tokens that byte is always '<', so most text is skipped by memchr.
+// Finds added tokens in text: at each place the longest one that starts there, left to right, never
+// overlapping (what the reference's Aho-Corasick automaton in leftmost-longest mode gives). A trie
+// walked only where a token's first byte stands; with DeepSeek's and Qwen's tokens that byte is
+// always '<', so most text is skipped by memchr.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -41,7 +42,7 @@ class AddedTokenFinder {
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<uint64_t, uint32_t> edges_;  // node << 8 | byte → node; node 0 is the root
-  std::vector<int32_t> ends_;                     // node → index of the token that ends there, -1: none
+  std::vector<int32_t> ends_;  // node → index of the token that ends there, -1: none
   bool first_[256] = {};
   int only_first_ = -1;  // the one byte all tokens start with, -1 if there are several
 };

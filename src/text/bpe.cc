@@ -19,7 +19,8 @@ void MergeTable::add(int32_t left, int32_t right, Rule rule) {
   CHECK(left >= 0 && right >= 0);
   uint64_t key = key_of(left, right);
   size_t i = slot_of(key), probes = 0;
-  for (; slots_[i].key != kEmpty && slots_[i].key != key; i = (i + 1) & mask_) CHECK(++probes < mask_);
+  for (; slots_[i].key != kEmpty && slots_[i].key != key; i = (i + 1) & mask_)
+    CHECK(++probes < mask_);
   slots_[i] = {key, rule};
 }
 

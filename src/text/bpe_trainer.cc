@@ -21,10 +21,13 @@ constexpr size_t kChunkBytes = 1 << 20;   // unit of parallel counting
 constexpr size_t kBatchBytes = 64 << 20;  // documents held in memory at a time
 constexpr size_t kPieceBytes = 1 << 10;
 
-// Cuts a long document where no pre-tokeniser of ours joins: after a newline that a letter follows (or, where there is none
-// within another chunk's length, anywhere before a character). The rule knows nothing of threads.
+// Cuts a long document where no pre-tokeniser of ours joins: after a newline that a letter follows
+// (or, where there is none within another chunk's length, anywhere before a character). The rule
+// knows nothing of threads.
 void cut_document(std::string_view document, std::vector<std::string_view>& chunks) {
-  auto boundary = [&](size_t i) { return document[i - 1] == '\n' && scan::is_alpha(static_cast<uint8_t>(document[i])); };
+  auto boundary = [&](size_t i) {
+    return document[i - 1] == '\n' && scan::is_alpha(static_cast<uint8_t>(document[i]));
+  };
   while (document.size() > kChunkBytes) {
     size_t at = kChunkBytes, limit = std::min(document.size() - 1, 2 * kChunkBytes);
     while (at < limit && !boundary(at)) ++at;
@@ -72,7 +75,8 @@ struct Pair {
   std::vector<uint32_t> words;  // all that hold the pair, and some that did
 };
 
-// Pairs by key (left << 32 | right): open addressing; nothing is ever taken out but everything at once.
+// Pairs by key (left << 32 | right): open addressing; nothing is ever taken out but everything at
+// once.
 class PairMap {
  public:
   PairMap() : slots_(64, kNone) {}
@@ -89,7 +93,8 @@ class PairMap {
     }
     if (2 * (items_.size() + 1) > slots_.size()) {
       slots_.assign(slots_.size() * 2, kNone);
-      for (size_t item = 0; item < items_.size(); ++item) slots_[free_slot(items_[item].first)] = static_cast<uint32_t>(item);
+      for (size_t item = 0; item < items_.size(); ++item)
+        slots_[free_slot(items_[item].first)] = static_cast<uint32_t>(item);
       i = free_slot(key);
     }
     slots_[i] = static_cast<uint32_t>(items_.size());
@@ -116,7 +121,8 @@ class PairMap {
 class Merger {
  public:
   Merger(const WordCounter& counter, const BpeTrainerOptions& options);
-  // Joins the best pair; false if none is left. Symbols are numbered: byte_to_char order, then in order of making.
+  // Joins the best pair; false if none is left. Symbols are numbered: byte_to_char order, then in
+  // order of making.
   bool step(std::vector<VocabSource::Merge>& merges);
   const std::vector<std::string>& symbols() const { return symbols_; }
 
@@ -129,9 +135,13 @@ class Merger {
   struct Entry {
     int64_t count;
     uint64_t key;
-    bool operator<(const Entry& o) const { return count != o.count ? count < o.count : key > o.key; }
+    bool operator<(const Entry& o) const {
+      return count != o.count ? count < o.count : key > o.key;
+    }
   };
-  static uint64_t key_of(int32_t a, int32_t b) { return uint64_t{static_cast<uint32_t>(a)} << 32 | static_cast<uint32_t>(b); }
+  static uint64_t key_of(int32_t a, int32_t b) {
+    return uint64_t{static_cast<uint32_t>(a)} << 32 | static_cast<uint32_t>(b);
+  }
   void count_pairs();
   void push(uint64_t key, int64_t count) {
     size_t bytes = symbols_[key >> 32].size() + symbols_[key & 0xFFFFFFFF].size();
@@ -155,7 +165,8 @@ class Merger {
 std::vector<uint8_t> bytes_in_order() {
   std::vector<uint8_t> bytes(256);
   for (int b = 0; b < 256; ++b) bytes[static_cast<size_t>(b)] = static_cast<uint8_t>(b);
-  std::sort(bytes.begin(), bytes.end(), [](uint8_t a, uint8_t b) { return byte_to_char(a) < byte_to_char(b); });
+  std::sort(bytes.begin(), bytes.end(),
+            [](uint8_t a, uint8_t b) { return byte_to_char(a) < byte_to_char(b); });
   return bytes;
 }
 
@@ -188,7 +199,8 @@ void Merger::count_pairs() {
   for (const auto& [key, pair] : pairs_.items()) push(key, pair.count);
 }
 
-void Merger::join_in_word(uint32_t word, int32_t left, int32_t right, int32_t joined, PairMap& changes) {
+void Merger::join_in_word(uint32_t word, int32_t left, int32_t right, int32_t joined,
+                          PairMap& changes) {
   WordRef& ref = words_[word];
   int32_t* s = text_.data() + ref.begin;
   uint32_t out = 0;
@@ -200,7 +212,8 @@ void Merger::join_in_word(uint32_t word, int32_t left, int32_t right, int32_t jo
   };
   for (uint32_t i = 0; i < ref.size; ++out) {
     if (i + 1 < ref.size && s[i] == left && s[i + 1] == right) {
-      // The neighbour on the left is already in its new form, the one on the right still in its old one.
+      // The neighbour on the left is already in its new form, the one on the right still in its old
+      // one.
       if (out > 0) {
         less(key_of(s[out - 1], left));
         more(key_of(s[out - 1], joined));
@@ -228,12 +241,14 @@ bool Merger::step(std::vector<VocabSource::Merge>& merges) {
       if (count > 0 && count < best.count) push(best.key, count);
       continue;
     }
-    auto left = static_cast<int32_t>(best.key >> 32), right = static_cast<int32_t>(best.key & 0xFFFFFFFF);
+    auto left = static_cast<int32_t>(best.key >> 32),
+         right = static_cast<int32_t>(best.key & 0xFFFFFFFF);
     std::string text = symbols_[static_cast<size_t>(left)] + symbols_[static_cast<size_t>(right)];
     // The same bytes may have been joined from other parts before: then that symbol is used.
     auto [symbol, is_new] = symbol_ids_.try_emplace(text, static_cast<int32_t>(symbols_.size()));
     int32_t joined = symbol->second;
-    // For the same reason a pair can come up again after it was joined everywhere: its first rank stays.
+    // For the same reason a pair can come up again after it was joined everywhere: its first rank
+    // stays.
     if (joined_.insert(best.key).second) {
       std::string left_text = bytes_to_text(symbols_[static_cast<size_t>(left)]);
       merges.push_back({left_text + bytes_to_text(symbols_[static_cast<size_t>(right)]),
@@ -248,7 +263,8 @@ bool Merger::step(std::vector<VocabSource::Merge>& merges) {
     std::vector<PairMap> changes(static_cast<size_t>(thread_count()));
     parallel_for(static_cast<int64_t>(words.size()), 2048, [&](int64_t begin, int64_t end) {
       PairMap& mine = changes[static_cast<size_t>(omp_get_thread_num())];
-      for (int64_t i = begin; i < end; ++i) join_in_word(words[static_cast<size_t>(i)], left, right, joined, mine);
+      for (int64_t i = begin; i < end; ++i)
+        join_in_word(words[static_cast<size_t>(i)], left, right, joined, mine);
     });
     apply(changes, best.key);
     return true;
@@ -300,8 +316,8 @@ void name_special(VocabSource& source) {
   }
 }
 
-// Tokens that come first are in the vocabulary as well, as in DeepSeek-V3's file: other readers number added tokens that
-// are not in it from its end.
+// Tokens that come first are in the vocabulary as well, as in DeepSeek-V3's file: other readers
+// number added tokens that are not in it from its end.
 void put_first(const std::vector<AddedToken>& first, VocabSource& source) {
   for (AddedToken t : first) {
     t.id = static_cast<int32_t>(source.tokens.size());
@@ -315,11 +331,13 @@ void put_first(const std::vector<AddedToken>& first, VocabSource& source) {
 BpeTrainerOptions deepseek_style_options(int32_t vocab_size) {
   BpeTrainerOptions o;
   o.vocab_size = vocab_size;
-  for (const char* t : {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"}) o.first.push_back(control(t));
-  for (const char* t : {"<think>", "</think>", "<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜User｜>", "<｜Assistant｜>",
-                        "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>",
-                        "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>", "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>",
-                        "<｜tool▁sep｜>"}) {
+  for (const char* t : {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"})
+    o.first.push_back(control(t));
+  for (const char* t : {"<think>", "</think>", "<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>",
+                        "<｜User｜>", "<｜Assistant｜>", "<｜tool▁calls▁begin｜>",
+                        "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>",
+                        "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>",
+                        "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>", "<｜tool▁sep｜>"}) {
     o.last.push_back(marker(t));
   }
   return o;
@@ -328,8 +346,10 @@ BpeTrainerOptions deepseek_style_options(int32_t vocab_size) {
 VocabSource train_bpe(const NextDocument& next, const BpeTrainerOptions& options) {
   auto least = static_cast<int64_t>(256 + options.first.size() + options.last.size());
   if (options.vocab_size < least) {
-    throw Error("vocab_size", fmt::format("{} is less than the {} bytes and special tokens", options.vocab_size, least),
-                fmt::format("use at least {}", least));
+    throw Error(
+        "vocab_size",
+        fmt::format("{} is less than the {} bytes and special tokens", options.vocab_size, least),
+        fmt::format("use at least {}", least));
   }
   VocabSource source;
   source.where = "trained vocabulary";
@@ -350,11 +370,13 @@ VocabSource train_bpe(const NextDocument& next, const BpeTrainerOptions& options
     counters[0].add_all(counters[i]);
     counters[i] = WordCounter();
   }
-  if (counters[0].size() == 0) throw Error("corpus", "there is no text to learn a vocabulary from", "give files with text");
+  if (counters[0].size() == 0)
+    throw Error("corpus", "there is no text to learn a vocabulary from", "give files with text");
 
   Merger merger(counters[0], options);
   counters.clear();
-  auto symbols = static_cast<size_t>(options.vocab_size) - options.first.size() - options.last.size();
+  auto symbols =
+      static_cast<size_t>(options.vocab_size) - options.first.size() - options.last.size();
   while (merger.symbols().size() < symbols && merger.step(source.merges)) {
   }
   put_first(options.first, source);
@@ -369,12 +391,14 @@ VocabSource train_bpe(const NextDocument& next, const BpeTrainerOptions& options
   return source;
 }
 
-VocabSource train_bpe(std::span<const std::string_view> documents, const BpeTrainerOptions& options) {
+VocabSource train_bpe(std::span<const std::string_view> documents,
+                      const BpeTrainerOptions& options) {
   return train_bpe(in_order(documents), options);
 }
 
 VocabSource train_characters(const NextDocument& next, const std::vector<AddedToken>& first) {
-  std::vector<std::vector<uint8_t>> seen(static_cast<size_t>(thread_count()), std::vector<uint8_t>(kBadByte + 256, 0));
+  std::vector<std::vector<uint8_t>> seen(static_cast<size_t>(thread_count()),
+                                         std::vector<uint8_t>(kBadByte + 256, 0));
   for_each_chunk(next, [&](std::string_view chunk, int thread) {
     auto& mine = seen[static_cast<size_t>(thread)];
     auto* p = reinterpret_cast<const uint8_t*>(chunk.data());
@@ -390,7 +414,8 @@ VocabSource train_characters(const NextDocument& next, const std::vector<AddedTo
   source.ignore_merges = true;  // a character of several bytes is looked up as a whole
   put_first(first, source);
   for (uint32_t code = 0; code < seen[0].size(); ++code) {
-    if (std::none_of(seen.begin(), seen.end(), [&](const auto& s) { return s[code] != 0; })) continue;
+    if (std::none_of(seen.begin(), seen.end(), [&](const auto& s) { return s[code] != 0; }))
+      continue;
     std::string bytes;
     if (code < kBadByte) {
       append_utf8(bytes, code);
@@ -399,12 +424,14 @@ VocabSource train_characters(const NextDocument& next, const std::vector<AddedTo
     }
     source.tokens.push_back({bytes_to_text(bytes), static_cast<int32_t>(source.tokens.size())});
   }
-  if (source.tokens.size() == first.size()) throw Error("corpus", "there is no text to learn a vocabulary from", "give files with text");
+  if (source.tokens.size() == first.size())
+    throw Error("corpus", "there is no text to learn a vocabulary from", "give files with text");
   name_special(source);
   return source;
 }
 
-VocabSource train_characters(std::span<const std::string_view> documents, const std::vector<AddedToken>& first) {
+VocabSource train_characters(std::span<const std::string_view> documents,
+                             const std::vector<AddedToken>& first) {
   return train_characters(in_order(documents), first);
 }
 

@@ -16,14 +16,18 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-// The definition, step by step and without any index: count all pairs, take the best, replace it everywhere.
-std::vector<std::string> merges_by_definition(std::string_view text, const BpeTrainerOptions& o, size_t symbols) {
+// The definition, step by step and without any index: count all pairs, take the best, replace it
+// everywhere.
+std::vector<std::string> merges_by_definition(std::string_view text, const BpeTrainerOptions& o,
+                                              size_t symbols) {
   VocabSource bytes;
-  for (int b = 0; b < 256; ++b) bytes.tokens.push_back({bytes_to_text(std::string(1, static_cast<char>(b))), b});
+  for (int b = 0; b < 256; ++b)
+    bytes.tokens.push_back({bytes_to_text(std::string(1, static_cast<char>(b))), b});
   bytes.steps = o.steps;
   std::map<std::string, int> order;  // symbol → number
   std::map<uint32_t, std::string> by_char;
-  for (int b = 0; b < 256; ++b) by_char[byte_to_char(static_cast<uint8_t>(b))] = std::string(1, static_cast<char>(b));
+  for (int b = 0; b < 256; ++b)
+    by_char[byte_to_char(static_cast<uint8_t>(b))] = std::string(1, static_cast<char>(b));
   for (auto& [c, s] : by_char) order.emplace(s, static_cast<int>(order.size()));
   std::vector<std::vector<std::string>> words;
   for (auto piece : Tokenizer(bytes).pieces(text)) {
@@ -66,7 +70,8 @@ std::vector<std::string> merges_by_definition(std::string_view text, const BpeTr
 
 std::vector<std::string> merge_texts(const VocabSource& s) {
   std::vector<std::string> out;
-  for (const auto& m : s.merges) out.push_back(m.text.substr(0, m.left_size) + " " + m.text.substr(m.left_size));
+  for (const auto& m : s.merges)
+    out.push_back(m.text.substr(0, m.left_size) + " " + m.text.substr(m.left_size));
   return out;
 }
 
@@ -109,7 +114,8 @@ TEST(BpeTrainer, ResultDoesNotDependOnThreadsOrOnHowTextIsHandedOver) {
 }
 
 TEST(BpeTrainer, WritesWhatTheLoaderReads) {
-  std::string text = toy_text(1, 3000) + "héllo wörld 中文中文 <｜User｜> \"quoted\\\" \t\x01\x7f\n";
+  std::string text =
+      toy_text(1, 3000) + "héllo wörld 中文中文 <｜User｜> \"quoted\\\" \t\x01\x7f\n";
   std::string_view view = text;
   VocabSource source = train_bpe({&view, 1}, deepseek_style_options(340));
   EXPECT_EQ(source.bos, 0);

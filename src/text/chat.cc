@@ -46,10 +46,12 @@ struct Writer {
   }
 };
 
-// What follows the last (first_only: the first) </think>: reasoning of earlier turns is not shown to the model again.
+// What follows the last (first_only: the first) </think>: reasoning of earlier turns is not shown
+// to the model again.
 std::string without_thinking(const std::string& content, bool first_only = false) {
   size_t at = first_only ? content.find(kThinkEnd) : content.rfind(kThinkEnd);
-  return at == std::string::npos ? content : content.substr(at + std::string_view(kThinkEnd).size());
+  return at == std::string::npos ? content
+                                 : content.substr(at + std::string_view(kThinkEnd).size());
 }
 
 void call_in_json_block(Writer& w, const ToolCall& call) {
@@ -79,13 +81,15 @@ void system_prompt(Writer& w, const std::vector<ChatMessage>& messages, bool joi
 struct Classic {
   ChatTemplate kind;
   Writer& w;
-  bool any_call = false;    // never reset: a second round of calls begins like the middle of the first
+  bool any_call =
+      false;  // never reset: a second round of calls begins like the middle of the first
   bool any_output = false;
   bool in_tool = false;
 
   void calls(const ChatMessage& m) {
     in_tool = false;
-    bool always_closed = kind == ChatTemplate::kDeepSeekV3_0324 || kind == ChatTemplate::kDeepSeekR1Qwen;
+    bool always_closed =
+        kind == ChatTemplate::kDeepSeekV3_0324 || kind == ChatTemplate::kDeepSeekR1Qwen;
     for (const ToolCall& call : m.tool_calls) {
       bool first = !any_call;
       if (first) {
@@ -147,7 +151,8 @@ struct Classic {
   }
 };
 
-void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
+void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& messages,
+                    const ChatOptions& o) {
   system_prompt(w, messages, kind == ChatTemplate::kDeepSeekV3_0324);
   Classic classic{kind, w};
   for (const ChatMessage& m : messages) classic.message(m);
@@ -207,7 +212,8 @@ void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatO
   }
 }
 
-void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
+void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
+                         const ChatOptions& o) {
   system_prompt(w, messages, false);
   bool in_outputs = false, any_output = false;
   auto end_outputs = [&] {
@@ -257,15 +263,23 @@ void check_messages(const std::vector<ChatMessage>& messages) {
   for (size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& m = messages[i];
     std::string where = fmt::format("messages[{}]", i);
-    bool known = m.role == "system" || m.role == "user" || m.role == "assistant" || m.role == "tool";
-    if (!known) throw Error(where, fmt::format("role '{}' is unknown", printable(m.role)), "use system, user, assistant or tool");
+    bool known =
+        m.role == "system" || m.role == "user" || m.role == "assistant" || m.role == "tool";
+    if (!known)
+      throw Error(where, fmt::format("role '{}' is unknown", printable(m.role)),
+                  "use system, user, assistant or tool");
     bool calling = m.role == "assistant" && !m.tool_calls.empty();
-    if (!m.content && !calling) throw Error(where, "a " + m.role + " message without content", "give it a text, even an empty one");
-    if (!m.tool_calls.empty() && !calling) throw Error(where, "tool calls in a " + m.role + " message", "only the assistant calls tools");
+    if (!m.content && !calling)
+      throw Error(where, "a " + m.role + " message without content",
+                  "give it a text, even an empty one");
+    if (!m.tool_calls.empty() && !calling)
+      throw Error(where, "tool calls in a " + m.role + " message",
+                  "only the assistant calls tools");
   }
 }
 
-// JSON as Python's json.dumps writes it ("a": 1, "b": 2), characters unescaped: what the templates' tojson gives.
+// JSON as Python's json.dumps writes it ("a": 1, "b": 2), characters unescaped: what the templates'
+// tojson gives.
 void dump_like_python(const nlohmann::ordered_json& value, std::string& out) {
   const char* comma = "";
   if (value.is_object()) {
@@ -292,12 +306,15 @@ void dump_like_python(const nlohmann::ordered_json& value, std::string& out) {
 ToolCall parse_call(const nlohmann::ordered_json& json, const std::string& where) {
   ToolCall call;
   if (!json.is_object() || !json.contains("function") || !json["function"].is_object()) {
-    throw Error(where, "a tool call without a function object", "{\"type\": \"function\", \"function\": {\"name\", \"arguments\"}}");
+    throw Error(where, "a tool call without a function object",
+                "{\"type\": \"function\", \"function\": {\"name\", \"arguments\"}}");
   }
   const auto& function = json["function"];
-  if (!function.contains("name") || !function["name"].is_string()) throw Error(where, "a tool call without a name", "give function.name");
+  if (!function.contains("name") || !function["name"].is_string())
+    throw Error(where, "a tool call without a name", "give function.name");
   call.name = function["name"].get<std::string>();
-  if (json.contains("type") && json["type"].is_string()) call.type = json["type"].get<std::string>();
+  if (json.contains("type") && json["type"].is_string())
+    call.type = json["type"].get<std::string>();
   if (!function.contains("arguments")) return call;
   const auto& arguments = function["arguments"];
   if (arguments.is_string()) {
@@ -330,18 +347,26 @@ ChatTemplate chat_template_by_name(std::string_view name) {
   throw Error("chat template", fmt::format("'{}' is unknown", printable(name)), "one of " + known);
 }
 
-ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages, const ChatOptions& options) {
+ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages,
+                     const ChatOptions& options) {
   check_messages(messages);
-  if (options.continue_final_message && (messages.empty() || !messages.back().content || messages.back().role == "system")) {
-    throw Error("messages", "there is no last message with content to continue", "end with an assistant message");
+  if (options.continue_final_message &&
+      (messages.empty() || !messages.back().content || messages.back().role == "system")) {
+    throw Error("messages", "there is no last message with content to continue",
+                "end with an assistant message");
   }
   ChatOptions o = options;
   if (o.continue_final_message) o.add_generation_prompt = false;
   Writer w;
   switch (chat_template) {
-    case ChatTemplate::kDeepSeekV31: render_v31(w, messages, o); break;
-    case ChatTemplate::kLlamaCppR1: render_llama_cpp_r1(w, messages, o); break;
-    default: render_classic(w, chat_template, messages, o);
+    case ChatTemplate::kDeepSeekV31:
+      render_v31(w, messages, o);
+      break;
+    case ChatTemplate::kLlamaCppR1:
+      render_llama_cpp_r1(w, messages, o);
+      break;
+    default:
+      render_classic(w, chat_template, messages, o);
   }
   if (o.continue_final_message) w.out.resize(w.content_end);
   return std::move(w.out);
@@ -364,7 +389,8 @@ std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& token
     foreign = false;
   };
   for (const ChatPart& part : chat) {
-    std::optional<int32_t> id = part.kind == ChatPart::kMarker ? tokenizer.find(part.text) : std::nullopt;
+    std::optional<int32_t> id =
+        part.kind == ChatPart::kMarker ? tokenizer.find(part.text) : std::nullopt;
     if (id) {
       flush();
       out.push_back(*id);
@@ -380,20 +406,25 @@ std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& token
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where) {
   parse_json(json, where);  // all the checks; the second reading keeps the order of keys
   auto list = nlohmann::ordered_json::parse(json);
-  if (!list.is_array()) throw Error(where, "not a list of messages", "[{\"role\": \"user\", \"content\": \"...\"}]");
+  if (!list.is_array())
+    throw Error(where, "not a list of messages", "[{\"role\": \"user\", \"content\": \"...\"}]");
   std::vector<ChatMessage> out;
   for (const auto& item : list) {
     std::string at = fmt::format("{}[{}]", where, out.size());
-    if (!item.is_object() || !item.contains("role") || !item["role"].is_string()) throw Error(at, "a message without a role", "give \"role\"");
+    if (!item.is_object() || !item.contains("role") || !item["role"].is_string())
+      throw Error(at, "a message without a role", "give \"role\"");
     ChatMessage m;
     m.role = item["role"].get<std::string>();
     if (item.contains("content") && !item["content"].is_null()) {
-      if (!item["content"].is_string()) throw Error(at, "content is not a text", "only text can be read");
+      if (!item["content"].is_string())
+        throw Error(at, "content is not a text", "only text can be read");
       m.content = item["content"].get<std::string>();
     }
-    if (item.contains("prefix")) m.prefix = item["prefix"].is_boolean() && item["prefix"].get<bool>();
+    if (item.contains("prefix"))
+      m.prefix = item["prefix"].is_boolean() && item["prefix"].get<bool>();
     if (item.contains("tool_calls") && !item["tool_calls"].is_null()) {
-      if (!item["tool_calls"].is_array()) throw Error(at, "tool_calls is not a list", "give a list");
+      if (!item["tool_calls"].is_array())
+        throw Error(at, "tool_calls is not a list", "give a list");
       for (const auto& call : item["tool_calls"]) m.tool_calls.push_back(parse_call(call, at));
     }
     out.push_back(std::move(m));

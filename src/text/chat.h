@@ -1,11 +1,13 @@
-// Chat templates: messages → the text and the tokens that a model was trained to continue. The only place that does this, for
-// training, the server and the command line alike.
+// Chat templates: messages → the text and the tokens that a model was trained to continue. The only
+// place that does this, for training, the server and the command line alike.
 //
-// The DeepSeek releases ship their templates as Jinja programs; here each is a small renderer with the same output, oddities
-// included (the first V3 and R1 templates, for instance, close a list of tool calls only if there are two or more).
+// The DeepSeek releases ship their templates as Jinja programs; here each is a small renderer with
+// the same output, oddities included (the first V3 and R1 templates, for instance, close a list of
+// tool calls only if there are two or more).
 //
-// A template's own markers (<｜User｜>, ...) become tokens by name; what users, tools and system prompts say is only ever text,
-// so nobody can forge a turn by writing a marker. What the assistant said may contain its markers (<think>).
+// A template's own markers (<｜User｜>, ...) become tokens by name; what users, tools and system
+// prompts say is only ever text, so nobody can forge a turn by writing a marker. What the assistant
+// said may contain its markers (<think>).
 #pragma once
 #include <optional>
 #include <string>
@@ -17,7 +19,7 @@
 namespace wels {
 
 enum class ChatTemplate {
-  kDeepSeekV3,      // first release of V3
+  kDeepSeekV3,  // first release of V3
   kDeepSeekV3_0324,
   kDeepSeekV31,     // also that of models trained by wels
   kDeepSeekR1,      // R1 and its Llama distillations
@@ -52,7 +54,8 @@ struct ChatOptions {
   bool thinking = false;                // V3.1, R1Qwen: ask for reasoning before the answer
 };
 
-// A rendered conversation. Markers are tokens by name, own text may contain markers, foreign text must not.
+// A rendered conversation. Markers are tokens by name, own text may contain markers, foreign text
+// must not.
 struct ChatPart {
   enum Kind { kMarker, kOwn, kForeign } kind;
   std::string text;
@@ -60,13 +63,15 @@ struct ChatPart {
 using ChatText = std::vector<ChatPart>;
 
 // Throws Error("messages[i]", ...) on a role that does not exist or a message without content.
-ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages, const ChatOptions& options);
+ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages,
+                     const ChatOptions& options);
 std::string chat_to_string(const ChatText& chat);
 // Token ids. Markers that the vocabulary does not have are written out as text.
 std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& tokenizer);
 
-// [{"role", "content", "tool_calls"?: [{"type", "function": {"name", "arguments": object | string}}], "prefix"?}, ...], the
-// format of OpenAI's API and of Hugging Face. Throws Error(where, ...) on anything else.
+// [{"role", "content", "tool_calls"?: [{"type", "function": {"name", "arguments": object |
+// string}}], "prefix"?}, ...], the format of OpenAI's API and of Hugging Face. Throws Error(where,
+// ...) on anything else.
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where);
 
 }  // namespace wels

@@ -13,12 +13,17 @@ struct Pre {
   std::vector<PreTokenizerStep> (*steps)();
   bool nfc, ignore_merges;
 };
-// Qwen2's own tokenizer normalises; the file format has no key for that, nor for Llama-3's preference for whole tokens.
-constexpr Pre kPres[] = {{"deepseek-v3", deepseek_v3_steps, false, false}, {"deepseek3", deepseek_v3_steps, false, false},
-                         {"deepseek-r1-qwen", qwen2_steps, true, false},   {"deepseek-llm", deepseek_llm_steps, false, false},
+// Qwen2's own tokenizer normalises; the file format has no key for that, nor for Llama-3's
+// preference for whole tokens.
+constexpr Pre kPres[] = {{"deepseek-v3", deepseek_v3_steps, false, false},
+                         {"deepseek3", deepseek_v3_steps, false, false},
+                         {"deepseek-r1-qwen", qwen2_steps, true, false},
+                         {"deepseek-llm", deepseek_llm_steps, false, false},
                          {"deepseek-coder", deepseek_coder_steps, false, false},
-                         {"qwen2", qwen2_steps, true, false},              {"llama-bpe", llama3_steps, false, true},
-                         {"llama3", llama3_steps, false, true},            {"llama-v3", llama3_steps, false, true},
+                         {"qwen2", qwen2_steps, true, false},
+                         {"llama-bpe", llama3_steps, false, true},
+                         {"llama3", llama3_steps, false, true},
+                         {"llama-v3", llama3_steps, false, true},
                          {"gpt-2", gpt2_steps, false, false}};
 
 enum TokenType : int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
@@ -26,10 +31,13 @@ enum TokenType : int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused 
 }  // namespace
 
 VocabSource parse_gguf_vocab(const GgufContent& gguf) {
-  auto fail = [&](const std::string& what, const std::string& hint) { throw Error(gguf.where, what, hint); };
+  auto fail = [&](const std::string& what, const std::string& hint) {
+    throw Error(gguf.where, what, hint);
+  };
   const std::string& model = gguf.text("tokenizer.ggml.model");
   if (model != "gpt2") {
-    fail(fmt::format("tokenizer.ggml.model '{}' is not supported", printable(model)), "byte-level BPE ('gpt2') can be read");
+    fail(fmt::format("tokenizer.ggml.model '{}' is not supported", printable(model)),
+         "byte-level BPE ('gpt2') can be read");
   }
   const std::string& name = gguf.text("tokenizer.ggml.pre");
   const Pre* pre = nullptr;
@@ -38,7 +46,9 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
     if (name == p.name) pre = &p;
     known += (known.empty() ? "" : ", ") + std::string(p.name);
   }
-  if (!pre) fail(fmt::format("tokenizer.ggml.pre '{}' is not supported", printable(name)), "known: " + known);
+  if (!pre)
+    fail(fmt::format("tokenizer.ggml.pre '{}' is not supported", printable(name)),
+         "known: " + known);
 
   VocabSource out;
   out.where = gguf.where;
@@ -48,10 +58,12 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
   const auto& tokens = gguf.strings("tokenizer.ggml.tokens");
   auto types = gguf.integers("tokenizer.ggml.token_type");
   if (tokens.size() != types.size()) {
-    fail(fmt::format("tokenizer.ggml.tokens has {} entries, token_type {}", tokens.size(), types.size()),
+    fail(fmt::format("tokenizer.ggml.tokens has {} entries, token_type {}", tokens.size(),
+                     types.size()),
          "the file may be damaged");
   }
-  if (tokens.size() >= size_t{1} << 22) fail(fmt::format("{} tokens", tokens.size()), "fewer than 4194304 can be read");
+  if (tokens.size() >= size_t{1} << 22)
+    fail(fmt::format("{} tokens", tokens.size()), "fewer than 4194304 can be read");
   for (size_t i = 0; i < tokens.size(); ++i) {
     auto id = static_cast<int32_t>(i);
     // Rows that only fill the embedding are called [PAD<id>], whatever their type says.
@@ -71,16 +83,19 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
   for (const std::string& merge : merges) {
     size_t space = merge.find(' ');
     if (space == std::string::npos) {
-      fail(fmt::format("merge {} '{}' is not two tokens with a space between", out.merges.size(), printable(merge)),
+      fail(fmt::format("merge {} '{}' is not two tokens with a space between", out.merges.size(),
+                       printable(merge)),
            "the file may be damaged");
     }
-    out.merges.push_back({merge.substr(0, space) + merge.substr(space + 1), static_cast<uint32_t>(space)});
+    out.merges.push_back(
+        {merge.substr(0, space) + merge.substr(space + 1), static_cast<uint32_t>(space)});
   }
   auto special = [&](const char* key) -> std::optional<int32_t> {
     if (!gguf.has(key)) return std::nullopt;
     int64_t id = gguf.integer(key);
     if (id < 0 || id >= static_cast<int64_t>(tokens.size())) {
-      fail(fmt::format("{} is {}, the vocabulary has {} tokens", key, id, tokens.size()), "the file may be damaged");
+      fail(fmt::format("{} is {}, the vocabulary has {} tokens", key, id, tokens.size()),
+           "the file may be damaged");
     }
     return static_cast<int32_t>(id);
   };
@@ -93,11 +108,15 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
 void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& out) {
   const Pre* pre = nullptr;
   for (const Pre& p : kPres) {
-    // Of the names for the same steps, the one whose other properties agree; deepseek-r1-qwen is read, never written.
-    if (!pre && source.steps == p.steps() && source.nfc == p.nfc && std::string_view(p.name) != "deepseek-r1-qwen") pre = &p;
+    // Of the names for the same steps, the one whose other properties agree; deepseek-r1-qwen is
+    // read, never written.
+    if (!pre && source.steps == p.steps() && source.nfc == p.nfc &&
+        std::string_view(p.name) != "deepseek-r1-qwen")
+      pre = &p;
   }
   if (!pre || source.ignore_merges != pre->ignore_merges) {
-    throw Error(source.where, "GGUF has no name for this tokenizer's way of cutting text into pieces",
+    throw Error(source.where,
+                "GGUF has no name for this tokenizer's way of cutting text into pieces",
                 "export a model whose tokenizer is of the DeepSeek, Qwen2, Llama-3 or GPT-2 kind");
   }
   std::vector<std::string> tokens;
@@ -105,7 +124,8 @@ void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& ou
   std::vector<int32_t> types(tokens.size(), kUnused);
   auto put = [&](int32_t id, const std::string& text, int32_t type) {
     if (id < 0 || id >= rows) {
-      throw Error(source.where, fmt::format("token {} does not fit a model of {} embedding rows", id, rows),
+      throw Error(source.where,
+                  fmt::format("token {} does not fit a model of {} embedding rows", id, rows),
                   "use the tokenizer that the model was trained with");
     }
     tokens[static_cast<size_t>(id)] = text;
@@ -114,7 +134,8 @@ void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& ou
   for (const auto& t : source.tokens) put(t.id, t.text, kNormal);
   for (const auto& t : source.added) put(t.id, t.content, t.special ? kControl : kUserDefined);
   std::vector<std::string> merges;
-  for (const auto& m : source.merges) merges.push_back(m.text.substr(0, m.left_size) + " " + m.text.substr(m.left_size));
+  for (const auto& m : source.merges)
+    merges.push_back(m.text.substr(0, m.left_size) + " " + m.text.substr(m.left_size));
   out.emplace_back("tokenizer.ggml.model", gguf_string("gpt2"));
   out.emplace_back("tokenizer.ggml.pre", gguf_string(pre->name));
   out.emplace_back("tokenizer.ggml.tokens", gguf_strings(std::move(tokens)));

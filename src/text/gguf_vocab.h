@@ -1,6 +1,7 @@
 // Vocabularies in GGUF metadata, as llama.cpp's converter writes them for byte-level BPE:
-//   tokenizer.ggml.model "gpt2" · tokenizer.ggml.pre name of the pre-tokeniser · tokens: strings, by id · token_type: i32 each
-//   (1 normal, 3 control, 4 user defined, 5 unused) · merges: "left right" · bos_token_id, eos_token_id, padding_token_id
+//   tokenizer.ggml.model "gpt2" · tokenizer.ggml.pre name of the pre-tokeniser · tokens: strings,
+//   by id · token_type: i32 each (1 normal, 3 control, 4 user defined, 5 unused) · merges: "left
+//   right" · bos_token_id, eos_token_id, padding_token_id
 // Control and user-defined tokens are what tokenizer.json calls added tokens: special, and not.
 #pragma once
 #include "formats/gguf.h"
@@ -8,11 +9,14 @@
 
 namespace wels {
 
-// Throws Error naming the key: another model than gpt2, an unknown pre-tokeniser, missing or mismatched arrays.
+// Throws Error naming the key: another model than gpt2, an unknown pre-tokeniser, missing or
+// mismatched arrays.
 VocabSource parse_gguf_vocab(const GgufContent& gguf);
 
-// Appends the keys above for a model with `rows` embedding rows (≥ every id + 1); rows without a token become unused
-// "[PAD<id>]" tokens. Throws Error if GGUF has no name for the pre-tokeniser (character-level vocabularies).
+// Appends the keys above for a model with `rows` embedding rows (≥ every id + 1); rows without a
+// token become unused
+// "[PAD<id>]" tokens. Throws Error if GGUF has no name for the pre-tokeniser (character-level
+// vocabularies).
 void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& out);
 
 }  // namespace wels

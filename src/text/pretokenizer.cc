@@ -51,7 +51,8 @@ std::string range_text(const std::vector<CharRange>& ranges, bool complement) {
   return out;
 }
 
-// The class that an escape at regex[i] (a backslash) names, if it is one of ours; size: the bytes it takes.
+// The class that an escape at regex[i] (a backslash) names, if it is one of ours; size: the bytes
+// it takes.
 struct ClassEscape {
   uint8_t one = 0;
   bool complement = false;
@@ -73,12 +74,18 @@ ClassEscape class_escape(std::string_view r, size_t i) {
     size = name + 2 - i;
   }
   switch (name < r.size() ? r[name] : 0) {
-    case 'L': return {kLetter, complement, size};
-    case 'N': return {kNumber, complement, size};
-    case 'M': return {kMark, complement, size};
-    case 'P': return {kPunct, complement, size};
-    case 'S': return {kSymbol, complement, size};
-    default: return {};
+    case 'L':
+      return {kLetter, complement, size};
+    case 'N':
+      return {kNumber, complement, size};
+    case 'M':
+      return {kMark, complement, size};
+    case 'P':
+      return {kPunct, complement, size};
+    case 'S':
+      return {kSymbol, complement, size};
+    default:
+      return {};
   }
 }
 
@@ -93,8 +100,8 @@ Code compile(const std::string& pattern, const std::string& where) {
   PCRE2_SIZE at = 0;
   // MULTILINE: in the reference's (Ruby's) syntax $ always matches before a newline too.
   Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expanded.data()), expanded.size(),
-                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &at,
-                          context.get()));
+                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
+                          &at, context.get()));
   if (!code) {
     PCRE2_UCHAR text[200] = {};
     pcre2_get_error_message(error, text, sizeof text);
@@ -103,11 +110,13 @@ Code compile(const std::string& pattern, const std::string& where) {
                             pattern.size(), reinterpret_cast<char*>(text)),
                 "the file may be damaged");
   }
-  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // without JIT the interpreter gives the same matches
+  pcre2_jit_compile(code.get(),
+                    PCRE2_JIT_COMPLETE);  // without JIT the interpreter gives the same matches
   return code;
 }
 
-// Well-formed text for PCRE2: every ill-formed byte becomes U+FFFE (no character, in no class). `shift` maps back.
+// Well-formed text for PCRE2: every ill-formed byte becomes U+FFFE (no character, in no class).
+// `shift` maps back.
 struct Cleaned {
   std::string text;
   std::vector<size_t> replaced;  // offsets in the cleaned text at which a byte became three
@@ -146,18 +155,20 @@ void find_regex(const pcre2_code* code, std::string_view text, const std::string
   while (at <= text.size()) {
     int rc = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, data.get(), nullptr);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-      rc = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(),
-                       nullptr);
+      rc = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                       data.get(), nullptr);
     }
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0) {
-      throw Error(where, fmt::format("pre_tokenizer regular expression gives up on a text of {} bytes (PCRE2 {})",
-                                     text.size(), rc),
-                  "the expression backtracks without bound; use the model's own tokenizer.json");
+      throw Error(
+          where,
+          fmt::format("pre_tokenizer regular expression gives up on a text of {} bytes (PCRE2 {})",
+                      text.size(), rc),
+          "the expression backtracks without bound; use the model's own tokenizer.json");
     }
     const PCRE2_SIZE* found = pcre2_get_ovector_pointer(data.get());
     if (found[0] > found[1]) break;  // \K in a look-ahead
-    if (found[0] == found[1]) {      // an empty match cuts nothing here: go on at the next character
+    if (found[0] == found[1]) {  // an empty match cuts nothing here: go on at the next character
       at = found[1] + 1;
       while (at < text.size() && (text[at] & 0xC0) == 0x80) ++at;
       continue;
@@ -171,7 +182,8 @@ void find_regex(const pcre2_code* code, std::string_view text, const std::string
 
 void find_literal(const std::string& literal, std::string_view text, std::vector<Span>& out) {
   size_t done = 0;
-  for (size_t at; (at = text.find(literal, done)) != std::string_view::npos; done = at + literal.size()) {
+  for (size_t at; (at = text.find(literal, done)) != std::string_view::npos;
+       done = at + literal.size()) {
     if (at > done) out.push_back({done, at, false});
     out.push_back({at, at + literal.size(), true});
   }
@@ -185,7 +197,8 @@ void find_digits(bool individual, std::string_view text, std::vector<Span>& out)
     Char c = read_char(p, end);
     bool digit = char_classes()[c.code] & kNumber;
     size_t at = static_cast<size_t>(p - base);
-    bool join = !out.empty() && out.back().end == at && out.back().match == digit && !(digit && individual);
+    bool join =
+        !out.empty() && out.back().end == at && out.back().match == digit && !(digit && individual);
     if (join) {
       out.back().end += c.size;
     } else {
@@ -204,12 +217,17 @@ void apply_behavior(const PreTokenizerStep& step, std::vector<Span>& spans, size
     Piece piece{s.begin + offset, s.end + offset};
     bool join = false;
     switch (step.behavior) {
-      case Step::kIsolated: break;
+      case Step::kIsolated:
+        break;
       case Step::kRemoved:
         if (match) continue;
         break;
-      case Step::kContiguous: join = open && match == previous_match; break;
-      case Step::kMergedWithPrevious: join = open && match && !previous_match; break;
+      case Step::kContiguous:
+        join = open && match == previous_match;
+        break;
+      case Step::kMergedWithPrevious:
+        join = open && match && !previous_match;
+        break;
       case Step::kMergedWithNext:
         join = join_next;
         join_next = match;
@@ -245,7 +263,8 @@ std::string expand_classes(std::string_view r, const std::string& where) {
   for (size_t i = 0; i < r.size();) {
     if (r[i] == '\\' && i + 1 < r.size()) {
       if (r[i + 1] == 'h' || r[i + 1] == 'H') {
-        throw Error(where, "pre_tokenizer regular expression uses \\h", "write [0-9A-Fa-f] instead");
+        throw Error(where, "pre_tokenizer regular expression uses \\h",
+                    "write [0-9A-Fa-f] instead");
       }
       ClassEscape escape = class_escape(r, i);
       if (escape.one == 0) {
@@ -285,7 +304,9 @@ struct PreTokenizer::Compiled {
 };
 
 PreTokenizer::PreTokenizer(std::vector<PreTokenizerStep> steps, const std::string& where)
-    : steps_(std::move(steps)), where_(where), scanner_(recognise(steps_)),
+    : steps_(std::move(steps)),
+      where_(where),
+      scanner_(recognise(steps_)),
       compiled_(std::make_shared<Compiled>()) {
   for (const PreTokenizerStep& step : steps_) {
     if (step.kind == PreTokenizerStep::kLiteral && step.pattern.empty()) {
@@ -299,7 +320,8 @@ const PreTokenizer::Compiled& PreTokenizer::compiled() const {
   std::call_once(compiled_->once, [&] {
     std::vector<Code> codes;
     for (const PreTokenizerStep& step : steps_) {
-      codes.push_back(step.kind == PreTokenizerStep::kRegex ? compile(step.pattern, where_) : Code());
+      codes.push_back(step.kind == PreTokenizerStep::kRegex ? compile(step.pattern, where_)
+                                                            : Code());
     }
     compiled_->codes = std::move(codes);
   });
@@ -319,9 +341,15 @@ void PreTokenizer::split(std::string_view text, std::vector<Piece>& out) const {
       auto part = std::string_view(cleaned.text).substr(piece.begin, piece.end - piece.begin);
       spans.clear();
       switch (step.kind) {
-        case PreTokenizerStep::kRegex: find_regex(compiled.codes[i].get(), part, where_, spans); break;
-        case PreTokenizerStep::kLiteral: find_literal(step.pattern, part, spans); break;
-        case PreTokenizerStep::kDigits: find_digits(step.individual_digits, part, spans); break;
+        case PreTokenizerStep::kRegex:
+          find_regex(compiled.codes[i].get(), part, where_, spans);
+          break;
+        case PreTokenizerStep::kLiteral:
+          find_literal(step.pattern, part, spans);
+          break;
+        case PreTokenizerStep::kDigits:
+          find_digits(step.individual_digits, part, spans);
+          break;
       }
       apply_behavior(step, spans, piece.begin, next);
     }

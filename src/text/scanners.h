@@ -1,7 +1,8 @@
-// Fast pre-tokenisers: one left-to-right pass per model family, with the same pieces as the regular expressions. Idea: every
-// alternative of these expressions is decided by the classes of at most two characters, so no backtracking is needed;
-// "\s+(?!\S)" is "the whole run of white space, less its last character unless the text ends there".
-// Each scanner calls emit(begin, end) for the pieces of [p, end) in order.
+// Fast pre-tokenisers: one left-to-right pass per model family, with the same pieces as the regular
+// expressions. Idea: every alternative of these expressions is decided by the classes of at most
+// two characters, so no backtracking is needed;
+// "\s+(?!\S)" is "the whole run of white space, less its last character unless the text ends
+// there". Each scanner calls emit(begin, end) for the pieces of [p, end) in order.
 #pragma once
 #include "text/pretokenizer.h"
 #include "text/unicode.h"
@@ -22,7 +23,8 @@ struct Text {
     Char c = read_char(p, end);
     return {classes[c.code], c.size};
   }
-  // The end of the run of characters with any of the flags; ASCII letters first, as they are most of most texts.
+  // The end of the run of characters with any of the flags; ASCII letters first, as they are most
+  // of most texts.
   const uint8_t* run(const uint8_t* p, uint32_t flags) const {
     for (;;) {
       if (flags & kLetter) {
@@ -35,7 +37,8 @@ struct Text {
   }
 };
 
-// White space at p: \s*[\r\n]+ | \s+(?!\S) | \s+ (the first alternative only where with_newlines). `stop` bounds the text.
+// White space at p: \s*[\r\n]+ | \s+(?!\S) | \s+ (the first alternative only where with_newlines).
+// `stop` bounds the text.
 template <bool with_newlines, class InText>
 const uint8_t* white_space(const uint8_t* p, InText&& look_at) {
   const uint8_t *q = p, *after_newline = nullptr, *last = p;
@@ -51,8 +54,9 @@ const uint8_t* white_space(const uint8_t* p, InText&& look_at) {
   return last;
 }
 
-// DeepSeek-V3: \p{N}{1,3}, then runs of CJK and kana, then the main expression inside what these leave. A number or a
-// change from CJK to other text is therefore an end of text for the main expression.
+// DeepSeek-V3: \p{N}{1,3}, then runs of CJK and kana, then the main expression inside what these
+// leave. A number or a change from CJK to other text is therefore an end of text for the main
+// expression.
 template <class Emit>
 void deepseek_v3(const uint8_t* p, const uint8_t* end, Emit&& emit) {
   Text text{end, char_classes()};
@@ -98,7 +102,8 @@ void deepseek_v3(const uint8_t* p, const uint8_t* end, Emit&& emit) {
     } else if (look.flags & kSpace) {
       p = white_space<true>(p, at);
     } else {
-      // Characters of no class match nothing unless a word follows: they form one piece up to the next match.
+      // Characters of no class match nothing unless a word follows: they form one piece up to the
+      // next match.
       for (p += look.size; next.size; p += next.size, next = at(p)) {
         if (next.flags & (kWord | kSign | kSpace)) break;
         if (at(p + next.size).flags & kWord) break;
@@ -118,7 +123,8 @@ size_t contraction(const uint8_t* p, const uint8_t* end) {
   uint8_t a = at(1), b = at(2);
   if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
   if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
-  if (ignore_case && a == 0xC5 && b == 0xBF) return 3;  // U+017F, the long s, is an s when case is folded
+  if (ignore_case && a == 0xC5 && b == 0xBF)
+    return 3;  // U+017F, the long s, is an s when case is folded
   return 0;
 }
 
@@ -148,7 +154,8 @@ void cl100k(const uint8_t* p, const uint8_t* end, Emit&& emit) {
       }
     } else if (!(look.flags & kNotOther) || (*p == ' ' && next.size && !(next.flags & kNotOther))) {
       p += look.size;
-      for (next = text.at(p); next.size && !(next.flags & kNotOther); next = text.at(p)) p += next.size;
+      for (next = text.at(p); next.size && !(next.flags & kNotOther); next = text.at(p))
+        p += next.size;
       while (p < end && (*p == '\r' || *p == '\n')) ++p;
     } else {
       p = white_space<true>(p, at);
@@ -185,8 +192,8 @@ void gpt2(const uint8_t* p, const uint8_t* end, Emit&& emit) {
   }
 }
 
-// The part of an ASCII line between words and signs, for DeepSeek-LLM: white space at its end is a piece, each digit is
-// one, and what is left between digits stays together.
+// The part of an ASCII line between words and signs, for DeepSeek-LLM: white space at its end is a
+// piece, each digit is one, and what is left between digits stays together.
 template <class Emit>
 void deepseek_llm_gap(const uint8_t* p, const uint8_t* end, Emit&& emit) {
   auto is_space = [](uint8_t c) { return c == ' ' || (c >= 9 && c <= 13); };
@@ -203,8 +210,9 @@ void deepseek_llm_gap(const uint8_t* p, const uint8_t* end, Emit&& emit) {
   if (tail < end) emit(tail, end);
 }
 
-// DeepSeek-LLM and V2: six splits, one after the other; the first cuts at every \r and \n, so lines are independent. Lines
-// of ASCII are scanned here; slow(begin, end) must cut any other line by the general path.
+// DeepSeek-LLM and V2: six splits, one after the other; the first cuts at every \r and \n, so lines
+// are independent. Lines of ASCII are scanned here; slow(begin, end) must cut any other line by the
+// general path.
 template <class Emit, class Slow>
 void deepseek_llm(const uint8_t* p, const uint8_t* end, Emit&& emit, Slow&& slow) {
   auto is_space = [](uint8_t c) { return c == ' ' || (c >= 9 && c <= 13); };
@@ -262,13 +270,20 @@ void pieces(const PreTokenizer& pre_tokenizer, std::string_view text, Emit&& emi
     for (const auto& piece : cut) emit(from + piece.begin, from + piece.end);
   };
   switch (pre_tokenizer.scanner()) {
-    case Scanner::kDeepSeekV3: return deepseek_v3(begin, end, emit);
-    case Scanner::kDeepSeekLlm: return deepseek_llm(begin, end, emit, general);
-    case Scanner::kQwen2: return cl100k<1>(begin, end, emit);
-    case Scanner::kLlama3: return cl100k<3>(begin, end, emit);
-    case Scanner::kGpt2: return gpt2(begin, end, emit);
-    case Scanner::kCharacters: return characters(begin, end, emit);
-    case Scanner::kGeneral: return general(begin, end);
+    case Scanner::kDeepSeekV3:
+      return deepseek_v3(begin, end, emit);
+    case Scanner::kDeepSeekLlm:
+      return deepseek_llm(begin, end, emit, general);
+    case Scanner::kQwen2:
+      return cl100k<1>(begin, end, emit);
+    case Scanner::kLlama3:
+      return cl100k<3>(begin, end, emit);
+    case Scanner::kGpt2:
+      return gpt2(begin, end, emit);
+    case Scanner::kCharacters:
+      return characters(begin, end, emit);
+    case Scanner::kGeneral:
+      return general(begin, end);
   }
 }
 

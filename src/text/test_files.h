@@ -1,4 +1,5 @@
-// Where the tests of this folder find the tokenizer fixtures: $WELS_TOKENIZERS, else ../shared/tokenizers. Test code only.
+// Where the tests of this folder find the tokenizer fixtures: $WELS_TOKENIZERS, else
+// ../shared/tokenizers. Test code only.
 #pragma once
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -20,7 +20,8 @@
 namespace wels {
 namespace {
 
-// Up to 16 bytes in two words, zero beyond the end; with the size it is the piece itself, so equal keys are equal pieces.
+// Up to 16 bytes in two words, zero beyond the end; with the size it is the piece itself, so equal
+// keys are equal pieces.
 struct Key {
   uint64_t low, high;
   uint32_t size;
@@ -31,14 +32,17 @@ struct Key {
   }
 };
 
-inline uint64_t low_bytes(uint64_t word, size_t n) { return n >= 8 ? word : word & ((uint64_t{1} << (8 * n)) - 1); }
+inline uint64_t low_bytes(uint64_t word, size_t n) {
+  return n >= 8 ? word : word & ((uint64_t{1} << (8 * n)) - 1);
+}
 
 // `readable`: the end of the buffer the piece lies in; whole words are read where they fit.
 inline Key make_key(const uint8_t* p, size_t n, const uint8_t* readable) {
   uint64_t words[2] = {0, 0};
   if (readable - p >= 16) {
     std::memcpy(words, p, 16);
-    return {low_bytes(words[0], n), n > 8 ? low_bytes(words[1], n - 8) : 0, static_cast<uint32_t>(n)};
+    return {low_bytes(words[0], n), n > 8 ? low_bytes(words[1], n - 8) : 0,
+            static_cast<uint32_t>(n)};
   }
   std::memcpy(words, p, n);
   return {words[0], words[1], static_cast<uint32_t>(n)};
@@ -46,7 +50,8 @@ inline Key make_key(const uint8_t* p, size_t n, const uint8_t* readable) {
 
 constexpr size_t kKeyBytes = 16;
 
-// Pieces that merging turns into more than one token, remembered per thread: a direct-mapped cache of fixed size.
+// Pieces that merging turns into more than one token, remembered per thread: a direct-mapped cache
+// of fixed size.
 struct PieceCache {
   static constexpr size_t kSlots = 1 << 13;
   static constexpr size_t kIds = 8;
@@ -96,9 +101,9 @@ struct Tokenizer::Impl {
   };
   std::vector<Whole> whole;
   size_t whole_mask = 0;
-  std::unordered_map<std::string_view, int32_t> long_whole;   // tokens of more than kKeyBytes bytes
-  std::unordered_map<std::string_view, int32_t> by_bytes;     // every ordinary token, by its bytes
-  std::unordered_map<std::string_view, int32_t> by_content;   // added tokens
+  std::unordered_map<std::string_view, int32_t> long_whole;  // tokens of more than kKeyBytes bytes
+  std::unordered_map<std::string_view, int32_t> by_bytes;    // every ordinary token, by its bytes
+  std::unordered_map<std::string_view, int32_t> by_content;  // added tokens
 
   std::string_view bytes_of(int32_t id) const {
     auto i = static_cast<size_t>(id);
@@ -116,14 +121,16 @@ struct Tokenizer::Impl {
     }
   }
   void bytes_to_ids(const uint8_t* p, size_t n, int32_t* ids) const;
-  void encode_piece(const uint8_t* begin, const uint8_t* end, const uint8_t* readable, PieceCache& cache,
-                    std::vector<int32_t>& out) const;
+  void encode_piece(const uint8_t* begin, const uint8_t* end, const uint8_t* readable,
+                    PieceCache& cache, std::vector<int32_t>& out) const;
   void encode_plain(std::string_view text, std::vector<int32_t>& out) const;
   void encode_normalized(std::string_view text, bool find_added, std::vector<int32_t>& out) const;
 };
 
 Tokenizer::Impl::Impl(VocabSource&& source)
-    : where(source.where), pre_tokenizer(std::move(source.steps), source.where), nfc(source.nfc),
+    : where(source.where),
+      pre_tokenizer(std::move(source.steps), source.where),
+      nfc(source.nfc),
       added(std::move(source.added)) {
   static std::atomic<uint64_t> instances{0};
   instance = ++instances;
@@ -141,7 +148,8 @@ Tokenizer::Impl::Impl(VocabSource&& source)
 }
 
 void Tokenizer::Impl::build_bytes(const VocabSource& source) {
-  if (source.tokens.empty() && added.empty()) throw Error(where, "the vocabulary is empty", "the file may be damaged");
+  if (source.tokens.empty() && added.empty())
+    throw Error(where, "the vocabulary is empty", "the file may be damaged");
   int32_t most = -1;
   for (const auto& t : source.tokens) most = std::max(most, t.id);
   for (const auto& t : added) most = std::max(most, t.id);
@@ -149,26 +157,35 @@ void Tokenizer::Impl::build_bytes(const VocabSource& source) {
   std::vector<uint8_t> used(text.size(), 0);
   special.assign(text.size(), 0);
   auto claim = [&](int32_t id, std::string_view name) {
-    if (id < 0) throw Error(where, fmt::format("token '{}' has the negative id {}", printable(name), id), "the file may be damaged");
+    if (id < 0)
+      throw Error(where, fmt::format("token '{}' has the negative id {}", printable(name), id),
+                  "the file may be damaged");
     if (used[static_cast<size_t>(id)]++) {
-      throw Error(where, fmt::format("the id {} of '{}' is used twice", id, printable(name)), "every token needs an id of its own");
+      throw Error(where, fmt::format("the id {} of '{}' is used twice", id, printable(name)),
+                  "every token needs an id of its own");
     }
   };
   std::unordered_map<std::string_view, int32_t> vocab;
   for (const auto& t : source.tokens) {
     claim(t.id, t.text);
-    if (!text_to_bytes(t.text, text[static_cast<size_t>(t.id)])) text[static_cast<size_t>(t.id)] = t.text;
+    if (!text_to_bytes(t.text, text[static_cast<size_t>(t.id)]))
+      text[static_cast<size_t>(t.id)] = t.text;
     if (!added.empty()) vocab.emplace(t.text, t.id);
   }
   for (const AddedToken& t : added) {
-    if (t.content.empty()) throw Error(where, fmt::format("the added token {} is empty", t.id), "remove it");
+    if (t.content.empty())
+      throw Error(where, fmt::format("the added token {} is empty", t.id), "remove it");
     auto it = vocab.find(t.content);
-    // The vocabulary's "ø" is the byte 0xF8, an added "ø" (DeepSeek-LLM) is the character: two tokens, one spelling.
-    bool other = it != vocab.end() && it->second != t.id && text[static_cast<size_t>(it->second)] != t.content;
+    // The vocabulary's "ø" is the byte 0xF8, an added "ø" (DeepSeek-LLM) is the character: two
+    // tokens, one spelling.
+    bool other = it != vocab.end() && it->second != t.id &&
+                 text[static_cast<size_t>(it->second)] != t.content;
     if (it == vocab.end() || other) {
       claim(t.id, t.content);
     } else if (it->second != t.id) {
-      throw Error(where, fmt::format("the added token '{}' has the ids {} and {}", printable(t.content), t.id, it->second),
+      throw Error(where,
+                  fmt::format("the added token '{}' has the ids {} and {}", printable(t.content),
+                              t.id, it->second),
                   "it must have one");
     }
     text[static_cast<size_t>(t.id)] = t.content;
@@ -176,7 +193,8 @@ void Tokenizer::Impl::build_bytes(const VocabSource& source) {
   }
   size_t total = 0;
   for (const std::string& t : text) total += t.size();
-  if (total >= MergeTable::kNone) throw Error(where, "the vocabulary has more than 4 GB of text", "the file may be damaged");
+  if (total >= MergeTable::kNone)
+    throw Error(where, "the vocabulary has more than 4 GB of text", "the file may be damaged");
   pool.reserve(total);
   offset.reserve(text.size() + 1);
   for (const std::string& t : text) {
@@ -186,7 +204,8 @@ void Tokenizer::Impl::build_bytes(const VocabSource& source) {
   offset.push_back(static_cast<uint32_t>(pool.size()));
   for (const AddedToken& t : added) {
     if (!by_content.emplace(bytes_of(t.id), t.id).second) {
-      throw Error(where, fmt::format("the added token '{}' appears twice", printable(t.content)), "remove one");
+      throw Error(where, fmt::format("the added token '{}' appears twice", printable(t.content)),
+                  "remove one");
     }
   }
   by_bytes.reserve(source.tokens.size());
@@ -211,20 +230,24 @@ void Tokenizer::Impl::build_merges(const VocabSource& source) {
       auto it = by_bytes.find(bytes);
       if (it != by_bytes.end()) return it->second;
     }
-    throw Error(where, fmt::format("merge {} needs the token '{}', which the vocabulary does not have", rank, printable(part)),
+    throw Error(where,
+                fmt::format("merge {} needs the token '{}', which the vocabulary does not have",
+                            rank, printable(part)),
                 "vocabulary and merges must come from the same training");
   };
   for (size_t rank = 0; rank < source.merges.size(); ++rank) {
     const auto& [text, left_size] = source.merges[rank];
     CHECK(left_size <= text.size());
     std::string_view all = text;
-    int32_t left = id_of(all.substr(0, left_size), rank), right = id_of(all.substr(left_size), rank);
+    int32_t left = id_of(all.substr(0, left_size), rank),
+            right = id_of(all.substr(left_size), rank);
     merges.add(left, right, {static_cast<uint32_t>(rank), id_of(all, rank)});
   }
 }
 
 void Tokenizer::Impl::build_whole(const VocabSource& source) {
-  // A token stands for its bytes only if merging these bytes ends in it (not so for a few tokens of every vocabulary).
+  // A token stands for its bytes only if merging these bytes ends in it (not so for a few tokens of
+  // every vocabulary).
   std::vector<std::pair<std::string_view, int32_t>> tokens(by_bytes.begin(), by_bytes.end());
   std::vector<uint8_t> reached(tokens.size(), 0);
   parallel_for(static_cast<int64_t>(tokens.size()), 1024, [&](int64_t begin, int64_t end) {
@@ -235,8 +258,9 @@ void Tokenizer::Impl::build_whole(const VocabSource& source) {
       for (char c : bytes) ids.push_back(byte_ids[static_cast<uint8_t>(c)]);
       bool complete = std::find(ids.begin(), ids.end(), -1) == ids.end();
       if (complete && !source.ignore_merges) merges.merge(ids);
-      reached[static_cast<size_t>(i)] = source.ignore_merges ? !by_content.count(bytes)
-                                                            : complete && ids.size() == 1 && ids[0] == id;
+      reached[static_cast<size_t>(i)] = source.ignore_merges
+                                            ? !by_content.count(bytes)
+                                            : complete && ids.size() == 1 && ids[0] == id;
     }
   });
   size_t size = std::bit_ceil(std::max<size_t>(16, tokens.size() * 2));
@@ -258,10 +282,13 @@ void Tokenizer::Impl::build_whole(const VocabSource& source) {
 }
 
 void Tokenizer::Impl::find_special(const VocabSource& source) {
-  auto pick = [&](std::optional<int32_t> stated, std::initializer_list<const char*> names) -> std::optional<int32_t> {
+  auto pick = [&](std::optional<int32_t> stated,
+                  std::initializer_list<const char*> names) -> std::optional<int32_t> {
     if (stated) {
       if (*stated < 0 || *stated >= static_cast<int32_t>(special.size())) {
-        throw Error(where, fmt::format("the special token id {} is not in the vocabulary of {}", *stated, special.size()),
+        throw Error(where,
+                    fmt::format("the special token id {} is not in the vocabulary of {}", *stated,
+                                special.size()),
                     "the file may be damaged");
       }
       return stated;
@@ -281,15 +308,17 @@ void Tokenizer::Impl::bytes_to_ids(const uint8_t* p, size_t n, int32_t* ids) con
     ids[i] = byte_ids[p[i]];
     if (ids[i] < 0) {
       std::string piece(reinterpret_cast<const char*>(p), std::min<size_t>(n, 40));
-      throw Error("text", fmt::format("the byte 0x{:02x} in '{}' has no token in the vocabulary of {}", p[i],
-                                      printable(piece), where),
+      throw Error("text",
+                  fmt::format("the byte 0x{:02x} in '{}' has no token in the vocabulary of {}",
+                              p[i], printable(piece), where),
                   "use only characters that the training text had, or a byte-level vocabulary");
     }
   }
 }
 
-void Tokenizer::Impl::encode_piece(const uint8_t* begin, const uint8_t* end, const uint8_t* readable,
-                                   PieceCache& cache, std::vector<int32_t>& out) const {
+void Tokenizer::Impl::encode_piece(const uint8_t* begin, const uint8_t* end,
+                                   const uint8_t* readable, PieceCache& cache,
+                                   std::vector<int32_t>& out) const {
   auto n = static_cast<size_t>(end - begin);
   if (n <= kKeyBytes) {
     Key key = make_key(begin, n, readable);
@@ -334,7 +363,8 @@ void Tokenizer::Impl::encode_plain(std::string_view text, std::vector<int32_t>& 
   });
 }
 
-void Tokenizer::Impl::encode_normalized(std::string_view text, bool find_added, std::vector<int32_t>& out) const {
+void Tokenizer::Impl::encode_normalized(std::string_view text, bool find_added,
+                                        std::vector<int32_t>& out) const {
   std::string normal;
   if (nfc && !nfc_is_trivial(text)) {
     normal = wels::nfc(text);
@@ -344,8 +374,9 @@ void Tokenizer::Impl::encode_normalized(std::string_view text, bool find_added, 
     encode_plain(text, out);
     return;
   }
-  normalized_finder.split(text, [&](std::string_view part) { encode_plain(part, out); },
-                          [&](int32_t id) { out.push_back(id); });
+  normalized_finder.split(
+      text, [&](std::string_view part) { encode_plain(part, out); },
+      [&](int32_t id) { out.push_back(id); });
 }
 
 Tokenizer::Tokenizer(VocabSource source) : impl_(std::make_shared<const Impl>(std::move(source))) {}
@@ -367,12 +398,13 @@ void Tokenizer::encode(std::string_view text, AddedTokens added, std::vector<int
     impl.encode_normalized(text, false, out);
     return;
   }
-  impl.raw_finder.split(text, [&](std::string_view part) { impl.encode_normalized(part, true, out); },
-                        [&](int32_t id) { out.push_back(id); });
+  impl.raw_finder.split(
+      text, [&](std::string_view part) { impl.encode_normalized(part, true, out); },
+      [&](int32_t id) { out.push_back(id); });
 }
 
-std::vector<std::vector<int32_t>> Tokenizer::encode_parallel(std::span<const std::string_view> documents,
-                                                             AddedTokens added) const {
+std::vector<std::vector<int32_t>> Tokenizer::encode_parallel(
+    std::span<const std::string_view> documents, AddedTokens added) const {
   std::vector<std::vector<int32_t>> out(documents.size());
   parallel_tasks(static_cast<int64_t>(documents.size()), [&](int64_t i) {
     out[static_cast<size_t>(i)] = encode(documents[static_cast<size_t>(i)], added);

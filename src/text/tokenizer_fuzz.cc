@@ -1,5 +1,6 @@
-// libFuzzer: any bytes as tokenizer.json either give one Error or a tokenizer that encodes any text, cuts it the same way
-// twice, and gives it back (unless it lacks bytes, drops matches or normalises).
+// libFuzzer: any bytes as tokenizer.json either give one Error or a tokenizer that encodes any
+// text, cuts it the same way twice, and gives it back (unless it lacks bytes, drops matches or
+// normalises).
 #include "base/check.h"
 #include "base/error.h"
 #include "text/tokenizer.h"
@@ -9,7 +10,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view text(reinterpret_cast<const char*>(data), size);
   static const Tokenizer v3 = [] {
     VocabSource source;
-    for (int b = 0; b < 256; ++b) source.tokens.push_back({bytes_to_text(std::string(1, static_cast<char>(b))), b});
+    for (int b = 0; b < 256; ++b)
+      source.tokens.push_back({bytes_to_text(std::string(1, static_cast<char>(b))), b});
     source.tokens.push_back({"he", 256});
     source.tokens.push_back({"the", 257});
     source.merges = {{"he", 1}, {"the", 1}};

@@ -1,9 +1,10 @@
 // Reading and writing tokenizer.json, the Hugging Face tokenizers library's format (version 1.0):
-//   {"added_tokens": [{"id", "content", "special", "normalized", "lstrip", "rstrip", "single_word"}, ...],
+//   {"added_tokens": [{"id", "content", "special", "normalized", "lstrip", "rstrip",
+//   "single_word"}, ...],
 //    "normalizer": null | {"type": "NFC"} | {"type": "Sequence", "normalizers": [...]},
-//    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split" | "Digits" | "ByteLevel", ...}, ...]},
-//    "decoder": {"type": "ByteLevel"},
-//    "model": {"type": "BPE", "vocab": {"text": id, ...}, "merges": ["left right" | ["left", "right"], ...]}}
+//    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split" | "Digits" |
+//    "ByteLevel", ...}, ...]}, "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab":
+//    {"text": id, ...}, "merges": ["left right" | ["left", "right"], ...]}}
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -21,7 +22,8 @@ using Json = nlohmann::json;
 struct Reader {
   const std::string& where;
 
-  [[noreturn]] void fail(const std::string& what, const std::string& hint = "the file may be damaged") const {
+  [[noreturn]] void fail(const std::string& what,
+                         const std::string& hint = "the file may be damaged") const {
     throw Error(where, what, hint);
   }
   const Json* find(const Json& object, const char* key) const {
@@ -35,23 +37,29 @@ struct Reader {
   }
   std::string text(const Json& object, const char* path, const char* key) const {
     const Json& value = need(object, path, key);
-    if (!value.is_string()) fail(fmt::format("{}{} is a {}, not a string", path, key, value.type_name()));
+    if (!value.is_string())
+      fail(fmt::format("{}{} is a {}, not a string", path, key, value.type_name()));
     return value.get<std::string>();
   }
   bool flag(const Json& object, const char* path, const char* key, bool otherwise) const {
     const Json* value = find(object, key);
     if (!value) return otherwise;
-    if (!value->is_boolean()) fail(fmt::format("{}{} is a {}, not true or false", path, key, value->type_name()));
+    if (!value->is_boolean())
+      fail(fmt::format("{}{} is a {}, not true or false", path, key, value->type_name()));
     return value->get<bool>();
   }
   int32_t id(const Json& value, std::string_view of) const {
     if (!value.is_number_integer()) {
-      fail(fmt::format("the id of '{}' is a {}, not a whole number", printable(of), value.type_name()));
+      fail(fmt::format("the id of '{}' is a {}, not a whole number", printable(of),
+                       value.type_name()));
     }
     constexpr int64_t kMost = int64_t{1} << 22;
-    bool fits = value.is_number_unsigned() ? value.get<uint64_t>() < kMost
-                                           : value.get<int64_t>() >= 0 && value.get<int64_t>() < kMost;
-    if (!fits) fail(fmt::format("the id {} of '{}' is not in 0 ... {}", value.dump(), printable(of), kMost - 1));
+    bool fits = value.is_number_unsigned()
+                    ? value.get<uint64_t>() < kMost
+                    : value.get<int64_t>() >= 0 && value.get<int64_t>() < kMost;
+    if (!fits)
+      fail(fmt::format("the id {} of '{}' is not in 0 ... {}", value.dump(), printable(of),
+                       kMost - 1));
     return value.get<int32_t>();
   }
   void unsupported(const char* part, const std::string& type) const {
@@ -67,15 +75,20 @@ struct Reader {
     }
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix", "unk_token"}) {
       const Json* value = find(model, key);
-      if (value && *value != "") fail(fmt::format("model.{} is set, which is not supported", key), "byte-level BPE has none");
+      if (value && *value != "")
+        fail(fmt::format("model.{} is set, which is not supported", key),
+             "byte-level BPE has none");
     }
-    if (const Json* dropout = find(model, "dropout"); dropout && *dropout != 0.0) fail("model.dropout is not supported", "remove it");
-    if (flag(model, "model.", "byte_fallback", false)) unsupported("a model with byte_fallback", "SentencePiece BPE");
+    if (const Json* dropout = find(model, "dropout"); dropout && *dropout != 0.0)
+      fail("model.dropout is not supported", "remove it");
+    if (flag(model, "model.", "byte_fallback", false))
+      unsupported("a model with byte_fallback", "SentencePiece BPE");
     out.ignore_merges = flag(model, "model.", "ignore_merges", false);
     const Json& vocab = need(model, "model.", "vocab");
     if (!vocab.is_object()) fail("model.vocab is not an object");
     out.tokens.reserve(vocab.size());
-    for (auto it = vocab.begin(); it != vocab.end(); ++it) out.tokens.push_back({it.key(), id(it.value(), it.key())});
+    for (auto it = vocab.begin(); it != vocab.end(); ++it)
+      out.tokens.push_back({it.key(), id(it.value(), it.key())});
     merges(need(model, "model.", "merges"), out);
   }
 
@@ -88,15 +101,18 @@ struct Reader {
         const auto& text = merge.get_ref<const std::string&>();
         size_t space = text.find(' ');
         if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-          fail(fmt::format("merge {} '{}' is not two tokens with one space between", out.merges.size(), printable(text)));
+          fail(fmt::format("merge {} '{}' is not two tokens with one space between",
+                           out.merges.size(), printable(text)));
         }
         left = text.substr(0, space);
         right = text.substr(space + 1);
-      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+                 merge[1].is_string()) {
         left = merge[0].get<std::string>();
         right = merge[1].get<std::string>();
       } else {
-        fail(fmt::format("merge {} is neither \"left right\" nor [\"left\", \"right\"]", out.merges.size()));
+        fail(fmt::format("merge {} is neither \"left right\" nor [\"left\", \"right\"]",
+                         out.merges.size()));
       }
       auto left_size = static_cast<uint32_t>(left.size());
       out.merges.push_back({left + right, left_size});
@@ -144,7 +160,9 @@ struct Reader {
       for (const Json& item : list) pre_tokenizer(item, out, byte_level);
       return;
     }
-    if (byte_level) fail("pre_tokenizer has a step after ByteLevel, which is not supported", "ByteLevel must be the last");
+    if (byte_level)
+      fail("pre_tokenizer has a step after ByteLevel, which is not supported",
+           "ByteLevel must be the last");
     if (type == "ByteLevel") {
       byte_level = true;
       if (flag(value, "pre_tokenizer.", "add_prefix_space", true)) {
@@ -179,8 +197,10 @@ struct Reader {
         {"MergedWithPrevious", PreTokenizerStep::kMergedWithPrevious},
         {"MergedWithNext", PreTokenizerStep::kMergedWithNext},
         {"Contiguous", PreTokenizerStep::kContiguous}};
-    auto* it = std::find_if(std::begin(kBehaviors), std::end(kBehaviors), [&](auto& b) { return behavior == b.first; });
-    if (it == std::end(kBehaviors)) fail(fmt::format("pre_tokenizer.Split.behavior '{}' is unknown", printable(behavior)));
+    auto* it = std::find_if(std::begin(kBehaviors), std::end(kBehaviors),
+                            [&](auto& b) { return behavior == b.first; });
+    if (it == std::end(kBehaviors))
+      fail(fmt::format("pre_tokenizer.Split.behavior '{}' is unknown", printable(behavior)));
     step.behavior = it->second;
     step.invert = flag(value, "pre_tokenizer.Split.", "invert", false);
   }
@@ -203,19 +223,24 @@ void quote(std::string& out, std::string_view text) {
 }
 
 void write_steps(std::string& out, const std::vector<PreTokenizerStep>& steps) {
-  constexpr const char* kBehaviors[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+  constexpr const char* kBehaviors[] = {"Isolated", "Removed", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
   out += "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [\n";
   for (const PreTokenizerStep& step : steps) {
     if (step.kind == PreTokenizerStep::kDigits) {
-      out += fmt::format("    {{\"type\": \"Digits\", \"individual_digits\": {}}},\n", step.individual_digits);
+      out += fmt::format("    {{\"type\": \"Digits\", \"individual_digits\": {}}},\n",
+                         step.individual_digits);
       continue;
     }
     out += fmt::format("    {{\"type\": \"Split\", \"pattern\": {{\"{}\": ",
                        step.kind == PreTokenizerStep::kRegex ? "Regex" : "String");
     quote(out, step.pattern);
-    out += fmt::format("}}, \"behavior\": \"{}\", \"invert\": {}}},\n", kBehaviors[step.behavior], step.invert);
+    out += fmt::format("}}, \"behavior\": \"{}\", \"invert\": {}}},\n", kBehaviors[step.behavior],
+                       step.invert);
   }
-  out += "    {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}]},\n";
+  out +=
+      "    {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
+      "\"use_regex\": false}]},\n";
 }
 
 }  // namespace
@@ -223,7 +248,8 @@ void write_steps(std::string& out, const std::vector<PreTokenizerStep>& steps) {
 VocabSource parse_tokenizer_json(std::string_view json, const std::string& where) {
   Json root = parse_json(json, where);
   Reader reader{where};
-  if (!root.is_object()) reader.fail("not a JSON object", "a tokenizer.json of the Hugging Face format is needed");
+  if (!root.is_object())
+    reader.fail("not a JSON object", "a tokenizer.json of the Hugging Face format is needed");
   VocabSource out;
   out.where = where;
   reader.model(root, out);
@@ -232,7 +258,8 @@ VocabSource parse_tokenizer_json(std::string_view json, const std::string& where
   bool byte_level = false;
   reader.pre_tokenizer(reader.need(root, "", "pre_tokenizer"), out, byte_level);
   const Json* decoder = reader.find(root, "decoder");
-  if (!byte_level || !decoder || !decoder->is_object() || reader.text(*decoder, "decoder.", "type") != "ByteLevel") {
+  if (!byte_level || !decoder || !decoder->is_object() ||
+      reader.text(*decoder, "decoder.", "type") != "ByteLevel") {
     reader.fail("not byte-level (pre_tokenizer and decoder must be of type ByteLevel)",
                 "byte-level BPE tokenizers (DeepSeek, Qwen2, Llama-3, GPT-2) can be read");
   }
@@ -240,22 +267,29 @@ VocabSource parse_tokenizer_json(std::string_view json, const std::string& where
 }
 
 std::string write_tokenizer_json(const VocabSource& source) {
-  std::string out = "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [";
+  std::string out =
+      "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  "
+      "\"added_tokens\": [";
   const char* comma = "\n";
   for (const AddedToken& t : source.added) {
     out += fmt::format("{}    {{\"id\": {}, \"content\": ", comma, t.id);
     quote(out, t.content);
-    out += fmt::format(", \"single_word\": {}, \"lstrip\": {}, \"rstrip\": {}, \"normalized\": {}, \"special\": {}}}",
-                       t.single_word, t.lstrip, t.rstrip, t.normalized, t.special);
+    out += fmt::format(
+        ", \"single_word\": {}, \"lstrip\": {}, \"rstrip\": {}, \"normalized\": {}, \"special\": "
+        "{}}}",
+        t.single_word, t.lstrip, t.rstrip, t.normalized, t.special);
     comma = ",\n";
   }
   out += "],\n";
   out += source.nfc ? "  \"normalizer\": {\"type\": \"NFC\"},\n" : "  \"normalizer\": null,\n";
   write_steps(out, source.steps);
-  out += "  \"post_processor\": null,\n"
-         "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n"
-         "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": null,\n"
-         "    \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, ";
+  out +=
+      "  \"post_processor\": null,\n"
+      "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": "
+      "true, \"use_regex\": false},\n"
+      "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+      "\"continuing_subword_prefix\": null,\n"
+      "    \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, ";
   out += fmt::format("\"ignore_merges\": {},\n    \"vocab\": {{", source.ignore_merges);
   comma = "\n";
   for (const VocabSource::Token& t : source.tokens) {
@@ -271,7 +305,8 @@ std::string write_tokenizer_json(const VocabSource& source) {
     out += comma;
     out += "      ";
     std::string_view text = m.text;
-    quote(out, std::string(text.substr(0, m.left_size)) + " " + std::string(text.substr(m.left_size)));
+    quote(out,
+          std::string(text.substr(0, m.left_size)) + " " + std::string(text.substr(m.left_size)));
     comma = ",\n";
   }
   out += "]}\n}\n";

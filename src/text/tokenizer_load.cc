@@ -44,10 +44,12 @@ void read_names(const std::string& path, VocabSource& source) {
 
 VocabSource load_vocab_source(const std::string& path) {
   std::string file = is_folder(path) ? path + "/tokenizer.json" : path;
-  if (MappedFile(file).text().starts_with("GGUF")) return parse_gguf_vocab(GgufReader(file).content());
+  if (MappedFile(file).text().starts_with("GGUF"))
+    return parse_gguf_vocab(GgufReader(file).content());
   VocabSource source = parse_tokenizer_json(MappedFile(file).text(), file);
   size_t slash = file.rfind('/');
-  std::string config = (slash == std::string::npos ? "" : file.substr(0, slash + 1)) + "tokenizer_config.json";
+  std::string config =
+      (slash == std::string::npos ? "" : file.substr(0, slash + 1)) + "tokenizer_config.json";
   if (is_file(config)) read_names(config, source);
   return source;
 }

@@ -64,7 +64,8 @@ TEST(Tokenizer, EncodesAndDecodesEveryQwen2Vector) {
 TEST(Tokenizer, NormalisesWithTheTablesOfTheReference) {
   SKIP_WITHOUT("qwen2");
   for (const auto& v : read_jsonl("qwen2/disagree.jsonl")) {
-    EXPECT_EQ(tokenizer("qwen2").encode(v["text"].get<std::string>()), v["ids"].get<Ids>()) << v.dump();
+    EXPECT_EQ(tokenizer("qwen2").encode(v["text"].get<std::string>()), v["ids"].get<Ids>())
+        << v.dump();
   }
 }
 
@@ -98,14 +99,18 @@ TEST(Tokenizer, KnowsItsSpecialTokens) {
   EXPECT_GT(t.encode("<｜User｜>", AddedTokens::kAsText).size(), 1u);
 }
 
-// Text from a mixture of sources that meets every branch of the scanners: words, contractions, runs of white space, digits,
-// signs, code points anywhere, broken UTF-8.
+// Text from a mixture of sources that meets every branch of the scanners: words, contractions, runs
+// of white space, digits, signs, code points anywhere, broken UTF-8.
 std::string random_text(Rng& rng, size_t parts, bool valid) {
   static const std::vector<std::string> kParts = {
-      "a",  "the", "Hello", "'s", "'S", "'ſ", "'re", "'LL", "'v", " ",  "  ", "\n", "\r\n", "\t", "\x0b", "\u3000", "\u00A0",
-      "\u0085", "\uFEFF", "1", "42", "1234567", "½", "٣", "!", "...", "<|", "\"x", "$", "§", "é", "e\u0301", "\u0301",
-      "ø", "中文", "日本語", "ひらがな", "\u3099", "ー", "・", "한국", "Привет", "ᴀ", "ÿ", "\x01", "\x7f", "🙂", "\U000E0100",
-      "\u2028", "‘", "。", "Ⅷ", "\u0897", "\U00011938", "<｜User｜>", "<", "ǅ", "µ", "ª", "\u200d"};
+      "a",      "the",    "Hello",  "'s",     "'S",       "'ſ",         "'re",        "'LL",
+      "'v",     " ",      "  ",     "\n",     "\r\n",     "\t",         "\x0b",       "\u3000",
+      "\u00A0", "\u0085", "\uFEFF", "1",      "42",       "1234567",    "½",          "٣",
+      "!",      "...",    "<|",     "\"x",    "$",        "§",          "é",          "e\u0301",
+      "\u0301", "ø",      "中文",   "日本語", "ひらがな", "\u3099",     "ー",         "・",
+      "한국",   "Привет", "ᴀ",      "ÿ",      "\x01",     "\x7f",       "🙂",       "\U000E0100",
+      "\u2028", "‘",      "。",     "Ⅷ",      "\u0897",   "\U00011938", "<｜User｜>", "<",
+      "ǅ",      "µ",      "ª",      "\u200d"};
   std::string out;
   for (size_t i = 0; i < parts; ++i) {
     uint64_t kind = rng.below(10);
@@ -135,13 +140,15 @@ Tokenizer bytes_only(std::vector<PreTokenizerStep> steps, bool nfc = false) {
 
 TEST(Tokenizer, ScannersCutAsTheRegularExpressionsDo) {
   Rng rng(7);
-  for (auto steps : {deepseek_v3_steps(), deepseek_llm_steps(), qwen2_steps(), llama3_steps(), gpt2_steps(), character_steps()}) {
+  for (auto steps : {deepseek_v3_steps(), deepseek_llm_steps(), qwen2_steps(), llama3_steps(),
+                     gpt2_steps(), character_steps()}) {
     ASSERT_NE(PreTokenizer(steps, "test").scanner(), Scanner::kGeneral);
     Tokenizer t = bytes_only(steps);
     for (int i = 0; i < 3000; ++i) {
       std::string text = random_text(rng, 1 + rng.below(24), rng.below(2) == 0);
       auto fast = t.pieces(text, true);
-      ASSERT_EQ(fast, t.pieces(text, false)) << steps[0].pattern << "\n" << nlohmann::json(utf8_lossy(text));
+      ASSERT_EQ(fast, t.pieces(text, false)) << steps[0].pattern << "\n"
+                                             << nlohmann::json(utf8_lossy(text));
       std::string joined;
       for (auto piece : fast) joined += piece;
       ASSERT_EQ(joined, text);
@@ -163,9 +170,11 @@ TEST(Tokenizer, GivesBackAnyBytes) {
       } else {
         text = random_text(rng, rng.below(30), i % 2 == 0);
       }
-      // Added tokens cut the text before it is normalised, so as a whole it may differ from NFC there.
+      // Added tokens cut the text before it is normalised, so as a whole it may differ from NFC
+      // there.
       std::string expected = t.normalizes() ? nfc(text) : text;
-      ASSERT_EQ(t.decode(t.encode(text, AddedTokens::kAsText)), expected) << nlohmann::json(utf8_lossy(text));
+      ASSERT_EQ(t.decode(t.encode(text, AddedTokens::kAsText)), expected)
+          << nlohmann::json(utf8_lossy(text));
       if (!t.normalizes()) {
         ASSERT_EQ(t.decode(t.encode(text)), text);
       }
@@ -176,8 +185,9 @@ TEST(Tokenizer, GivesBackAnyBytes) {
 TEST(Tokenizer, ShortAndLongMergingAgree) {
   SKIP_WITHOUT("deepseek_v3");
   const Tokenizer& t = tokenizer("deepseek_v3");
-  // One piece of 40 letters is merged by scanning; the same letters 50 times over by the heap. The cut in between is
-  // at a place where no merge reaches across, so the ids of the parts must join up.
+  // One piece of 40 letters is merged by scanning; the same letters 50 times over by the heap. The
+  // cut in between is at a place where no merge reaches across, so the ids of the parts must join
+  // up.
   std::string word = "antidisestablishmentarianism";
   auto once = t.encode(word + "ʘ");
   std::string many;
@@ -212,10 +222,12 @@ TEST(Tokenizer, StreamsOnlyWholeCharacters) {
   EXPECT_EQ(stream.finish(), "");
 }
 
-std::string small_json(const std::string& vocab, const std::string& merges, const std::string& added,
-                       const std::string& pre = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":true})") {
+std::string small_json(
+    const std::string& vocab, const std::string& merges, const std::string& added,
+    const std::string& pre = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":true})") {
   return R"({"added_tokens":)" + added + R"(,"normalizer":null,"pre_tokenizer":)" + pre +
-         R"(,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":)" + vocab + R"(,"merges":)" + merges + "}}";
+         R"(,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":)" + vocab +
+         R"(,"merges":)" + merges + "}}";
 }
 
 TEST(Tokenizer, ReadsMergesInBothNotations) {
@@ -227,13 +239,15 @@ TEST(Tokenizer, ReadsMergesInBothNotations) {
 
 TEST(Tokenizer, HonoursStripAndSingleWord) {
   auto make = [](const std::string& flags) {
-    return Tokenizer::from_json(small_json(R"({"a":0,"Ġ":1})", "[]", R"([{"id":2,"content":"<m>",)" + flags + "}]"));
+    return Tokenizer::from_json(
+        small_json(R"({"a":0,"Ġ":1})", "[]", R"([{"id":2,"content":"<m>",)" + flags + "}]"));
   };
   EXPECT_EQ(make(R"("special":true)").encode("a <m> a"), (Ids{0, 1, 2, 1, 0}));
   EXPECT_EQ(make(R"("lstrip":true)").encode("a <m> a"), (Ids{0, 2, 1, 0}));
   EXPECT_EQ(make(R"("rstrip":true,"special":true)").encode("a <m> a"), (Ids{0, 1, 2, 0}));
   EXPECT_EQ(make(R"("single_word":true)").encode("a <m> "), (Ids{0, 1, 2, 1}));
-  EXPECT_THROW(make(R"("single_word":true)").encode("a<m>"), Error) << "inside a word it is text, whose < has no token";
+  EXPECT_THROW(make(R"("single_word":true)").encode("a<m>"), Error)
+      << "inside a word it is text, whose < has no token";
 }
 
 TEST(Tokenizer, RejectsBrokenFilesWithOneClearError) {
@@ -266,9 +280,12 @@ TEST(Tokenizer, RejectsBrokenFilesWithOneClearError) {
       {small_json(vocab, merges, R"([{"id":7}])"), "content is missing"},
       {small_json(vocab, merges, R"([{"id":7,"content":"x","special":1}])"), "not true or false"},
       {small_json(vocab, merges, added, R"({"type":"Metaspace"})"), "'Metaspace' is not supported"},
-      {small_json(vocab, merges, added, R"({"type":"Sequence","pretokenizers":[]})"), "not byte-level"},
+      {small_json(vocab, merges, added, R"({"type":"Sequence","pretokenizers":[]})"),
+       "not byte-level"},
       {small_json(vocab, merges, added, R"({"type":"ByteLevel"})"), "adds a space"},
-      {small_json(vocab, merges, added, R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})"), "not byte-level"},
+      {small_json(vocab, merges, added,
+                  R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})"),
+       "not byte-level"},
   };
   for (const Case& c : cases) {
     try {
@@ -280,13 +297,22 @@ TEST(Tokenizer, RejectsBrokenFilesWithOneClearError) {
     }
   }
   auto sequence = [&](const std::string& split) {
-    return small_json(vocab, merges, added, R"({"type":"Sequence","pretokenizers":[)" + split +
-                      R"(,{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})");
+    return small_json(vocab, merges, added,
+                      R"({"type":"Sequence","pretokenizers":[)" + split +
+                          R"(,{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})");
   };
-  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})")), Error);
-  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"Regex":"[a[b]]"},"behavior":"Isolated"})")), Error);
-  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"String":""},"behavior":"Isolated"})")), Error);
-  EXPECT_THROW(Tokenizer::from_json(sequence(R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Gone"})")), Error);
+  EXPECT_THROW(Tokenizer::from_json(
+                   sequence(R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})")),
+               Error);
+  EXPECT_THROW(Tokenizer::from_json(sequence(
+                   R"({"type":"Split","pattern":{"Regex":"[a[b]]"},"behavior":"Isolated"})")),
+               Error);
+  EXPECT_THROW(Tokenizer::from_json(
+                   sequence(R"({"type":"Split","pattern":{"String":""},"behavior":"Isolated"})")),
+               Error);
+  EXPECT_THROW(Tokenizer::from_json(
+                   sequence(R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Gone"})")),
+               Error);
 }
 
 TEST(Tokenizer, SplitBehavioursFollowTheReference) {

@@ -41,18 +41,22 @@ CharClasses build_classes() {
   return out;
 }
 
-// Combining marks that Unicode 10 to 14 added (canonical combining class not 0). For the reference they are ordinary
-// characters: neither reordered nor joined. Later ones are unknown to utf8proc 2.8 as well.
+// Combining marks that Unicode 10 to 14 added (canonical combining class not 0). For the reference
+// they are ordinary characters: neither reordered nor joined. Later ones are unknown to
+// utf8proc 2.8 as well.
 constexpr CharRange kNewMarks[] = {
-    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
-    {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
-    {0xA82C, 0xA82C},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
-    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x1193D, 0x1193E},
-    {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
-    {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x16FF0, 0x16FF1}, {0x1E130, 0x1E136},
-    {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}};
-// Dives Akuru's vowel sign O and its parts (Unicode 13), the one precomposed character that came after Unicode 9.
-constexpr CharRange kNewPrecomposed[] = {{0x11930, 0x11930}, {0x11935, 0x11935}, {0x11938, 0x11938}};
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+    {0x10EAB, 0x10EAC}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070},
+    {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x1193D, 0x1193E},
+    {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
+    {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+    {0x16FF0, 0x16FF1}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}};
+// Dives Akuru's vowel sign O and its parts (Unicode 13), the one precomposed character that came
+// after Unicode 9.
+constexpr CharRange kNewPrecomposed[] = {
+    {0x11930, 0x11930}, {0x11935, 0x11935}, {0x11938, 0x11938}};
 
 bool is_unknown_to_unicode_9(uint32_t c) {
   if (c < 0x7FD || c == kBadByte) return c == kBadByte;
@@ -61,11 +65,14 @@ bool is_unknown_to_unicode_9(uint32_t c) {
          std::any_of(std::begin(kNewPrecomposed), std::end(kNewPrecomposed), in);
 }
 
-// Ranges without any character that NFC changes, reorders or joins to the one before it (NFC_Quick_Check = Yes, class 0).
+// Ranges without any character that NFC changes, reorders or joins to the one before it
+// (NFC_Quick_Check = Yes, class 0).
 bool is_inert(uint32_t c) {
-  return c < 0x300 || (c >= 0x400 && c < 0x483) || (c >= 0x48A && c < 0x591) || (c >= 0x2002 && c < 0x20D0) ||
-         (c >= 0x3000 && c < 0x302A) || (c >= 0x3030 && c < 0x3099) || (c >= 0x309B && c < 0xA66F) ||
-         (c >= 0xAC00 && c < 0xD7A4) || (c >= 0xFF00 && c < 0x10000) || (c >= 0x1F000 && c < 0x20000);
+  return c < 0x300 || (c >= 0x400 && c < 0x483) || (c >= 0x48A && c < 0x591) ||
+         (c >= 0x2002 && c < 0x20D0) || (c >= 0x3000 && c < 0x302A) ||
+         (c >= 0x3030 && c < 0x3099) || (c >= 0x309B && c < 0xA66F) ||
+         (c >= 0xAC00 && c < 0xD7A4) || (c >= 0xFF00 && c < 0x10000) ||
+         (c >= 0x1F000 && c < 0x20000);
 }
 
 void append_nfc(std::string& out, std::string_view part) {
@@ -79,15 +86,18 @@ void append_nfc(std::string& out, std::string_view part) {
   out.append(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
 }
 
-// How many bytes a lead byte announces (1 where it starts nothing), and the range allowed for the second byte.
+// How many bytes a lead byte announces (1 where it starts nothing), and the range allowed for the
+// second byte.
 struct Lead {
   int size;
   uint8_t low, high;
 };
 Lead lead_of(uint8_t a) {
   if (a >= 0xC2 && a < 0xE0) return {2, 0x80, 0xBF};
-  if (a >= 0xE0 && a < 0xF0) return {3, uint8_t(a == 0xE0 ? 0xA0 : 0x80), uint8_t(a == 0xED ? 0x9F : 0xBF)};
-  if (a >= 0xF0 && a < 0xF5) return {4, uint8_t(a == 0xF0 ? 0x90 : 0x80), uint8_t(a == 0xF4 ? 0x8F : 0xBF)};
+  if (a >= 0xE0 && a < 0xF0)
+    return {3, uint8_t(a == 0xE0 ? 0xA0 : 0x80), uint8_t(a == 0xED ? 0x9F : 0xBF)};
+  if (a >= 0xF0 && a < 0xF5)
+    return {4, uint8_t(a == 0xF0 ? 0x90 : 0x80), uint8_t(a == 0xF4 ? 0x8F : 0xBF)};
   return {1, 0, 0};
 }
 

@@ -1,7 +1,8 @@
-// Unicode as the tokenisers' regular expressions see it: the classes \p{L} \p{N} \p{M} \p{P} \p{S} \s of Unicode 16.0 (what
-// the Hugging Face library uses; the system's PCRE2 and utf8proc are older), strict UTF-8 decoding in which every
-// ill-formed byte is one character of no class, and NFC. Idea: one byte of flags per code point in a two-stage table, so
-// that a class test in a scanner is two loads and a mask.
+// Unicode as the tokenisers' regular expressions see it: the classes \p{L} \p{N} \p{M} \p{P} \p{S}
+// \s of Unicode 16.0 (what the Hugging Face library uses; the system's PCRE2 and utf8proc are
+// older), strict UTF-8 decoding in which every ill-formed byte is one character of no class, and
+// NFC. Idea: one byte of flags per code point in a two-stage table, so that a class test in a
+// scanner is two loads and a mask.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -37,8 +38,9 @@ struct CharRange {
 };
 std::vector<CharRange> char_ranges(CharClass one);
 
-// Reads one character at p (p < end): its code point and length in bytes, or kBadByte and 1 where p does not start a
-// well-formed sequence (overlong forms, surrogates and values above U+10FFFF are ill-formed).
+// Reads one character at p (p < end): its code point and length in bytes, or kBadByte and 1 where p
+// does not start a well-formed sequence (overlong forms, surrogates and values above U+10FFFF are
+// ill-formed).
 struct Char {
   uint32_t code;
   uint32_t size;
@@ -47,7 +49,8 @@ inline Char read_char(const uint8_t* p, const uint8_t* end) {
   uint32_t a = *p;
   if (a < 0x80) return {a, 1};
   auto tail = [&](int i) { return (p[i] & 0xC0) == 0x80; };
-  if (a >= 0xC2 && a < 0xE0 && end - p >= 2 && tail(1)) return {(a & 0x1F) << 6 | (p[1] & 0x3Fu), 2};
+  if (a >= 0xC2 && a < 0xE0 && end - p >= 2 && tail(1))
+    return {(a & 0x1F) << 6 | (p[1] & 0x3Fu), 2};
   if (a >= 0xE0 && a < 0xF0 && end - p >= 3 && tail(1) && tail(2)) {
     uint32_t c = (a & 0x0F) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
     if (c >= 0x800 && (c < 0xD800 || c > 0xDFFF)) return {c, 3};
@@ -60,18 +63,20 @@ inline Char read_char(const uint8_t* p, const uint8_t* end) {
 }
 void append_utf8(std::string& out, uint32_t code);  // code ≤ 0x10FFFF, no surrogate
 
-// The text with every maximal ill-formed part replaced by U+FFFD (Unicode 16, section 3.9, "U+FFFD substitution of
-// maximal subparts"), as browsers and the reference tokenisers print it.
+// The text with every maximal ill-formed part replaced by U+FFFD (Unicode 16, section 3.9, "U+FFFD
+// substitution of maximal subparts"), as browsers and the reference tokenisers print it.
 std::string utf8_lossy(std::string_view bytes);
 
-// The length of the longest prefix of `bytes` that does not end inside a character that could still become well-formed.
+// The length of the longest prefix of `bytes` that does not end inside a character that could still
+// become well-formed.
 size_t utf8_complete_prefix(std::string_view bytes);
 
 // True if NFC leaves the text as it is, found by ranges alone; false means "maybe not".
 bool nfc_is_trivial(std::string_view text);
 
-// Unicode normalisation form C with the tables of Unicode 9, which the reference library has: combining marks added to
-// Unicode later stay where they are. Ill-formed bytes are kept. Source: UAX 15.
+// Unicode normalisation form C with the tables of Unicode 9, which the reference library has:
+// combining marks added to Unicode later stay where they are. Ill-formed bytes are kept. Source:
+// UAX 15.
 std::string nfc(std::string_view text);
 
 }  // namespace wels

@@ -11,15 +11,17 @@ namespace {
 TEST(Unicode, ClassesAreThoseOfTheReference) {
   SKIP_WITHOUT("unicode_classes.json");
   auto json = nlohmann::json::parse(read_file(fixture("unicode_classes.json")));
-  const std::pair<const char*, CharClass> kNames[] = {{"\\p{L}", kLetter}, {"\\p{N}", kNumber}, {"\\p{M}", kMark},
-                                                      {"\\p{P}", kPunct},  {"\\p{S}", kSymbol}, {"\\s", kSpace}};
+  const std::pair<const char*, CharClass> kNames[] = {{"\\p{L}", kLetter}, {"\\p{N}", kNumber},
+                                                      {"\\p{M}", kMark},   {"\\p{P}", kPunct},
+                                                      {"\\p{S}", kSymbol}, {"\\s", kSpace}};
   ASSERT_EQ(json["classes"].size(), std::size(kNames));
   for (auto [name, one] : kNames) {
     std::vector<uint8_t> expected(0x110000, 0);
     for (const auto& r : json["classes"][name]) {
       for (uint32_t c = r[0]; c <= r[1].get<uint32_t>(); ++c) expected[c] = one;
     }
-    for (uint32_t c = 0; c < 0x110000; ++c) ASSERT_EQ(char_classes()[c] & one, expected[c]) << name << " " << c;
+    for (uint32_t c = 0; c < 0x110000; ++c)
+      ASSERT_EQ(char_classes()[c] & one, expected[c]) << name << " " << c;
   }
   EXPECT_EQ(char_classes()[kBadByte], 0);
 }
@@ -37,7 +39,8 @@ TEST(Unicode, ReadsWellFormedCharactersOnly) {
       ASSERT_EQ(read_char(p, p + s.size() - 1).code, kBadByte) << c;
     }
   }
-  for (std::string s : {"\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF0\x80\x80\x80", "\x80", "\xFF"}) {
+  for (std::string s : {"\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                        "\xF0\x80\x80\x80", "\x80", "\xFF"}) {
     auto* p = reinterpret_cast<const uint8_t*>(s.data());
     EXPECT_EQ(read_char(p, p + s.size()).code, kBadByte);
     EXPECT_EQ(read_char(p, p + s.size()).size, 1u);

@@ -1,5 +1,6 @@
-// What a tokeniser is made of, wherever it was written down (tokenizer.json, GGUF metadata, our trainer): the common form
-// that the Tokenizer is built from and that writers write. Contents are untrusted until a Tokenizer was built from them.
+// What a tokeniser is made of, wherever it was written down (tokenizer.json, GGUF metadata, our
+// trainer): the common form that the Tokenizer is built from and that writers write. Contents are
+// untrusted until a Tokenizer was built from them.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -11,12 +12,13 @@
 
 namespace wels {
 
-// A token that is found in the text as a whole, before byte pair encoding. Fields as in tokenizer.json.
+// A token that is found in the text as a whole, before byte pair encoding. Fields as in
+// tokenizer.json.
 struct AddedToken {
   int32_t id = -1;
   std::string content;
-  bool special = false;     // left out by decode(skip_special)
-  bool normalized = false;  // searched for after normalisation, not before
+  bool special = false;                 // left out by decode(skip_special)
+  bool normalized = false;              // searched for after normalisation, not before
   bool lstrip = false, rstrip = false;  // takes the white space on that side with it
   bool single_word = false;             // not inside a word
 };
@@ -38,24 +40,28 @@ struct VocabSource {
   std::vector<AddedToken> added;
   std::vector<PreTokenizerStep> steps;
   bool nfc = false;
-  bool ignore_merges = false;  // a piece that is a token is that token, whatever the merges say (Llama-3)
+  bool ignore_merges =
+      false;  // a piece that is a token is that token, whatever the merges say (Llama-3)
   std::optional<int32_t> bos, eos, pad;
 };
 
-// tokenizer.json (byte-level BPE) → source. Throws Error(where, what, hint) on anything else: bad JSON, wrong types, a
-// model, normaliser, pre-tokeniser or decoder that this program does not have.
+// tokenizer.json (byte-level BPE) → source. Throws Error(where, what, hint) on anything else: bad
+// JSON, wrong types, a model, normaliser, pre-tokeniser or decoder that this program does not have.
 VocabSource parse_tokenizer_json(std::string_view json, const std::string& where);
 
-// A tokenizer.json, a folder that holds one (with the names in its tokenizer_config.json, if there is one), or a GGUF file.
+// A tokenizer.json, a folder that holds one (with the names in its tokenizer_config.json, if there
+// is one), or a GGUF file.
 VocabSource load_vocab_source(const std::string& path);
 
 // source → tokenizer.json that other tools load. Tokens and merges are written in their order.
 std::string write_tokenizer_json(const VocabSource& source);
 
-// GPT-2's byte ↔ character table: printable Latin-1 bytes stand for themselves, the others for U+0100 and on.
+// GPT-2's byte ↔ character table: printable Latin-1 bytes stand for themselves, the others for
+// U+0100 and on.
 uint32_t byte_to_char(uint8_t byte);
 int char_to_byte(uint32_t code);  // -1: no such character
 std::string bytes_to_text(std::string_view bytes);
-bool text_to_bytes(std::string_view text, std::string& bytes);  // false (bytes unspecified) if not byte-level text
+bool text_to_bytes(std::string_view text,
+                   std::string& bytes);  // false (bytes unspecified) if not byte-level text
 
 }  // namespace wels

@@ -1,4 +1,5 @@
-// Counts distinct byte strings: an open-addressing hash table over an arena. One per thread while counting; then added up.
+// Counts distinct byte strings: an open-addressing hash table over an arena. One per thread while
+// counting; then added up.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -34,7 +35,8 @@ class WordCounter {
     for (const Word& w : slots_) {
       if (w.size) out.push_back(w);
     }
-    std::sort(out.begin(), out.end(), [&](const Word& a, const Word& b) { return text(a) < text(b); });
+    std::sort(out.begin(), out.end(),
+              [&](const Word& a, const Word& b) { return text(a) < text(b); });
     return out;
   }
 
