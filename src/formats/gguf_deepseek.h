@@ -8,8 +8,13 @@
 //   - DeepSeek's RoPE rotates neighbouring pairs in both worlds: nothing is permuted. Llama's q and k rows are, from halves
 //     to neighbouring pairs; Qwen2's are not (llama.cpp rotates halves there);
 //   - rope.scaling.yarn_log_multiplier is 0.1 · mscale_all_dim; llama3 scaling becomes a tensor rope_freqs of divisors;
-//   - MTP modules are blocks L, L + 1, ... with nextn.* tensors, counted in block_count. llama.cpp's own converter leaves
-//     them out of deepseek2 files, and readers that do not know them refuse files that have them: they are an option.
+//   - MTP modules are blocks L, L + 1, ... with nextn.* tensors, counted in block_count, as the converter writes them for
+//     the DeepSeek models whose MTP it keeps. llama.cpp v0.5.0 loads such deepseek2 files and generates without MTP;
+//     readers that know nothing of nextn refuse them: include_mtp = false.
+//
+// Files of all golden models (F32) were run in llama.cpp v0.5.0 with a float32 cache: the 2 x 32 greedy tokens of each came
+// out the same, but for V2 with group-limited routing, whose groups llama.cpp scores by the sum of their two best experts
+// (V3's rule) and V2 by the best one. Measured 2026-11-24.
 //
 // Source: llama.cpp, conversion/deepseek.py (DeepseekV2Model), gguf-py/gguf/constants.py and tensor_mapping.py, 2026.
 #pragma once
@@ -60,7 +65,7 @@ struct GgufTokenizer {
 struct GgufExportOptions {
   std::string name = "wels";        // general.name
   DType dtype = DType::kBF16;       // of matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1
-  bool include_mtp = false;
+  bool include_mtp = true;          // the MTP modules too, where the model has them
 };
 
 // The metadata of cfg, in the converter's order. tokenizer nullptr: tokenizer.ggml.model is "none" (llama.cpp then takes

@@ -141,6 +141,7 @@ TEST_F(GgufModel, TheFileOfV3HasTheNamesAndNumbersOfTheConverter) {
   tokenizer.chat_template = "{{ x }}";
   GgufExportOptions options;
   options.dtype = DType::kQ8_0;
+  options.include_mtp = false;
   std::string path = (folder_ / "m.gguf").string();
   export_gguf(path, c, hf, &tokenizer, options);
   GgufReader g(path);
