@@ -1,8 +1,8 @@
-// The matrix products of a training step at the presets' shapes: GFLOP/s and percent of this machine's register peak, both
-// measured in this run. Usage: bench_gemm [tokens = 4096] [fp8 | f32]
+// The matrix products of a training step at the presets' shapes: GFLOP/s and percent of this
+// machine's register peak, both measured in this run. Usage: bench_gemm [tokens = 4096] [fp8 | f32]
 //
-// Each figure is the best of several repetitions, as the machine may be shared. "packing" is the time to bring one weight
-// into both layouts, which a step pays once per weight.
+// Each figure is the best of several repetitions, as the machine may be shared. "packing" is the
+// time to bring one weight into both layouts, which a step pays once per weight.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -39,7 +39,8 @@ struct Bench {
   DType type;
   bool fp8;
   double peak;
-  double step_flops = 0, step_seconds = 0;  // of one preset: its products, each as often as a token meets it
+  double step_flops = 0,
+         step_seconds = 0;  // of one preset: its products, each as often as a token meets it
   std::vector<OwnedTensor> keep;
 
   Tensor random(DType dtype, int64_t rows, int64_t cols) {
@@ -47,7 +48,8 @@ struct Bench {
     Rng rng(static_cast<uint64_t>(rows * 31 + cols));
     for (int64_t i = 0; i < rows * cols; ++i) {
       auto v = static_cast<float>(rng.uniform() - 0.5) * 0.2f;
-      dtype == DType::kF32 ? static_cast<float*>(o.t.data)[i] = v : (static_cast<bf16*>(o.t.data)[i] = to_bf16(v), v);
+      dtype == DType::kF32 ? static_cast<float*>(o.t.data)[i] = v
+                           : (static_cast<bf16*>(o.t.data)[i] = to_bf16(v), v);
     }
     keep.push_back(o);
     return o.t;
@@ -70,14 +72,15 @@ struct Bench {
 
   void product(const char* name, int64_t in, int64_t out, double count) {
     Weight w = weight(out, in, 1);
-    Tensor x = random(type, tokens, in), y = random(type, tokens, out), dx = random(type, tokens, in);
+    Tensor x = random(type, tokens, in), y = random(type, tokens, out),
+           dx = random(type, tokens, in);
     double f = 2.0 * static_cast<double>(tokens * in * out);
     double forward = seconds_of([&] { device.matmul(x, w, nullptr, y, fp8); });
     double back = seconds_of([&] { device.matmul_dx(y, w, dx, Accum::kSet, fp8); });
     double grad = seconds_of([&] { device.matmul_dw(y, x, w.grad[0], Accum::kAdd, fp8); });
     double pack = packing(w, x, y, dx);
-    fmt::print("  {:22} {:5} -> {:5}  {}  {}  {}  {:8.0f} us\n", name, in, out, rate(f, forward), rate(f, back),
-               rate(f, grad), pack * 1e6);
+    fmt::print("  {:22} {:5} -> {:5}  {}  {}  {}  {:8.0f} us\n", name, in, out, rate(f, forward),
+               rate(f, back), rate(f, grad), pack * 1e6);
     step_flops += 3 * f * count;
     step_seconds += (forward + back + grad) * count;
     keep.clear();
@@ -91,19 +94,22 @@ struct Bench {
     };
     double without = seconds_of(one_row);
     return std::max(0.0, seconds_of([&] {
-                      ++changed.version;
-                      one_row();
-                    }) - without);
+                           ++changed.version;
+                           one_row();
+                         }) - without);
   }
 
-  // Rows spread over the experts as a trained router does: unequal, here linearly from 0.5 to 1.5 of the mean.
-  void grouped(const char* name, int64_t in, int64_t out, int64_t experts, int64_t chosen, double count) {
+  // Rows spread over the experts as a trained router does: unequal, here linearly from 0.5 to 1.5
+  // of the mean.
+  void grouped(const char* name, int64_t in, int64_t out, int64_t experts, int64_t chosen,
+               double count) {
     Weight w = weight(out, in, experts);
     int64_t n = tokens * chosen;
     Tensor x = random(type, n, in), y = random(type, n, out), dx = random(type, n, in);
     std::vector<int32_t> offsets{0};
     for (int64_t e = 0; e < experts; ++e) {
-      double share = (0.5 + static_cast<double>(e) / static_cast<double>(experts - 1)) / static_cast<double>(experts);
+      double share = (0.5 + static_cast<double>(e) / static_cast<double>(experts - 1)) /
+                     static_cast<double>(experts);
       offsets.push_back(offsets.back() + static_cast<int32_t>(share * static_cast<double>(n)));
     }
     offsets.back() = static_cast<int32_t>(n);
@@ -123,12 +129,13 @@ struct Bench {
       };
       without = seconds_of(one_row);
       pack = std::max(0.0, seconds_of([&] {
-                        ++w.version;
-                        one_row();
-                      }) - without);
+                             ++w.version;
+                             one_row();
+                           }) - without);
     }
-    fmt::print("  {:22} {:5} -> {:5}  {}  {}  {}  {:8.0f} us\n", fmt::format("{} {}e{}", name, experts, chosen), in, out,
-               rate(f, forward), rate(f, back), rate(f, grad), pack * 1e6);
+    fmt::print("  {:22} {:5} -> {:5}  {}  {}  {}  {:8.0f} us\n",
+               fmt::format("{} {}e{}", name, experts, chosen), in, out, rate(f, forward),
+               rate(f, back), rate(f, grad), pack * 1e6);
     step_flops += 3 * f * count;
     step_seconds += (forward + back + grad) * count;
     keep.clear();
@@ -138,7 +145,8 @@ struct Bench {
   void head(int64_t d, int64_t vocab) {
     Weight w = weight(vocab, d, 1);
     Tensor h = random(type, tokens, d), dh = random(type, tokens, d);
-    Tensor logp = random(DType::kF32, tokens, 1), lse = random(DType::kF32, tokens, 1), dlogp = random(DType::kF32, tokens, 1);
+    Tensor logp = random(DType::kF32, tokens, 1), lse = random(DType::kF32, tokens, 1),
+           dlogp = random(DType::kF32, tokens, 1);
     std::vector<int32_t> ids;
     for (int64_t i = 0; i < tokens; ++i) ids.push_back(static_cast<int32_t>(i * 7919 % vocab));
     Tensor target(ids.data(), DType::kI32, 1, tokens);
@@ -147,15 +155,17 @@ struct Bench {
     double back = seconds_of([&] {
       device.token_logp_backward(h, w, target, lse, dlogp, dh, Accum::kSet, w.grad[0], Accum::kAdd);
     });
-    fmt::print("  {:22} {:5} -> {:5}  {}  {} (backward, both gradients)\n", "head token_logp", d, vocab, rate(f, forward),
-               rate(2 * f, back));
+    fmt::print("  {:22} {:5} -> {:5}  {}  {} (backward, both gradients)\n", "head token_logp", d,
+               vocab, rate(f, forward), rate(2 * f, back));
     step_flops += 3 * f;
     step_seconds += forward + back;
     keep.clear();
   }
 
-  void preset(const char* name, int64_t d, int64_t layers, int64_t experts, int64_t chosen, int64_t f, int64_t vocab) {
-    fmt::print("{} (d {}, {} tokens){:11}forward       dx            dw           packing\n", name, d, tokens, "");
+  void preset(const char* name, int64_t d, int64_t layers, int64_t experts, int64_t chosen,
+              int64_t f, int64_t vocab) {
+    fmt::print("{} (d {}, {} tokens){:11}forward       dx            dw           packing\n", name,
+               d, tokens, "");
     auto n = static_cast<double>(layers);
     step_flops = step_seconds = 0;
     product("q_a", d, d / 2, n);
@@ -189,8 +199,10 @@ int main(int argc, char** argv) {
     f32 = std::max(f32, b.device.measure_peak_flops(DType::kF32));
     bf16 = std::max(bf16, b.device.measure_peak_flops(DType::kBF16));
   }
-  fmt::print("{}: register peak f32 {:.0f}, bf16 {:.0f} GFLOP/s; figures below: GFLOP/s and % of the {} peak\n",
-             b.device.name(), f32 / 1e9, bf16 / 1e9, mode == "f32" || bf16 == 0 ? "f32" : "bf16");
+  fmt::print(
+      "{}: register peak f32 {:.0f}, bf16 {:.0f} GFLOP/s; figures below: GFLOP/s and % of the {} "
+      "peak\n",
+      b.device.name(), f32 / 1e9, bf16 / 1e9, mode == "f32" || bf16 == 0 ? "f32" : "bf16");
   b.peak = mode == "f32" || bf16 == 0 ? f32 : bf16;
   b.preset("nano", 128, 4, 8, 2, 96, 512);
   b.preset("micro", 192, 6, 16, 2, 128, 2048);

@@ -23,10 +23,12 @@ const Kernels* choose(std::string wanted) {
     if (const char* forced = std::getenv("WELS_ISA")) wanted = forced;
   }
   __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+              __builtin_cpu_supports("f16c");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+  bool bf16 =
+      avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   const Isa best_first[] = {{"avx512_bf16", bf16, kernels_avx512_bf16},
                             {"avx512", avx512, kernels_avx512},
                             {"avx2", avx2, kernels_avx2}};
@@ -36,7 +38,8 @@ const Kernels* choose(std::string wanted) {
     if (isa.supported) have += (have.empty() ? "" : ", ") + std::string(isa.name);
   }
   if (wanted.empty()) throw Error("cpu", "this CPU has no AVX2 with FMA", "use the ref device");
-  throw Error("WELS_ISA", "\"" + wanted + "\" is not an instruction set that this CPU has", "use " + have);
+  throw Error("WELS_ISA", "\"" + wanted + "\" is not an instruction set that this CPU has",
+              "use " + have);
 }
 
 }  // namespace
@@ -54,7 +57,8 @@ double CpuDevice::measure_peak_flops(DType dtype) {
   if (k_->gemm->peak(1, pairs) == 0) return 0;
   using Clock = std::chrono::steady_clock;
   double best = 0;
-  for (int repeat = 0; repeat < 25; ++repeat) {  // 2 ms each, and the best of them: others may be using the machine
+  for (int repeat = 0; repeat < 25;
+       ++repeat) {  // 2 ms each, and the best of them: others may be using the machine
     double done = 0;
     auto start = Clock::now();
 #pragma omp parallel reduction(+ : done)

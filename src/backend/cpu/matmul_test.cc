@@ -36,9 +36,15 @@ struct Data {
   }
   static void set(const Tensor& t, int64_t r, int64_t c, float v) {
     switch (t.dtype) {
-      case DType::kF32: t.row<float>(r)[c] = v; break;
-      case DType::kBF16: t.row<bf16>(r)[c] = to_bf16(v); break;
-      default: reinterpret_cast<uint8_t*>(t.row_raw(r))[c] = float_to_fp8(v); break;
+      case DType::kF32:
+        t.row<float>(r)[c] = v;
+        break;
+      case DType::kBF16:
+        t.row<bf16>(r)[c] = to_bf16(v);
+        break;
+      default:
+        reinterpret_cast<uint8_t*>(t.row_raw(r))[c] = float_to_fp8(v);
+        break;
     }
   }
 };
@@ -75,7 +81,8 @@ double difference_of_largest(const Tensor& a, const Tensor& b) {
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   for (int64_t r = 0; r < a.rows; ++r) {
-    if (std::memcmp(a.row_raw(r), b.row_raw(r), static_cast<size_t>(row_bytes(a.dtype, a.cols)))) return false;
+    if (std::memcmp(a.row_raw(r), b.row_raw(r), static_cast<size_t>(row_bytes(a.dtype, a.cols))))
+      return false;
   }
   return true;
 }
@@ -108,7 +115,8 @@ class CpuMatmul : public testing::TestWithParam<const char*> {
       GTEST_SKIP() << e.what();
     }
   }
-  // Both round their inputs to bf16 only where the input is bf16; the fast device also rounds weights then.
+  // Both round their inputs to bf16 only where the input is bf16; the fast device also rounds
+  // weights then.
   static double bound(DType t) { return t == DType::kBF16 ? 0.04 : 3e-5; }
   std::unique_ptr<Device> cpu;
   RefDevice<float> plain;
@@ -119,14 +127,16 @@ constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
 struct Shape {
   int64_t n, k, m;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},    {1, 64, 96},   {5, 33, 17},    {7, 130, 80},   {13, 129, 200},
-                             {25, 96, 64}, {50, 7, 300},  {193, 257, 65}, {200, 384, 48}, {300, 128, 129}};
+constexpr Shape kShapes[] = {{1, 1, 1},      {1, 64, 96},    {5, 33, 17},  {7, 130, 80},
+                             {13, 129, 200}, {25, 96, 64},   {50, 7, 300}, {193, 257, 65},
+                             {200, 384, 48}, {300, 128, 129}};
 
 TEST_P(CpuMatmul, ForwardAndBackwardEqualRef) {
   for (DType t : kTypes) {
     for (auto [n, in, out] : kShapes) {
       for (bool fp8 : {false, true}) {
-        SCOPED_TRACE(testing::Message() << name(t) << " " << n << "x" << in << "x" << out << " fp8 " << fp8);
+        SCOPED_TRACE(testing::Message()
+                     << name(t) << " " << n << "x" << in << "x" << out << " fp8 " << fp8);
         TestWeight w(out, in), bias(1, out);
         Data x(t, n, in, 1, 1, 3), dy(t, n, out, 2, 1, 1), y(t, n, out, 3), y2(t, n, out, 3);
         cpu->matmul(x.t, w.w, &bias.w, y.t, fp8);
@@ -137,13 +147,15 @@ TEST_P(CpuMatmul, ForwardAndBackwardEqualRef) {
         ref.matmul(x.t, w.w, nullptr, wide2.t, fp8);
         EXPECT_LT(difference(wide.t, wide2.t), t == DType::kF32 ? bound(t) : 0.02);
         for (Accum a : {Accum::kSet, Accum::kAdd}) {
-          Data dx(t, n, in, 5, 1, 2), dx2(t, n, in, 5, 1, 2), dw(DType::kF32, out, in, 6), dw2(DType::kF32, out, in, 6);
+          Data dx(t, n, in, 5, 1, 2), dx2(t, n, in, 5, 1, 2), dw(DType::kF32, out, in, 6),
+              dw2(DType::kF32, out, in, 6);
           cpu->matmul_dx(dy.t, w.w, dx.t, a, fp8);
           ref.matmul_dx(dy.t, w.w, dx2.t, a, fp8);
           EXPECT_LT(difference(dx.t, dx2.t), bound(t));
           cpu->matmul_dw(dy.t, x.t, dw.t, a, fp8);
           ref.matmul_dw(dy.t, x.t, dw2.t, a, fp8);
-          EXPECT_LT(difference(dw.t, dw2.t), 3e-5);  // products of bf16 are exact in f32: only the order differs
+          EXPECT_LT(difference(dw.t, dw2.t),
+                    3e-5);  // products of bf16 are exact in f32: only the order differs
         }
       }
     }
@@ -156,8 +168,8 @@ TEST_P(CpuMatmul, GroupsEqualRefWithEmptyAndUnequalExperts) {
       TestWeight w(72, 136, 5);
       int32_t offsets[] = {0, 3, 3, 260, 261, 300};
       Tensor o(offsets, DType::kI32, 1, 6);
-      Data x(t, 300, 136, 1), dy(t, 300, 72, 2), y(t, 300, 72, 3), y2(t, 300, 72, 3), dx(t, 300, 136, 4),
-          dx2(t, 300, 136, 4);
+      Data x(t, 300, 136, 1), dy(t, 300, 72, 2), y(t, 300, 72, 3), y2(t, 300, 72, 3),
+          dx(t, 300, 136, 4), dx2(t, 300, 136, 4);
       cpu->grouped_matmul(x.t, w.w, o, y.t, fp8);
       ref.grouped_matmul(x.t, w.w, o, y2.t, fp8);
       EXPECT_LT(difference(y.t, y2.t), bound(t));
@@ -200,7 +212,8 @@ TEST_P(CpuMatmul, RouterComputesInF32FromBf16) {
   cpu->matmul(x.t, w.w, nullptr, y.t);
   ref.matmul(x.t, w.w, nullptr, y2.t);
   EXPECT_LT(difference(y.t, y2.t), 1e-5);
-  Data dx(DType::kBF16, 70, 256, 3), dx2(DType::kBF16, 70, 256, 3), dw(DType::kF32, 16, 256, 4), dw2(DType::kF32, 16, 256, 4);
+  Data dx(DType::kBF16, 70, 256, 3), dx2(DType::kBF16, 70, 256, 3), dw(DType::kF32, 16, 256, 4),
+      dw2(DType::kF32, 16, 256, 4);
   cpu->matmul_dx(y.t, w.w, dx.t, Accum::kSet);
   ref.matmul_dx(y.t, w.w, dx2.t, Accum::kSet);
   EXPECT_LT(difference(dx.t, dx2.t), 0.02);
@@ -209,7 +222,8 @@ TEST_P(CpuMatmul, RouterComputesInF32FromBf16) {
   EXPECT_LT(difference(dw.t, dw2.t), 1e-5);
 }
 
-// The codes are those of tensor/fp8.h bit for bit: with the identity as the weight a product returns them.
+// The codes are those of tensor/fp8.h bit for bit: with the identity as the weight a product
+// returns them.
 TEST_P(CpuMatmul, RoundingToE4M3IsExact) {
   constexpr int64_t kN = 128;
   Data identity(DType::kF32, kN, kN, 1, 0);
@@ -222,7 +236,8 @@ TEST_P(CpuMatmul, RoundingToE4M3IsExact) {
   for (int64_t r = 0; r < 200; ++r) {
     for (int64_t c = 0; c < kN; ++c) {
       float v = std::ldexp(static_cast<float>(rng.normal()), static_cast<int>(rng.below(24)) - 20);
-      if (c % 5 == 0) v = fp8_to_float(static_cast<uint8_t>(rng.below(0x7f))) + std::ldexp(1.0f, -10);  // a tie
+      if (c % 5 == 0)
+        v = fp8_to_float(static_cast<uint8_t>(rng.below(0x7f))) + std::ldexp(1.0f, -10);  // a tie
       x.t.row<float>(r)[c] = c == 0 ? 448 : v;
     }
   }
@@ -243,8 +258,9 @@ TEST_P(CpuMatmul, ARowsBitsDoNotDependOnItsBatchOrTheThreads) {
   for (DType t : kTypes) {
     for (bool fp8 : {false, true}) {
       TestWeight w(203, 301);
-      Data x(t, 411, 301, 1), dy(t, 411, 203, 2), y(t, 411, 203, 3), one(t, 1, 203, 3), few(t, 29, 203, 4),
-          dw(DType::kF32, 203, 301, 5), dw1(DType::kF32, 203, 301, 5), y1(t, 411, 203, 6);
+      Data x(t, 411, 301, 1), dy(t, 411, 203, 2), y(t, 411, 203, 3), one(t, 1, 203, 3),
+          few(t, 29, 203, 4), dw(DType::kF32, 203, 301, 5), dw1(DType::kF32, 203, 301, 5),
+          y1(t, 411, 203, 6);
       cpu->matmul(x.t, w.w, nullptr, y.t, fp8);
       cpu->matmul(x.t.row_range(100, 29), w.w, nullptr, few.t, fp8);
       EXPECT_TRUE(same_bits(y.t.row_range(100, 29), few.t));
@@ -267,8 +283,10 @@ TEST_P(CpuMatmul, GemmEqualsRefInEveryTransposition) {
   for (bool ta : {false, true}) {
     for (bool tb : {false, true}) {
       for (auto [m, k, n] : kShapes) {
-        Data a(DType::kF32, ta ? k : m, ta ? m : k, 1, 1, 2), b(DType::kF32, tb ? n : k, tb ? k : n, 2);
-        for (auto [alpha, beta] : {std::pair{1.0f, 0.0f}, {0.5f, 0.0f}, {2.0f, 1.0f}, {-1.5f, 0.7f}}) {
+        Data a(DType::kF32, ta ? k : m, ta ? m : k, 1, 1, 2),
+            b(DType::kF32, tb ? n : k, tb ? k : n, 2);
+        for (auto [alpha, beta] :
+             {std::pair{1.0f, 0.0f}, {0.5f, 0.0f}, {2.0f, 1.0f}, {-1.5f, 0.7f}}) {
           Data c(DType::kF32, m, n, 3), c2(DType::kF32, m, n, 3);
           cpu->gemm(a.t, ta, b.t, tb, alpha, beta, c.t);
           ref.gemm(a.t, ta, b.t, tb, alpha, beta, c2.t);
@@ -301,11 +319,13 @@ TEST_P(CpuMatmul, TokenLogpAndItsGradientEqualRef) {
       std::vector<int32_t> ids(static_cast<size_t>(n));
       Rng rng(3);
       for (int64_t i = 0; i < n; ++i) {
-        ids[static_cast<size_t>(i)] = i < 97 || i % 4 == 0 ? static_cast<int32_t>(rng.below(vocab)) : -1;
+        ids[static_cast<size_t>(i)] =
+            i < 97 || i % 4 == 0 ? static_cast<int32_t>(rng.below(vocab)) : -1;
       }
       if (n > 3) ids[3] = -1;
       Tensor target(ids.data(), DType::kI32, 1, n);
-      Data logp(DType::kF32, n, 1, 4), lse(DType::kF32, n, 1, 4), logp2(DType::kF32, n, 1, 4), lse2(DType::kF32, n, 1, 4);
+      Data logp(DType::kF32, n, 1, 4), lse(DType::kF32, n, 1, 4), logp2(DType::kF32, n, 1, 4),
+          lse2(DType::kF32, n, 1, 4);
       cpu->token_logp(h.t, head.w, target, logp.t, lse.t);
       ref.token_logp(h.t, head.w, target, logp2.t, lse2.t);
       EXPECT_LT(difference(logp.t, logp2.t), t == DType::kF32 ? 1e-5 : 0.02);
@@ -314,10 +334,12 @@ TEST_P(CpuMatmul, TokenLogpAndItsGradientEqualRef) {
       cpu->token_logp(h.t.row_range(n - 1, 1), head.w, target.col_range(n - 1, 1), one.t, Tensor());
       EXPECT_TRUE(same_bits(one.t, logp.t.row_range(n - 1, 1)));
       for (Accum a : {Accum::kSet, Accum::kAdd}) {
-        Data dh(t, n, d, 5), dh2(t, n, d, 5), dw(DType::kF32, vocab, d, 6), dw2(DType::kF32, vocab, d, 6);
+        Data dh(t, n, d, 5), dh2(t, n, d, 5), dw(DType::kF32, vocab, d, 6),
+            dw2(DType::kF32, vocab, d, 6);
         cpu->token_logp_backward(h.t, head.w, target, lse2.t, dlogp.t, dh.t, a, dw.t, a);
         ref.token_logp_backward(h.t, head.w, target, lse2.t, dlogp.t, dh2.t, a, dw2.t, a);
-        double most = t == DType::kF32 ? 1e-5 : 0.01;  // bf16: the gradient of the logits is rounded to it
+        double most =
+            t == DType::kF32 ? 1e-5 : 0.01;  // bf16: the gradient of the logits is rounded to it
         EXPECT_LT(difference_of_largest(dh.t, dh2.t), most);
         EXPECT_LT(difference_of_largest(dw.t, dw2.t), most);
       }

@@ -18,18 +18,23 @@ struct RowItem {
   int64_t expert, row, rows, col, cols;
 };
 
-// Row chunks whose part of x fits in half of L2, all of about one size; columns are split too where there are few rows.
+// Row chunks whose part of x fits in half of L2, all of about one size; columns are split too where
+// there are few rows.
 std::vector<RowItem> row_items(const Kernels& k, const RowProduct& p, int64_t element_bytes) {
   constexpr int64_t kUnit = 24, kMost = 192;  // 24: a multiple of every micro-kernel's rows
   const int32_t whole[2] = {0, static_cast<int32_t>(p.x.rows)};
-  std::span<const int32_t> offsets = p.offsets.empty() ? std::span<const int32_t>(whole) : p.offsets;
-  int64_t fit = std::clamp<int64_t>((256 << 10) / (p.b->k * element_bytes) / kUnit * kUnit, kUnit, kMost);
+  std::span<const int32_t> offsets =
+      p.offsets.empty() ? std::span<const int32_t>(whole) : p.offsets;
+  int64_t fit =
+      std::clamp<int64_t>((256 << 10) / (p.b->k * element_bytes) / kUnit * kUnit, kUnit, kMost);
   int64_t chunks = 0;
-  for (size_t e = 0; e + 1 < offsets.size(); ++e) chunks += ceil_div(offsets[e + 1] - offsets[e], fit);
+  for (size_t e = 0; e + 1 < offsets.size(); ++e)
+    chunks += ceil_div(offsets[e + 1] - offsets[e], fit);
   bool serial = p.x.rows * p.b->k * p.b->n * 2 < kSerialFlops || thread_count() == 1;
   int64_t panels = ceil_div(p.b->n, k.gemm->panel);
   int64_t splits = 1;
-  if (!serial && chunks > 0) splits = std::clamp<int64_t>(ceil_div(4 * thread_count(), chunks), 1, panels);
+  if (!serial && chunks > 0)
+    splits = std::clamp<int64_t>(ceil_div(4 * thread_count(), chunks), 1, panels);
   int64_t split_cols = ceil_div(panels, splits) * k.gemm->panel;
   std::vector<RowItem> items;
   for (size_t e = 0; e + 1 < offsets.size(); ++e) {
@@ -38,13 +43,15 @@ std::vector<RowItem> row_items(const Kernels& k, const RowProduct& p, int64_t el
     int64_t step = ceil_div(ceil_div(rows, parts), kUnit) * kUnit;
     for (int64_t r = 0; r < rows; r += step) {
       for (int64_t c = 0; c < p.b->n; c += split_cols) {
-        items.push_back({static_cast<int64_t>(e), begin + r, std::min(step, rows - r), c, std::min(split_cols, p.b->n - c)});
+        items.push_back({static_cast<int64_t>(e), begin + r, std::min(step, rows - r), c,
+                         std::min(split_cols, p.b->n - c)});
       }
     }
   }
   // Large ones first: the last items to finish are short.
-  std::stable_sort(items.begin(), items.end(),
-                   [](const RowItem& a, const RowItem& b) { return a.rows * a.cols > b.rows * b.cols; });
+  std::stable_sort(items.begin(), items.end(), [](const RowItem& a, const RowItem& b) {
+    return a.rows * a.cols > b.rows * b.cols;
+  });
   return items;
 }
 
@@ -58,14 +65,17 @@ void plain_item(const Kernels& k, const GemmOperands& ops, const RowProduct& p, 
   ops.multiply(g);
 }
 
-// x rounded to E4M3 with a scale per row and 128 columns; each 128 of k is a product of its own, scaled and added in f32.
+// x rounded to E4M3 with a scale per row and 128 columns; each 128 of k is a product of its own,
+// scaled and added in f32.
 void fp8_item(const Kernels& k, const GemmOperands& ops, const RowProduct& p, const RowItem& it) {
   Tensor x = p.x.row_range(it.row, it.rows), y = p.y.row_range(it.row, it.rows);
   int64_t blocks = ceil_div(p.b->k, kFp8Block), stride = blocks * kFp8Block;
   DType element = element_type(k, ops);
-  Tensor codes(thread_scratch(Scratch::kCodes, it.rows * stride * info(element).bytes), element, it.rows, p.b->k, stride);
+  Tensor codes(thread_scratch(Scratch::kCodes, it.rows * stride * info(element).bytes), element,
+               it.rows, p.b->k, stride);
   float* scales = thread_scratch<float>(Scratch::kScales, it.rows * blocks);
-  ops.fp8_rows({x.data, x.dtype == DType::kBF16, x.stride, x.rows, x.cols, codes.data, stride, scales, blocks});
+  ops.fp8_rows({x.data, x.dtype == DType::kBF16, x.stride, x.rows, x.cols, codes.data, stride,
+                scales, blocks});
 
   int64_t group = std::max<int64_t>(256, k.gemm->panel);  // columns whose f32 sums stay in L2
   float* sums = thread_scratch<float>(Scratch::kC, it.rows * group);
@@ -101,7 +111,8 @@ struct Tile {
   int64_t work() const { return product->x.rows * rows * cols; }
 };
 
-// Tiles of dw: small enough for the packed blocks of both operands to stay in L2, and enough of them for all threads.
+// Tiles of dw: small enough for the packed blocks of both operands to stay in L2, and enough of
+// them for all threads.
 std::vector<Tile> tiles_of(const Kernels& k, std::span<const TransposedProduct> products) {
   constexpr int64_t kMostRows = 576, kMostCols = 384, kLeast = 48;
   int64_t total = 0;
@@ -122,24 +133,31 @@ std::vector<Tile> tiles_of(const Kernels& k, std::span<const TransposedProduct> 
       }
     }
     // A single product in as many equal parts as there are threads to take them.
-    while (products.size() == 1 && row_parts * col_parts % threads != 0 && p.dw.rows / row_parts >= 2 * kLeast) ++row_parts;
+    while (products.size() == 1 && row_parts * col_parts % threads != 0 &&
+           p.dw.rows / row_parts >= 2 * kLeast)
+      ++row_parts;
     int64_t row_step = ceil_div(ceil_div(p.dw.rows, row_parts), 6) * 6;
     int64_t col_step = ceil_div(ceil_div(p.dw.cols, col_parts), k.gemm->panel) * k.gemm->panel;
     for (int64_t r = 0; r < p.dw.rows; r += row_step) {
       for (int64_t c = 0; c < p.dw.cols; c += col_step) {
-        tiles.push_back({&p, r, std::min(row_step, p.dw.rows - r), c, std::min(col_step, p.dw.cols - c)});
+        tiles.push_back(
+            {&p, r, std::min(row_step, p.dw.rows - r), c, std::min(col_step, p.dw.cols - c)});
       }
     }
   }
-  std::stable_sort(tiles.begin(), tiles.end(), [](const Tile& a, const Tile& b) { return a.work() > b.work(); });
+  std::stable_sort(tiles.begin(), tiles.end(),
+                   [](const Tile& a, const Tile& b) { return a.work() > b.work(); });
   return tiles;
 }
 
-// Columns of a block of rows as E4M3 values with a scale per column, the contraction being over the rows.
+// Columns of a block of rows as E4M3 values with a scale per column, the contraction being over the
+// rows.
 Tensor fp8_columns(const Kernels& k, const GemmOperands& ops, const Tensor& x, float* scale) {
   DType element = element_type(k, ops);
-  Tensor codes(thread_scratch(Scratch::kCodes, x.size() * info(element).bytes), element, x.rows, x.cols);
-  ops.fp8_columns({x.data, x.dtype == DType::kBF16, x.stride, x.rows, x.cols, codes.data, codes.stride, scale, 1});
+  Tensor codes(thread_scratch(Scratch::kCodes, x.size() * info(element).bytes), element, x.rows,
+               x.cols);
+  ops.fp8_columns({x.data, x.dtype == DType::kBF16, x.stride, x.rows, x.cols, codes.data,
+                   codes.stride, scale, 1});
   return codes;
 }
 
@@ -159,20 +177,24 @@ PackBlock pack_block(const Tensor& x, void* dst, int width, int64_t steps) {
   return p;
 }
 
-// One tile of dw, block after block of rows: both operands are packed (two rows side by side for bf16), dy in panels of
-// kTransposedWidth that stay in L1 while the panels of x pass by.
+// One tile of dw, block after block of rows: both operands are packed (two rows side by side for
+// bf16), dy in panels of kTransposedWidth that stay in L1 while the panels of x pass by.
 void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, bool fp8) {
   const TransposedProduct& p = *t.product;
   Tensor dw = p.dw.row_range(t.row, t.rows).col_range(t.col, t.cols);
-  int64_t depth = is_pairs(k, ops) ? 2 : 1, block = fp8 ? kFp8Block : 256 * depth, most_steps = block / depth;
+  int64_t depth = is_pairs(k, ops) ? 2 : 1, block = fp8 ? kFp8Block : 256 * depth,
+          most_steps = block / depth;
   int panel = k.gemm->panel;
-  auto* a = thread_scratch<uint8_t>(Scratch::kA, ceil_div(t.rows, kTransposedWidth) * panel_bytes(most_steps, kTransposedWidth));
-  auto* b = thread_scratch<uint8_t>(Scratch::kB, ceil_div(t.cols, panel) * panel_bytes(most_steps, panel));
+  auto* a = thread_scratch<uint8_t>(
+      Scratch::kA, ceil_div(t.rows, kTransposedWidth) * panel_bytes(most_steps, kTransposedWidth));
+  auto* b = thread_scratch<uint8_t>(Scratch::kB,
+                                    ceil_div(t.cols, panel) * panel_bytes(most_steps, panel));
   float* row_scale = fp8 ? thread_scratch<float>(Scratch::kScales, t.rows + t.cols) : nullptr;
   float* col_scale = fp8 ? row_scale + t.rows : nullptr;
   for (int64_t begin = 0; begin < p.x.rows; begin += block) {
     int64_t n = std::min(block, p.x.rows - begin), steps = ceil_div(n, depth);
-    Tensor dy = p.dy.row_range(begin, n).col_range(t.row, t.rows), x = p.x.row_range(begin, n).col_range(t.col, t.cols);
+    Tensor dy = p.dy.row_range(begin, n).col_range(t.row, t.rows),
+           x = p.x.row_range(begin, n).col_range(t.col, t.cols);
     if (fp8) dy = fp8_columns(k, ops, dy, row_scale);
     PackBlock pack_a = pack_block(dy, a, kTransposedWidth, steps);
     ops.pack_k_major(pack_a);
@@ -208,7 +230,8 @@ void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, b
 Tensor left_operand(const Kernels& k, const GemmOperands& ops, const Tensor& x) {
   if (x.dtype == element_type(k, ops)) return x;
   Tensor wide(thread_scratch<float>(Scratch::kA, x.size()), DType::kF32, x.rows, x.cols);
-  for (int64_t r = 0; r < x.rows; ++r) k.gemm->widen(&x.row<bf16>(r)->bits, wide.row<float>(r), x.cols);
+  for (int64_t r = 0; r < x.rows; ++r)
+    k.gemm->widen(&x.row<bf16>(r)->bits, wide.row<float>(r), x.cols);
   return wide;
 }
 
@@ -228,7 +251,8 @@ void set_result(GemmBlock& g, const Tensor& c, Accum accum) {
   g.c = c.data;
   g.c_stride = c.stride;
   bool add = accum == Accum::kAdd;
-  g.out = c.dtype == DType::kF32 ? (add ? GemmOut::kF32Add : GemmOut::kF32) : (add ? GemmOut::kBf16Add : GemmOut::kBf16);
+  g.out = c.dtype == DType::kF32 ? (add ? GemmOut::kF32Add : GemmOut::kF32)
+                                 : (add ? GemmOut::kBf16Add : GemmOut::kBf16);
 }
 
 void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& p) {
@@ -238,7 +262,8 @@ void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& 
   CHECK(p.y.dtype == DType::kF32 || p.y.dtype == DType::kBF16);
   std::vector<RowItem> items = row_items(k, p, is_pairs(k, ops) ? 2 : 4);
   auto run = [&](int64_t i) {
-    p.fp8 ? fp8_item(k, ops, p, items[static_cast<size_t>(i)]) : plain_item(k, ops, p, items[static_cast<size_t>(i)]);
+    p.fp8 ? fp8_item(k, ops, p, items[static_cast<size_t>(i)])
+          : plain_item(k, ops, p, items[static_cast<size_t>(i)]);
   };
   if (p.x.rows * p.b->k * p.b->n * 2 < kSerialFlops) {
     for (size_t i = 0; i < items.size(); ++i) run(static_cast<int64_t>(i));
@@ -247,7 +272,8 @@ void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& 
   }
 }
 
-void multiply_transposed(const Kernels& k, const GemmOperands& ops, std::span<const TransposedProduct> products, bool fp8) {
+void multiply_transposed(const Kernels& k, const GemmOperands& ops,
+                         std::span<const TransposedProduct> products, bool fp8) {
   for (const TransposedProduct& p : products) {
     CHECK(p.dy.rows == p.x.rows);
     CHECK(p.dw.rows == p.dy.cols);

@@ -12,7 +12,8 @@
 namespace wels {
 namespace {
 
-constexpr int64_t kRowBlock = 128;  // rows of w packed by one work item; a multiple of every panel and of the FP8 block
+constexpr int64_t kRowBlock =
+    128;  // rows of w packed by one work item; a multiple of every panel and of the FP8 block
 
 struct WeightCache {
   const Kernels* kernels;  // packs depend on the instruction set
@@ -26,7 +27,8 @@ std::shared_ptr<void> allocate(int64_t bytes) {
 float half_to_float(uint16_t h) {
   uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, rest = h & 0x7fff;
   if (rest >= 0x7c00) return __builtin_bit_cast(float, sign | 0x7f800000u | (rest & 0x3ff) << 13);
-  float magnitude = __builtin_bit_cast(float, rest << 13) * 0x1p112f;  // moves the exponent's bias from 15 to 127
+  float magnitude =
+      __builtin_bit_cast(float, rest << 13) * 0x1p112f;  // moves the exponent's bias from 15 to 127
   return __builtin_bit_cast(float, sign | __builtin_bit_cast(uint32_t, magnitude));
 }
 
@@ -80,12 +82,16 @@ struct Packing {
 
   // E4M3 values of the rows, which are one row of 128 × 128 blocks; their scales go to out.
   Tensor round_blocks(const Tensor& rows, int64_t e, int64_t begin) const {
-    Tensor codes(thread_scratch<float>(Scratch::kB, rows.size()), DType::kF32, rows.rows, rows.cols);
-    float* scales = static_cast<float*>(out.scales.get()) + e * ((out.k + kFp8Block - 1) / kFp8Block) * out.n;
+    Tensor codes(thread_scratch<float>(Scratch::kB, rows.size()), DType::kF32, rows.rows,
+                 rows.cols);
+    float* scales =
+        static_cast<float*>(out.scales.get()) + e * ((out.k + kFp8Block - 1) / kFp8Block) * out.n;
     for (int64_t c = 0; c < rows.cols; c += kFp8Block) {
-      Tensor from = rows.col_range(c, std::min<int64_t>(kFp8Block, rows.cols - c)), to = codes.col_range(c, from.cols);
+      Tensor from = rows.col_range(c, std::min<int64_t>(kFp8Block, rows.cols - c)),
+             to = codes.col_range(c, from.cols);
       float scale = 0;
-      kernels.gemm->fp8_block({from.data, false, from.stride, from.rows, from.cols, to.data, to.stride, &scale, 1});
+      kernels.gemm->fp8_block(
+          {from.data, false, from.stride, from.rows, from.cols, to.data, to.stride, &scale, 1});
       if (direction == PackDirection::kForward) {
         std::fill_n(scales + c / kFp8Block * out.n + begin, from.rows, scale);
       } else {
@@ -106,10 +112,12 @@ Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, flo
     const uint8_t* row = from.row_raw(r);
     switch (from.dtype) {
       case DType::kBF16:
-        for (int64_t c = 0; c < w.cols; ++c) to[c] = to_float(reinterpret_cast<const bf16*>(row)[c]);
+        for (int64_t c = 0; c < w.cols; ++c)
+          to[c] = to_float(reinterpret_cast<const bf16*>(row)[c]);
         break;
       case DType::kF16:
-        for (int64_t c = 0; c < w.cols; ++c) to[c] = half_to_float(reinterpret_cast<const uint16_t*>(row)[c]);
+        for (int64_t c = 0; c < w.cols; ++c)
+          to[c] = half_to_float(reinterpret_cast<const uint16_t*>(row)[c]);
         break;
       case DType::kF8E4M3: {
         const float* scale = w.scale[static_cast<size_t>(e)].row<float>((begin + r) / kFp8Block);
@@ -121,14 +129,16 @@ Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, flo
           format->decode(row, to, w.cols);
           break;
         }
-        throw Error(w.name, "the cpu device has no decoder for weights in " + std::string(name(from.dtype)),
+        throw Error(w.name,
+                    "the cpu device has no decoder for weights in " + std::string(name(from.dtype)),
                     "keep it in f32, bf16, f16, f8_e4m3 or a GGUF format");
     }
   }
   return {scratch, DType::kF32, n, w.cols};
 }
 
-const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs, bool fp8) {
+const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
+                                  bool pairs, bool fp8) {
   auto* cache = static_cast<WeightCache*>(w.cache.get());
   if (!cache || cache->kernels != &kernels) {
     auto fresh = std::make_shared<WeightCache>();
@@ -137,7 +147,8 @@ const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackD
     w.cache = std::move(fresh);
   }
   bool forward = direction == PackDirection::kForward;
-  PackedWeight& out = cache->packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
+  PackedWeight& out =
+      cache->packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
   if (out.memory && out.version == w.version) return out;
 
   int64_t panel = kernels.gemm->panel, depth = pairs ? 2 : 1;
@@ -151,12 +162,13 @@ const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackD
   }
   Packing job{kernels, w, direction, pairs, fp8, out};
   int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(w.experts() * blocks, std::max<int64_t>(1, 65536 / (kRowBlock * w.cols)), [&](int64_t i, int64_t end) {
-    for (; i < end; ++i) {
-      int64_t begin = i % blocks * kRowBlock;
-      job.pack(i / blocks, begin, std::min(kRowBlock, w.rows - begin));
-    }
-  });
+  parallel_for(w.experts() * blocks, std::max<int64_t>(1, 65536 / (kRowBlock * w.cols)),
+               [&](int64_t i, int64_t end) {
+                 for (; i < end; ++i) {
+                   int64_t begin = i % blocks * kRowBlock;
+                   job.pack(i / blocks, begin, std::min(kRowBlock, w.rows - begin));
+                 }
+               });
   out.version = w.version;
   return out;
 }

@@ -1,8 +1,10 @@
-// Weights in the layout of the matrix kernels, made once per version of the weight and kept in Weight::cache.
+// Weights in the layout of the matrix kernels, made once per version of the weight and kept in
+// Weight::cache.
 //
-// A product reads its right operand B [k, n] in panels (isa/gemm_kernels.h). The forward product x · wᵀ has B = wᵀ (k = in,
-// n = out), the gradient of x has B = w (k = out, n = in): two packs. Each exists in f32 or in pairs of bf16, plain or rounded
-// to E4M3 with one scale per 128 × 128 block. Whatever dtype the weight is kept in is decoded while packing.
+// A product reads its right operand B [k, n] in panels (isa/gemm_kernels.h). The forward product x
+// · wᵀ has B = wᵀ (k = in, n = out), the gradient of x has B = w (k = out, n = in): two packs. Each
+// exists in f32 or in pairs of bf16, plain or rounded to E4M3 with one scale per 128 × 128 block.
+// Whatever dtype the weight is kept in is decoded while packing.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -19,7 +21,9 @@ struct PackedWeight {
   std::shared_ptr<void> scales;  // FP8: f32 [experts][ceil(k / 128)][n]
   uint64_t version = 0;
 
-  const uint8_t* expert(int64_t e) const { return static_cast<const uint8_t*>(memory.get()) + e * expert_bytes; }
+  const uint8_t* expert(int64_t e) const {
+    return static_cast<const uint8_t*>(memory.get()) + e * expert_bytes;
+  }
   const float* scale(int64_t e, int64_t k_block) const {
     return static_cast<const float*>(scales.get()) + (e * ((k + 127) / 128) + k_block) * n;
   }
@@ -27,15 +31,18 @@ struct PackedWeight {
 
 enum class PackDirection { kForward, kBackward };
 
-// The pack of w, made now if w has moved on since (in parallel; call it outside parallel regions, from one thread).
-// pairs: bf16 for vdpbf16ps, else f32. Throws Error where w's dtype cannot be decoded.
-const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs, bool fp8);
+// The pack of w, made now if w has moved on since (in parallel; call it outside parallel regions,
+// from one thread). pairs: bf16 for vdpbf16ps, else f32. Throws Error where w's dtype cannot be
+// decoded.
+const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
+                                  bool pairs, bool fp8);
 
-// Rows [begin, begin + n) of matrix e as f32: the master itself where it is f32, else decoded into `scratch` [n, cols].
+// Rows [begin, begin + n) of matrix e as f32: the master itself where it is f32, else decoded into
+// `scratch` [n, cols].
 Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, float* scratch);
 
-// 64-byte aligned memory of the calling thread, kept for its life. Each slot is one buffer: what it held is gone after a
-// later call with the same slot.
+// 64-byte aligned memory of the calling thread, kept for its life. Each slot is one buffer: what it
+// held is gone after a later call with the same slot.
 enum class Scratch { kA, kB, kC, kCodes, kScales, kOther, kCount };
 void* thread_scratch(Scratch slot, int64_t bytes);
 template <class T>

@@ -1,4 +1,5 @@
-// The kernels for avx512_bf16; what they do is in the .inl files, what they are called by is in kernels.h.
+// The kernels for avx512_bf16; what they do is in the .inl files, what they are called by is in
+// kernels.h.
 #include "backend/cpu/isa/kernels.h"
 
 // GCC 12 warns about its own intrinsics' undefined operands.

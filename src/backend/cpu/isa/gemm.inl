@@ -21,30 +21,37 @@ struct StepF32 {
 typedef uint32_t __attribute__((may_alias, aligned(2))) PairBits;
 typedef uint16_t __attribute__((may_alias)) HalfBits;
 struct StepBf16 {
-  static WELS_INLINE Vec spread(const uint8_t* a) { return (Vec)_mm512_set1_epi32((int)*(const PairBits*)a); }
+  static WELS_INLINE Vec spread(const uint8_t* a) {
+    return (Vec)_mm512_set1_epi32((int)*(const PairBits*)a);
+  }
   static WELS_INLINE Vec multiply_add(Vec a, Vec b, Vec c) {
     return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
   }
-  static WELS_INLINE Vec spread_half(const uint8_t* a) { return (Vec)_mm512_set1_epi32(*(const HalfBits*)a); }
+  static WELS_INLINE Vec spread_half(const uint8_t* a) {
+    return (Vec)_mm512_set1_epi32(*(const HalfBits*)a);
+  }
 };
 #endif
 
-WELS_INLINE Vec load_first(const float* p, int n) { return n == kLanes ? load(p) : load_part(p, n); }
+WELS_INLINE Vec load_first(const float* p, int n) {
+  return n == kLanes ? load(p) : load_part(p, n);
+}
 WELS_INLINE Vec load_first_bf16(const uint16_t* p, int n) {
   return n == kLanes ? load_bf16(p) : load_part_bf16(p, n);
 }
 
-// The results of a micro-kernel that are more than stored: scales, bias, sums with what is in c, cut columns.
-// tile: rows × vecs vectors; the last vector has `last` columns.
-__attribute__((noinline)) void finish(const GemmBlock& g, const float* tile, int rows, int vecs, int64_t i0, int64_t j0,
-                                      int last) {
+// The results of a micro-kernel that are more than stored: scales, bias, sums with what is in c,
+// cut columns. tile: rows × vecs vectors; the last vector has `last` columns.
+__attribute__((noinline)) void finish(const GemmBlock& g, const float* tile, int rows, int vecs,
+                                      int64_t i0, int64_t j0, int last) {
   for (int64_t i = i0; i < i0 + rows; ++i) {
     for (int v = 0; v < vecs; ++v, tile += kLanes) {
       int64_t j = j0 + v * kLanes;
       int n = v < vecs - 1 ? kLanes : last;
       Vec sum = load(tile);
       if (g.row_scale) {
-        sum = mul(sum, mul(set1(g.row_scale[i * g.row_scale_stride]), load_first(g.col_scale + j, n)));
+        sum = mul(sum,
+                  mul(set1(g.row_scale[i * g.row_scale_stride]), load_first(g.col_scale + j, n)));
         if (g.init) sum = add(load_first(g.init + i * g.init_stride + j, n), sum);
       }
       if (g.bias) sum = add(sum, load_first(g.bias + j, n));
@@ -64,7 +71,8 @@ __attribute__((noinline)) void finish(const GemmBlock& g, const float* tile, int
 template <class Step, int R, int V>
 void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) {
   Vec acc[R][V];
-  const int last = (int)(g.n - j0 < V * kLanes ? g.n - j0 - (V - 1) * kLanes : kLanes);  // columns of the last vector
+  const int last = (int)(g.n - j0 < V * kLanes ? g.n - j0 - (V - 1) * kLanes
+                                               : kLanes);  // columns of the last vector
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -132,7 +140,8 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
 
 using MicroKernel = void (*)(const GemmBlock&, const uint8_t*, int64_t, int64_t);
 
-// All rows times one panel of V vectors, which stays in L1 meanwhile. Rest: the numbers of rows that may be left over.
+// All rows times one panel of V vectors, which stays in L1 meanwhile. Rest: the numbers of rows
+// that may be left over.
 template <class Step, int V, int... Rest>
 void panel_kernel(const GemmBlock& g, const uint8_t* b, int64_t j0) {
   static constexpr MicroKernel kRest[] = {nullptr, micro_kernel<Step, Rest, V>...};
@@ -150,13 +159,25 @@ void multiply(const GemmBlock& g) {
     int64_t left = g.n - j;
     switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
 #ifdef __AVX512F__
-      case 1: panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j); break;
-      case 2: panel_kernel<Step, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j); break;
-      case 3: panel_kernel<Step, 3, 1, 2, 3, 4, 5, 6, 7>(g, b, j); break;
-      default: panel_kernel<Step, 4, 1, 2, 3, 4, 5>(g, b, j); break;
+      case 1:
+        panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j);
+        break;
+      case 2:
+        panel_kernel<Step, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j);
+        break;
+      case 3:
+        panel_kernel<Step, 3, 1, 2, 3, 4, 5, 6, 7>(g, b, j);
+        break;
+      default:
+        panel_kernel<Step, 4, 1, 2, 3, 4, 5>(g, b, j);
+        break;
 #else
-      case 1: panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7>(g, b, j); break;
-      default: panel_kernel<Step, 2, 1, 2, 3, 4, 5>(g, b, j); break;
+      case 1:
+        panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7>(g, b, j);
+        break;
+      default:
+        panel_kernel<Step, 2, 1, 2, 3, 4, 5>(g, b, j);
+        break;
 #endif
     }
   }
@@ -201,21 +222,22 @@ double peak(int64_t rounds, bool bf16) {
 #include "backend/cpu/isa/gemm_pack.inl"
 #include "backend/cpu/isa/gemm_rows.inl"
 
-const GemmOperands kGemmF32{multiply<StepF32>, pack_k_major<F32Units>, pack_n_major<F32Units>,
-                            fp8_rows<F32Units>, fp8_columns<F32Units>, logit_gradient<F32Units>};
+const GemmOperands kGemmF32{multiply<StepF32>,  pack_k_major<F32Units>, pack_n_major<F32Units>,
+                            fp8_rows<F32Units>, fp8_columns<F32Units>,  logit_gradient<F32Units>};
 #ifdef __AVX512BF16__
-const GemmOperands kGemmBf16{multiply<StepBf16>, pack_k_major<PairUnits>, pack_n_major<PairUnits>,
-                             fp8_rows<PairUnits>, fp8_columns<PairUnits>, logit_gradient<PairUnits>};
+const GemmOperands kGemmBf16{multiply<StepBf16>,      pack_k_major<PairUnits>,
+                             pack_n_major<PairUnits>, fp8_rows<PairUnits>,
+                             fp8_columns<PairUnits>,  logit_gradient<PairUnits>};
 #endif
 
 const GemmKernels kGemm{
-    kPanel,    &kGemmF32,
+    kPanel,     &kGemmF32,
 #ifdef __AVX512BF16__
     &kGemmBf16,
 #else
     nullptr,
 #endif
-    fp8_block, widen,     softmax_sum, column_sum, peak,
+    fp8_block,  widen,     softmax_sum, column_sum, peak,
 };
 
 }  // namespace gemm

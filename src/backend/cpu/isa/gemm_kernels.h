@@ -1,38 +1,41 @@
 // What the matrix products need from an instruction set.
 //
-// One product of blocks, C [m, n] = A [m, k] · B [k, n], walks k in steps of 4 bytes: one f32, or two neighbouring bf16
-// (vdpbf16ps adds both products to an f32 lane). A stays where it is, row-major or transposed, and is read by 4-byte
-// broadcasts; B lies packed in panels of `panel` columns, [step][column], so that a step is a few full vectors.
-// For every element of C the sum runs over k in one order, whatever m, n, the tile shapes or the number of threads: a row's
-// bits do not depend on the rows beside it.
+// One product of blocks, C [m, n] = A [m, k] · B [k, n], walks k in steps of 4 bytes: one f32, or
+// two neighbouring bf16 (vdpbf16ps adds both products to an f32 lane). A stays where it is,
+// row-major or transposed, and is read by 4-byte broadcasts; B lies packed in panels of `panel`
+// columns, [step][column], so that a step is a few full vectors. For every element of C the sum
+// runs over k in one order, whatever m, n, the tile shapes or the number of threads: a row's bits
+// do not depend on the rows beside it.
 #pragma once
 #include <cstdint>
 
 namespace wels {
 
-enum class GemmOut : uint8_t { kF32, kF32Add, kBf16, kBf16Add };  // Add: what is in c is added to the finished sum
+// How a result is written. Add: what is in c is added to the finished sum.
+enum class GemmOut : uint8_t { kF32, kF32Add, kBf16, kBf16Add };
 
 // c (+)= init + (a · b) · (row_scale ⊗ col_scale) + bias; init, both scales and bias may be null.
 struct GemmBlock {
   const void* a;
   int64_t a_row, a_step;  // bytes from row to row, from step to step
   const void* b;
-  int64_t b_panel;        // bytes from panel to panel; within one, steps are panel · 4 bytes apart
+  int64_t b_panel;  // bytes from panel to panel; within one, steps are panel · 4 bytes apart
   int64_t m, n;
-  int64_t steps;          // whole 4-byte steps of k
-  bool half_step;         // bf16: one more element of A after them (its partner in B is zero)
-  const float* init;      // [m, n], starts the sums: the same bits as one longer k
+  int64_t steps;      // whole 4-byte steps of k
+  bool half_step;     // bf16: one more element of A after them (its partner in B is zero)
+  const float* init;  // [m, n], starts the sums: the same bits as one longer k
   int64_t init_stride;
-  const float* row_scale; // [m], every row_scale_stride
+  const float* row_scale;  // [m], every row_scale_stride
   int64_t row_scale_stride;
-  const float* col_scale; // [n]
-  const float* bias;      // [n]
+  const float* col_scale;  // [n]
+  const float* bias;       // [n]
   void* c;
-  int64_t c_stride;       // elements
+  int64_t c_stride;  // elements
   GemmOut out;
 };
 
-// Packing of B (or of a transposed A, with a width of its own) into panels of `width` columns, padded with zeros in k.
+// Packing of B (or of a transposed A, with a width of its own) into panels of `width` columns,
+// padded with zeros in k.
 struct PackBlock {
   const void* src;
   bool src_bf16;       // else f32
@@ -40,15 +43,16 @@ struct PackBlock {
   int64_t k, n;        // pack_k_major: src is [k, n]; pack_n_major: src is [n, k]
   void* dst;
   int64_t panel_bytes;
-  int width;           // pack_k_major: any multiple of 8; pack_n_major: GemmKernels::panel
+  int width;  // pack_k_major: any multiple of 8; pack_n_major: GemmKernels::panel
 };
 
-// Rounding to E4M3 with one scale per 128 elements (tensor/fp8.h); the codes' values are written, exact in bf16 too.
+// Rounding to E4M3 with one scale per 128 elements (tensor/fp8.h); the codes' values are written,
+// exact in bf16 too.
 struct Fp8Block {
   const void* src;
   bool src_bf16;
   int64_t src_stride, rows, cols;
-  void* dst;           // bf16 or f32 as the kernel's operands are
+  void* dst;  // bf16 or f32 as the kernel's operands are
   int64_t dst_stride;
   float* scale;
   int64_t scale_stride;
@@ -59,26 +63,32 @@ struct GemmOperands {
   void (*multiply)(const GemmBlock& g);
   void (*pack_k_major)(const PackBlock& p);
   void (*pack_n_major)(const PackBlock& p);
-  void (*fp8_rows)(const Fp8Block& q);     // scale [rows, ceil(cols / 128)]: one per row and 128 columns
+  // scale [rows, ceil(cols / 128)]: one per row and 128 columns
+  void (*fp8_rows)(const Fp8Block& q);
   void (*fp8_columns)(const Fp8Block& q);  // rows <= 128, scale [cols]: one per column
-  // out[i] = d · ([i = target] - e^(z[i] - lse)), in the operands' type: the gradient of token_logp's logits.
+  // out[i] = d · ([i = target] - e^(z[i] - lse)), in the operands' type: the gradient of
+  // token_logp's logits.
   void (*logit_gradient)(const float* z, int64_t n, float lse, float d, int64_t target, void* out);
 };
 
 struct GemmKernels {
-  int panel;                  // columns of a panel of B
+  int panel;  // columns of a panel of B
   const GemmOperands* f32;
-  const GemmOperands* bf16;   // null: bf16 operands are widened to f32
-  void (*fp8_block)(const Fp8Block& q);  // f32 to f32, one scale for all rows and columns, as a weight block has
+  const GemmOperands* bf16;  // null: bf16 operands are widened to f32
+  // f32 to f32, one scale for all rows and columns, as a weight block has
+  void (*fp8_block)(const Fp8Block& q);
   void (*widen)(const uint16_t* bf16, float* f32, int64_t n);
   // One more block of a row of logits: max and sum of e^(z - max), both updated.
   void (*softmax_sum)(const float* z, int64_t n, float* max, float* sum);
   // out [cols] (+)= the sum of rows, one after another. cols <= panel.
-  void (*column_sum)(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols, float* out, bool add);
-  // Multiply-adds · 2 done by `rounds` rounds of independent register operations; 0: there is no such instruction.
+  void (*column_sum)(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols,
+                     float* out, bool add);
+  // Multiply-adds · 2 done by `rounds` rounds of independent register operations; 0: there is no
+  // such instruction.
   double (*peak)(int64_t rounds, bool bf16);
 };
 
-inline constexpr int kTransposedWidth = 24;  // width of a packed transposed A: a multiple of the 6 rows of a micro-kernel
+inline constexpr int kTransposedWidth =
+    24;  // width of a packed transposed A: a multiple of the 6 rows of a micro-kernel
 
 }  // namespace wels

@@ -11,15 +11,19 @@ WELS_INLINE const uint8_t* row_of(const void* p, bool bf16, int64_t stride, int6
 struct F32Units {
   static constexpr int kDepth = 1;  // elements of k in a unit
   using Element = float;
-  // kLanes units that lie along n (columns [j, j + cols) of row k); along k (kLanes units of a row from k on).
+  // kLanes units that lie along n (columns [j, j + cols) of row k); along k (kLanes units of a row
+  // from k on).
   static WELS_INLINE Vec along_n(const PackBlock& p, int64_t k, int64_t j, int cols) {
     return load_any(row_of(p.src, p.src_bf16, p.src_stride, k), p.src_bf16, j, cols);
   }
   static WELS_INLINE Vec along_k(const PackBlock& p, int64_t n, int64_t k) {
     int64_t left = p.k - k;
-    return load_any(row_of(p.src, p.src_bf16, p.src_stride, n), p.src_bf16, k, left < kLanes ? (int)left : kLanes);
+    return load_any(row_of(p.src, p.src_bf16, p.src_stride, n), p.src_bf16, k,
+                    left < kLanes ? (int)left : kLanes);
   }
-  static WELS_INLINE void put(float* p, Vec v, int n) { n == kLanes ? store(p, v) : store_part(p, v, n); }
+  static WELS_INLINE void put(float* p, Vec v, int n) {
+    n == kLanes ? store(p, v) : store_part(p, v, n);
+  }
 };
 
 #ifdef __AVX512BF16__
@@ -36,7 +40,8 @@ struct PairUnits {
     return _mm512_cvtepu16_epi32(to_bf16(load_first((const float*)row + j, cols)));
   }
   static WELS_INLINE Vec along_n(const PackBlock& p, int64_t k, int64_t j, int cols) {
-    return (Vec)_mm512_or_si512(half(p, k, j, cols), _mm512_slli_epi32(half(p, k + 1, j, cols), 16));
+    return (Vec)_mm512_or_si512(half(p, k, j, cols),
+                                _mm512_slli_epi32(half(p, k + 1, j, cols), 16));
   }
   static WELS_INLINE Vec along_k(const PackBlock& p, int64_t n, int64_t k) {
     const uint8_t* row = row_of(p.src, p.src_bf16, p.src_stride, n);
@@ -49,20 +54,23 @@ struct PairUnits {
     int low = left < 16 ? (int)left : 16, high = left < 16 ? 0 : left < 32 ? (int)left - 16 : 16;
     return (Vec)_mm512_cvtne2ps_pbh(high ? load_first(f + 16, high) : zero(), load_first(f, low));
   }
-  static WELS_INLINE void put(uint16_t* p, Vec v, int n) { n == kLanes ? store_bf16(p, v) : store_part_bf16(p, v, n); }
+  static WELS_INLINE void put(uint16_t* p, Vec v, int n) {
+    n == kLanes ? store_bf16(p, v) : store_part_bf16(p, v, n);
+  }
 };
 // 32 columns of two rows of bf16 as 32 pairs, in order.
 WELS_INLINE void interleave(const uint16_t* even, const uint16_t* odd, __m512i* pairs) {
-  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
   __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
   pairs[0] = _mm512_permutex2var_epi16(a, first, b);
   pairs[1] = _mm512_permutex2var_epi16(a, second, b);
 }
 
-// The inner loop of the weight gradient's packing: bf16 rows in whole steps of two, walked row by row as memory lies.
-// Returns how many columns are done; kWidth is the panels' width, units go to them in eights.
+// The inner loop of the weight gradient's packing: bf16 rows in whole steps of two, walked row by
+// row as memory lies. Returns how many columns are done; kWidth is the panels' width, units go to
+// them in eights.
 template <int kWidth>
 int64_t pack_row_pairs(const PackBlock& p) {
   static_assert(kWidth % 8 == 0);
@@ -82,7 +90,8 @@ int64_t pack_row_pairs(const PackBlock& p) {
         for (int i = 0; i < 4; ++i) {
           int64_t j = c + 8 * i;
           uint8_t* to = dst + j / kWidth * p.panel_bytes + j % kWidth * 4;
-          _mm256_storeu_si256((__m256i*)to, i % 2 ? _mm512_extracti64x4_epi64(v[i / 2], 1) : _mm512_castsi512_si256(v[i / 2]));
+          _mm256_storeu_si256((__m256i*)to, i % 2 ? _mm512_extracti64x4_epi64(v[i / 2], 1)
+                                                  : _mm512_castsi512_si256(v[i / 2]));
         }
       }
     }
@@ -176,7 +185,8 @@ void pack_n_major(const PackBlock& p) {
     int rows = p.n - j < kLanes ? (int)(p.n - j) : kLanes;
     for (int64_t s = 0; s < steps; s += kLanes) {
       Vec r[kLanes];
-      for (int i = 0; i < kLanes; ++i) r[i] = i < rows ? Units::along_k(p, j + i, s * Units::kDepth) : zero();
+      for (int i = 0; i < kLanes; ++i)
+        r[i] = i < rows ? Units::along_k(p, j + i, s * Units::kDepth) : zero();
       transpose(r);
       int64_t left = steps - s < kLanes ? steps - s : kLanes;
       for (int64_t i = 0; i < left; ++i) store((float*)(dst + (s + i) * kPanel * 4), r[i]);

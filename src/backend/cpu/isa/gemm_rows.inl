@@ -2,27 +2,34 @@
 
 WELS_INLINE Vec magnitude(Vec v) { return max(v, sub(zero(), v)); }
 
-// v / scale to the nearest E4M3 value, ties to even, saturating (float_to_fp8 of tensor/fp8.h, the same bits).
-// Above 2^-6 the mantissa is cut to 3 bits; below, multiples of 2^-9 come from adding a number whose last bit weighs that.
+// v / scale to the nearest E4M3 value, ties to even, saturating (float_to_fp8 of tensor/fp8.h, the
+// same bits). Above 2^-6 the mantissa is cut to 3 bits; below, multiples of 2^-9 come from adding a
+// number whose last bit weighs that.
 WELS_INLINE Vec round_to_fp8(Vec v, Vec scale) {
   v = div(v, scale);
 #ifdef __AVX512F__
-  __m512i bits = _mm512_castps_si512(v), sign = _mm512_and_si512(bits, _mm512_set1_epi32((int)0x80000000u));
+  __m512i bits = _mm512_castps_si512(v),
+          sign = _mm512_and_si512(bits, _mm512_set1_epi32((int)0x80000000u));
   Vec a = min(set1(448.0f), _mm512_castsi512_ps(_mm512_xor_si512(bits, sign)));
-  __m512i u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 20), _mm512_set1_epi32(1));
+  __m512i u = _mm512_castps_si512(a),
+          odd = _mm512_and_si512(_mm512_srli_epi32(u, 20), _mm512_set1_epi32(1));
   u = _mm512_and_si512(_mm512_add_epi32(_mm512_add_epi32(u, odd), _mm512_set1_epi32(0x7ffff)),
                        _mm512_set1_epi32((int)0xfff00000u));
   Vec small = sub(add(a, set1(16384.0f)), set1(16384.0f));
-  Vec r = _mm512_mask_mov_ps(_mm512_castsi512_ps(u), _mm512_cmp_ps_mask(a, set1(0.015625f), _CMP_NGE_UQ), small);
+  Vec r = _mm512_mask_mov_ps(_mm512_castsi512_ps(u),
+                             _mm512_cmp_ps_mask(a, set1(0.015625f), _CMP_NGE_UQ), small);
   return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(r), sign));
 #else
-  __m256i bits = _mm256_castps_si256(v), sign = _mm256_and_si256(bits, _mm256_set1_epi32((int)0x80000000u));
+  __m256i bits = _mm256_castps_si256(v),
+          sign = _mm256_and_si256(bits, _mm256_set1_epi32((int)0x80000000u));
   Vec a = min(set1(448.0f), _mm256_castsi256_ps(_mm256_xor_si256(bits, sign)));
-  __m256i u = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(u, 20), _mm256_set1_epi32(1));
+  __m256i u = _mm256_castps_si256(a),
+          odd = _mm256_and_si256(_mm256_srli_epi32(u, 20), _mm256_set1_epi32(1));
   u = _mm256_and_si256(_mm256_add_epi32(_mm256_add_epi32(u, odd), _mm256_set1_epi32(0x7ffff)),
                        _mm256_set1_epi32((int)0xfff00000u));
   Vec small = sub(add(a, set1(16384.0f)), set1(16384.0f));
-  Vec r = _mm256_blendv_ps(_mm256_castsi256_ps(u), small, _mm256_cmp_ps(a, set1(0.015625f), _CMP_NGE_UQ));
+  Vec r = _mm256_blendv_ps(_mm256_castsi256_ps(u), small,
+                           _mm256_cmp_ps(a, set1(0.015625f), _CMP_NGE_UQ));
   return _mm256_castsi256_ps(_mm256_or_si256(_mm256_castps_si256(r), sign));
 #endif
 }
@@ -60,7 +67,8 @@ void fp8_columns(const Fp8Block& q) {
     int n = q.cols - c < kLanes ? (int)(q.cols - c) : kLanes;
     Vec amax = zero();
     for (int64_t r = 0; r < q.rows; ++r) {
-      amax = max(magnitude(load_any(row_of(q.src, q.src_bf16, q.src_stride, r), q.src_bf16, c, n)), amax);
+      amax = max(magnitude(load_any(row_of(q.src, q.src_bf16, q.src_stride, r), q.src_bf16, c, n)),
+                 amax);
     }
     Vec scale = activation_scale(amax);
     F32Units::put(q.scale + c, scale, n);
@@ -131,7 +139,8 @@ void logit_gradient(const float* z, int64_t n, float lse, float d, int64_t targe
   }
 }
 
-void column_sum(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols, float* out, bool add_to) {
+void column_sum(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols,
+                float* out, bool add_to) {
   Vec acc[kPanelVecs];
   for (int v = 0; v < kPanelVecs; ++v) acc[v] = zero();
   for (int64_t r = 0; r < rows; ++r) {

@@ -1,8 +1,10 @@
-// The ISA boundary: plain function pointers, one table per instruction set, picked once by CPUID (cpu_device.cc).
+// The ISA boundary: plain function pointers, one table per instruction set, picked once by CPUID
+// (cpu_device.cc).
 //
-// An ISA file (avx2.cc, avx512.cc, avx512_bf16.cc) is compiled with its instruction-set flags, so it may include only
-// <immintrin.h>, <cstdint> and the project's .inl and *_kernels.h files (no std templates, no inline functions with external
-// linkage), keeps everything in an anonymous namespace and exports one function. tools/lint.sh checks with nm.
+// An ISA file (avx2.cc, avx512.cc, avx512_bf16.cc) is compiled with its instruction-set flags, so
+// it may include only <immintrin.h>, <cstdint> and the project's .inl and *_kernels.h files (no std
+// templates, no inline functions with external linkage), keeps everything in an anonymous namespace
+// and exports one function. tools/lint.sh checks with nm.
 #pragma once
 #include "backend/cpu/isa/attend_kernels.h"
 #include "backend/cpu/isa/gemm_kernels.h"

@@ -1,4 +1,5 @@
-// 16 floats. The .inl kernels are written once in terms of `Vec`; __AVX512BF16__ tells where vdpbf16ps exists.
+// 16 floats. The .inl kernels are written once in terms of `Vec`; __AVX512BF16__ tells where
+// vdpbf16ps exists.
 constexpr int kLanes = 16;
 using Vec = __m512;
 inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
@@ -17,7 +18,8 @@ inline float sum(Vec a) { return _mm512_reduce_add_ps(a); }
 inline float max_of(Vec a) { return _mm512_reduce_max_ps(a); }
 // bf16 bits <-> float; rounding to nearest even (NaN stays NaN).
 inline Vec load_bf16(const uint16_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 inline __m256i to_bf16(Vec v) {
 #ifdef __AVX512BF16__
@@ -25,16 +27,22 @@ inline __m256i to_bf16(Vec v) {
 #else
   __m512i u = _mm512_castps_si512(v);
   __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  __m512i r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
+  __m512i r =
+      _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
   __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-  r = _mm512_mask_mov_epi32(r, nan, _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40)));
+  r = _mm512_mask_mov_epi32(r, nan,
+                            _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40)));
   return _mm512_cvtepi32_epi16(r);
 #endif
 }
 inline void store_bf16(uint16_t* p, Vec v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
 // The first n < 16 elements (others zero, not touched on store).
-inline Vec load_part(const float* p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-inline void store_part(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+inline Vec load_part(const float* p, int n) {
+  return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+inline void store_part(float* p, Vec v, int n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+}
 inline Vec load_part_bf16(const uint16_t* p, int n) {
   __m256i h = _mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
