@@ -26,8 +26,8 @@ struct ByteStream::State {
   std::vector<char> input;
   size_t begin = 0, end = 0;  // what of `input` is not used yet
   int64_t stored = 0;
-  bool at_end = false;     // the file has no more bytes
-  bool in_frame = false;   // inside a gzip member or Zstandard frame: the file must not end here
+  bool at_end = false;    // the file has no more bytes
+  bool in_frame = false;  // inside a gzip member or Zstandard frame: the file must not end here
   z_stream gz{};
   ZSTD_DStream* zstd = nullptr;
 
@@ -75,8 +75,11 @@ struct ByteStream::State {
       if (rc == Z_STREAM_END) {
         in_frame = false;
       } else if (rc != Z_OK && rc != Z_BUF_ERROR) {
-        throw Error(path, fmt::format("broken gzip data near byte {}: {}", stored - static_cast<int64_t>(gz.avail_in),
-                                      gz.msg ? gz.msg : "unreadable"), kDamagedHint);
+        throw Error(
+            path,
+            fmt::format("broken gzip data near byte {}: {}",
+                        stored - static_cast<int64_t>(gz.avail_in), gz.msg ? gz.msg : "unreadable"),
+            kDamagedHint);
       }
     }
     begin = end - gz.avail_in;
@@ -88,10 +91,13 @@ struct ByteStream::State {
     ZSTD_outBuffer to{out, size, 0};
     size_t rc = ZSTD_decompressStream(zstd, &to, &in);
     if (ZSTD_isError(rc)) {
-      throw Error(path, fmt::format("broken Zstandard data near byte {}: {}", stored - static_cast<int64_t>(end - begin),
-                                    ZSTD_getErrorName(rc)), kDamagedHint);
+      throw Error(path,
+                  fmt::format("broken Zstandard data near byte {}: {}",
+                              stored - static_cast<int64_t>(end - begin), ZSTD_getErrorName(rc)),
+                  kDamagedHint);
     }
-    if (in.pos > begin || to.pos > 0) in_frame = rc != 0;  // without progress rc asks for the next frame's header
+    if (in.pos > begin || to.pos > 0)
+      in_frame = rc != 0;  // without progress rc asks for the next frame's header
     begin = in.pos;
     return to.pos;
   }
@@ -100,10 +106,14 @@ struct ByteStream::State {
 ByteStream::ByteStream(const std::string& path) : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.path = path;
-  s.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // O_NONBLOCK: a pipe without a writer must not hang
-  if (s.fd < 0) throw Error(path, std::string("cannot open: ") + std::strerror(errno), "check the path and its permissions");
+  s.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC |
+                                  O_NONBLOCK);  // O_NONBLOCK: a pipe without a writer must not hang
+  if (s.fd < 0)
+    throw Error(path, std::string("cannot open: ") + std::strerror(errno),
+                "check the path and its permissions");
   struct stat st;
-  if (::fstat(s.fd, &st) != 0 || !S_ISREG(st.st_mode)) throw Error(path, "not a regular file", "give a file or a folder");
+  if (::fstat(s.fd, &st) != 0 || !S_ISREG(st.st_mode))
+    throw Error(path, "not a regular file", "give a file or a folder");
   s.input.resize(kInputBytes);
   s.fill();
   auto starts = [&](std::string_view magic) {
@@ -128,18 +138,27 @@ size_t ByteStream::read(char* out, size_t size) {
     s.fill();
     size_t n = 0;
     switch (s.kind) {
-      case State::kPlain: n = s.read_plain(out, size); break;
-      case State::kGzip: n = s.read_gzip(out, size); break;
-      case State::kZstd: n = s.read_zstd(out, size); break;
+      case State::kPlain:
+        n = s.read_plain(out, size);
+        break;
+      case State::kGzip:
+        n = s.read_gzip(out, size);
+        break;
+      case State::kZstd:
+        n = s.read_zstd(out, size);
+        break;
     }
     if (n > 0) return n;
     if (!s.at_end) continue;
-    if (s.in_frame) throw Error(s.path, fmt::format("truncated after {} bytes", s.stored), kDamagedHint);
+    if (s.in_frame)
+      throw Error(s.path, fmt::format("truncated after {} bytes", s.stored), kDamagedHint);
     return 0;
   }
   return 0;
 }
 
-int64_t ByteStream::stored_bytes() const { return state_->stored - static_cast<int64_t>(state_->end - state_->begin); }
+int64_t ByteStream::stored_bytes() const {
+  return state_->stored - static_cast<int64_t>(state_->end - state_->begin);
+}
 
 }  // namespace wels

@@ -22,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kChunkBytes = 1 << 20;          // read at once; also what the binary test sees
+constexpr size_t kChunkBytes = 1 << 20;            // read at once; also what the binary test sees
 constexpr size_t kLongestLine = size_t{64} << 20;  // of JSON lines, and the largest manual page
 constexpr double kBinaryShare = 0.05;
 constexpr std::string_view kSeparator = "<|doc|>";
@@ -30,9 +30,13 @@ constexpr std::string_view kSeparator = "<|doc|>";
 void walk(const fs::path& folder, std::vector<std::string>& files, bool top) {
   std::error_code ec;
   std::vector<fs::directory_entry> entries;
-  for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec)) entries.push_back(*it);
-  if (ec && top) throw Error(folder.string(), "cannot read the folder: " + ec.message(), "check its permissions");
-  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.path() < b.path(); });
+  for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
+    entries.push_back(*it);
+  if (ec && top)
+    throw Error(folder.string(), "cannot read the folder: " + ec.message(),
+                "check its permissions");
+  std::sort(entries.begin(), entries.end(),
+            [](const auto& a, const auto& b) { return a.path() < b.path(); });
   for (const fs::directory_entry& entry : entries) {
     std::string path = entry.path().string();
     if (entry.path().filename().string().starts_with(".")) continue;
@@ -45,10 +49,13 @@ void walk(const fs::path& folder, std::vector<std::string>& files, bool top) {
 }
 
 bool blank(std::string_view text) { return text.find_first_not_of(" \t\n\r\f\v") == text.npos; }
-bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
+bool is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
+}
 
-// Where to cut a text longer than kPieceBytes: after a blank line if possible, else after a line end, else before a blank, in the
-// second half of the first kPieceBytes; the next piece never starts with white space, as a run of it is one token to some.
+// Where to cut a text longer than kPieceBytes: after a blank line if possible, else after a line
+// end, else before a blank, in the second half of the first kPieceBytes; the next piece never
+// starts with white space, as a run of it is one token to some.
 size_t cut_position(std::string_view text) {
   const size_t most = kPieceBytes, least = most / 2;
   size_t line = 0, word = 0;
@@ -57,7 +64,8 @@ size_t cut_position(std::string_view text) {
       if (text[i - 2] == '\n') return i;
       line = std::max(line, i);
     }
-    if (text[i] == ' ' && !is_space(text[i - 1]) && !is_space(text[i + 1])) word = std::max(word, i);
+    if (text[i] == ' ' && !is_space(text[i - 1]) && !is_space(text[i + 1]))
+      word = std::max(word, i);
   }
   if (line > 0) return line;
   if (word > 0) return word;
@@ -72,14 +80,17 @@ int64_t stored_size(const std::string& path) {
   return ec ? 0 : static_cast<int64_t>(size);
 }
 
-std::string count_of(int64_t n, std::string_view one) { return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s"); }
+std::string count_of(int64_t n, std::string_view one) {
+  return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s");
+}
 
 }  // namespace
 
 std::string CorpusStats::summary() const {
-  std::string out = fmt::format("{}, {}, {:.1f} MB of text", count_of(files, "file"), count_of(documents, "document"),
-                                static_cast<double>(bytes) / 1e6);
-  if (invalid_utf8 > 0) out += fmt::format("; {} not UTF-8, replaced", count_of(invalid_utf8, "byte"));
+  std::string out = fmt::format("{}, {}, {:.1f} MB of text", count_of(files, "file"),
+                                count_of(documents, "document"), static_cast<double>(bytes) / 1e6);
+  if (invalid_utf8 > 0)
+    out += fmt::format("; {} not UTF-8, replaced", count_of(invalid_utf8, "byte"));
   std::string reasons;
   auto add = [&](int64_t n, std::string_view reason) {
     if (n > 0) reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", n, reason);
@@ -88,7 +99,9 @@ std::string CorpusStats::summary() const {
   add(skipped_duplicate, "duplicate");
   add(skipped_unreadable, "unreadable");
   if (!reasons.empty()) {
-    out += fmt::format("; skipped {} ({})", count_of(skipped_binary + skipped_duplicate + skipped_unreadable, "file"), reasons);
+    out += fmt::format("; skipped {} ({})",
+                       count_of(skipped_binary + skipped_duplicate + skipped_unreadable, "file"),
+                       reasons);
   }
   return out;
 }
@@ -99,7 +112,8 @@ std::vector<std::string> list_corpus(const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
     std::error_code ec;
     fs::file_status status = fs::status(path, ec);
-    if (ec || !fs::exists(status)) throw Error(path, "no such file or folder", "give text files or folders of them");
+    if (ec || !fs::exists(status))
+      throw Error(path, "no such file or folder", "give text files or folders of them");
     if (fs::is_directory(status)) {
       walk(path, files, true);
     } else if (!fs::is_regular_file(status)) {
@@ -111,13 +125,15 @@ std::vector<std::string> list_corpus(const std::vector<std::string>& paths) {
     }
   }
   if (files.empty()) {
-    throw Error(paths.front(), "holds no text file",
-                "give .txt, .md, .jsonl or source files, plain or as .gz or .zst, or a folder with some");
+    throw Error(
+        paths.front(), "holds no text file",
+        "give .txt, .md, .jsonl or source files, plain or as .gz or .zst, or a folder with some");
   }
   return files;
 }
 
-CorpusStats read_corpus(const std::vector<std::string>& files, const std::function<void(std::string_view)>& document) {
+CorpusStats read_corpus(const std::vector<std::string>& files,
+                        const std::function<void(std::string_view)>& document) {
   CorpusReader reader(files);
   std::string whole;
   for (Piece piece; reader.next(piece);) {
@@ -135,7 +151,9 @@ CorpusStats read_corpus(const std::vector<std::string>& files, const std::functi
 std::string json_line_text(std::string_view line, const std::string& where) {
   using nlohmann::json;
   json object = parse_json(line, where);
-  if (!object.is_object()) throw Error(where, "not a JSON object", "each line must be {\"text\": ...} or {\"messages\": [...]}");
+  if (!object.is_object())
+    throw Error(where, "not a JSON object",
+                "each line must be {\"text\": ...} or {\"messages\": [...]}");
   auto text_of = [&](const char* key) -> std::string {
     auto it = object.find(key);
     if (it == object.end()) return "";
@@ -151,7 +169,8 @@ std::string json_line_text(std::string_view line, const std::string& where) {
   }
   auto messages = object.find("messages");
   if (messages == object.end()) {
-    throw Error(where, "the object has none of \"text\", \"messages\", \"question\" with \"answer\"");
+    throw Error(where,
+                "the object has none of \"text\", \"messages\", \"question\" with \"answer\"");
   }
   if (!messages->is_array()) throw Error(where, "\"messages\" is not an array");
   std::string out;
@@ -160,7 +179,8 @@ std::string json_line_text(std::string_view line, const std::string& where) {
       throw Error(where, "a message without a \"role\"");
     }
     std::string role = message["role"].get<std::string>();
-    if (!role.empty() && role[0] >= 'a' && role[0] <= 'z') role[0] = static_cast<char>(role[0] - 'a' + 'A');
+    if (!role.empty() && role[0] >= 'a' && role[0] <= 'z')
+      role[0] = static_cast<char>(role[0] - 'a' + 'A');
     if (!out.empty()) out += '\n';
     out += role + ":";
     if (message.contains("content") && message["content"].is_string()) {
@@ -186,12 +206,13 @@ struct CorpusReader::Open {
   bool line_start = true;  // text[0] starts a line
   bool judged = false;     // skip_file() was asked
   bool ended = false;
-  int64_t line = 0;        // JSON lines read
+  int64_t line = 0;  // JSON lines read
   std::string chunk;
 
   Open(const std::string& file, int64_t size)
       : path(file), kind(file_kind(file)), stored_bytes(size), stream(file) {}
-  // Reads a whole chunk unless the file ends, so that what skip_file() sees does not depend on how reads are cut.
+  // Reads a whole chunk unless the file ends, so that what skip_file() sees does not depend on how
+  // reads are cut.
   void read() {
     chunk.resize(kChunkBytes);
     size_t have = 0;
@@ -211,7 +232,9 @@ CorpusReader::CorpusReader(std::vector<std::string> files) : files_(std::move(fi
 }
 CorpusReader::~CorpusReader() = default;
 
-int64_t CorpusReader::stored_bytes_done() const { return stored_done_ + (open_ ? open_->stream.stored_bytes() : 0); }
+int64_t CorpusReader::stored_bytes_done() const {
+  return stored_done_ + (open_ ? open_->stream.stored_bytes() : 0);
+}
 
 bool CorpusReader::next(Piece& out) {
   while (ready_.empty()) {
@@ -220,7 +243,8 @@ bool CorpusReader::next(Piece& out) {
     } else if (next_file_ < files_.size()) {
       const std::string& path = files_[next_file_++];
       if (::access(path.c_str(), R_OK) != 0 && files_.size() > 1) {
-        stats_.skipped_unreadable += 1;  // one of many in a folder; list_corpus refuses those that were named
+        stats_.skipped_unreadable +=
+            1;  // one of many in a folder; list_corpus refuses those that were named
         continue;
       }
       open_ = std::make_unique<Open>(path, stored_size(path));
@@ -228,7 +252,8 @@ bool CorpusReader::next(Piece& out) {
       return false;
     } else {
       std::string where = files_.empty() ? "corpus" : files_.front();
-      if (stats_.skipped_binary > 0) throw Error(where, "is binary, or not UTF-8", "convert it to UTF-8 text");
+      if (stats_.skipped_binary > 0)
+        throw Error(where, "is binary, or not UTF-8", "convert it to UTF-8 text");
       throw Error(where, "holds no text", "give files with text in them");
     }
   }
@@ -248,7 +273,8 @@ bool CorpusReader::skip_file() {
     stats_.skipped_binary += 1;
     return true;
   }
-  // Longer files than a chunk with the same beginning count as the same only if they are equally long on disk.
+  // Longer files than a chunk with the same beginning count as the same only if they are equally
+  // long on disk.
   uint64_t id = hash_bytes(o.chunk, o.ended ? 0 : static_cast<uint64_t>(o.stored_bytes));
   if (o.chunk.empty() || seen_.insert(id).second) return false;
   stats_.skipped_duplicate += 1;
@@ -276,7 +302,8 @@ void CorpusReader::pump_json_lines() {
   for (;;) {
     size_t newline = text.find('\n', std::max(begin, o.scanned));
     if (newline == text.npos && !(o.ended && begin < text.size())) break;
-    std::string_view line = std::string_view(text).substr(begin, newline == text.npos ? text.npos : newline - begin);
+    std::string_view line =
+        std::string_view(text).substr(begin, newline == text.npos ? text.npos : newline - begin);
     o.line += 1;
     if (!blank(line)) emit_document(json_line_text(line, fmt::format("{}:{}", o.path, o.line)));
     begin = newline == text.npos ? text.size() : newline + 1;
@@ -285,14 +312,16 @@ void CorpusReader::pump_json_lines() {
   text.erase(0, begin);
   o.scanned = text.size();
   if (text.size() > kLongestLine) {
-    throw Error(fmt::format("{}:{}", o.path, o.line + 1), fmt::format("a JSON line longer than {} MiB", kLongestLine >> 20));
+    throw Error(fmt::format("{}:{}", o.path, o.line + 1),
+                fmt::format("a JSON line longer than {} MiB", kLongestLine >> 20));
   }
 }
 
 void CorpusReader::pump_text() {
   Open& o = *open_;
   if (o.kind == FileKind::kManPage) {
-    if (o.text.size() > kLongestLine) throw Error(o.path, "a manual page larger than 64 MiB", "is it one? rename it");
+    if (o.text.size() > kLongestLine)
+      throw Error(o.path, "a manual page larger than 64 MiB", "is it one? rename it");
     if (o.ended) emit_document(man_page_text(o.text));
     return;
   }

@@ -15,7 +15,8 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::vector<std::string> documents_of(const std::vector<std::string>& paths, CorpusStats* stats = nullptr) {
+std::vector<std::string> documents_of(const std::vector<std::string>& paths,
+                                      CorpusStats* stats = nullptr) {
   std::vector<std::string> out;
   CorpusStats s = read_corpus(list_corpus(paths), [&](std::string_view d) { out.emplace_back(d); });
   if (stats) *stats = s;
@@ -44,14 +45,19 @@ TEST(Corpus, FoldersAreReadInSortedOrderWithoutHiddenAndUnknownFiles) {
   f.file("README", "upper case sorts first");
   f.file(".git/x.txt", "hidden");
   f.file("d.png", "not text");
-  EXPECT_THAT(documents_of({f.path()}), ElementsAre("upper case sorts first", "first", "second", "print(3)"));
-  EXPECT_THAT(documents_of({f / "d.png"}), ElementsAre("not text")) << "a file named directly is taken";
+  EXPECT_THAT(documents_of({f.path()}),
+              ElementsAre("upper case sorts first", "first", "second", "print(3)"));
+  EXPECT_THAT(documents_of({f / "d.png"}), ElementsAre("not text"))
+      << "a file named directly is taken";
 }
 
 TEST(Corpus, SeparatorLinesSplitTextsAndOnlyWholeLinesCount) {
   TestFolder f;
-  std::string p = f.file("a.txt", "<|doc|>\none\n<|doc|>\n two <|doc|> half\n<|doc|> no\n<|doc|>\n\n<|doc|>\nthree\n<|doc|>");
-  EXPECT_THAT(documents_of({p}), ElementsAre("one\n", " two <|doc|> half\n<|doc|> no\n", "three\n"));
+  std::string p = f.file(
+      "a.txt",
+      "<|doc|>\none\n<|doc|>\n two <|doc|> half\n<|doc|> no\n<|doc|>\n\n<|doc|>\nthree\n<|doc|>");
+  EXPECT_THAT(documents_of({p}),
+              ElementsAre("one\n", " two <|doc|> half\n<|doc|> no\n", "three\n"));
   EXPECT_THAT(documents_of({f.file("b.md", "x\n<|doc|>\ny")}), ElementsAre("x\n<|doc|>\ny"));
 }
 
@@ -67,7 +73,8 @@ TEST(Corpus, DocumentsSplitTheSameWhereverReadsAreCut) {
   EXPECT_EQ(documents_of({f.file("a.txt.zst", zstandard(text))}), expected);
   // The separator at every offset around the end of the first megabyte.
   for (size_t shift = 0; shift < 12; ++shift) {
-    std::string head(kPieceBytes - 4 - shift, 'x'), path = f.file("edge.txt", head + "\n<|doc|>\ntail");
+    std::string head(kPieceBytes - 4 - shift, 'x'),
+        path = f.file("edge.txt", head + "\n<|doc|>\ntail");
     EXPECT_THAT(documents_of({path}), ElementsAre(head + "\n", "tail")) << shift;
   }
 }
@@ -114,21 +121,28 @@ TEST(Corpus, CompressedFilesGiveTheSameTextAsPlainOnes) {
   EXPECT_THAT(documents_of({f.file("a.txt.gz", gzipped(text))}), ElementsAre(text));
   EXPECT_THAT(documents_of({f.file("a.txt.zst", zstandard(text))}), ElementsAre(text));
   std::string half = text.substr(0, 300'000), rest = text.substr(300'000);
-  EXPECT_THAT(documents_of({f.file("members.gz", gzipped(half) + gzipped(rest) + std::string(512, '\0'))}), ElementsAre(text));
-  EXPECT_THAT(documents_of({f.file("frames.zst", zstandard(half) + zstandard(rest))}), ElementsAre(text));
+  EXPECT_THAT(
+      documents_of({f.file("members.gz", gzipped(half) + gzipped(rest) + std::string(512, '\0'))}),
+      ElementsAre(text));
+  EXPECT_THAT(documents_of({f.file("frames.zst", zstandard(half) + zstandard(rest))}),
+              ElementsAre(text));
 }
 
 TEST(Corpus, BrokenArchivesAreErrorsThatNameTheFile) {
   TestFolder f;
   std::string text = prose(400'000, 4), gz = gzipped(text), zst = zstandard(text);
-  for (const std::string& path : {f.file("cut.txt.gz", gz.substr(0, gz.size() / 2)), f.file("head.txt.gz", gz.substr(0, 12)),
-                                  f.file("tail.txt.gz", gz.substr(0, gz.size() - 3)),
-                                  f.file("cut.txt.zst", zst.substr(0, zst.size() / 2))}) {
+  for (const std::string& path :
+       {f.file("cut.txt.gz", gz.substr(0, gz.size() / 2)), f.file("head.txt.gz", gz.substr(0, 12)),
+        f.file("tail.txt.gz", gz.substr(0, gz.size() - 3)),
+        f.file("cut.txt.zst", zst.substr(0, zst.size() / 2))}) {
     EXPECT_THAT(error_of([&] { documents_of({path}); }), HasSubstr(path + ": truncated"));
   }
-  for (size_t i = 20; i < 4000; ++i) gz[i] = static_cast<char>(i * 37), zst[i] = static_cast<char>(i * 37);
-  EXPECT_THAT(error_of([&] { documents_of({f.file("bad.txt.gz", gz)}); }), HasSubstr("bad.txt.gz: broken gzip data"));
-  EXPECT_THAT(error_of([&] { documents_of({f.file("bad.txt.zst", zst)}); }), HasSubstr("bad.txt.zst: broken Zstandard data"));
+  for (size_t i = 20; i < 4000; ++i)
+    gz[i] = static_cast<char>(i * 37), zst[i] = static_cast<char>(i * 37);
+  EXPECT_THAT(error_of([&] { documents_of({f.file("bad.txt.gz", gz)}); }),
+              HasSubstr("bad.txt.gz: broken gzip data"));
+  EXPECT_THAT(error_of([&] { documents_of({f.file("bad.txt.zst", zst)}); }),
+              HasSubstr("bad.txt.zst: broken Zstandard data"));
 }
 
 TEST(Corpus, JsonLinesGiveOneDocumentALine) {
@@ -137,14 +151,16 @@ TEST(Corpus, JsonLinesGiveOneDocumentALine) {
 {"title": "T", "text": "body"}
 
 {"question": "1+1?", "answer": "2"}
-{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, "tool_calls": [{"id": 1}]}]})");
+{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, )"
+                                       R"("tool_calls": [{"id": 1}]}]})");
   EXPECT_THAT(documents_of({p}), ElementsAre("plain", "T\n\nbody", "Question: 1+1?\n\nAnswer: 2\n",
                                              "User: hi\n\nAssistant: [{\"id\":1}]\n"));
 }
 
 TEST(Corpus, BadJsonLinesAreErrorsThatNameFileAndLine) {
   TestFolder f;
-  for (std::string bad : {"{\"text\": ", "[1]", "{\"body\": 1}", "{\"text\": 3}", "{\"messages\": [{\"content\": \"x\"}]}"}) {
+  for (std::string bad : {"{\"text\": ", "[1]", "{\"body\": 1}", "{\"text\": 3}",
+                          "{\"messages\": [{\"content\": \"x\"}]}"}) {
     std::string p = f.file("a.jsonl", "{\"text\": \"ok\"}\n\n" + bad + "\n");
     EXPECT_THAT(error_of([&] { documents_of({p}); }), HasSubstr(p + ":3: ")) << bad;
   }
@@ -154,21 +170,28 @@ TEST(Corpus, InvalidUtf8IsReplacedAndCounted) {
   TestFolder f;
   CorpusStats stats;
   std::string good = prose(2000, 5);
-  auto documents = documents_of({f.file("a.txt", "\xEF\xBB\xBF" + good + "a\xFF\xFE" "b\xE4\xB8" "c\r\nd\xC3")}, &stats);
+  auto documents = documents_of({f.file("a.txt", "\xEF\xBB\xBF" + good +
+                                                     "a\xFF\xFE"
+                                                     "b\xE4\xB8"
+                                                     "c\r\nd\xC3")},
+                                &stats);
   EXPECT_THAT(documents, ElementsAre(good + "a\uFFFDb\uFFFDc\nd\uFFFD"));
   EXPECT_EQ(stats.invalid_utf8, 5);
   EXPECT_THAT(stats.summary(), HasSubstr("5 bytes not UTF-8"));
 }
 
 TEST(Corpus, CleaningDoesNotDependOnHowBytesArrive) {
-  std::string text = "\xEF\xBB\xBF" "a\r\nb\rc 漢\xF0\x9F\x98\x80\xFF\xE4\xB8 \xF0\x9F\x98 é\xC3\r";
+  std::string text =
+      "\xEF\xBB\xBF"
+      "a\r\nb\rc 漢\xF0\x9F\x98\x80\xFF\xE4\xB8 \xF0\x9F\x98 é\xC3\r";
   std::string whole;
   Utf8Cleaner one;
   one.append(text, true, whole);
   for (size_t size : {1, 2, 3, 5}) {
     Utf8Cleaner cleaner;
     std::string out;
-    for (size_t i = 0; i < text.size(); i += size) cleaner.append(text.substr(i, size), i + size >= text.size(), out);
+    for (size_t i = 0; i < text.size(); i += size)
+      cleaner.append(text.substr(i, size), i + size >= text.size(), out);
     EXPECT_EQ(out, whole) << size;
     EXPECT_EQ(cleaner.bad_bytes(), one.bad_bytes());
   }
@@ -195,10 +218,14 @@ TEST(Corpus, EmptyMissingAndUselessCorporaAreErrorsThatNameThePath) {
   std::filesystem::create_directories(f / "empty");
   EXPECT_THAT(error_of([&] { list_corpus({f / "empty"}); }), HasSubstr(f / "empty"));
   EXPECT_THAT(error_of([&] { list_corpus({f / "missing.txt"}); }), HasSubstr(f / "missing.txt"));
-  EXPECT_THAT(error_of([&] { documents_of({f.file("blank.txt", " \n\n")}); }), HasSubstr("blank.txt: holds no text"));
-  EXPECT_THAT(error_of([&] { documents_of({f.file("zero.txt", "")}); }), HasSubstr("zero.txt: holds no text"));
-  EXPECT_THAT(error_of([&] { documents_of({f.file("b.txt", std::string(9, '\0'))}); }), HasSubstr("binary"));
-  EXPECT_THAT(error_of([] { list_corpus({"/dev/null"}); }), HasSubstr("neither a file nor a folder"));
+  EXPECT_THAT(error_of([&] { documents_of({f.file("blank.txt", " \n\n")}); }),
+              HasSubstr("blank.txt: holds no text"));
+  EXPECT_THAT(error_of([&] { documents_of({f.file("zero.txt", "")}); }),
+              HasSubstr("zero.txt: holds no text"));
+  EXPECT_THAT(error_of([&] { documents_of({f.file("b.txt", std::string(9, '\0'))}); }),
+              HasSubstr("binary"));
+  EXPECT_THAT(error_of([] { list_corpus({"/dev/null"}); }),
+              HasSubstr("neither a file nor a folder"));
 }
 
 TEST(Corpus, KindsFollowTheNameInsideCompression) {
@@ -211,12 +238,18 @@ TEST(Corpus, KindsFollowTheNameInsideCompression) {
 }
 
 TEST(ManPage, KeepsWhatAReaderSees) {
-  EXPECT_EQ(man_page_text(".\\\" comment\n.TH LS 1\n.SH NAME\nls \\- list \\fIfiles\\fR\n.SH \"SEE ALSO\"\n.BR cat (1),\n"
-                          ".I x\nand\nmore.\n.PP\nNew \\(lqone\\(rq.\n.de XX\nhidden\n..\n.nf\n  code\n  two\n.fi\nend\n"),
-            "NAME\n\nls - list files\n\nSEE ALSO\n\ncat(1), x and more.\n\nNew “one”.\n  code\n  two\n\nend\n");
-  EXPECT_EQ(man_page_text(".Sh SYNOPSIS\n.Nm ls\n.Op Fl a\n.Xr cat 1 .\n"), "SYNOPSIS\n\nls [Fl a] cat(1).\n");
+  EXPECT_EQ(man_page_text(".\\\" comment\n.TH LS 1\n.SH NAME\nls \\- list \\fIfiles\\fR\n.SH \"SEE "
+                          "ALSO\"\n.BR cat (1),\n"
+                          ".I x\nand\nmore.\n.PP\nNew \\(lqone\\(rq.\n.de XX\nhidden\n..\n.nf\n  "
+                          "code\n  two\n.fi\nend\n"),
+            "NAME\n\nls - list files\n\nSEE ALSO\n\ncat(1), x and more.\n\nNew “one”.\n  code\n  "
+            "two\n\nend\n");
+  EXPECT_EQ(man_page_text(".Sh SYNOPSIS\n.Nm ls\n.Op Fl a\n.Xr cat 1 .\n"),
+            "SYNOPSIS\n\nls [Fl a] cat(1).\n");
   EXPECT_EQ(man_page_text(""), "");
-  for (std::string odd : {"\\", ".", ".\"", "\\f", "\\(", "\\[x", ".B \"open", "\\h'", ".de", "'\\\" t"}) man_page_text(odd);
+  for (std::string odd :
+       {"\\", ".", ".\"", "\\f", "\\(", "\\[x", ".B \"open", "\\h'", ".de", "'\\\" t"})
+    man_page_text(odd);
 }
 
 TEST(LocalText, IsFoundTheSameTwiceAndWithinItsLimit) {

@@ -7,15 +7,18 @@
 namespace wels {
 namespace {
 
-constexpr std::array kProse = {"md", "markdown", "rst", "text", "tex", "org", "adoc", "asciidoc", "pod", "html", "htm",
-                               "xhtml", "texi", "bib", "srt", "readme", "news", "debian"};
+constexpr std::array kProse = {"md",   "markdown", "rst", "text",   "tex",  "org",
+                               "adoc", "asciidoc", "pod", "html",   "htm",  "xhtml",
+                               "texi", "bib",      "srt", "readme", "news", "debian"};
 constexpr std::array kCode = {
-    "c",    "h",   "cc",    "cpp", "cxx",  "hh",  "hpp",  "hxx",   "inl", "inc",  "ipp", "tcc", "cu",  "cuh",   "m",
-    "mm",   "py",  "pyi",   "js",  "mjs",  "cjs", "ts",   "tsx",   "jsx", "java", "go",  "rs",  "rb",  "pl",    "pm",
-    "lua",  "sh",  "bash",  "zsh", "css",  "scss", "sql", "r",     "jl",  "swift", "kt", "scala", "hs", "ml",   "mli",
-    "cs",   "fs",  "php",   "asm", "s",    "f90", "f",    "pas",   "vim", "el",   "lisp", "scm", "clj", "ex",   "erl",
-    "nim",  "zig", "d",     "v",   "sv",   "vhd", "cmake", "mk",   "toml", "yaml", "yml", "ini", "cfg", "conf", "proto",
-    "cl",   "glsl", "tcl",  "awk", "dart", "pp",  "def",  "td",    "vue"};
+    "c",     "h",   "cc",   "cpp",  "cxx", "hh",  "hpp",   "hxx",  "inl",   "inc", "ipp",
+    "tcc",   "cu",  "cuh",  "m",    "mm",  "py",  "pyi",   "js",   "mjs",   "cjs", "ts",
+    "tsx",   "jsx", "java", "go",   "rs",  "rb",  "pl",    "pm",   "lua",   "sh",  "bash",
+    "zsh",   "css", "scss", "sql",  "r",   "jl",  "swift", "kt",   "scala", "hs",  "ml",
+    "mli",   "cs",  "fs",   "php",  "asm", "s",   "f90",   "f",    "pas",   "vim", "el",
+    "lisp",  "scm", "clj",  "ex",   "erl", "nim", "zig",   "d",    "v",     "sv",  "vhd",
+    "cmake", "mk",  "toml", "yaml", "yml", "ini", "cfg",   "conf", "proto", "cl",  "glsl",
+    "tcl",   "awk", "dart", "pp",   "def", "td",  "vue"};
 
 std::string lower(std::string_view s) {
   std::string out(s);

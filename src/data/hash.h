@@ -1,6 +1,7 @@
-// A 64-bit hash of bytes for the data pipeline: which documents validate, whether a prepared corpus is still the one asked
-// for, whether a shard is damaged. Not cryptographic. Two words per 64×64→128-bit multiplication (the "mum" of wyhash),
-// several GB/s, so that hashing a corpus costs less than reading it. Fixed for ever: shards on disk hold its values.
+// A 64-bit hash of bytes for the data pipeline: which documents validate, whether a prepared corpus
+// is still the one asked for, whether a shard is damaged. Not cryptographic. Two words per
+// 64×64→128-bit multiplication (the "mum" of wyhash), several GB/s, so that hashing a corpus costs
+// less than reading it. Fixed for ever: shards on disk hold its values.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -13,7 +14,8 @@ inline uint64_t hash_mix(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(m) ^ static_cast<uint64_t>(m >> 64);
 }
 
-// Hash of the bytes; chain hashes by giving the previous one as seed. Little-endian machines only, as everything here.
+// Hash of the bytes; chain hashes by giving the previous one as seed. Little-endian machines only,
+// as everything here.
 inline uint64_t hash_bytes(std::string_view bytes, uint64_t seed = 0) {
   constexpr uint64_t k0 = 0xa0761d6478bd642full, k1 = 0xe7037ed1a0b428dbull;
   const char* p = bytes.data();

@@ -20,8 +20,8 @@ uint64_t mix(uint64_t x) {  // SplitMix64's finaliser
 }
 
 // Inputs and targets of one window of at least two tokens.
-void append_ids(std::span<const int32_t> window, bool document_mask, int32_t end_of_text, Batch& batch,
-                std::vector<int32_t>& targets) {
+void append_ids(std::span<const int32_t> window, bool document_mask, int32_t end_of_text,
+                Batch& batch, std::vector<int32_t>& targets) {
   size_t t = window.size() - 1;
   if (!document_mask) {
     batch.append(window.first(t));
@@ -31,9 +31,11 @@ void append_ids(std::span<const int32_t> window, bool document_mask, int32_t end
   for (size_t begin = 0; begin < t;) {
     size_t end = begin;
     while (end < t && window[end] != end_of_text) ++end;
-    end = std::min(end + 1, t);  // the end-of-text token belongs to its document and predicts nothing
+    end =
+        std::min(end + 1, t);  // the end-of-text token belongs to its document and predicts nothing
     batch.append(window.subspan(begin, end - begin));
-    for (size_t i = begin; i < end; ++i) targets.push_back(window[i] == end_of_text ? -1 : window[i + 1]);
+    for (size_t i = begin; i < end; ++i)
+      targets.push_back(window[i] == end_of_text ? -1 : window[i + 1]);
     begin = end;
   }
 }
@@ -62,8 +64,10 @@ Loader::Loader(const TokenShard& shard, LoaderConfig config) : shard_(shard), co
   // One window less than fits, so that every offset of an epoch leaves room for all.
   windows_ = (shard.tokens() - 1) / t - 1;
   if (windows_ < 1) {
-    throw Error("corpus", fmt::format("{} training tokens are too few for sequences of {}", shard.tokens(), t),
-                "give more text or a shorter --seq");
+    throw Error(
+        "corpus",
+        fmt::format("{} training tokens are too few for sequences of {}", shard.tokens(), t),
+        "give more text or a shorter --seq");
   }
 }
 
@@ -77,7 +81,8 @@ void Loader::enter_epoch(int64_t epoch) {
   starts_.resize(order_.size() + 1);
   starts_[0] = 0;
   for (size_t i = 0; i < order_.size(); ++i) {
-    starts_[i + 1] = starts_[i] + shard_.document_begin(order_[i] + 1) - shard_.document_begin(order_[i]);
+    starts_[i + 1] =
+        starts_[i] + shard_.document_begin(order_[i] + 1) - shard_.document_begin(order_[i]);
   }
   int64_t slack = shard_.tokens() - windows_ * config_.sequence_length;  // >= T + 1
   offset_ = static_cast<int64_t>(rng.below(static_cast<uint64_t>(slack)));
@@ -86,9 +91,12 @@ void Loader::enter_epoch(int64_t epoch) {
 void Loader::sequence(int64_t i, Batch& batch, std::vector<int32_t>& targets) {
   int64_t epoch = i / windows_, t = config_.sequence_length;
   enter_epoch(epoch);
-  int64_t window = permute(i % windows_, windows_, mix(config_.seed) + static_cast<uint64_t>(epoch));
+  int64_t window =
+      permute(i % windows_, windows_, mix(config_.seed) + static_cast<uint64_t>(epoch));
   int64_t at = offset_ + window * t;
-  size_t doc = static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), at) - starts_.begin()) - 1;
+  size_t doc =
+      static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), at) - starts_.begin()) -
+      1;
   std::vector<int32_t> ids;
   for (; static_cast<int64_t>(ids.size()) <= t; ++at) {
     while (at >= starts_[doc + 1]) ++doc;
@@ -105,8 +113,8 @@ std::vector<int64_t> validation_windows(const TokenShard& shard, int64_t t, int6
   return out;
 }
 
-void append_window(const TokenShard& shard, int64_t begin, int64_t t, Batch& batch, std::vector<int32_t>& targets,
-                   bool document_mask) {
+void append_window(const TokenShard& shard, int64_t begin, int64_t t, Batch& batch,
+                   std::vector<int32_t>& targets, bool document_mask) {
   int64_t n = std::min(t, shard.tokens() - 1 - begin);
   if (n <= 0) return;
   std::vector<int32_t> ids;

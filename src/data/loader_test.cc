@@ -16,7 +16,8 @@ using testing::HasSubstr;
 constexpr int32_t kEnd = 0;
 constexpr int64_t kVocab = 100'000;
 
-// Documents of the given lengths; every token but the end of text is there once, so that each can be followed.
+// Documents of the given lengths; every token but the end of text is there once, so that each can
+// be followed.
 TokenShard numbered(const TestFolder& f, const std::vector<int64_t>& lengths) {
   ShardWriter w(f / "s", kVocab, kEnd);
   int32_t next = 1;
@@ -62,10 +63,13 @@ TEST(Loader, EveryTokenOfAnEpochIsUsedOnceUpToPartialWindows) {
     for (int32_t id : s.targets) {
       if (id != kEnd) targets.insert(id);
     }
-    EXPECT_EQ(std::set<int32_t>(inputs.begin(), inputs.end()).size(), inputs.size()) << "no input twice";
-    EXPECT_EQ(std::set<int32_t>(targets.begin(), targets.end()).size(), targets.size()) << "no target twice";
+    EXPECT_EQ(std::set<int32_t>(inputs.begin(), inputs.end()).size(), inputs.size())
+        << "no input twice";
+    EXPECT_EQ(std::set<int32_t>(targets.begin(), targets.end()).size(), targets.size())
+        << "no target twice";
     EXPECT_EQ(s.batch.rows(), windows * 16);
-    EXPECT_LE(shard.tokens() - s.batch.rows(), 2 * 16) << "what is left out is less than two windows and one token";
+    EXPECT_LE(shard.tokens() - s.batch.rows(), 2 * 16)
+        << "what is left out is less than two windows and one token";
   }
 }
 
@@ -92,14 +96,17 @@ TEST(Loader, EpochsAndSeedsDifferAndTheSameSeedRepeats) {
   TokenShard shard = numbered(f, varied(100));
   LoaderConfig c{16, 3, false, kEnd}, other{16, 4, false, kEnd};
   int64_t n = Loader(shard, c).sequences_per_epoch();
-  auto tokens = [&](LoaderConfig config, int64_t first) { return take(shard, config, first, n).batch.tokens; };
+  auto tokens = [&](LoaderConfig config, int64_t first) {
+    return take(shard, config, first, n).batch.tokens;
+  };
   EXPECT_EQ(tokens(c, 0), tokens(c, 0));
   EXPECT_NE(tokens(c, 0), tokens(c, n));
   EXPECT_NE(tokens(c, 0), tokens(other, 0));
   auto sorted_starts = [&](int64_t first) {
     Sequences s = take(shard, c, first, n);
     std::set<int32_t> starts;
-    for (const Segment& seg : s.batch.segments) starts.insert(s.batch.tokens[static_cast<size_t>(seg.row_begin)]);
+    for (const Segment& seg : s.batch.segments)
+      starts.insert(s.batch.tokens[static_cast<size_t>(seg.row_begin)]);
     return starts;
   };
   EXPECT_NE(sorted_starts(0), sorted_starts(n)) << "windows are cut elsewhere, not only reordered";
@@ -134,7 +141,8 @@ TEST(Loader, TheMaskEndsSegmentsAtDocumentsAndDropsTargetsAcross) {
     EXPECT_EQ(seg.row_begin, row);
     ASSERT_GE(seg.rows, 1);
     for (int64_t i = 0; i < seg.rows; ++i, ++row) {
-      int32_t id = masked.batch.tokens[static_cast<size_t>(row)], target = masked.targets[static_cast<size_t>(row)];
+      int32_t id = masked.batch.tokens[static_cast<size_t>(row)],
+              target = masked.targets[static_cast<size_t>(row)];
       EXPECT_EQ(masked.batch.pos[static_cast<size_t>(row)], i);
       EXPECT_EQ(target, id == kEnd ? -1 : plain.targets[static_cast<size_t>(row)]);
       EXPECT_TRUE(id != kEnd || i + 1 == seg.rows) << "a document's end ends its segment";
@@ -149,14 +157,18 @@ TEST(Loader, OneDocumentIsShuffledByWindows) {
   LoaderConfig c{8, 1, false, kEnd};
   Sequences s = take(shard, c, 0, Loader(shard, c).sequences_per_epoch());
   int rising = 0;
-  for (size_t i = 8; i < s.batch.tokens.size(); i += 8) rising += s.batch.tokens[i] == s.batch.tokens[i - 8] + 8;
+  for (size_t i = 8; i < s.batch.tokens.size(); i += 8)
+    rising += s.batch.tokens[i] == s.batch.tokens[i - 8] + 8;
   EXPECT_LT(rising, 10);
 }
 
 TEST(Loader, TooLittleTextIsAnError) {
   TestFolder f;
   TokenShard shard = numbered(f, {30});
-  EXPECT_THAT(error_of([&] { Loader(shard, {16, 1, false, kEnd}); }), HasSubstr("31 training tokens are too few"));
+  EXPECT_THAT(error_of([&] {
+                Loader(shard, {16, 1, false, kEnd});
+              }),
+              HasSubstr("31 training tokens are too few"));
   Loader fits(shard, {15, 1, false, kEnd});
   EXPECT_EQ(fits.sequences_per_epoch(), 1);
 }
@@ -183,7 +195,8 @@ TEST(Validation, WindowsPredictEveryTokenButTheFirstOnce) {
     TestFolder f;
     TokenShard shard = numbered(f, {length});
     Sequences s;
-    for (int64_t begin : validation_windows(shard, 16, 0)) append_window(shard, begin, 16, s.batch, s.targets);
+    for (int64_t begin : validation_windows(shard, 16, 0))
+      append_window(shard, begin, 16, s.batch, s.targets);
     std::vector<int32_t> expected;
     for (int64_t i = 1; i < shard.tokens(); ++i) expected.push_back(shard.token(i));
     EXPECT_EQ(s.targets, expected) << length;
@@ -197,11 +210,14 @@ TEST(Validation, FewerWindowsAreSpreadAndTheMaskIsKept) {
   ASSERT_EQ(windows.size(), 5u);
   EXPECT_EQ(windows[0], 0);
   EXPECT_GT(windows[4], shard.tokens() / 2);
-  EXPECT_TRUE(std::adjacent_find(windows.begin(), windows.end(), std::greater_equal<>()) == windows.end());
+  EXPECT_TRUE(std::adjacent_find(windows.begin(), windows.end(), std::greater_equal<>()) ==
+              windows.end());
   Sequences masked;
-  for (int64_t begin : validation_windows(shard, 64, 0)) append_window(shard, begin, 64, masked.batch, masked.targets, true);
+  for (int64_t begin : validation_windows(shard, 64, 0))
+    append_window(shard, begin, 64, masked.batch, masked.targets, true);
   EXPECT_GE(static_cast<int64_t>(masked.batch.segments.size()), shard.documents());
-  for (size_t i = 0; i < masked.targets.size(); ++i) EXPECT_EQ(masked.batch.tokens[i] == kEnd, masked.targets[i] == -1);
+  for (size_t i = 0; i < masked.targets.size(); ++i)
+    EXPECT_EQ(masked.batch.tokens[i] == kEnd, masked.targets[i] == -1);
 }
 
 }  // namespace

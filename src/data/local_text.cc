@@ -1,5 +1,6 @@
-// find_local_text(): the first run's corpus, from what every Debian system has installed. Documentation repeats itself (the same
-// licence in a thousand copyright files), so a file is left out when more than half of its paragraphs were seen before.
+// find_local_text(): the first run's corpus, from what every Debian system has installed.
+// Documentation repeats itself (the same licence in a thousand copyright files), so a file is left
+// out when more than half of its paragraphs were seen before.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,25 +19,28 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kSmallestFile = 512, kLargestFile = 4'000'000;  // stored bytes
-constexpr size_t kShortestParagraph = 40;                          // shorter ones (headings) tell nothing
+constexpr size_t kShortestParagraph = 40;  // shorter ones (headings) tell nothing
 
-// In order of preference. The share of max_bytes that one place may fill keeps the mix when the first ones are large.
+// In order of preference. The share of max_bytes that one place may fill keeps the mix when the
+// first ones are large.
 struct Place {
   const char* folder;
   double share;
 };
-constexpr Place kPlaces[] = {{"/usr/share/common-licenses", 1}, {"/usr/share/doc", 0.5},     {"/usr/share/man/man1", 0.3},
-                             {"/usr/share/man/man5", 0.2},      {"/usr/share/man/man7", 0.3}, {"/usr/share/man/man8", 0.2},
+constexpr Place kPlaces[] = {{"/usr/share/common-licenses", 1}, {"/usr/share/doc", 0.5},
+                             {"/usr/share/man/man1", 0.3},      {"/usr/share/man/man5", 0.2},
+                             {"/usr/share/man/man7", 0.3},      {"/usr/share/man/man8", 0.2},
                              {"/usr/share/perl", 0.2},          {"/usr/share/cmake-3.25/Help", 0.2},
-                             {"/usr/share/man/man3", 0.3},      {"/usr/lib/python3.11", 0.3}, {"/usr/lib/python3", 0.3},
-                             {"/usr/include", 1}};
+                             {"/usr/share/man/man3", 0.3},      {"/usr/lib/python3.11", 0.3},
+                             {"/usr/lib/python3", 0.3},         {"/usr/include", 1}};
 
 bool tells_little(const std::string& path) {
   std::string name = fs::path(path).filename().string();
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   std::string extension = file_extension(path);
-  return name.starts_with("changelog") || name.starts_with("changes") || name == "copyright" || extension == "html" ||
-         extension == "def" || extension == "inc";
+  return name.starts_with("changelog") || name.starts_with("changes") || name == "copyright" ||
+         extension == "html" || extension == "def" || extension == "inc";
 }
 
 // True if most of the text is new; remembers its paragraphs then.
@@ -97,9 +101,11 @@ std::vector<std::string> find_local_text(int64_t max_bytes) {
   std::unordered_set<uint64_t> seen;
   int64_t bytes = 0;
   for (const Place& place : kPlaces) {
-    auto limit = std::min(max_bytes, bytes + static_cast<int64_t>(place.share * static_cast<double>(max_bytes)));
+    auto limit = std::min(
+        max_bytes, bytes + static_cast<int64_t>(place.share * static_cast<double>(max_bytes)));
     for (const std::string& path : files_in(place.folder)) {
-      if (bytes >= limit - max_bytes / 50) break;  // near enough: the last files that fit are not worth reading all
+      if (bytes >= limit - max_bytes / 50)
+        break;  // near enough: the last files that fit are not worth reading all
       std::string text = text_of(path);
       auto size = static_cast<int64_t>(text.size());
       if (size == 0 || bytes + size > max_bytes || !mostly_new(text, seen)) continue;
@@ -107,7 +113,9 @@ std::vector<std::string> find_local_text(int64_t max_bytes) {
       out.push_back(path);
     }
   }
-  if (bytes < 1'000'000) throw Error("this machine", "has too little text of its own", "give your own: ./run.sh FILE...");
+  if (bytes < 1'000'000)
+    throw Error("this machine", "has too little text of its own",
+                "give your own: ./run.sh FILE...");
   return out;
 }
 

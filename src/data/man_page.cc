@@ -7,11 +7,13 @@ namespace wels {
 namespace {
 
 const std::map<std::string_view, std::string_view> kNames = {
-    {"aq", "'"}, {"cq", "’"}, {"oq", "‘"}, {"lq", "“"}, {"rq", "”"}, {"dq", "\""}, {"em", "—"}, {"en", "–"}, {"hy", "-"},
-    {"bu", "•"}, {"co", "©"}, {"rg", "®"}, {"tm", "™"}, {"rs", "\\"}, {"ha", "^"}, {"ti", "~"}, {"ga", "`"}, {"at", "@"},
-    {"sh", "#"}, {"Do", "$"}, {"ba", "|"}, {"or", "|"}, {"lB", "["}, {"rB", "]"}, {"lC", "{"}, {"rC", "}"}, {"la", "<"},
-    {"ra", ">"}, {"<=", "≤"}, {">=", "≥"}, {"!=", "≠"}, {"->", "→"}, {"<-", "←"}, {"mu", "×"}, {"+-", "±"}, {"mi", "-"},
-    {"pl", "+"}, {"eq", "="}, {"sl", "/"}, {"de", "°"}, {"ss", "ß"}, {"Lq", "“"}, {"Rq", "”"}};
+    {"aq", "'"}, {"cq", "’"}, {"oq", "‘"}, {"lq", "“"}, {"rq", "”"}, {"dq", "\""}, {"em", "—"},
+    {"en", "–"}, {"hy", "-"}, {"bu", "•"}, {"co", "©"}, {"rg", "®"}, {"tm", "™"},  {"rs", "\\"},
+    {"ha", "^"}, {"ti", "~"}, {"ga", "`"}, {"at", "@"}, {"sh", "#"}, {"Do", "$"},  {"ba", "|"},
+    {"or", "|"}, {"lB", "["}, {"rB", "]"}, {"lC", "{"}, {"rC", "}"}, {"la", "<"},  {"ra", ">"},
+    {"<=", "≤"}, {">=", "≥"}, {"!=", "≠"}, {"->", "→"}, {"<-", "←"}, {"mu", "×"},  {"+-", "±"},
+    {"mi", "-"}, {"pl", "+"}, {"eq", "="}, {"sl", "/"}, {"de", "°"}, {"ss", "ß"},  {"Lq", "“"},
+    {"Rq", "”"}};
 
 // The name of an escape at s[i]: one character, (xx or [xxx]; moves i behind it.
 std::string_view escape_name(std::string_view s, size_t& i) {
@@ -50,12 +52,36 @@ std::string plain(std::string_view s) {
     if (++i >= s.size()) break;
     char c = s[i++];
     switch (c) {
-      case '"': case '#': return out;
-      case '-': out += '-'; break;
-      case 'e': case 'E': out += '\\'; break;
-      case '\'': case '`': case '.': case '\\': out += c; break;
-      case ' ': case '~': case '0': case 't': out += ' '; break;
-      case 'f': case '*': case 'n': case 'F': case 'k': case 'g': case 'm': case 'M': {
+      case '"':
+      case '#':
+        return out;
+      case '-':
+        out += '-';
+        break;
+      case 'e':
+      case 'E':
+        out += '\\';
+        break;
+      case '\'':
+      case '`':
+      case '.':
+      case '\\':
+        out += c;
+        break;
+      case ' ':
+      case '~':
+      case '0':
+      case 't':
+        out += ' ';
+        break;
+      case 'f':
+      case '*':
+      case 'n':
+      case 'F':
+      case 'k':
+      case 'g':
+      case 'm':
+      case 'M': {
         if (c == 'n' && i < s.size() && (s[i] == '+' || s[i] == '-')) ++i;
         std::string_view name = escape_name(s, i);
         if (c == '*') {
@@ -68,17 +94,39 @@ std::string plain(std::string_view s) {
         if (i < s.size() && (s[i] == '+' || s[i] == '-')) ++i;
         while (i < s.size() && s[i] >= '0' && s[i] <= '9') ++i;
         break;
-      case '(': case '[': {
+      case '(':
+      case '[': {
         --i;
         auto it = kNames.find(escape_name(s, i));
         if (it != kNames.end()) out += it->second;
         break;
       }
-      case 'h': case 'v': case 'w': case 'o': case 'D': case 'l': case 'L': case 'b': case 'x': case 'Z':
+      case 'h':
+      case 'v':
+      case 'w':
+      case 'o':
+      case 'D':
+      case 'l':
+      case 'L':
+      case 'b':
+      case 'x':
+      case 'Z':
         skip_quoted(s, i);
         break;
-      case '&': case '/': case ',': case '|': case '^': case '%': case ':': case 'c': case '{': case '}': case ')': break;
-      default: out += c;
+      case '&':
+      case '/':
+      case ',':
+      case '|':
+      case '^':
+      case '%':
+      case ':':
+      case 'c':
+      case '{':
+      case '}':
+      case ')':
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -100,7 +148,8 @@ std::vector<std::string> arguments(std::string_view line) {
       ++i;
     } else {
       while (i < line.size() && line[i] != ' ' && line[i] != '\t') {
-        if (line[i] == '\\' && i + 1 < line.size()) word += line[i++];  // an escaped blank belongs to the word
+        if (line[i] == '\\' && i + 1 < line.size())
+          word += line[i++];  // an escaped blank belongs to the word
         word += line[i++];
       }
     }
@@ -144,8 +193,9 @@ class Page {
 
 // mdoc macros that put something around their arguments.
 const std::map<std::string_view, std::pair<std::string_view, std::string_view>> kAround = {
-    {"Fl", {"-", ""}},  {"Dq", {"“", "”"}}, {"Sq", {"‘", "’"}}, {"Qq", {"\"", "\""}}, {"Pq", {"(", ")"}},
-    {"Bq", {"[", "]"}}, {"Op", {"[", "]"}}, {"Aq", {"<", ">"}}, {"Brq", {"{", "}"}},  {"Ql", {"‘", "’"}}};
+    {"Fl", {"-", ""}},   {"Dq", {"“", "”"}}, {"Sq", {"‘", "’"}}, {"Qq", {"\"", "\""}},
+    {"Pq", {"(", ")"}},  {"Bq", {"[", "]"}}, {"Op", {"[", "]"}}, {"Aq", {"<", ">"}},
+    {"Brq", {"{", "}"}}, {"Ql", {"‘", "’"}}};
 
 bool is_one_of(std::string_view name, std::initializer_list<std::string_view> names) {
   for (std::string_view n : names) {
@@ -154,7 +204,8 @@ bool is_one_of(std::string_view name, std::initializer_list<std::string_view> na
   return false;
 }
 
-// A request line; returns the name of the request that ends a passage to be left out (a macro's definition), or "".
+// A request line; returns the name of the request that ends a passage to be left out (a macro's
+// definition), or "".
 std::string_view request(Page& page, std::string_view name, const std::vector<std::string>& args) {
   if (is_one_of(name, {"de", "ig", "de1", "am"})) return "..";
   if (name == "TS") return ".TE";
@@ -188,9 +239,10 @@ std::string_view request(Page& page, std::string_view name, const std::vector<st
     page.add(std::string(before) + join(args, 0, " ") + std::string(after));
   } else if (name == "Xr" && args.size() >= 2) {
     page.add(args[0] + "(" + args[1] + ")" + join(args, 2, ""));
-  } else if (is_one_of(name, {"UR", "MT", "UE", "ME", "Nm", "Ar", "Pa", "Em", "Sy", "Li", "Cm", "Ic", "Va", "Fn", "Ft", "Fa",
-                              "Dv", "Ev", "Er", "Tn", "No", "Ns", "An", "Lk", "Mt", "St", "Vt", "In", "Fx", "Nx", "Ox",
-                              "Ux", "Bx", "Tg", "Cd", "Dl", "D1"})) {
+  } else if (is_one_of(name, {"UR", "MT", "UE", "ME", "Nm", "Ar", "Pa", "Em", "Sy", "Li",
+                              "Cm", "Ic", "Va", "Fn", "Ft", "Fa", "Dv", "Ev", "Er", "Tn",
+                              "No", "Ns", "An", "Lk", "Mt", "St", "Vt", "In", "Fx", "Nx",
+                              "Ox", "Ux", "Bx", "Tg", "Cd", "Dl", "D1"})) {
     page.add(join(args, 0, " "));
   }
   return "";  // everything else (titles, fonts, registers, conditions) makes no text

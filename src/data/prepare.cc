@@ -25,7 +25,9 @@ constexpr uint64_t kFimStream = hash_name("data.fim");
 
 bool starts_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }
 
-int64_t characters(std::string_view text) { return std::count_if(text.begin(), text.end(), starts_character); }
+int64_t characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(), starts_character);
+}
 
 // Byte offset of character i (or the end).
 size_t character_offset(std::string_view text, int64_t i) {
@@ -40,8 +42,8 @@ struct DocumentSize {
   int64_t characters;
 };
 
-// Which documents validate. cut_document ≥ 0: its characters from cut_character on do (and, for the tail split, all
-// documents after it).
+// Which documents validate. cut_document ≥ 0: its characters from cut_character on do (and, for the
+// tail split, all documents after it).
 struct SplitPlan {
   std::vector<bool> validation;
   int64_t cut_document = -1, cut_character = 0;
@@ -51,7 +53,8 @@ bool in_share(uint64_t hash, double share) {
   return static_cast<double>(hash_mix(hash, 0x2545f4914f6cdd1dull) >> 11) * 0x1p-53 < share;
 }
 
-SplitPlan plan_by_characters(const std::vector<DocumentSize>& documents, int64_t total, double share) {
+SplitPlan plan_by_characters(const std::vector<DocumentSize>& documents, int64_t total,
+                             double share) {
   SplitPlan plan;
   plan.validation.resize(documents.size());
   int64_t train = static_cast<int64_t>(static_cast<double>(total) * (1 - share)), before = 0;
@@ -66,15 +69,17 @@ SplitPlan plan_by_characters(const std::vector<DocumentSize>& documents, int64_t
   return plan;
 }
 
-// Documents whose hash falls into the share, lowest first, as long as they are not more than five times the share of the text;
-// without any, the first small enough; without one, the tail of the longest document.
+// Documents whose hash falls into the share, lowest first, as long as they are not more than five
+// times the share of the text; without any, the first small enough; without one, the tail of the
+// longest document.
 SplitPlan plan_by_hash(const std::vector<DocumentSize>& documents, int64_t total, double share) {
   SplitPlan plan;
   plan.validation.resize(documents.size());
   std::vector<size_t> order(documents.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   auto rank = [&](size_t d) { return hash_mix(documents[d].hash, 0x2545f4914f6cdd1dull); };
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rank(a) != rank(b) ? rank(a) < rank(b) : a < b; });
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return rank(a) != rank(b) ? rank(a) < rank(b) : a < b; });
   double most = std::min(5 * share, 0.5) * static_cast<double>(total), taken = 0;
   for (size_t d : order) {
     if (taken > 0 && !in_share(documents[d].hash, share)) break;
@@ -84,8 +89,9 @@ SplitPlan plan_by_hash(const std::vector<DocumentSize>& documents, int64_t total
     taken += size;
   }
   if (taken > 0) return plan;
-  auto longest = std::max_element(documents.begin(), documents.end(),
-                                  [](const auto& a, const auto& b) { return a.characters < b.characters; });
+  auto longest =
+      std::max_element(documents.begin(), documents.end(),
+                       [](const auto& a, const auto& b) { return a.characters < b.characters; });
   plan.cut_document = longest - documents.begin();
   auto tail = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(total) * share));
   plan.cut_character = longest->characters - std::min(tail, longest->characters / 2);
@@ -94,7 +100,8 @@ SplitPlan plan_by_hash(const std::vector<DocumentSize>& documents, int64_t total
 
 SplitPlan make_plan(const std::vector<DocumentSize>& documents, int64_t total, SplitRule rule) {
   if (rule.kind == SplitRule::Kind::kAuto) {
-    rule = documents.size() < 50 ? SplitRule{SplitRule::Kind::kTail, 0.1} : SplitRule{SplitRule::Kind::kHash, rule.share};
+    rule = documents.size() < 50 ? SplitRule{SplitRule::Kind::kTail, 0.1}
+                                 : SplitRule{SplitRule::Kind::kHash, rule.share};
   }
   return rule.kind == SplitRule::Kind::kTail ? plan_by_characters(documents, total, rule.share)
                                              : plan_by_hash(documents, total, rule.share);
@@ -103,7 +110,8 @@ SplitPlan make_plan(const std::vector<DocumentSize>& documents, int64_t total, S
 class ProgressClock {
  public:
   using Clock = std::chrono::steady_clock;
-  explicit ProgressClock(const PrepareOptions& options) : report_(options.progress), start_(Clock::now()) {}
+  explicit ProgressClock(const PrepareOptions& options)
+      : report_(options.progress), start_(Clock::now()) {}
   void update(bool encoding, double done, double total) {
     if (!report_) return;
     auto now = Clock::now();
@@ -131,7 +139,8 @@ void encode_fim(const TextEncoder& encoder, Job& job, uint64_t seed) {
   std::string_view text = job.text;
   auto n = static_cast<uint64_t>(characters(text));
   auto a = static_cast<int64_t>(rng.below(n + 1)), b = static_cast<int64_t>(rng.below(n + 1));
-  size_t begin = character_offset(text, std::min(a, b)), end = character_offset(text, std::max(a, b));
+  size_t begin = character_offset(text, std::min(a, b)),
+         end = character_offset(text, std::max(a, b));
   job.ids.push_back(encoder.fim_begin);
   encoder.encode(text.substr(0, begin), job.ids);
   job.ids.push_back(encoder.fim_hole);
@@ -152,11 +161,13 @@ class Splitter {
       jobs.push_back({std::move(piece.text), validation, piece.last, fim, piece.hash, {}});
       return;
     }
-    int64_t n = characters(piece.text), here = std::clamp<int64_t>(plan_.cut_character - seen_, 0, n);
+    int64_t n = characters(piece.text),
+            here = std::clamp<int64_t>(plan_.cut_character - seen_, 0, n);
     size_t at = character_offset(piece.text, here);
     bool ends_here = seen_ < plan_.cut_character && seen_ + n >= plan_.cut_character;
     if (at > 0) jobs.push_back({piece.text.substr(0, at), false, ends_here, false, piece.hash, {}});
-    if (at < piece.text.size()) jobs.push_back({piece.text.substr(at), true, piece.last, false, piece.hash, {}});
+    if (at < piece.text.size())
+      jobs.push_back({piece.text.substr(at), true, piece.last, false, piece.hash, {}});
     seen_ += n;
   }
 
@@ -166,7 +177,8 @@ class Splitter {
   int64_t seen_ = 0;  // characters of the cut document
 };
 
-// Where pieces come from: a corpus on disk or documents in memory. Read twice, by two calls of open().
+// Where pieces come from: a corpus on disk or documents in memory. Read twice, by two calls of
+// open().
 struct Pieces {
   std::function<bool(Piece&)> next;
   std::function<CorpusStats()> stats;
@@ -177,8 +189,9 @@ using OpenPieces = std::function<Pieces()>;
 OpenPieces from_files(const std::vector<std::string>& files) {
   return [&files] {
     auto reader = std::make_shared<CorpusReader>(files);
-    return Pieces{[reader](Piece& p) { return reader->next(p); }, [reader] { return reader->stats(); },
-                  [reader] { return std::pair(reader->stored_bytes_done(), reader->stored_bytes_total()); }};
+    return Pieces{
+        [reader](Piece& p) { return reader->next(p); }, [reader] { return reader->stats(); },
+        [reader] { return std::pair(reader->stored_bytes_done(), reader->stored_bytes_total()); }};
   };
 }
 
@@ -195,17 +208,22 @@ OpenPieces from_memory(const std::vector<std::string>& documents) {
       return true;
     };
     auto n = static_cast<int64_t>(documents.size());
-    return Pieces{next, [stats] { return *stats; }, [i, n] { return std::pair(static_cast<int64_t>(*i), n); }};
+    return Pieces{next, [stats] { return *stats; },
+                  [i, n] { return std::pair(static_cast<int64_t>(*i), n); }};
   };
 }
 
 uint64_t options_hash(const TextEncoder& encoder, const PrepareOptions& o) {
-  constexpr std::string_view kPipeline = "wels data 2";  // raise when the same files give other tokens
-  return hash_bytes(fmt::format("{} {} {} {} {} {} {} {:016x}", kPipeline, static_cast<int>(o.split.kind), o.split.share,
-                                o.fim_rate, o.fim_rate > 0 ? o.seed : 0, encoder.end_of_text, encoder.vocab, encoder.hash));
+  constexpr std::string_view kPipeline =
+      "wels data 2";  // raise when the same files give other tokens
+  return hash_bytes(fmt::format(
+      "{} {} {} {} {} {} {} {:016x}", kPipeline, static_cast<int>(o.split.kind), o.split.share,
+      o.fim_rate, o.fim_rate > 0 ? o.seed : 0, encoder.end_of_text, encoder.vocab, encoder.hash));
 }
 
-Prepared shard_paths(const std::string& folder) { return {folder + "/train.tokens", folder + "/validation.tokens", false, {}}; }
+Prepared shard_paths(const std::string& folder) {
+  return {folder + "/train.tokens", folder + "/validation.tokens", false, {}};
+}
 
 bool is_prepared(const Prepared& out, uint64_t source, const TextEncoder& encoder) {
   for (const std::string& path : {out.train, out.validation}) {
@@ -223,18 +241,22 @@ bool is_prepared(const Prepared& out, uint64_t source, const TextEncoder& encode
 
 void check_options(const TextEncoder& encoder, const PrepareOptions& o) {
   if (!(o.split.share > 0 && o.split.share <= 0.5)) {
-    throw Error("validation share", fmt::format("{} is not in (0, 0.5]", o.split.share), "0.01 is usual");
+    throw Error("validation share", fmt::format("{} is not in (0, 0.5]", o.split.share),
+                "0.01 is usual");
   }
   if (!(o.fim_rate >= 0 && o.fim_rate <= 0.9)) {
-    throw Error("fill-in-the-middle rate", fmt::format("{} is not in [0, 0.9]", o.fim_rate), "DeepSeek-V3 uses 0.1");
+    throw Error("fill-in-the-middle rate", fmt::format("{} is not in [0, 0.9]", o.fim_rate),
+                "DeepSeek-V3 uses 0.1");
   }
   if (o.fim_rate > 0 && (encoder.fim_begin < 0 || encoder.fim_hole < 0 || encoder.fim_end < 0)) {
-    throw Error("tokenizer", "it has no fill-in-the-middle tokens", "use a tokenizer with <｜fim▁begin｜> ..., or rate 0");
+    throw Error("tokenizer", "it has no fill-in-the-middle tokens",
+                "use a tokenizer with <｜fim▁begin｜> ..., or rate 0");
   }
 }
 
 // First reading: what there is, and which of it validates.
-SplitPlan count_pieces(const OpenPieces& open, const PrepareOptions& options, const std::string& where, CorpusStats& stats) {
+SplitPlan count_pieces(const OpenPieces& open, const PrepareOptions& options,
+                       const std::string& where, CorpusStats& stats) {
   std::vector<DocumentSize> documents;
   int64_t total = 0;
   Pieces pieces = open();
@@ -253,8 +275,9 @@ SplitPlan count_pieces(const OpenPieces& open, const PrepareOptions& options, co
 }
 
 // Second reading: tokens.
-void encode_pieces(const OpenPieces& open, const TextEncoder& encoder, const SplitPlan& plan, const CorpusStats& counted,
-                   const PrepareOptions& options, const std::string& where, ShardWriter& train, ShardWriter& validation) {
+void encode_pieces(const OpenPieces& open, const TextEncoder& encoder, const SplitPlan& plan,
+                   const CorpusStats& counted, const PrepareOptions& options,
+                   const std::string& where, ShardWriter& train, ShardWriter& validation) {
   Splitter splitter(plan, options);
   Pieces pieces = open();
   ProgressClock clock(options);
@@ -283,12 +306,13 @@ void encode_pieces(const OpenPieces& open, const TextEncoder& encoder, const Spl
     clock.update(true, static_cast<double>(bytes) / 1e6, static_cast<double>(counted.bytes) / 1e6);
   }
   if (changed || bytes != counted.bytes || pieces.stats().documents != counted.documents) {
-    throw Error(where, "the corpus changed while it was read", "start again when nothing writes to it");
+    throw Error(where, "the corpus changed while it was read",
+                "start again when nothing writes to it");
   }
 }
 
-Prepared prepare_from(const OpenPieces& open, const TextEncoder& encoder, const std::string& where, uint64_t source,
-                      const std::string& folder, const PrepareOptions& options) {
+Prepared prepare_from(const OpenPieces& open, const TextEncoder& encoder, const std::string& where,
+                      uint64_t source, const std::string& folder, const PrepareOptions& options) {
   Prepared out = shard_paths(folder);
   if (is_prepared(out, source, encoder)) {
     out.reused = true;
@@ -296,7 +320,8 @@ Prepared prepare_from(const OpenPieces& open, const TextEncoder& encoder, const 
   }
   SplitPlan plan = count_pieces(open, options, where, out.stats);
   make_folder(folder);
-  ShardWriter train(out.train, encoder.vocab, encoder.end_of_text), validation(out.validation, encoder.vocab, encoder.end_of_text);
+  ShardWriter train(out.train, encoder.vocab, encoder.end_of_text),
+      validation(out.validation, encoder.vocab, encoder.end_of_text);
   encode_pieces(open, encoder, plan, out.stats, options, where, train, validation);
   if (train.tokens() < 2 || validation.tokens() < 2) {
     throw Error(where, "too little text to train and validate on", "give more text");
@@ -308,19 +333,22 @@ Prepared prepare_from(const OpenPieces& open, const TextEncoder& encoder, const 
 
 }  // namespace
 
-Prepared prepare(const std::vector<std::string>& files, const TextEncoder& encoder, const std::string& folder,
-                 const PrepareOptions& options) {
+Prepared prepare(const std::vector<std::string>& files, const TextEncoder& encoder,
+                 const std::string& folder, const PrepareOptions& options) {
   check_options(encoder, options);
   uint64_t source = options_hash(encoder, options);
   for (const std::string& path : files) {
-    if (::access(path.c_str(), R_OK) != 0 && files.size() > 1) continue;  // skipped and counted by the reader
+    if (::access(path.c_str(), R_OK) != 0 && files.size() > 1)
+      continue;  // skipped and counted by the reader
     source = hash_bytes(MappedFile(path).text(), source ^ static_cast<uint64_t>(file_kind(path)));
   }
-  return prepare_from(from_files(files), encoder, files.empty() ? "corpus" : files.front(), source, folder, options);
+  return prepare_from(from_files(files), encoder, files.empty() ? "corpus" : files.front(), source,
+                      folder, options);
 }
 
-bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab, int32_t end_of_text,
-                    uint64_t tokenizer_hash, SplitRule rule, const std::string& out) {
+bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab,
+                    int32_t end_of_text, uint64_t tokenizer_hash, SplitRule rule,
+                    const std::string& out) {
   TextEncoder encoder{encode, vocab, tokenizer_hash, end_of_text};
   PrepareOptions options;
   options.split = rule;
@@ -340,13 +368,15 @@ TextEncoder text_encoder(const Tokenizer& tokenizer) {
   e.fim_begin = tokenizer.find("<｜fim▁begin｜>").value_or(-1);
   e.fim_hole = tokenizer.find("<｜fim▁hole｜>").value_or(-1);
   e.fim_end = tokenizer.find("<｜fim▁end｜>").value_or(-1);
-  // Ids and what they stand for, and how a text is cut that shows both normalisation and pre-tokeniser.
+  // Ids and what they stand for, and how a text is cut that shows both normalisation and
+  // pre-tokeniser.
   for (int32_t id = 0; id < e.vocab; ++id) {
     std::string_view bytes = tokenizer.token_bytes(id);
     bool special = tokenizer.is_special(id);
     e.hash = hash_bytes(bytes, e.hash ^ static_cast<uint64_t>(special));
   }
-  for (std::string_view piece : tokenizer.pieces("It's 12345 o'clock,  e\xCC\x81t\xC3\xA9\n\n don't中文かな... x\t_y")) {
+  for (std::string_view piece :
+       tokenizer.pieces("It's 12345 o'clock,  e\xCC\x81t\xC3\xA9\n\n don't中文かな... x\t_y")) {
     e.hash = hash_bytes(piece, e.hash);
   }
   e.hash ^= tokenizer.normalizes() ? 0x9e3779b97f4a7c15ull : 0;

@@ -14,7 +14,8 @@ namespace {
 
 constexpr char kMagic[8] = {'W', 'E', 'L', 'S', 'T', 'O', 'K', '2'};
 constexpr size_t kBlockBytes = 1 << 20;
-constexpr uint64_t kMost = uint64_t{1} << 48;  // tokens or documents; keeps the sums below from overflowing
+constexpr uint64_t kMost = uint64_t{1}
+                           << 48;  // tokens or documents; keeps the sums below from overflowing
 constexpr const char* kAgain = "delete it; it is made again";
 
 struct Header {
@@ -39,21 +40,26 @@ uint32_t largest_id(const uint8_t* data, int64_t n) {
 
 }  // namespace
 
-TokenShard::TokenShard(const std::string& path, int64_t vocab, uint64_t tokenizer_hash) : file_(path) {
+TokenShard::TokenShard(const std::string& path, int64_t vocab, uint64_t tokenizer_hash)
+    : file_(path) {
   std::span<const uint8_t> bytes = file_.bytes();
   Header h;
   if (bytes.size() < sizeof h) throw Error(path, "is too short for a token shard", kAgain);
   std::memcpy(&h, bytes.data(), sizeof h);
-  if (std::memcmp(h.magic, kMagic, 8) != 0) throw Error(path, "is no token shard of this version", kAgain);
+  if (std::memcmp(h.magic, kMagic, 8) != 0)
+    throw Error(path, "is no token shard of this version", kAgain);
   if (h.tokenizer_hash != tokenizer_hash || static_cast<int64_t>(h.vocab) != vocab) {
-    throw Error(path, fmt::format("was made with another tokenizer (vocabulary {}, here {})", h.vocab, vocab),
-                "delete it, or use the tokenizer it was made with");
+    throw Error(
+        path,
+        fmt::format("was made with another tokenizer (vocabulary {}, here {})", h.vocab, vocab),
+        "delete it, or use the tokenizer it was made with");
   }
-  if (h.width != width_for(vocab) || h.tokens > kMost || h.documents > h.tokens || h.text_bytes > kMost * 1024 ||
-      h.end_of_text < -1 || h.end_of_text >= vocab) {
+  if (h.width != width_for(vocab) || h.tokens > kMost || h.documents > h.tokens ||
+      h.text_bytes > kMost * 1024 || h.end_of_text < -1 || h.end_of_text >= vocab) {
     throw Error(path, "has a header that contradicts itself", "it is damaged; delete it");
   }
-  uint64_t offsets_at = sizeof h + padded(h.tokens * h.width), need = offsets_at + (h.documents + 1) * 8;
+  uint64_t offsets_at = sizeof h + padded(h.tokens * h.width),
+           need = offsets_at + (h.documents + 1) * 8;
   if (need != bytes.size()) {
     throw Error(path, fmt::format("has {} bytes, its header needs {}", bytes.size(), need),
                 "it is truncated or damaged; delete it");
@@ -69,18 +75,23 @@ TokenShard::TokenShard(const std::string& path, int64_t vocab, uint64_t tokenize
   offsets_ = reinterpret_cast<const int64_t*>(bytes.data() + offsets_at);
   bool ascending = offsets_[0] == 0 && offsets_[documents_] == tokens_;
   for (int64_t d = 0; d < documents_; ++d) ascending &= offsets_[d] < offsets_[d + 1];
-  if (!ascending) throw Error(path, "has document offsets that do not ascend", "it is damaged; delete it");
-  uint32_t largest = width_ == 2 ? largest_id<uint16_t>(data_, tokens_) : largest_id<uint32_t>(data_, tokens_);
+  if (!ascending)
+    throw Error(path, "has document offsets that do not ascend", "it is damaged; delete it");
+  uint32_t largest =
+      width_ == 2 ? largest_id<uint16_t>(data_, tokens_) : largest_id<uint32_t>(data_, tokens_);
   if (tokens_ > 0 && largest >= vocab) {
-    throw Error(path, fmt::format("holds token {}, the vocabulary has {}", largest, vocab), "it is damaged; delete it");
+    throw Error(path, fmt::format("holds token {}, the vocabulary has {}", largest, vocab),
+                "it is damaged; delete it");
   }
 }
 
 void TokenShard::verify() const {
   uint64_t h = 0;
   std::string_view rest = file_.text().substr(sizeof(Header));
-  for (size_t i = 0; i < rest.size(); i += kBlockBytes) h = hash_bytes(rest.substr(i, kBlockBytes), h);
-  if (h != checksum_) throw Error(file_.path(), "does not have its checksum", "it is damaged; delete it");
+  for (size_t i = 0; i < rest.size(); i += kBlockBytes)
+    h = hash_bytes(rest.substr(i, kBlockBytes), h);
+  if (h != checksum_)
+    throw Error(file_.path(), "does not have its checksum", "it is damaged; delete it");
 }
 
 ShardWriter::ShardWriter(const std::string& path, int64_t vocab, int32_t end_of_text)

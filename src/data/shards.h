@@ -1,17 +1,17 @@
 // Token shards: a tokenised corpus on disk, memory mapped.
 //
-//   offset  bytes  what (little-endian)
-//        0      8  magic "WELSTOK2"
-//        8      4  w: bytes per token, 2 for vocabularies up to 65,536, else 4
-//       12      4  i32 id that ends every document, -1: nothing does (character-level vocabularies may have none)
-//       16      8  tokens N
-//       24      8  documents D
-//       32      8  bytes of source text (UTF-8) behind the tokens
-//       40      8  vocabulary: ids are below it
-//       48      8  hash of the tokenizer
-//       56      8  hash of the source: the corpus and the options it was prepared with
-//       64      8  checksum: hash_bytes (hash.h) over all that follows, in blocks of 1 MiB, chained
-//       72    w·N  tokens, then zeros up to a multiple of 8
+//   offset    bytes  what (little-endian)
+//        0        8  magic "WELSTOK2"
+//        8        4  w: bytes per token, 2 for vocabularies up to 65,536, else 4
+//       12        4  i32 id that ends every document, -1: nothing does
+//       16        8  tokens N
+//       24        8  documents D
+//       32        8  bytes of source text (UTF-8) behind the tokens
+//       40        8  vocabulary: ids are below it
+//       48        8  hash of the tokenizer
+//       56        8  hash of the source: the corpus and the options it was prepared with
+//       64        8  checksum: hash_bytes (hash.h) over all that follows, 1 MiB blocks, chained
+//       72      w·N  tokens, then zeros up to a multiple of 8
 //        …  8·(D+1)  first token of each document, then N
 //
 // Written under a temporary name, synced, renamed.
@@ -28,11 +28,13 @@
 
 namespace wels {
 
-// A mapped shard. Opening checks the header, the size, the document table and that every id is below the vocabulary (one pass
-// over the tokens at memory speed); it does not compute the checksum.
+// A mapped shard. Opening checks the header, the size, the document table and that every id is
+// below the vocabulary (one pass over the tokens at memory speed); it does not compute the
+// checksum.
 class TokenShard {
  public:
-  // vocab: ids of all tokens must be below it; tokenizer_hash: must be the one the shard was made with. Throws Error.
+  // vocab: ids of all tokens must be below it; tokenizer_hash: must be the one the shard was made
+  // with. Throws Error.
   TokenShard(const std::string& path, int64_t vocab, uint64_t tokenizer_hash);
   int64_t tokens() const { return tokens_; }
   int64_t documents() const { return documents_; }
@@ -42,7 +44,8 @@ class TokenShard {
   // First token of document d, 0 ≤ d ≤ documents(); for d = documents() the number of tokens.
   int64_t document_begin(int64_t d) const { return offsets_[d]; }
   int32_t token(int64_t i) const {
-    return width_ == 2 ? reinterpret_cast<const uint16_t*>(data_)[i] : reinterpret_cast<const int32_t*>(data_)[i];
+    return width_ == 2 ? reinterpret_cast<const uint16_t*>(data_)[i]
+                       : reinterpret_cast<const int32_t*>(data_)[i];
   }
   // Reads the whole file; throws Error if it does not have its checksum.
   void verify() const;
@@ -57,8 +60,8 @@ class TokenShard {
   const uint8_t* data_ = nullptr;
 };
 
-// Writes a shard as documents come, in bounded memory (8 bytes per document stay). Nothing appears under its name before
-// finish(). Throws Error on a full or read-only disk.
+// Writes a shard as documents come, in bounded memory (8 bytes per document stay). Nothing appears
+// under its name before finish(). Throws Error on a full or read-only disk.
 class ShardWriter {
  public:
   // end_of_text: put after every document; -1: nothing is.
@@ -83,19 +86,21 @@ class ShardWriter {
   uint64_t checksum_ = 0;
 };
 
-// How documents are divided: by a hash of each one (about `share` of them validate; at least one, or a part of the longest where
-// none is small enough), or the last `share` of the characters of the whole corpus (nanoGPT's way; with 0.1 what kAuto takes for
-// fewer than 50 documents).
+// How documents are divided: by a hash of each one (about `share` of them validate; at least one,
+// or a part of the longest where none is small enough), or the last `share` of the characters of
+// the whole corpus (nanoGPT's way; with 0.1 what kAuto takes for fewer than 50 documents).
 struct SplitRule {
   enum class Kind { kAuto, kHash, kTail } kind = Kind::kAuto;
   double share = 0.01;
 };
 
-// Tokenises documents (in parallel) into out/train.tokens and out/validation.tokens, unless they are there already with the same
-// source, tokenizer and rule. encode: appends, thread-safe. end_of_text: put after each document, -1: nothing. Returns true if
-// it had to work. For corpora that need not fit into memory: prepare() in prepare.h, which makes the same shards.
+// Tokenises documents (in parallel) into out/train.tokens and out/validation.tokens, unless they
+// are there already with the same source, tokenizer and rule. encode: appends, thread-safe.
+// end_of_text: put after each document, -1: nothing. Returns true if it had to work. For corpora
+// that need not fit into memory: prepare() in prepare.h, which makes the same shards.
 using Encoder = std::function<void(std::string_view text, std::vector<int32_t>& ids)>;
-bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab, int32_t end_of_text,
-                    uint64_t tokenizer_hash, SplitRule rule, const std::string& out);
+bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab,
+                    int32_t end_of_text, uint64_t tokenizer_hash, SplitRule rule,
+                    const std::string& out);
 
 }  // namespace wels

@@ -23,7 +23,9 @@ void encode_bytes(std::string_view text, std::vector<int32_t>& out) {
   for (char c : text) out.push_back(static_cast<uint8_t>(c));
 }
 
-TextEncoder byte_encoder() { return {encode_bytes, kVocab, 77, kEnd, kFimBegin, kFimHole, kFimEnd}; }
+TextEncoder byte_encoder() {
+  return {encode_bytes, kVocab, 77, kEnd, kFimBegin, kFimHole, kFimEnd};
+}
 
 std::vector<int32_t> ids_of(const TokenShard& s, int64_t begin, int64_t end) {
   std::vector<int32_t> out;
@@ -38,7 +40,8 @@ std::vector<std::string> texts_of(const std::string& path) {
   for (int64_t d = 0; d < s.documents(); ++d) {
     out.emplace_back();
     for (int32_t id : ids_of(s, s.document_begin(d), s.document_begin(d + 1))) {
-      out.back() += id < 256 ? std::string(1, static_cast<char>(id)) : "<" + std::to_string(id) + ">";
+      out.back() +=
+          id < 256 ? std::string(1, static_cast<char>(id)) : "<" + std::to_string(id) + ">";
     }
   }
   return out;
@@ -47,7 +50,8 @@ std::vector<std::string> texts_of(const std::string& path) {
 std::vector<std::string> many_documents(int n, uint64_t seed = 0) {
   Rng rng(seed);
   std::vector<std::string> out;
-  for (int i = 0; i < n; ++i) out.push_back("document " + std::to_string(i) + std::string(rng.below(400), 'x') + "\n");
+  for (int i = 0; i < n; ++i)
+    out.push_back("document " + std::to_string(i) + std::string(rng.below(400), 'x') + "\n");
   return out;
 }
 
@@ -99,7 +103,8 @@ TEST(TokenShard, DamagedForeignAndTruncatedFilesAreErrors) {
     std::string path = f.file("bad", bytes);
     return error_of([&] { TokenShard(path, 300, 11).verify(); });
   };
-  for (size_t n = 0; n < good.size(); n += 5) EXPECT_THAT(open(good.substr(0, n)), HasSubstr("/bad: "));
+  for (size_t n = 0; n < good.size(); n += 5)
+    EXPECT_THAT(open(good.substr(0, n)), HasSubstr("/bad: "));
   EXPECT_THAT(open(good + "x"), HasSubstr("truncated or damaged"));
   EXPECT_THAT(open("WELSTOK9" + good.substr(8)), HasSubstr("this version"));
   std::string id = good;
@@ -115,7 +120,8 @@ TEST(TokenShard, DamagedForeignAndTruncatedFilesAreErrors) {
   std::memset(huge.data() + 16, 0xFF, 16);  // tokens, documents: sums must not overflow
   EXPECT_THAT(open(huge), HasSubstr("contradicts"));
   EXPECT_THAT(error_of([&] { TokenShard(f / "good", 300, 12); }), HasSubstr("another tokenizer"));
-  EXPECT_THAT(error_of([&] { TokenShard(f / "good", 301, 11); }), HasSubstr("vocabulary 300, here 301"));
+  EXPECT_THAT(error_of([&] { TokenShard(f / "good", 301, 11); }),
+              HasSubstr("vocabulary 300, here 301"));
   EXPECT_THAT(error_of([&] { TokenShard(f / "none", 300, 11); }), HasSubstr("/none"));
 }
 
@@ -130,7 +136,8 @@ TEST(Prepare, EveryDocumentIsInExactlyOneShardWhole) {
   got.insert(got.end(), validation.begin(), validation.end());
   EXPECT_THAT(got, testing::UnorderedElementsAreArray(expected));
   EXPECT_TRUE(std::is_sorted(train.begin(), train.end(), [&](const auto& a, const auto& b) {
-    return std::find(expected.begin(), expected.end(), a) < std::find(expected.begin(), expected.end(), b);
+    return std::find(expected.begin(), expected.end(), a) <
+           std::find(expected.begin(), expected.end(), b);
   })) << "in the corpus' order";
 }
 
@@ -139,9 +146,11 @@ TEST(Prepare, ADocumentStaysOnItsSideWhenTheCorpusGrows) {
   auto documents = many_documents(1000), more = many_documents(1000, 5);
   PrepareOptions o;
   o.split = {SplitRule::Kind::kHash, 0.05};
-  auto before = texts_of(prepare({f.file("a.txt", joined(documents))}, byte_encoder(), f / "1", o).validation);
+  auto before = texts_of(
+      prepare({f.file("a.txt", joined(documents))}, byte_encoder(), f / "1", o).validation);
   for (auto& d : more) d = "new " + d;
-  auto after = texts_of(prepare({f.file("b.txt", joined(more)), f / "a.txt"}, byte_encoder(), f / "2", o).validation);
+  auto after = texts_of(
+      prepare({f.file("b.txt", joined(more)), f / "a.txt"}, byte_encoder(), f / "2", o).validation);
   EXPECT_GT(after.size(), before.size());
   for (const auto& d : before) EXPECT_THAT(after, testing::Contains(d));
 }
@@ -179,7 +188,8 @@ TEST(Prepare, TheTailSplitCountsCharactersAcrossDocuments) {
   TestFolder f;
   PrepareOptions o;
   o.split = {SplitRule::Kind::kTail, 0.25};
-  Prepared p = prepare({f.file("a.txt", "漢字漢字漢字\n<|doc|>\nabc\n<|doc|>\nd")}, byte_encoder(), f / "out", o);
+  Prepared p = prepare({f.file("a.txt", "漢字漢字漢字\n<|doc|>\nabc\n<|doc|>\nd")}, byte_encoder(),
+                       f / "out", o);
   EXPECT_EQ(texts_of(p.train), (std::vector<std::string>{"漢字漢字漢字\n<256>", "ab<256>"}));
   EXPECT_EQ(texts_of(p.validation), (std::vector<std::string>{"c\n<256>", "d<256>"}));
 }
@@ -194,7 +204,8 @@ TEST(Prepare, OneHugeDocumentGivesUpItsTail) {
   auto train = texts_of(p.train), validation = texts_of(p.validation);
   ASSERT_EQ(train.size(), 1u);
   ASSERT_EQ(validation.size(), 1u);
-  EXPECT_EQ(static_cast<int64_t>(validation[0].size()), static_cast<int64_t>(text.size()) / 100 + 5);
+  EXPECT_EQ(static_cast<int64_t>(validation[0].size()),
+            static_cast<int64_t>(text.size()) / 100 + 5);
   EXPECT_TRUE(train[0].substr(0, train[0].size() - 5) + validation[0] == text + "<256>");
 }
 
@@ -213,7 +224,9 @@ TEST(Prepare, ShardsAreMadeAgainOnlyWhenSomethingChanged) {
   EXPECT_FALSE(prepare({a}, e, f / "out", o).reused);
   f.file("a.txt", joined(many_documents(101)));
   EXPECT_FALSE(prepare({a}, e, f / "out", o).reused);
-  std::fstream(f / "out/train.tokens", std::ios::in | std::ios::out | std::ios::binary).seekp(100).write("zz", 2);
+  std::fstream(f / "out/train.tokens", std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(100)
+      .write("zz", 2);
   EXPECT_FALSE(prepare({a}, e, f / "out", o).reused) << "damaged";
   EXPECT_TRUE(prepare({a}, e, f / "out", o).reused);
 }
@@ -231,14 +244,16 @@ TEST(Prepare, FillInTheMiddleRearrangesItsShareOfTrainingDocuments) {
     if (!t.starts_with("<257>")) continue;
     ++fim;
     ASSERT_TRUE(hole < end && end != t.npos && t.ends_with("<256>"));
-    std::string pre = t.substr(5, hole - 5), suf = t.substr(hole + 5, end - hole - 5), mid = t.substr(end + 5, t.size() - end - 10);
+    std::string pre = t.substr(5, hole - 5), suf = t.substr(hole + 5, end - hole - 5),
+                mid = t.substr(end + 5, t.size() - end - 10);
     EXPECT_THAT(documents, testing::Contains(pre + mid + suf));
   }
   EXPECT_NEAR(fim, 150, 40);
   for (const std::string& t : texts_of(p.validation)) EXPECT_FALSE(t.starts_with("<257>"));
   TextEncoder without = byte_encoder();
   without.fim_hole = -1;
-  EXPECT_THAT(error_of([&] { prepare({f / "a.txt"}, without, f / "out2", o); }), HasSubstr("no fill-in-the-middle tokens"));
+  EXPECT_THAT(error_of([&] { prepare({f / "a.txt"}, without, f / "out2", o); }),
+              HasSubstr("no fill-in-the-middle tokens"));
 }
 
 TEST(Prepare, BadCorporaAndFoldersLeaveOldShardsAlone) {
@@ -247,8 +262,12 @@ TEST(Prepare, BadCorporaAndFoldersLeaveOldShardsAlone) {
   Prepared p = prepare({a}, byte_encoder(), f / "out");
   auto before = texts_of(p.train);
   std::string bad = f.file("bad.jsonl", "{\"text\": \"fine\"}\n{oops\n");
-  EXPECT_THAT(error_of([&] { prepare({a, bad}, byte_encoder(), f / "out"); }), HasSubstr("bad.jsonl:2: "));
-  EXPECT_THAT(error_of([&] { prepare({f.file("one.txt", "x")}, byte_encoder(), f / "out"); }), HasSubstr("too little text"));
+  EXPECT_THAT(error_of([&] {
+                prepare({a, bad}, byte_encoder(), f / "out");
+              }),
+              HasSubstr("bad.jsonl:2: "));
+  EXPECT_THAT(error_of([&] { prepare({f.file("one.txt", "x")}, byte_encoder(), f / "out"); }),
+              HasSubstr("too little text"));
   EXPECT_EQ(texts_of(p.train), before);
   EXPECT_FALSE(std::filesystem::exists(p.train + ".tmp"));
   EXPECT_THAT(error_of([&] { prepare({a}, byte_encoder(), a + "/out"); }), HasSubstr("a.txt"));
@@ -262,7 +281,8 @@ TEST(Prepare, ProgressReachesItsEnd) {
   PrepareOptions o;
   PrepareProgress last;
   o.progress = [&](const PrepareProgress& p) { last = p; };
-  Prepared p = prepare({f.file("a.txt", joined(many_documents(200)))}, byte_encoder(), f / "out", o);
+  Prepared p =
+      prepare({f.file("a.txt", joined(many_documents(200)))}, byte_encoder(), f / "out", o);
   EXPECT_TRUE(last.encoding);
   EXPECT_DOUBLE_EQ(last.done, last.total);
   EXPECT_DOUBLE_EQ(last.total, static_cast<double>(p.stats.bytes) / 1e6);
@@ -275,21 +295,26 @@ TEST(Prepare, ARealTokenizerCutsLongDocumentsLikeWholeOnes) {
   std::string found;
   std::error_code ec;
   for (const auto& e : std::filesystem::recursive_directory_iterator(folder, ec)) {
-    if (e.path().filename() == "tokenizer.json" && e.path().string().find("eepseek") != std::string::npos) found = e.path().string();
+    if (e.path().filename() == "tokenizer.json" &&
+        e.path().string().find("eepseek") != std::string::npos)
+      found = e.path().string();
   }
-  if (found.empty()) GTEST_SKIP() << "no DeepSeek tokenizer.json under " << folder << " (set WELS_TOKENIZERS)";
+  if (found.empty())
+    GTEST_SKIP() << "no DeepSeek tokenizer.json under " << folder << " (set WELS_TOKENIZERS)";
   Tokenizer tokenizer = Tokenizer::load(found);
   TextEncoder e = text_encoder(tokenizer);
   Rng rng(1);
   std::string text;
   while (text.size() < 2'400'000) {
-    for (uint64_t w = rng.below(12); w > 0; --w) text += " word" + std::to_string(rng.below(5000)) + (rng.below(9) ? "" : ",\t");
+    for (uint64_t w = rng.below(12); w > 0; --w)
+      text += " word" + std::to_string(rng.below(5000)) + (rng.below(9) ? "" : ",\t");
     text += std::string(1 + rng.below(3), '\n') + std::string(rng.below(4) ? 0 : rng.below(5), ' ');
   }
   TestFolder f;
   PrepareOptions o;
   o.split = {SplitRule::Kind::kHash, 0.3};
-  Prepared p = prepare({f.file("a.txt", text), f.file("b.txt", "a short one to validate\n")}, e, f / "out", o);
+  Prepared p = prepare({f.file("a.txt", text), f.file("b.txt", "a short one to validate\n")}, e,
+                       f / "out", o);
   TokenShard train(p.train, e.vocab, e.hash);
   std::vector<int32_t> whole = tokenizer.encode(text, AddedTokens::kAsText);
   if (e.end_of_text >= 0) whole.push_back(e.end_of_text);

@@ -41,7 +41,8 @@ void Utf8Cleaner::append(std::string_view bytes, bool at_end, std::string& out) 
       in_bad_run_ = false;
       continue;
     }
-    bool unfinished = static_cast<size_t>(end - p) < announced_size(*p) || (*p == '\r' && p + 1 == end);
+    bool unfinished =
+        static_cast<size_t>(end - p) < announced_size(*p) || (*p == '\r' && p + 1 == end);
     if (unfinished && !at_end) {
       waiting_.assign(reinterpret_cast<const char*>(p), static_cast<size_t>(end - p));
       return;
