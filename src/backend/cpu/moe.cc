@@ -1,5 +1,6 @@
-// Routing (V3 eq. 12-20) and the movement of rows to and from experts, rows over the threads. Nothing here depends on the
-// number of threads: counts are integers, and what sums over rows does so in blocks of fixed size, added in order.
+// Routing (V3 eq. 12-20) and the movement of rows to and from experts, rows over the threads.
+// Nothing here depends on the number of threads: counts are integers, and what sums over rows does
+// so in blocks of fixed size, added in order.
 #include <algorithm>
 #include <limits>
 #include <mutex>
@@ -42,7 +43,8 @@ void limit_groups(const RowKernels& k, const RouteParams& p, Scratch& w) {
   }
   k.top_k(group.data(), p.groups, p.top_groups, w.chosen.data(), w.best.data());
   std::vector<bool> open(static_cast<size_t>(p.groups));
-  for (int j = 0; j < p.top_groups; ++j) open[static_cast<size_t>(w.chosen[static_cast<size_t>(j)])] = true;
+  for (int j = 0; j < p.top_groups; ++j)
+    open[static_cast<size_t>(w.chosen[static_cast<size_t>(j)])] = true;
   for (int g = 0; g < p.groups; ++g) {
     if (!open[static_cast<size_t>(g)]) std::fill_n(w.select.begin() + g * size, size, kNone);
   }
@@ -57,34 +59,41 @@ struct Block {
   int64_t begin, rows;
 };
 
-Balance balance(const RowKernels& k, const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p) {
+Balance balance(const RowKernels& k, const Tensor& logits, std::span<const AttendSegment> segments,
+                const RouteParams& p) {
   size_t experts = static_cast<size_t>(p.experts);
   std::vector<Block> blocks;
   for (size_t i = 0; i < segments.size(); ++i) {
     for (int64_t r = 0; r < segments[i].q_rows; r += kBalanceBlock) {
-      blocks.push_back({i, segments[i].q_begin + r, std::min(kBalanceBlock, segments[i].q_rows - r)});
+      blocks.push_back(
+          {i, segments[i].q_begin + r, std::min(kBalanceBlock, segments[i].q_rows - r)});
     }
   }
   std::vector<float> share(blocks.size() * experts);
   std::vector<int32_t> count(blocks.size() * experts);
-  parallel_for(static_cast<int64_t>(blocks.size()), route_grain(p) / kBalanceBlock + 1, [&](int64_t begin, int64_t end) {
-    Scratch w(p);
-    for (size_t b = static_cast<size_t>(begin); b < static_cast<size_t>(end); ++b) {
-      for (int64_t t = blocks[b].begin; t < blocks[b].begin + blocks[b].rows; ++t) {
-        k.scores(logits.row<float>(t), p.experts, p.sigmoid, w.s.data());
-        k.scale(1.0f / k.sum(w.s.data(), p.experts), w.s.data(), share.data() + b * experts, p.experts, true);
-        k.top_k(w.s.data(), p.experts, p.top_k, w.chosen.data(), w.best.data());
-        for (int j = 0; j < p.top_k; ++j) ++count[b * experts + static_cast<size_t>(w.chosen[static_cast<size_t>(j)])];
-      }
-    }
-  });
-  Balance out{std::vector<float>(segments.size() * experts), std::vector<float>(segments.size() * experts)};
+  parallel_for(static_cast<int64_t>(blocks.size()), route_grain(p) / kBalanceBlock + 1,
+               [&](int64_t begin, int64_t end) {
+                 Scratch w(p);
+                 for (size_t b = static_cast<size_t>(begin); b < static_cast<size_t>(end); ++b) {
+                   for (int64_t t = blocks[b].begin; t < blocks[b].begin + blocks[b].rows; ++t) {
+                     k.scores(logits.row<float>(t), p.experts, p.sigmoid, w.s.data());
+                     k.scale(1.0f / k.sum(w.s.data(), p.experts), w.s.data(),
+                             share.data() + b * experts, p.experts, true);
+                     k.top_k(w.s.data(), p.experts, p.top_k, w.chosen.data(), w.best.data());
+                     for (int j = 0; j < p.top_k; ++j)
+                       ++count[b * experts + static_cast<size_t>(w.chosen[static_cast<size_t>(j)])];
+                   }
+                 }
+               });
+  Balance out{std::vector<float>(segments.size() * experts),
+              std::vector<float>(segments.size() * experts)};
   for (size_t b = 0; b < blocks.size(); ++b) {
     size_t i = blocks[b].segment;
     float rows = static_cast<float>(segments[i].q_rows);
     for (size_t e = 0; e < experts; ++e) {
       out.share[i * experts + e] += share[b * experts + e] / rows;
-      out.f[i * experts + e] += static_cast<float>(count[b * experts + e]) * static_cast<float>(p.experts) /
+      out.f[i * experts + e] += static_cast<float>(count[b * experts + e]) *
+                                static_cast<float>(p.experts) /
                                 (static_cast<float>(p.top_k) * rows);
     }
   }
@@ -93,8 +102,10 @@ Balance balance(const RowKernels& k, const Tensor& logits, std::span<const Atten
 
 }  // namespace
 
-void CpuDevice::route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert, Tensor weight, Tensor load) {
-  bool known = logits.dtype == DType::kF32 && weight.dtype == DType::kF32 && (bias.empty() || bias.dtype == DType::kF32);
+void CpuDevice::route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
+                      Tensor weight, Tensor load) {
+  bool known = logits.dtype == DType::kF32 && weight.dtype == DType::kF32 &&
+               (bias.empty() || bias.dtype == DType::kF32);
   if (!known) return RefDevice::route(logits, bias, p, expert, weight, load);
   CHECK(logits.cols == p.experts);
   CHECK(p.top_k <= p.experts);
@@ -119,7 +130,8 @@ void CpuDevice::route(const Tensor& logits, const Tensor& bias, const RouteParam
       for (int j = 0; j < p.top_k; ++j) sum += w.s[static_cast<size_t>(chosen[j])];
       for (int j = 0; j < p.top_k; ++j) {
         ++count[static_cast<size_t>(chosen[j])];
-        weight.row<float>(t)[j] = w.s[static_cast<size_t>(chosen[j])] / (p.normalize ? sum : 1.0f) * static_cast<float>(p.scale);
+        weight.row<float>(t)[j] = w.s[static_cast<size_t>(chosen[j])] / (p.normalize ? sum : 1.0f) *
+                                  static_cast<float>(p.scale);
       }
     }
     std::lock_guard hold(lock);
@@ -127,8 +139,8 @@ void CpuDevice::route(const Tensor& logits, const Tensor& bias, const RouteParam
   });
 }
 
-void CpuDevice::route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight, const Tensor& dweight,
-                               const RouteParams& p, Tensor dlogits) {
+void CpuDevice::route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
+                               const Tensor& dweight, const RouteParams& p, Tensor dlogits) {
   if (logits.dtype != DType::kF32 || dweight.dtype != DType::kF32 || dlogits.dtype != DType::kF32) {
     return RefDevice::route_backward(logits, expert, weight, dweight, p, dlogits);
   }
@@ -162,21 +174,24 @@ void CpuDevice::route_backward(const Tensor& logits, const Tensor& expert, const
       } else {
         k.scale(-softmax_dot, w.s.data(), out, p.experts, false);
       }
-      for (size_t j = 0; j < top_k; ++j) out[chosen[j]] += ds[j] * score[j] * (p.sigmoid ? 1.0f - score[j] : 1.0f);
+      for (size_t j = 0; j < top_k; ++j)
+        out[chosen[j]] += ds[j] * score[j] * (p.sigmoid ? 1.0f - score[j] : 1.0f);
     }
   });
 }
 
-double CpuDevice::balance_loss(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p) {
+double CpuDevice::balance_loss(const Tensor& logits, std::span<const AttendSegment> segments,
+                               const RouteParams& p) {
   if (logits.dtype != DType::kF32) return RefDevice::balance_loss(logits, segments, p);
   Balance b = balance(*k_->rows, logits, segments, p);
   double loss = 0;
-  for (size_t i = 0; i < b.f.size(); ++i) loss += static_cast<double>(b.f[i]) * static_cast<double>(b.share[i]);
+  for (size_t i = 0; i < b.f.size(); ++i)
+    loss += static_cast<double>(b.f[i]) * static_cast<double>(b.share[i]);
   return loss;
 }
 
-void CpuDevice::balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p,
-                                      float factor, Tensor dlogits) {
+void CpuDevice::balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments,
+                                      const RouteParams& p, float factor, Tensor dlogits) {
   if (logits.dtype != DType::kF32 || dlogits.dtype != DType::kF32) {
     return RefDevice::balance_loss_backward(logits, segments, p, factor, dlogits);
   }
@@ -189,21 +204,24 @@ void CpuDevice::balance_loss_backward(const Tensor& logits, std::span<const Atte
       Scratch w(p);
       for (int64_t t = seg.q_begin + begin; t < seg.q_begin + end; ++t) {
         k.scores(logits.row<float>(t), p.experts, p.sigmoid, w.s.data());
-        k.balance_backward(w.s.data(), f, p.experts, factor / static_cast<float>(seg.q_rows), p.sigmoid, dlogits.row<float>(t));
+        k.balance_backward(w.s.data(), f, p.experts, factor / static_cast<float>(seg.q_rows),
+                           p.sigmoid, dlogits.row<float>(t));
       }
     });
   }
 }
 
-// Counting sort in two passes over chunks of rows: count, then place from each chunk's own start within every expert. The
-// sorted order is that of one pass over all rows whatever the chunks are.
-void CpuDevice::dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of, Tensor slot_of) {
+// Counting sort in two passes over chunks of rows: count, then place from each chunk's own start
+// within every expert. The sorted order is that of one pass over all rows whatever the chunks are.
+void CpuDevice::dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of,
+                         Tensor slot_of) {
   int64_t n = expert.rows, top_k = expert.cols;
   int64_t chunks = std::clamp<int64_t>(n * top_k / (kChunkElements / 2), 1, thread_count());
   std::vector<int32_t> next(static_cast<size_t>(chunks * experts));
   auto for_chunks = [&](auto&& fn) {
     parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) fn(n * c / chunks, n * (c + 1) / chunks, next.data() + c * experts);
+      for (int64_t c = begin; c < end; ++c)
+        fn(n * c / chunks, n * (c + 1) / chunks, next.data() + c * experts);
     });
   };
   for_chunks([&](int64_t begin, int64_t end, int32_t* count) {
@@ -238,9 +256,10 @@ void CpuDevice::dispatch(const Tensor& expert, int experts, Tensor offsets, Tens
   });
 }
 
-void CpuDevice::combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& extra, Tensor y) {
-  bool known = is_row_type(rows) && rows.dtype == y.dtype && (extra.empty() || extra.dtype == y.dtype) &&
-               weight.dtype == DType::kF32;
+void CpuDevice::combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                        const Tensor& extra, Tensor y) {
+  bool known = is_row_type(rows) && rows.dtype == y.dtype &&
+               (extra.empty() || extra.dtype == y.dtype) && weight.dtype == DType::kF32;
   if (!known) return RefDevice::combine(rows, slot_of, weight, extra, y);
   auto kernel = k_->rows->combine[row_type(y)];
   int64_t step = row_bytes(rows.dtype, rows.stride);
@@ -252,18 +271,18 @@ void CpuDevice::combine(const Tensor& rows, const Tensor& slot_of, const Tensor&
   });
 }
 
-void CpuDevice::combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& dy, Tensor drows,
-                                 Tensor dweight) {
-  bool known = is_row_type(rows) && rows.dtype == dy.dtype && rows.dtype == drows.dtype && weight.dtype == DType::kF32 &&
-               dweight.dtype == DType::kF32;
+void CpuDevice::combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                                 const Tensor& dy, Tensor drows, Tensor dweight) {
+  bool known = is_row_type(rows) && rows.dtype == dy.dtype && rows.dtype == drows.dtype &&
+               weight.dtype == DType::kF32 && dweight.dtype == DType::kF32;
   if (!known) return RefDevice::combine_backward(rows, slot_of, weight, dy, drows, dweight);
   auto kernel = k_->rows->combine_backward[row_type(dy)];
   parallel_for(dy.rows, row_grain(dy.cols), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t j = 0; j < slot_of.cols; ++j) {
         int32_t slot = slot_of.row<int32_t>(t)[j];
-        dweight.row<float>(t)[j] =
-            kernel(rows.row_raw(slot), weight.row<float>(t)[j], dy.row_raw(t), drows.row_raw(slot), dy.cols);
+        dweight.row<float>(t)[j] = kernel(rows.row_raw(slot), weight.row<float>(t)[j],
+                                          dy.row_raw(t), drows.row_raw(slot), dy.cols);
       }
     }
   });

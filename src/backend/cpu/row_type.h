@@ -1,4 +1,5 @@
-// What the row ops of the CPU device share: the kernels' numbering of element types, and the division of work.
+// What the row ops of the CPU device share: the kernels' numbering of element types, and the
+// division of work.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -10,7 +11,9 @@ namespace wels {
 
 // 0: f32, 1: bf16, as isa/row_kernels.h numbers them.
 inline int row_type(const Tensor& t) { return t.dtype == DType::kBF16 ? 1 : 0; }
-inline bool is_row_type(const Tensor& t) { return t.dtype == DType::kF32 || t.dtype == DType::kBF16; }
+inline bool is_row_type(const Tensor& t) {
+  return t.dtype == DType::kF32 || t.dtype == DType::kBF16;
+}
 // All of them f32 or bf16. An empty tensor passes.
 inline bool are_row_types(std::initializer_list<const Tensor*> list) {
   for (const Tensor* t : list) {
@@ -29,8 +32,9 @@ constexpr int64_t kChunkElements = 1 << 14;  // a thread is woken for no less: a
 // Least rows of `cols` elements worth a thread.
 inline int64_t row_grain(int64_t cols) { return kChunkElements / (cols + 1) + 1; }
 
-// fn(row, column, n) over all elements of tensors of one shape: row by row, or, where all of them are contiguous, in runs
-// that ignore row ends (column counts from the start of the tensor then). For elementwise ops only.
+// fn(row, column, n) over all elements of tensors of one shape: row by row, or, where all of them
+// are contiguous, in runs that ignore row ends (column counts from the start of the tensor then).
+// For elementwise ops only.
 template <class Fn>
 void for_elements(std::initializer_list<const Tensor*> tensors, Fn&& fn) {
   const Tensor& first = **tensors.begin();

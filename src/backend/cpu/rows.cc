@@ -1,6 +1,7 @@
-// Row ops of the CPU device: copies, gathers, embedding, norms, RoPE, activation. All are bound by memory: each element is
-// read and written once, rows are split over the threads, and what sums over rows does so in blocks of fixed size whose
-// partial sums are added in order, so that the bits do not depend on the number of threads.
+// Row ops of the CPU device: copies, gathers, embedding, norms, RoPE, activation. All are bound by
+// memory: each element is read and written once, rows are split over the threads, and what sums
+// over rows does so in blocks of fixed size whose partial sums are added in order, so that the bits
+// do not depend on the number of threads.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -15,7 +16,8 @@ namespace {
 constexpr int64_t kSumBlock = 64;  // rows per partial sum
 
 // out [cols] += the partial sums [blocks, cols] in order.
-void add_partials(const RowKernels& k, const std::vector<float>& partial, int64_t cols, float* out) {
+void add_partials(const RowKernels& k, const std::vector<float>& partial, int64_t cols,
+                  float* out) {
   int64_t blocks = static_cast<int64_t>(partial.size()) / std::max<int64_t>(cols, 1);
   for (int64_t b = 0; b < blocks; ++b) k.copy[0][0](partial.data() + b * cols, out, cols, true);
 }
@@ -25,7 +27,8 @@ void add_partials(const RowKernels& k, const std::vector<float>& partial, int64_
 void CpuDevice::copy(const Tensor& src, Tensor dst, Accum accum) {
   if (accum == Accum::kSet && src.dtype == dst.dtype) {
     for_elements({&src, &dst}, [&](int64_t r, int64_t c, int64_t n) {
-      std::memcpy(element(dst, r, c), element(src, r, c), static_cast<size_t>(row_bytes(src.dtype, n)));
+      std::memcpy(element(dst, r, c), element(src, r, c),
+                  static_cast<size_t>(row_bytes(src.dtype, n)));
     });
     return;
   }
@@ -79,7 +82,8 @@ void CpuDevice::gather_sum(const Tensor& x, const Tensor& index, Tensor y, Accum
   int64_t step = row_bytes(x.dtype, x.stride);
   parallel_for(y.rows, row_grain(y.cols), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      kernel(x.data, step, index.row<int32_t>(t), index.cols, y.row_raw(t), y.cols, accum == Accum::kAdd);
+      kernel(x.data, step, index.row<int32_t>(t), index.cols, y.row_raw(t), y.cols,
+             accum == Accum::kAdd);
     }
   });
 }
@@ -97,8 +101,8 @@ void CpuDevice::embed(const Tensor& token, const Weight& w, Tensor y) {
   });
 }
 
-// Rows of dw are dealt out to the threads; each goes through the whole batch and takes the tokens it owns, so that a row gets
-// its additions in the order of the batch.
+// Rows of dw are dealt out to the threads; each goes through the whole batch and takes the tokens
+// it owns, so that a row gets its additions in the order of the batch.
 void CpuDevice::embed_backward(const Tensor& token, const Tensor& dy, Tensor dw) {
   if (!is_row_type(dy) || dw.dtype != DType::kF32) return RefDevice::embed_backward(token, dy, dw);
   auto kernel = k_->rows->copy[row_type(dy)][0];
@@ -106,7 +110,8 @@ void CpuDevice::embed_backward(const Tensor& token, const Tensor& dy, Tensor dw)
   parallel_for(owners, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = 0; i < dy.rows; ++i) {
       int64_t owner = ids(token)[i] % owners;
-      if (owner >= begin && owner < end) kernel(dy.row_raw(i), dw.row<float>(ids(token)[i]), dy.cols, true);
+      if (owner >= begin && owner < end)
+        kernel(dy.row_raw(i), dw.row<float>(ids(token)[i]), dy.cols, true);
     }
   });
 }
@@ -127,11 +132,11 @@ void CpuDevice::rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor 
   });
 }
 
-void CpuDevice::rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms, const Tensor& dy, Tensor dx,
-                                  Accum accum, Tensor dgain) {
+void CpuDevice::rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms,
+                                  const Tensor& dy, Tensor dx, Accum accum, Tensor dgain) {
   const Tensor& g = gain.value[0];
-  bool known = are_row_types({&x, &dy}) && g.dtype == DType::kF32 && (dx.empty() || dx.dtype == x.dtype) &&
-               (dgain.empty() || dgain.dtype == DType::kF32);
+  bool known = are_row_types({&x, &dy}) && g.dtype == DType::kF32 &&
+               (dx.empty() || dx.dtype == x.dtype) && (dgain.empty() || dgain.dtype == DType::kF32);
   if (!known) return RefDevice::rms_norm_backward(x, gain, inv_rms, dy, dx, accum, dgain);
   auto kernel = k_->rows->rms_norm_backward[row_type(x)][row_type(dy)];
   int64_t blocks = (x.rows + kSumBlock - 1) / kSumBlock;
@@ -140,17 +145,18 @@ void CpuDevice::rms_norm_backward(const Tensor& x, const Weight& gain, const Ten
     for (int64_t b = begin; b < end; ++b) {
       float* sum = partial.empty() ? nullptr : partial.data() + b * x.cols;
       for (int64_t r = b * kSumBlock; r < std::min(x.rows, (b + 1) * kSumBlock); ++r) {
-        kernel(x.row_raw(r), g.row<float>(0), *inv_rms.row<float>(r), dy.row_raw(r), dx.empty() ? nullptr : dx.row_raw(r),
-               accum == Accum::kAdd, sum, x.cols);
+        kernel(x.row_raw(r), g.row<float>(0), *inv_rms.row<float>(r), dy.row_raw(r),
+               dx.empty() ? nullptr : dx.row_raw(r), accum == Accum::kAdd, sum, x.cols);
       }
     }
   });
   if (!dgain.empty()) add_partials(*k_->rows, partial, x.cols, dgain.row<float>(0));
 }
 
-void CpuDevice::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin, const RopeParams& p, Tensor y,
-                     Accum accum) {
-  if (!are_row_types({&x, &y}) || x.dtype != y.dtype || cos.dtype != DType::kF32 || sin.dtype != DType::kF32) {
+void CpuDevice::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
+                     const RopeParams& p, Tensor y, Accum accum) {
+  if (!are_row_types({&x, &y}) || x.dtype != y.dtype || cos.dtype != DType::kF32 ||
+      sin.dtype != DType::kF32) {
     return RefDevice::rope(x, pos, cos, sin, p, y, accum);
   }
   CHECK(x.cols == int64_t{p.heads} * p.head_dim);
@@ -162,30 +168,34 @@ void CpuDevice::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, cons
       DCHECK(at >= 0 && at < cos.rows);
       for (int h = 0; h < p.heads; ++h) {
         int64_t c = int64_t{h} * p.head_dim;
-        kernel(element(x, r, c), cos.row<float>(at), sin.row<float>(at), p.rotated, p.interleaved, p.inverse, element(y, r, c),
-               p.head_dim, accum == Accum::kAdd);
+        kernel(element(x, r, c), cos.row<float>(at), sin.row<float>(at), p.rotated, p.interleaved,
+               p.inverse, element(y, r, c), p.head_dim, accum == Accum::kAdd);
       }
     }
   });
 }
 
 void CpuDevice::swiglu(const Tensor& gate, const Tensor& up, Tensor y) {
-  if (!is_row_type(y) || gate.dtype != y.dtype || up.dtype != y.dtype) return RefDevice::swiglu(gate, up, y);
+  if (!is_row_type(y) || gate.dtype != y.dtype || up.dtype != y.dtype)
+    return RefDevice::swiglu(gate, up, y);
   auto kernel = k_->rows->swiglu[row_type(y)];
   for_elements({&y, &gate, &up}, [&](int64_t r, int64_t c, int64_t n) {
     kernel(element(gate, r, c), element(up, r, c), element(y, r, c), n);
   });
 }
 
-void CpuDevice::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate, Tensor dup) {
+void CpuDevice::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
+                                Tensor dgate, Tensor dup) {
   bool known = is_row_type(dy);
-  for (const Tensor* t : {&gate, &up, static_cast<const Tensor*>(&dgate), static_cast<const Tensor*>(&dup)}) {
+  for (const Tensor* t :
+       {&gate, &up, static_cast<const Tensor*>(&dgate), static_cast<const Tensor*>(&dup)}) {
     known = known && t->dtype == dy.dtype;
   }
   if (!known) return RefDevice::swiglu_backward(gate, up, dy, dgate, dup);
   auto kernel = k_->rows->swiglu_backward[row_type(dy)];
   for_elements({&dy, &gate, &up, &dgate, &dup}, [&](int64_t r, int64_t c, int64_t n) {
-    kernel(element(gate, r, c), element(up, r, c), element(dy, r, c), element(dgate, r, c), element(dup, r, c), n);
+    kernel(element(gate, r, c), element(up, r, c), element(dy, r, c), element(dgate, r, c),
+           element(dup, r, c), n);
   });
 }
 

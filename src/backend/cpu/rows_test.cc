@@ -1,6 +1,6 @@
-// The row ops at shapes that are split over threads, against RefDevice<double>; that their bits do not depend on the number of
-// threads; and what they must do exactly: ties of the router, the stable sort, the order of additions. (Small, odd and strided
-// shapes of every op: tests/ops.)
+// The row ops at shapes that are split over threads, against RefDevice<double>; that their bits do
+// not depend on the number of threads; and what they must do exactly: ties of the router, the
+// stable sort, the order of additions. (Small, odd and strided shapes of every op: tests/ops.)
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,8 +16,8 @@
 namespace wels {
 namespace {
 
-// Runs every row op once on a device and keeps what it wrote, by name. Inputs depend on their name and dtype only; on the
-// oracle outputs are f64.
+// Runs every row op once on a device and keeps what it wrote, by name. Inputs depend on their name
+// and dtype only; on the oracle outputs are f64.
 class AllOps {
  public:
   AllOps(Device& dev, DType type, bool oracle) : dev_(dev), type_(type), oracle_(oracle) {
@@ -43,9 +43,15 @@ class AllOps {
       float v = static_cast<float>(rng.normal());
       if (rounded == DType::kBF16) v = to_float(to_bf16(v));
       switch (t.dtype) {
-        case DType::kF64: t.row<double>(0)[i] = static_cast<double>(v); break;
-        case DType::kF32: t.row<float>(0)[i] = v; break;
-        default: t.row<bf16>(0)[i] = to_bf16(v); break;
+        case DType::kF64:
+          t.row<double>(0)[i] = static_cast<double>(v);
+          break;
+        case DType::kF32:
+          t.row<float>(0)[i] = v;
+          break;
+        default:
+          t.row<bf16>(0)[i] = to_bf16(v);
+          break;
       }
     }
   }
@@ -66,7 +72,8 @@ class AllOps {
     Tensor t = make(DType::kI32, n, d);
     Rng rng(static_cast<uint64_t>(n * d));
     for (int64_t i = 0; i < t.size(); ++i) {
-      t.row<int32_t>(0)[i] = static_cast<int32_t>(rng.below(static_cast<uint64_t>(below - lowest))) + lowest;
+      t.row<int32_t>(0)[i] =
+          static_cast<int32_t>(rng.below(static_cast<uint64_t>(below - lowest))) + lowest;
     }
     return t;
   }
@@ -94,23 +101,32 @@ class AllOps {
 
   void norms() {
     DType f32 = DType::kF32;
-    Weight gain = weight(in("gain", f32, 1, kCols)), narrow_gain = weight(in("narrow gain", type_, 1, kCols));
+    Weight gain = weight(in("gain", f32, 1, kCols)),
+           narrow_gain = weight(in("narrow gain", type_, 1, kCols));
     for (DType x_type : {f32, type_}) {
       std::string of = x_type == f32 ? " of f32" : "";
       Tensor x = in("x", x_type), inv = result("inv_rms" + of, f32, kRows, 1), dy = in("dy");
       dev_.rms_norm(x, gain, 1e-5f, result("rms_norm" + of), inv);
       dev_.rms_norm(x, narrow_gain, 1e-5f, result("rms_norm, narrow gain" + of), Tensor());
-      dev_.rms_norm_backward(x, gain, inv, dy, result("rms_norm dx" + of, x_type), Accum::kSet, result("dgain" + of, f32, 1, kCols));
-      dev_.rms_norm_backward(x, gain, inv, dy, result("rms_norm dx, added" + of, x_type), Accum::kAdd, Tensor());
+      dev_.rms_norm_backward(x, gain, inv, dy, result("rms_norm dx" + of, x_type), Accum::kSet,
+                             result("dgain" + of, f32, 1, kCols));
+      dev_.rms_norm_backward(x, gain, inv, dy, result("rms_norm dx, added" + of, x_type),
+                             Accum::kAdd, Tensor());
     }
     Tensor pos = index(1, kRows, 50), cos = in("cos", f32, 50, 18), sin = in("sin", f32, 50, 18);
     for (bool interleaved : {true, false}) {
       for (bool inverse : {true, false}) {
-        RopeParams p{.heads = 5, .head_dim = 47, .rotated = 36, .interleaved = interleaved, .inverse = inverse};
-        std::string of = std::string(interleaved ? " pairs" : " halves") + (inverse ? ", inverse" : "");
+        RopeParams p{.heads = 5,
+                     .head_dim = 47,
+                     .rotated = 36,
+                     .interleaved = interleaved,
+                     .inverse = inverse};
+        std::string of =
+            std::string(interleaved ? " pairs" : " halves") + (inverse ? ", inverse" : "");
         Tensor x = in("rope x", type_, kRows, 5 * 47);
         dev_.rope(x, pos, cos, sin, p, result("rope" + of, type_, kRows, 5 * 47), Accum::kSet);
-        dev_.rope(x, pos, cos, sin, p, result("rope added" + of, type_, kRows, 5 * 47), Accum::kAdd);
+        dev_.rope(x, pos, cos, sin, p, result("rope added" + of, type_, kRows, 5 * 47),
+                  Accum::kAdd);
       }
     }
   }
@@ -121,7 +137,8 @@ class AllOps {
     dev_.gather_sum(x, three, result("gather_sum"), Accum::kSet);
     dev_.gather_sum(x, three, result("gather_sum added"), Accum::kAdd);
     Tensor backwards = make(DType::kI32, 1, kRows);
-    for (int64_t i = 0; i < kRows; ++i) backwards.row<int32_t>(0)[i] = i % 7 == 3 ? -1 : static_cast<int32_t>(kRows - 1 - i);
+    for (int64_t i = 0; i < kRows; ++i)
+      backwards.row<int32_t>(0)[i] = i % 7 == 3 ? -1 : static_cast<int32_t>(kRows - 1 - i);
     if (!oracle_) dev_.scatter_rows(x, backwards, result("scatter_rows"));
     Weight table = weight(in("table", DType::kF32, 40, kCols));
     Tensor token = index(1, kRows, 40);
@@ -135,24 +152,30 @@ class AllOps {
     for (bool sigmoid : {true, false}) {
       std::string of = sigmoid ? "" : " softmax";
       RouteParams p{.experts = kExperts, .top_k = kTop, .sigmoid = sigmoid, .scale = 2.5};
-      Tensor logits = in("logits", f32, n, kExperts), expert = make(DType::kI32, n, kTop), load = make(DType::kI32, 1, kExperts);
+      Tensor logits = in("logits", f32, n, kExperts), expert = make(DType::kI32, n, kTop),
+             load = make(DType::kI32, 1, kExperts);
       Tensor w = result("route" + of, f32, n, kTop);
       dev_.route(logits, in("bias", f32, 1, kExperts), p, expert, w, load);
       out["expert" + of] = expert;
       out["load" + of] = load;
-      dev_.route_backward(logits, expert, w, in("dweight", f32, n, kTop), p, result("dlogits" + of, f32, n, kExperts));
+      dev_.route_backward(logits, expert, w, in("dweight", f32, n, kTop), p,
+                          result("dlogits" + of, f32, n, kExperts));
       std::vector<AttendSegment> segments{{0, 900, 0, 0}, {900, 1, 0, 0}, {901, 1099, 0, 0}};
       number["balance_loss" + of] = dev_.balance_loss(logits, segments, p);
-      dev_.balance_loss_backward(logits, segments, p, 3.0f, result("balance dlogits" + of, f32, n, kExperts));
+      dev_.balance_loss_backward(logits, segments, p, 3.0f,
+                                 result("balance dlogits" + of, f32, n, kExperts));
     }
-    Tensor offsets = make(DType::kI32, 1, kExperts + 1), token_of = make(DType::kI32, 1, n * kTop), slot = make(DType::kI32, n, kTop);
+    Tensor offsets = make(DType::kI32, 1, kExperts + 1), token_of = make(DType::kI32, 1, n * kTop),
+           slot = make(DType::kI32, n, kTop);
     dev_.dispatch(out["expert"], kExperts, offsets, token_of, slot);
     out["offsets"] = offsets;
     out["token_of"] = token_of;
     out["slot_of"] = slot;
-    Tensor rows = in("expert rows", type_, n * kTop, 37), weight = in("weight", f32, n, kTop), shared = in("shared", type_, n, 37);
+    Tensor rows = in("expert rows", type_, n * kTop, 37), weight = in("weight", f32, n, kTop),
+           shared = in("shared", type_, n, 37);
     dev_.combine(rows, slot, weight, shared, result("combine", type_, n, 37));
-    dev_.combine_backward(rows, slot, weight, shared, result("drows", type_, n * kTop, 37), result("dweight", f32, n, kTop));
+    dev_.combine_backward(rows, slot, weight, shared, result("drows", type_, n * kTop, 37),
+                          result("dweight", f32, n, kTop));
   }
 
   void optimiser() {
@@ -161,8 +184,10 @@ class AllOps {
     number["sum_squares, strided"] = dev_.sum_squares(in("x").col_range(3, 200));
     Tensor m = result("m", f32), v = result("v", f32), w = result("w", f32);
     for (int64_t i = 0; i < v.size(); ++i) {
-      if (oracle_) v.row<double>(0)[i] = std::fabs(v.row<double>(0)[i]);
-      else v.row<float>(0)[i] = std::fabs(v.row<float>(0)[i]);
+      if (oracle_)
+        v.row<double>(0)[i] = std::fabs(v.row<double>(0)[i]);
+      else
+        v.row<float>(0)[i] = std::fabs(v.row<float>(0)[i]);
     }
     dev_.adamw(w, in("g", f32), m, v, {1e-2f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.5f, 0.3f, 0.2f});
     dev_.axpby(0.25f, in("x", f32), -3.0f, result("axpby", f32));
@@ -177,10 +202,14 @@ class AllOps {
 
 double value(const Tensor& t, int64_t i) {
   switch (t.dtype) {
-    case DType::kF64: return t.row<double>(0)[i];
-    case DType::kF32: return static_cast<double>(t.row<float>(0)[i]);
-    case DType::kBF16: return static_cast<double>(to_float(t.row<bf16>(0)[i]));
-    default: return static_cast<double>(t.row<int32_t>(0)[i]);
+    case DType::kF64:
+      return t.row<double>(0)[i];
+    case DType::kF32:
+      return static_cast<double>(t.row<float>(0)[i]);
+    case DType::kBF16:
+      return static_cast<double>(to_float(t.row<bf16>(0)[i]));
+    default:
+      return static_cast<double>(t.row<int32_t>(0)[i]);
   }
 }
 
@@ -209,11 +238,14 @@ TEST_P(Rows, LargeShapesEqualTheReferenceInDouble) {
       double largest = 0, rounding = g.dtype == DType::kBF16 ? 0x1.01p-8 : 0;
       for (int64_t i = 0; i < w.size(); ++i) largest = std::max(largest, std::fabs(value(w, i)));
       for (int64_t i = 0; i < w.size(); ++i) {
-        double bound = g.dtype == DType::kI32 ? 0 : rounding * std::fabs(value(w, i)) + 4e-6 * largest;
-        ASSERT_NEAR(value(g, i), value(w, i), bound) << name << " at " << i << ", " << wels::name(type);
+        double bound =
+            g.dtype == DType::kI32 ? 0 : rounding * std::fabs(value(w, i)) + 4e-6 * largest;
+        ASSERT_NEAR(value(g, i), value(w, i), bound)
+            << name << " at " << i << ", " << wels::name(type);
       }
     }
-    for (auto& [name, w] : want.number) EXPECT_NEAR(got.number.at(name), w, 1e-6 * std::fabs(w)) << name;
+    for (auto& [name, w] : want.number)
+      EXPECT_NEAR(got.number.at(name), w, 1e-6 * std::fabs(w)) << name;
   }
 }
 
@@ -225,7 +257,8 @@ TEST_P(Rows, BitsDoNotDependOnTheNumberOfThreads) {
       set_thread_count(threads);
       AllOps more(*dev_, type, false);
       for (auto& [name, t] : one.out) {
-        EXPECT_EQ(std::memcmp(t.data, more.out.at(name).data, static_cast<size_t>(t.bytes())), 0) << name << ", " << threads << " threads";
+        EXPECT_EQ(std::memcmp(t.data, more.out.at(name).data, static_cast<size_t>(t.bytes())), 0)
+            << name << ", " << threads << " threads";
       }
       for (auto& [name, x] : one.number) EXPECT_EQ(x, more.number.at(name)) << name;
     }
@@ -236,20 +269,26 @@ TEST_P(Rows, BitsDoNotDependOnTheNumberOfThreads) {
 TEST_P(Rows, TiesOfTheRouterGoToTheLowestNumber) {
   RefDevice<float> ref;
   Pool pool;
-  for (RouteParams p : {RouteParams{.experts = 64, .top_k = 6}, RouteParams{.experts = 256, .top_k = 8, .groups = 8, .top_groups = 4},
-                        RouteParams{.experts = 37, .top_k = 5, .sigmoid = false, .normalize = false},
-                        RouteParams{.experts = 24, .top_k = 3, .groups = 8, .top_groups = 3, .group_top2 = false},
-                        RouteParams{.experts = 9, .top_k = 8, .groups = 3, .top_groups = 2}}) {
+  for (RouteParams p :
+       {RouteParams{.experts = 64, .top_k = 6},
+        RouteParams{.experts = 256, .top_k = 8, .groups = 8, .top_groups = 4},
+        RouteParams{.experts = 37, .top_k = 5, .sigmoid = false, .normalize = false},
+        RouteParams{.experts = 24, .top_k = 3, .groups = 8, .top_groups = 3, .group_top2 = false},
+        RouteParams{.experts = 9, .top_k = 8, .groups = 3, .top_groups = 2}}) {
     int64_t n = 500, e = p.experts;
-    OwnedTensor logits = make_tensor(pool, DType::kF32, n, e), weight = make_tensor(pool, DType::kF32, n, p.top_k);
-    OwnedTensor expert[2] = {make_tensor(pool, DType::kI32, n, p.top_k), make_tensor(pool, DType::kI32, n, p.top_k)};
+    OwnedTensor logits = make_tensor(pool, DType::kF32, n, e),
+                weight = make_tensor(pool, DType::kF32, n, p.top_k);
+    OwnedTensor expert[2] = {make_tensor(pool, DType::kI32, n, p.top_k),
+                             make_tensor(pool, DType::kI32, n, p.top_k)};
     OwnedTensor load = make_tensor(pool, DType::kI32, 1, e);
     Rng rng(5);
-    for (int64_t i = 0; i < n * e; ++i) logits.t.row<float>(0)[i] = static_cast<float>(rng.below(3)) - 1.0f;
+    for (int64_t i = 0; i < n * e; ++i)
+      logits.t.row<float>(0)[i] = static_cast<float>(rng.below(3)) - 1.0f;
     dev_->route(logits.t, Tensor(), p, expert[0].t, weight.t, load.t);
     ref.route(logits.t, Tensor(), p, expert[1].t, weight.t, load.t);
     for (int64_t i = 0; i < n * p.top_k; ++i) {
-      ASSERT_EQ(expert[0].t.row<int32_t>(0)[i], expert[1].t.row<int32_t>(0)[i]) << "choice " << i << " of " << p.experts;
+      ASSERT_EQ(expert[0].t.row<int32_t>(0)[i], expert[1].t.row<int32_t>(0)[i])
+          << "choice " << i << " of " << p.experts;
     }
   }
 }
@@ -259,13 +298,16 @@ TEST_P(Rows, LogitsThatAreNotFiniteStillGiveDistinctExperts) {
   RouteParams p{.experts = 40, .top_k = 6, .groups = 4, .top_groups = 2};
   Pool pool;
   int64_t n = 64;
-  OwnedTensor logits = make_tensor(pool, DType::kF32, n, 40), weight = make_tensor(pool, DType::kF32, n, 6);
-  OwnedTensor expert = make_tensor(pool, DType::kI32, n, 6), load = make_tensor(pool, DType::kI32, 1, 40);
+  OwnedTensor logits = make_tensor(pool, DType::kF32, n, 40),
+              weight = make_tensor(pool, DType::kF32, n, 6);
+  OwnedTensor expert = make_tensor(pool, DType::kI32, n, 6),
+              load = make_tensor(pool, DType::kI32, 1, 40);
   const float kinds[] = {NAN, INFINITY, -INFINITY, 0.5f};
   for (bool sigmoid : {true, false}) {
     p.sigmoid = sigmoid;
     Rng rng(6);
-    for (int64_t i = 0; i < n * 40; ++i) logits.t.row<float>(0)[i] = i < 40 ? NAN : kinds[rng.below(4)];
+    for (int64_t i = 0; i < n * 40; ++i)
+      logits.t.row<float>(0)[i] = i < 40 ? NAN : kinds[rng.below(4)];
     dev_->route(logits.t, Tensor(), p, expert.t, weight.t, load.t);
     for (int64_t t = 0; t < n; ++t) {
       const int32_t* chosen = expert.t.row<int32_t>(t);
@@ -282,7 +324,8 @@ TEST_P(Rows, EmbeddingGradientsAreAddedInTheOrderOfTheBatch) {
   set_thread_count(3);
   Pool pool;
   int64_t n = 700, d = 130;
-  OwnedTensor token = make_tensor(pool, DType::kI32, 1, n), dy = make_tensor(pool, DType::kF32, n, d);
+  OwnedTensor token = make_tensor(pool, DType::kI32, 1, n),
+              dy = make_tensor(pool, DType::kF32, n, d);
   OwnedTensor dw[2] = {make_tensor(pool, DType::kF32, 9, d), make_tensor(pool, DType::kF32, 9, d)};
   Rng rng(8);
   for (int64_t i = 0; i < n; ++i) token.t.row<int32_t>(0)[i] = static_cast<int32_t>(rng.below(9));
@@ -299,7 +342,8 @@ TEST_P(Rows, SumOfSquaresShowsNanAndInfinityWhereverTheyAre) {
   OwnedTensor t = make_tensor(pool, DType::kF32, 3, 40001);
   for (float bad : {NAN, INFINITY}) {
     for (int64_t at : {int64_t{0}, int64_t{16384}, t.t.size() - 1}) {
-      for (int64_t i = 0; i < t.t.size(); ++i) t.t.row<float>(0)[i] = 1e30f;  // beyond f32 when squared
+      for (int64_t i = 0; i < t.t.size(); ++i)
+        t.t.row<float>(0)[i] = 1e30f;  // beyond f32 when squared
       EXPECT_NEAR(dev_->sum_squares(t.t) / (1e60 * 120003), 1, 1e-6);
       t.t.row<float>(0)[at] = bad;
       EXPECT_FALSE(std::isfinite(dev_->sum_squares(t.t)));
@@ -308,7 +352,8 @@ TEST_P(Rows, SumOfSquaresShowsNanAndInfinityWhereverTheyAre) {
   EXPECT_EQ(dev_->sum_squares(t.t.row_range(0, 0)), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Rows, testing::Values("avx2", "avx512", "avx512_bf16"), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Cpu, Rows, testing::Values("avx2", "avx512", "avx512_bf16"),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace wels

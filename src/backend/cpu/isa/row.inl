@@ -2,15 +2,19 @@
 namespace row {
 #include "backend/cpu/isa/row_sweep.inl"
 #include "backend/cpu/isa/row_basic.inl"
-#include "backend/cpu/isa/row_norm.inl"
 #include "backend/cpu/isa/row_moe.inl"
+#include "backend/cpu/isa/row_norm.inl"
 #include "backend/cpu/isa/row_optimizer.inl"
 }  // namespace row
 
-#define WELS_ROW_1(kernel) {row::kernel<row::F32>, row::kernel<row::B16>}
-#define WELS_ROW_2(kernel) \
-  {{row::kernel<row::F32, row::F32>, row::kernel<row::F32, row::B16>}, \
-   {row::kernel<row::B16, row::F32>, row::kernel<row::B16, row::B16>}}
+#define WELS_ROW_1(kernel) \
+  { row::kernel<row::F32>, row::kernel<row::B16> }
+#define WELS_ROW_2(kernel)                                                \
+  {                                                                       \
+    {row::kernel<row::F32, row::F32>, row::kernel<row::F32, row::B16>}, { \
+      row::kernel<row::B16, row::F32>, row::kernel<row::B16, row::B16>    \
+    }                                                                     \
+  }
 const RowKernels kRow{
     .copy = WELS_ROW_2(copy_row),
     .add = WELS_ROW_2(add_row),

@@ -15,7 +15,8 @@ void add_row(const void* a, const void* b, void* y, int64_t n) {
 }
 
 template <class X, class Y>
-void gather_sum_row(const void* x, int64_t row_bytes, const int32_t* index, int64_t k, void* y, int64_t n, bool accum) {
+void gather_sum_row(const void* x, int64_t row_bytes, const int32_t* index, int64_t k, void* y,
+                    int64_t n, bool accum) {
   sweep(n, [&](int64_t i, auto m) {
     Vec s = zero();
     for (int64_t j = 0; j < k; ++j) {
@@ -35,7 +36,8 @@ void swiglu_row(const void* gate, const void* up, void* y, int64_t n) {
 
 // silu(g) = g·σ(g), silu'(g) = σ(g)·(1 + g·(1 - σ(g))).
 template <class T>
-void swiglu_backward_row(const void* gate, const void* up, const void* dy, void* dgate, void* dup, int64_t n) {
+void swiglu_backward_row(const void* gate, const void* up, const void* dy, void* dgate, void* dup,
+                         int64_t n) {
   Vec one = set1(1.0f);
   sweep(n, [&](int64_t i, auto m) {
     Vec g = get<T>(gate, i, m), u = get<T>(up, i, m), d = get<T>(dy, i, m);

@@ -1,11 +1,12 @@
 // Routing scores, the choice of the k largest, and the weighted sum of the experts' rows.
 
 template <class T>
-void combine_row(const void* x, int64_t row_bytes, const int32_t* slot, const float* weight, int64_t k, const void* extra,
-                 void* y, int64_t n) {
+void combine_row(const void* x, int64_t row_bytes, const int32_t* slot, const float* weight,
+                 int64_t k, const void* extra, void* y, int64_t n) {
   sweep(n, [&](int64_t i, auto m) {
     Vec s = get_if<T>(extra != nullptr, extra, i, m);
-    for (int64_t j = 0; j < k; ++j) s = fma(set1(weight[j]), get<T>((const char*)x + slot[j] * row_bytes, i, m), s);
+    for (int64_t j = 0; j < k; ++j)
+      s = fma(set1(weight[j]), get<T>((const char*)x + slot[j] * row_bytes, i, m), s);
     put<T>(y, i, m, s);
   });
 }
@@ -26,7 +27,9 @@ float sum_row(const float* x, int64_t n) {
 
 void scale_row(float a, const float* x, float* y, int64_t n, bool accum) {
   Vec f = set1(a);
-  sweep(n, [&](int64_t i, auto m) { put<F32>(y, i, m, add(get_if<F32>(accum, y, i, m), mul(f, get<F32>(x, i, m)))); });
+  sweep(n, [&](int64_t i, auto m) {
+    put<F32>(y, i, m, add(get_if<F32>(accum, y, i, m), mul(f, get<F32>(x, i, m))));
+  });
 }
 
 void scores_row(const float* logits, int64_t n, bool sigmoid_scores, float* s) {
@@ -51,8 +54,8 @@ inline uint32_t above(Vec v, float limit) {
 }
 #endif
 
-// A sorted list of the k best so far; whole vectors that hold nothing better than its last are skipped. Only a strictly larger
-// value enters or overtakes, so ties stay in order of index.
+// A sorted list of the k best so far; whole vectors that hold nothing better than its last are
+// skipped. Only a strictly larger value enters or overtakes, so ties stay in order of index.
 void top_k_row(const float* v, int64_t n, int k, int32_t* index, float* best) {
   int have = 0;
   float limit = -__builtin_inff();
@@ -80,11 +83,15 @@ void top_k_row(const float* v, int64_t n, int k, int32_t* index, float* best) {
   }
 }
 
-void balance_backward_row(const float* s, const float* f, int64_t n, float factor, bool sigmoid_scores, float* dlogits) {
+void balance_backward_row(const float* s, const float* f, int64_t n, float factor,
+                          bool sigmoid_scores, float* dlogits) {
   float inv = 1.0f / sum_row(s, n);
-  float mean = inv * reduce(n, [&](Vec acc, int64_t i, auto m) { return fma(get<F32>(f, i, m), get<F32>(s, i, m), acc); });
+  float mean = inv * reduce(n, [&](Vec acc, int64_t i, auto m) {
+                 return fma(get<F32>(f, i, m), get<F32>(s, i, m), acc);
+               });
   Vec scale = set1(factor * inv), centre = set1(mean), one = set1(1.0f);
-  // Softmax: sum(s) = 1, and sum_i s_i·ds_i = 0 by ds's construction, so both cases end in ds·s·(...).
+  // Softmax: sum(s) = 1, and sum_i s_i·ds_i = 0 by ds's construction, so both cases end in
+  // ds·s·(...).
   sweep(n, [&](int64_t i, auto m) {
     Vec p = get<F32>(s, i, m), d = mul(mul(scale, sub(get<F32>(f, i, m), centre)), p);
     if (sigmoid_scores) d = mul(d, sub(one, p));

@@ -15,8 +15,8 @@ float rms_norm_row(const void* x, const float* gain, float eps, void* y, int64_t
 }
 
 template <class X, class D>
-void rms_norm_backward_row(const void* x, const float* gain, float inv, const void* dy, void* dx, bool accum, float* dgain,
-                           int64_t n) {
+void rms_norm_backward_row(const void* x, const float* gain, float inv, const void* dy, void* dx,
+                           bool accum, float* dgain, int64_t n) {
   Vec scale = set1(inv);
   float dot = reduce(n, [&](Vec acc, int64_t i, auto m) {
     Vec t = mul(get<D>(dy, i, m), mul(get<X>(x, i, m), scale));  // dy∘x̂
@@ -32,12 +32,14 @@ void rms_norm_backward_row(const void* x, const float* gain, float inv, const vo
   });
 }
 
-// Pairs of lanes (2i, 2i+1): exchange; load n/2 floats and repeat each; a·b - c in even lanes and a·b + c in odd ones.
+// Pairs of lanes (2i, 2i+1): exchange; load n/2 floats and repeat each; a·b - c in even lanes and
+// a·b + c in odd ones.
 #ifdef __AVX512F__
 inline Vec swap_pairs(Vec v) { return _mm512_permute_ps(v, 0xB1); }
 inline Vec load_twice(const float* p, int n) {
   Vec v = _mm512_maskz_loadu_ps((__mmask16)((1u << (n / 2)) - 1), p);
-  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), v);
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                               v);
 }
 inline Vec fma_sub_add(Vec a, Vec b, Vec c) { return _mm512_fmaddsub_ps(a, b, c); }
 #else
@@ -52,8 +54,8 @@ inline int lanes(Part m) { return m.n; }
 
 // (a, b) → (a·cos - b·sin, a·sin + b·cos).
 template <class T>
-void rope_head(const void* x, const float* cos, const float* sin, int rotated, bool interleaved, bool inverse, void* y,
-               int64_t n, bool accum) {
+void rope_head(const void* x, const float* cos, const float* sin, int rotated, bool interleaved,
+               bool inverse, void* y, int64_t n, bool accum) {
   using Element = typename T::Element;
   int64_t kept = n - rotated;
   if (kept > 0) copy_row<T, T>(x, y, kept, accum);
@@ -62,7 +64,8 @@ void rope_head(const void* x, const float* cos, const float* sin, int rotated, b
   Vec sign = set1(inverse ? -1.0f : 1.0f);
   if (interleaved) {
     sweep(rotated, [&](int64_t i, auto m) {
-      Vec v = get<T>(from, i, m), c = load_twice(cos + i / 2, lanes(m)), s = mul(sign, load_twice(sin + i / 2, lanes(m)));
+      Vec v = get<T>(from, i, m), c = load_twice(cos + i / 2, lanes(m)),
+          s = mul(sign, load_twice(sin + i / 2, lanes(m)));
       put<T>(to, i, m, add(get_if<T>(accum, to, i, m), fma_sub_add(v, c, mul(swap_pairs(v), s))));
     });
     return;

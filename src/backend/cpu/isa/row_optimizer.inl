@@ -51,5 +51,7 @@ void adamw_row(float* w, const float* grad, float* m, float* v, int64_t n, const
 
 void axpby_row(float a, const float* x, float b, float* y, int64_t n) {
   Vec fa = set1(a), fb = set1(b);
-  sweep(n, [&](int64_t i, auto m) { put<F32>(y, i, m, fma(fa, get<F32>(x, i, m), mul(fb, get<F32>(y, i, m)))); });
+  sweep(n, [&](int64_t i, auto m) {
+    put<F32>(y, i, m, fma(fa, get<F32>(x, i, m), mul(fb, get<F32>(y, i, m))));
+  });
 }

@@ -1,4 +1,5 @@
-// How the row kernels walk: whole vectors, then one part of a vector, with the same arithmetic for both.
+// How the row kernels walk: whole vectors, then one part of a vector, with the same arithmetic for
+// both.
 
 // The element types: `get` widens to f32, `put` rounds to nearest even.
 struct F32 {
@@ -23,16 +24,26 @@ struct Part {
 };
 
 template <class X>
-inline Vec get(const void* p, int64_t i, Full) { return X::get((const typename X::Element*)p + i); }
+inline Vec get(const void* p, int64_t i, Full) {
+  return X::get((const typename X::Element*)p + i);
+}
 template <class X>
-inline Vec get(const void* p, int64_t i, Part m) { return X::get((const typename X::Element*)p + i, m.n); }
+inline Vec get(const void* p, int64_t i, Part m) {
+  return X::get((const typename X::Element*)p + i, m.n);
+}
 template <class X>
-inline void put(void* p, int64_t i, Full, Vec v) { X::put((typename X::Element*)p + i, v); }
+inline void put(void* p, int64_t i, Full, Vec v) {
+  X::put((typename X::Element*)p + i, v);
+}
 template <class X>
-inline void put(void* p, int64_t i, Part m, Vec v) { X::put((typename X::Element*)p + i, v, m.n); }
+inline void put(void* p, int64_t i, Part m, Vec v) {
+  X::put((typename X::Element*)p + i, v, m.n);
+}
 // What is at p + i, or zeros.
 template <class X, class M>
-inline Vec get_if(bool wanted, const void* p, int64_t i, M m) { return wanted ? get<X>(p, i, m) : zero(); }
+inline Vec get_if(bool wanted, const void* p, int64_t i, M m) {
+  return wanted ? get<X>(p, i, m) : zero();
+}
 
 // body(i, lanes) for every vector of [0, n).
 template <class Body>
@@ -42,8 +53,8 @@ inline void sweep(int64_t n, Body body) {
   if (i < n) body(i, Part{(int)(n - i)});
 }
 
-// Sum over [0, n) of what body(acc, i, lanes) adds to acc (nothing in the lanes beyond n). Two accumulators, so that an add
-// need not wait for the one before.
+// Sum over [0, n) of what body(acc, i, lanes) adds to acc (nothing in the lanes beyond n). Two
+// accumulators, so that an add need not wait for the one before.
 template <class Body>
 inline float reduce(int64_t n, Body body) {
   Vec a = zero(), b = zero();
