@@ -114,6 +114,10 @@ Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b) {
   } else {
     AttendParams p = expanded_params(c, b.scale);
     Var kv = matmul(ctx, in.latent, w.kv_b);
+    std::string name = "layer" + std::to_string(b.layer);
+    b.observe(name + ".query", in.q);
+    b.observe(name + ".key_value", kv);
+    b.observe(name + ".rotated_key", in.key);
     y = attend(ctx, in.q, kv, kv, p.dk, in.key, b.segments, p);
   }
   return matmul(ctx, y, w.o);
