@@ -8,7 +8,7 @@
 // Operands come in three layouts, all in units, zero-padded:
 //   rows        [n][ld]                 as in memory, d rounded up to 16 elements
 //   transposed  [ld units of d][64]     lane = row: the B operand of a product that sums over d
-//   pairs       [n / pair][d]           lane = element of d: the B operand of a product over the rows
+//   pairs       [n / pair][d]           lane = element of d: the B operand of a product over rows
 #pragma once
 #include <cstdint>
 
