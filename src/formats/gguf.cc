@@ -23,11 +23,24 @@ constexpr const char* kDamaged = "the file is damaged or truncated; copy it agai
 // Bytes of a value of fixed size; 0 for strings and arrays; -1: no such type.
 int fixed_bytes(GgufType t) {
   switch (t) {
-    case GgufType::kU8: case GgufType::kI8: case GgufType::kBool: return 1;
-    case GgufType::kU16: case GgufType::kI16: return 2;
-    case GgufType::kU32: case GgufType::kI32: case GgufType::kF32: return 4;
-    case GgufType::kU64: case GgufType::kI64: case GgufType::kF64: return 8;
-    case GgufType::kString: case GgufType::kArray: return 0;
+    case GgufType::kU8:
+    case GgufType::kI8:
+    case GgufType::kBool:
+      return 1;
+    case GgufType::kU16:
+    case GgufType::kI16:
+      return 2;
+    case GgufType::kU32:
+    case GgufType::kI32:
+    case GgufType::kF32:
+      return 4;
+    case GgufType::kU64:
+    case GgufType::kI64:
+    case GgufType::kF64:
+      return 8;
+    case GgufType::kString:
+    case GgufType::kArray:
+      return 0;
   }
   return -1;
 }
@@ -63,15 +76,35 @@ GgufValue scalar(GgufType type, const uint8_t* p) {
   for (int i = n - 1; i >= 0; --i) u = u << 8 | p[i];
   GgufValue out{type, {}};
   switch (type) {
-    case GgufType::kU8: case GgufType::kU16: case GgufType::kU32: case GgufType::kU64: out.value = u; break;
-    case GgufType::kI8: out.value = int64_t{static_cast<int8_t>(u)}; break;
-    case GgufType::kI16: out.value = int64_t{static_cast<int16_t>(u)}; break;
-    case GgufType::kI32: out.value = int64_t{static_cast<int32_t>(u)}; break;
-    case GgufType::kI64: out.value = static_cast<int64_t>(u); break;
-    case GgufType::kF32: out.value = static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(u))); break;
-    case GgufType::kF64: out.value = std::bit_cast<double>(u); break;
-    case GgufType::kBool: out.value = u != 0; break;
-    default: CHECK(n > 0);
+    case GgufType::kU8:
+    case GgufType::kU16:
+    case GgufType::kU32:
+    case GgufType::kU64:
+      out.value = u;
+      break;
+    case GgufType::kI8:
+      out.value = int64_t{static_cast<int8_t>(u)};
+      break;
+    case GgufType::kI16:
+      out.value = int64_t{static_cast<int16_t>(u)};
+      break;
+    case GgufType::kI32:
+      out.value = int64_t{static_cast<int32_t>(u)};
+      break;
+    case GgufType::kI64:
+      out.value = static_cast<int64_t>(u);
+      break;
+    case GgufType::kF32:
+      out.value = static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(u)));
+      break;
+    case GgufType::kF64:
+      out.value = std::bit_cast<double>(u);
+      break;
+    case GgufType::kBool:
+      out.value = u != 0;
+      break;
+    default:
+      CHECK(n > 0);
   }
   return out;
 }
@@ -85,7 +118,10 @@ class Cursor {
   uint64_t left() const { return bytes_.size() - at_; }
   const uint8_t* take(uint64_t n, const std::string& what) {
     if (n > left()) {
-      throw Error(where_, fmt::format("{} needs {} bytes at offset {}, the file has {} left", what, n, at_, left()), kDamaged);
+      throw Error(
+          where_,
+          fmt::format("{} needs {} bytes at offset {}, the file has {} left", what, n, at_, left()),
+          kDamaged);
     }
     const uint8_t* p = bytes_.data() + at_;
     at_ += n;
@@ -94,7 +130,9 @@ class Cursor {
   uint32_t u32(const std::string& what) {
     return static_cast<uint32_t>(std::get<uint64_t>(scalar(GgufType::kU32, take(4, what)).value));
   }
-  uint64_t u64(const std::string& what) { return std::get<uint64_t>(scalar(GgufType::kU64, take(8, what)).value); }
+  uint64_t u64(const std::string& what) {
+    return std::get<uint64_t>(scalar(GgufType::kU64, take(8, what)).value);
+  }
   std::string text(const std::string& what) {
     uint64_t n = u64(what);
     const uint8_t* p = take(n, what);
@@ -103,7 +141,10 @@ class Cursor {
   // How many items of at least min_bytes each can still follow.
   void plausible(uint64_t count, uint64_t min_bytes, const std::string& what) const {
     if (count > left() / min_bytes) {
-      throw Error(where_, fmt::format("{} announces {} items, more than the {} bytes left can hold", what, count, left()), kDamaged);
+      throw Error(where_,
+                  fmt::format("{} announces {} items, more than the {} bytes left can hold", what,
+                              count, left()),
+                  kDamaged);
     }
   }
   GgufType type(const std::string& what) {
@@ -118,18 +159,24 @@ class Cursor {
     if (type == GgufType::kString) return {type, text(what)};
     if (type == GgufType::kArray) return {type, array(what, depth)};
     const uint8_t* p = take(static_cast<uint64_t>(fixed_bytes(type)), what);
-    if (type == GgufType::kBool && *p > 1) throw Error(where_, fmt::format("{} is a boolean of value {}", what, *p), kDamaged);
+    if (type == GgufType::kBool && *p > 1)
+      throw Error(where_, fmt::format("{} is a boolean of value {}", what, *p), kDamaged);
     return scalar(type, p);
   }
 
  private:
   GgufArray array(const std::string& what, int depth) {
-    if (depth >= kMaxArrayDepth) throw Error(where_, fmt::format("{} nests arrays deeper than {}", what, kMaxArrayDepth));
+    if (depth >= kMaxArrayDepth)
+      throw Error(where_, fmt::format("{} nests arrays deeper than {}", what, kMaxArrayDepth));
     GgufArray out;
     out.element = type(what);
     uint64_t count = u64(what);
     int fixed = fixed_bytes(out.element);
-    plausible(count, fixed > 0 ? static_cast<uint64_t>(fixed) : out.element == GgufType::kString ? 8 : 12, what);
+    plausible(count,
+              fixed > 0                          ? static_cast<uint64_t>(fixed)
+              : out.element == GgufType::kString ? 8
+                                                 : 12,
+              what);
     if (fixed > 0) {
       const uint8_t* p = take(count * static_cast<uint64_t>(fixed), what);
       out.packed.assign(p, p + count * static_cast<uint64_t>(fixed));
@@ -137,7 +184,8 @@ class Cursor {
       out.strings.reserve(count);
       for (uint64_t i = 0; i < count; ++i) out.strings.push_back(text(what));
     } else {
-      for (uint64_t i = 0; i < count; ++i) out.arrays.push_back(value(GgufType::kArray, what, depth + 1));
+      for (uint64_t i = 0; i < count; ++i)
+        out.arrays.push_back(value(GgufType::kArray, what, depth + 1));
     }
     return out;
   }
@@ -158,61 +206,82 @@ TensorInfo parse_tensor_info(Cursor& in, const std::string& where) {
   t.entry.name = in.text("a tensor's name");
   std::string what = fmt::format("tensor {}", printable(t.entry.name));
   uint32_t dims = in.u32(what);
-  if (dims > kMaxDims) throw Error(where, fmt::format("{} has {} dimensions; at most {} exist", what, dims, kMaxDims), kDamaged);
+  if (dims > kMaxDims)
+    throw Error(where, fmt::format("{} has {} dimensions; at most {} exist", what, dims, kMaxDims),
+                kDamaged);
   for (uint32_t i = 0; i < dims; ++i) {
     uint64_t extent = in.u64(what);
-    if (extent > uint64_t{INT64_MAX}) throw Error(where, fmt::format("{} has an extent of {}", what, extent), kDamaged);
+    if (extent > uint64_t{INT64_MAX})
+      throw Error(where, fmt::format("{} has an extent of {}", what, extent), kDamaged);
     t.entry.shape.insert(t.entry.shape.begin(), static_cast<int64_t>(extent));
   }
   uint32_t type = in.u32(what);
   std::optional<DType> dtype = dtype_of_ggml(type);
   if (!dtype) {
-    throw Error(where, fmt::format("{} has type {}, which is not supported", what, ggml_type_name(type)),
-                "use a file quantised as F32, F16, BF16, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS or MXFP4");
+    throw Error(where,
+                fmt::format("{} has type {}, which is not supported", what, ggml_type_name(type)),
+                "use a file quantised as F32, F16, BF16, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K, IQ4_NL, "
+                "IQ4_XS or MXFP4");
   }
   t.entry.dtype = *dtype;
   t.offset = in.u64(what);
   std::optional<int64_t> bytes = tensor_bytes(*dtype, t.entry.shape);
   if (!bytes) {
-    throw Error(where, fmt::format("{}: shape [{}] is impossible for {} with blocks of {}", what, fmt::join(t.entry.shape, ", "),
-                                   name(*dtype), info(*dtype).block), kDamaged);
+    throw Error(where,
+                fmt::format("{}: shape [{}] is impossible for {} with blocks of {}", what,
+                            fmt::join(t.entry.shape, ", "), name(*dtype), info(*dtype).block),
+                kDamaged);
   }
   t.bytes = *bytes;
   return t;
 }
 
-void check_placement(const std::vector<TensorInfo>& tensors, uint64_t data_bytes, int64_t alignment, const std::string& where) {
+void check_placement(const std::vector<TensorInfo>& tensors, uint64_t data_bytes, int64_t alignment,
+                     const std::string& where) {
   std::vector<const TensorInfo*> by_offset;
   for (const TensorInfo& t : tensors) {
     std::string n = printable(t.entry.name);
     if (t.offset % static_cast<uint64_t>(alignment) != 0) {
-      throw Error(where, fmt::format("tensor {}: offset {} is no multiple of the alignment {}", n, t.offset, alignment), kDamaged);
+      throw Error(where,
+                  fmt::format("tensor {}: offset {} is no multiple of the alignment {}", n,
+                              t.offset, alignment),
+                  kDamaged);
     }
     if (t.offset > data_bytes || static_cast<uint64_t>(t.bytes) > data_bytes - t.offset) {
-      throw Error(where, fmt::format("tensor {}: {} bytes at offset {} exceed the file's {} bytes of data", n, t.bytes, t.offset, data_bytes), kDamaged);
+      throw Error(where,
+                  fmt::format("tensor {}: {} bytes at offset {} exceed the file's {} bytes of data",
+                              n, t.bytes, t.offset, data_bytes),
+                  kDamaged);
     }
     if (t.bytes > 0) by_offset.push_back(&t);
   }
-  std::sort(by_offset.begin(), by_offset.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
+  std::sort(by_offset.begin(), by_offset.end(),
+            [](auto* a, auto* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < by_offset.size(); ++i) {
     const TensorInfo &a = *by_offset[i - 1], &b = *by_offset[i];
     if (a.offset + static_cast<uint64_t>(a.bytes) > b.offset) {
-      throw Error(where, fmt::format("tensor {} (offset {}, {} bytes) overlaps tensor {} (offset {})", printable(a.entry.name), a.offset,
-                                     a.bytes, printable(b.entry.name), b.offset), "the file is damaged");
+      throw Error(where,
+                  fmt::format("tensor {} (offset {}, {} bytes) overlaps tensor {} (offset {})",
+                              printable(a.entry.name), a.offset, a.bytes, printable(b.entry.name),
+                              b.offset),
+                  "the file is damaged");
     }
   }
 }
 
 [[noreturn]] void wrong_type(const GgufContent& c, std::string_view key, const char* wanted) {
-  throw Error(c.where, fmt::format("{} is not {}", key, wanted), "the file was written by a program that uses this key differently");
+  throw Error(c.where, fmt::format("{} is not {}", key, wanted),
+              "the file was written by a program that uses this key differently");
 }
 const GgufValue& required(const GgufContent& c, std::string_view key) {
   const GgufValue* v = c.find(key);
-  if (!v) throw Error(c.where, fmt::format("{} is missing", key), "models of this architecture have it");
+  if (!v)
+    throw Error(c.where, fmt::format("{} is missing", key), "models of this architecture have it");
   return *v;
 }
 std::optional<int64_t> as_integer(const GgufValue& v) {
-  if (auto* u = std::get_if<uint64_t>(&v.value); u && *u <= uint64_t{INT64_MAX}) return static_cast<int64_t>(*u);
+  if (auto* u = std::get_if<uint64_t>(&v.value); u && *u <= uint64_t{INT64_MAX})
+    return static_cast<int64_t>(*u);
   if (auto* i = std::get_if<int64_t>(&v.value)) return *i;
   return std::nullopt;
 }
@@ -287,7 +356,9 @@ const TensorEntry* GgufContent::find_tensor(std::string_view name) const {
 }
 const TensorEntry& GgufContent::tensor(std::string_view name) const {
   const TensorEntry* t = find_tensor(name);
-  if (!t) throw Error(where, fmt::format("tensor {} is missing", name), "the file does not fit its architecture");
+  if (!t)
+    throw Error(where, fmt::format("tensor {} is missing", name),
+                "the file does not fit its architecture");
   return *t;
 }
 
@@ -302,10 +373,13 @@ GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where)
   out.version = in.u32("the version");
   if (out.version != 2 && out.version != 3) {
     bool swapped = out.version != 0 && (out.version & 0xffff) == 0;
-    throw Error(where, swapped ? std::string("the file is big endian") : fmt::format("GGUF version {} is not supported", out.version),
+    throw Error(where,
+                swapped ? std::string("the file is big endian")
+                        : fmt::format("GGUF version {} is not supported", out.version),
                 swapped ? "convert it to little endian" : "supported: 2 and 3");
   }
-  uint64_t tensor_count = in.u64("the number of tensors"), pair_count = in.u64("the number of metadata pairs");
+  uint64_t tensor_count = in.u64("the number of tensors"),
+           pair_count = in.u64("the number of metadata pairs");
   in.plausible(pair_count, 8 + 4 + 1, "the metadata");
   for (uint64_t i = 0; i < pair_count; ++i) {
     std::string key = in.text("a metadata key");
@@ -319,8 +393,10 @@ GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where)
   }
   if (out.has("general.alignment")) {
     out.alignment = out.integer("general.alignment");
-    if (out.alignment < 1 || out.alignment > (1 << 20) || !std::has_single_bit(static_cast<uint64_t>(out.alignment))) {
-      throw Error(where, fmt::format("general.alignment is {}", out.alignment), "it must be a power of two up to 1048576");
+    if (out.alignment < 1 || out.alignment > (1 << 20) ||
+        !std::has_single_bit(static_cast<uint64_t>(out.alignment))) {
+      throw Error(where, fmt::format("general.alignment is {}", out.alignment),
+                  "it must be a power of two up to 1048576");
     }
   }
   in.plausible(tensor_count, 8 + 4 + 4 + 8, "the tensor list");
@@ -328,7 +404,8 @@ GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where)
   for (uint64_t i = 0; i < tensor_count; ++i) {
     infos.push_back(parse_tensor_info(in, where));
     if (!out.tensor_index_.emplace(infos.back().entry.name, i).second) {
-      throw Error(where, fmt::format("tensor {} appears twice", printable(infos.back().entry.name)), "the file is damaged");
+      throw Error(where, fmt::format("tensor {} appears twice", printable(infos.back().entry.name)),
+                  "the file is damaged");
     }
   }
   uint64_t align = static_cast<uint64_t>(out.alignment);
@@ -353,9 +430,9 @@ GgufReader::GgufReader(const std::string& path)
 
 std::string ggml_type_name(uint32_t type) {
   static constexpr std::pair<uint32_t, const char*> kOthers[] = {
-      {9, "Q8_1"},    {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {21, "IQ3_S"},
-      {22, "IQ2_S"},  {24, "I8"},    {25, "I16"},     {26, "I32"},    {27, "I64"},     {28, "F64"},   {29, "IQ1_M"},
-      {34, "TQ1_0"},  {35, "TQ2_0"}, {40, "NVFP4"}};
+      {9, "Q8_1"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
+      {21, "IQ3_S"}, {22, "IQ2_S"}, {24, "I8"},      {25, "I16"},    {26, "I32"},     {27, "I64"},
+      {28, "F64"},   {29, "IQ1_M"}, {34, "TQ1_0"},   {35, "TQ2_0"},  {40, "NVFP4"}};
   const char* n = "unknown";
   if (const QuantFormat* f = find_quant_format_by_ggml_type(type)) n = f->gguf_name;
   for (auto [number, name] : kOthers) {
@@ -396,7 +473,8 @@ void put_value(std::string& out, const GgufValue& v) {
   if (auto* i = std::get_if<int64_t>(&v.value)) bits = static_cast<uint64_t>(*i);
   if (auto* b = std::get_if<bool>(&v.value)) bits = *b;
   if (auto* d = std::get_if<double>(&v.value)) {
-    bits = v.type == GgufType::kF32 ? std::bit_cast<uint32_t>(static_cast<float>(*d)) : std::bit_cast<uint64_t>(*d);
+    bits = v.type == GgufType::kF32 ? std::bit_cast<uint32_t>(static_cast<float>(*d))
+                                    : std::bit_cast<uint64_t>(*d);
   }
   put(out, bits, fixed_bytes(v.type));
 }
@@ -413,10 +491,15 @@ GgufValue gguf_strings(std::vector<std::string> v) {
   a.strings = std::move(v);
   return {GgufType::kArray, std::move(a)};
 }
-GgufValue gguf_i32s(const std::vector<int32_t>& v) { return packed_array(GgufType::kI32, v.data(), v.size() * 4); }
-GgufValue gguf_f32s(const std::vector<float>& v) { return packed_array(GgufType::kF32, v.data(), v.size() * 4); }
+GgufValue gguf_i32s(const std::vector<int32_t>& v) {
+  return packed_array(GgufType::kI32, v.data(), v.size() * 4);
+}
+GgufValue gguf_f32s(const std::vector<float>& v) {
+  return packed_array(GgufType::kF32, v.data(), v.size() * 4);
+}
 
-void write_gguf(const std::string& path, const GgufMetadata& metadata, const std::vector<TensorSource>& tensors) {
+void write_gguf(const std::string& path, const GgufMetadata& metadata,
+                const std::vector<TensorSource>& tensors) {
   uint64_t align = 32;
   std::string header = "GGUF";
   put(header, 3, 4);
@@ -439,7 +522,8 @@ void write_gguf(const std::string& path, const GgufMetadata& metadata, const std
     CHECK(t.shape.size() <= static_cast<size_t>(kMaxDims));
     put_text(header, t.name);
     put(header, t.shape.size(), 4);
-    for (size_t i = t.shape.size(); i > 0; --i) put(header, static_cast<uint64_t>(t.shape[i - 1]), 8);
+    for (size_t i = t.shape.size(); i > 0; --i)
+      put(header, static_cast<uint64_t>(t.shape[i - 1]), 8);
     put(header, ggml_of_dtype(t.dtype), 4);
     put(header, offset, 8);
     std::optional<int64_t> bytes = tensor_bytes(t.dtype, t.shape);

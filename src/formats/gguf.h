@@ -1,12 +1,13 @@
 // GGUF: llama.cpp's model format, one file with metadata, tokenizer and weights.
 //
 //   "GGUF" · u32 version (2 or 3) · u64 number of tensors · u64 number of metadata pairs
-//   pair:    string key · u32 type · value          string: u64 length, bytes · array: u32 element type, u64 count, elements
-//   tensor:  string name · u32 dimensions · u64 extents, fastest first · u32 ggml type · u64 offset into the data
-//   padding to the alignment (general.alignment, 32 by default) · data, every tensor aligned
+//   pair:    string key · u32 type · value          string: u64 length, bytes · array: u32 element
+//   type, u64 count, elements tensor:  string name · u32 dimensions · u64 extents, fastest first ·
+//   u32 ggml type · u64 offset into the data padding to the alignment (general.alignment, 32 by
+//   default) · data, every tensor aligned
 //
-// All little endian. wels gives shapes slowest dimension first, as everywhere else. Source: the GGUF specification (ggml
-// repository, docs/gguf.md).
+// All little endian. wels gives shapes slowest dimension first, as everywhere else. Source: the
+// GGUF specification (ggml repository, docs/gguf.md).
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -24,7 +25,19 @@
 namespace wels {
 
 enum class GgufType : uint32_t {
-  kU8 = 0, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64,
+  kU8 = 0,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64,
 };
 
 struct GgufValue;
@@ -79,9 +92,9 @@ struct GgufContent {
   std::unordered_map<std::string, size_t> metadata_index_, tensor_index_;
 };
 
-// Parses the bytes of one file; tensors point into them. Throws Error naming key or tensor and the numbers: no GGUF, other
-// version or byte order, truncation, counts beyond the file, duplicates, unknown types, bad alignment, offsets that are out
-// of range, unaligned or overlapping.
+// Parses the bytes of one file; tensors point into them. Throws Error naming key or tensor and the
+// numbers: no GGUF, other version or byte order, truncation, counts beyond the file, duplicates,
+// unknown types, bad alignment, offsets that are out of range, unaligned or overlapping.
 GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where);
 
 // An opened, memory-mapped file.
@@ -100,9 +113,11 @@ class GgufReader {
   GgufContent content_;
 };
 
-// Writes version 3, atomically, metadata and tensors in the given order. Types must have a ggml number (quant.h, or F64,
-// I8 to I64); names must differ and be at most 63 bytes long, ggml's limit.
-void write_gguf(const std::string& path, const GgufMetadata& metadata, const std::vector<TensorSource>& tensors);
+// Writes version 3, atomically, metadata and tensors in the given order. Types must have a ggml
+// number (quant.h, or F64, I8 to I64); names must differ and be at most 63 bytes long, ggml's
+// limit.
+void write_gguf(const std::string& path, const GgufMetadata& metadata,
+                const std::vector<TensorSource>& tensors);
 
 // "Q4_K (12)", for messages and listings; also for types that wels does not decode.
 std::string ggml_type_name(uint32_t ggml_type);

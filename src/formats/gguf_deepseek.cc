@@ -33,11 +33,13 @@ struct Planner {
     hf = fmt::format("model.layers.{}.", i);
     gguf = fmt::format("blk.{}.", i);
   }
-  void add(const std::string& to, std::vector<int64_t> shape, const std::string& from, bool full_precision = false) {
+  void add(const std::string& to, std::vector<int64_t> shape, const std::string& from,
+           bool full_precision = false) {
     bool f32 = full_precision || shape.size() == 1;
     plan.push_back({gguf + to, std::move(shape), Transform::kCopy, {hf + from}, 0, f32});
   }
-  void per_head(const std::string& to, std::vector<int64_t> shape, const std::string& from, Transform t, int64_t heads) {
+  void per_head(const std::string& to, std::vector<int64_t> shape, const std::string& from,
+                Transform t, int64_t heads) {
     plan.push_back({gguf + to, std::move(shape), t, {hf + from}, heads, false});
   }
 };
@@ -60,7 +62,8 @@ void plan_attention(Planner& p, const ModelConfig& c) {
     p.add("attn_output.weight", {d, q}, "self_attn.o_proj.weight");
     return;
   }
-  int64_t r = c.kv_lora_rank, rq = c.q_lora_rank, dn = c.qk_nope_head_dim, dr = c.qk_rope_head_dim, dv = c.v_head_dim;
+  int64_t r = c.kv_lora_rank, rq = c.q_lora_rank, dn = c.qk_nope_head_dim, dr = c.qk_rope_head_dim,
+          dv = c.v_head_dim;
   if (rq > 0) {
     p.add("attn_q_a.weight", {rq, d}, "self_attn.q_a_proj.weight");
     p.add("attn_q_a_norm.weight", {rq}, "self_attn.q_a_layernorm.weight");
@@ -71,7 +74,8 @@ void plan_attention(Planner& p, const ModelConfig& c) {
   p.add("attn_kv_a_mqa.weight", {r + dr, d}, "self_attn.kv_a_proj_with_mqa.weight");
   p.add("attn_kv_a_norm.weight", {r}, "self_attn.kv_a_layernorm.weight");
   p.per_head("attn_k_b.weight", {h, r, dn}, "self_attn.kv_b_proj.weight", Transform::kKeysOfKvB, h);
-  p.per_head("attn_v_b.weight", {h, dv, r}, "self_attn.kv_b_proj.weight", Transform::kValuesOfKvB, h);
+  p.per_head("attn_v_b.weight", {h, dv, r}, "self_attn.kv_b_proj.weight", Transform::kValuesOfKvB,
+             h);
   p.add("attn_output.weight", {d, h * dv}, "self_attn.o_proj.weight");
 }
 
@@ -94,9 +98,11 @@ void plan_ffn(Planner& p, const ModelConfig& c, int64_t layer) {
     t.name = fmt::format("{}ffn_{}_exps.weight", p.gguf, part);
     t.shape = down ? std::vector<int64_t>{e, d, f} : std::vector<int64_t>{e, f, d};
     t.transform = Transform::kStack;
-    for (int64_t i = 0; i < e; ++i) t.sources.push_back(fmt::format("{}mlp.experts.{}.{}_proj.weight", p.hf, i, part));
+    for (int64_t i = 0; i < e; ++i)
+      t.sources.push_back(fmt::format("{}mlp.experts.{}.{}_proj.weight", p.hf, i, part));
     p.plan.push_back(std::move(t));
-    p.add(fmt::format("ffn_{}_shexp.weight", part), down ? std::vector<int64_t>{d, fs} : std::vector<int64_t>{fs, d},
+    p.add(fmt::format("ffn_{}_shexp.weight", part),
+          down ? std::vector<int64_t>{d, fs} : std::vector<int64_t>{fs, d},
           fmt::format("mlp.shared_experts.{}_proj.weight", part));
   }
 }
@@ -104,22 +110,32 @@ void plan_ffn(Planner& p, const ModelConfig& c, int64_t layer) {
 void check_expressible(const ModelConfig& c) {
   if (c.is_mla() && c.n_routed_experts > 0) {
     if (c.moe_layer_freq != 1) {
-      cannot_express(fmt::format("moe_layer_freq {}: deepseek2 has experts in every block after the dense ones", c.moe_layer_freq),
-                     "only models with moe_layer_freq 1 can be exported");
+      cannot_express(
+          fmt::format(
+              "moe_layer_freq {}: deepseek2 has experts in every block after the dense ones",
+              c.moe_layer_freq),
+          "only models with moe_layer_freq 1 can be exported");
     }
     if (c.n_shared_experts == 0) {
-      cannot_express("n_shared_experts is 0, but deepseek2 always has shared experts", "train with at least one shared expert");
+      cannot_express("n_shared_experts is 0, but deepseek2 always has shared experts",
+                     "train with at least one shared expert");
     }
   }
-  if (c.is_mla() && c.rope.scaling == RopeScaling::kYarn && c.rope.mscale != c.rope.mscale_all_dim) {
-    cannot_express(fmt::format("rope_scaling.mscale {} differs from mscale_all_dim {}", c.rope.mscale, c.rope.mscale_all_dim),
+  if (c.is_mla() && c.rope.scaling == RopeScaling::kYarn &&
+      c.rope.mscale != c.rope.mscale_all_dim) {
+    cannot_express(fmt::format("rope_scaling.mscale {} differs from mscale_all_dim {}",
+                               c.rope.mscale, c.rope.mscale_all_dim),
                    "deepseek2 has one value for both");
   }
-  if (c.is_mla() && c.rope.scaling == RopeScaling::kLlama3) cannot_express("llama3 RoPE scaling in a DeepSeek model", "use yarn");
+  if (c.is_mla() && c.rope.scaling == RopeScaling::kLlama3)
+    cannot_express("llama3 RoPE scaling in a DeepSeek model", "use yarn");
   bool lite = c.num_hidden_layers == 26 || c.num_hidden_layers == 27;
   if (c.is_mla() && lite && c.q_lora_rank > 0) {
-    cannot_express(fmt::format("q_lora_rank {} with {} layers, which llama.cpp takes for V2-Lite, a model without", c.q_lora_rank, c.num_hidden_layers),
-                   "use another number of layers, or q_lora_rank 0");
+    cannot_express(
+        fmt::format(
+            "q_lora_rank {} with {} layers, which llama.cpp takes for V2-Lite, a model without",
+            c.q_lora_rank, c.num_hidden_layers),
+        "use another number of layers, or q_lora_rank 0");
   }
 }
 
@@ -128,14 +144,16 @@ std::vector<float> rope_factors(const ModelConfig& c) {
   double original = static_cast<double>(r.original_max_position_embeddings);
   std::vector<float> out;
   for (int64_t i = 0; i < c.head_dim / 2; ++i) {
-    double frequency = std::pow(r.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
+    double frequency =
+        std::pow(r.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
     double wavelength = 2 * std::numbers::pi / frequency;
     if (wavelength < original / r.high_freq_factor) {
       out.push_back(1);
     } else if (wavelength > original / r.low_freq_factor) {
       out.push_back(static_cast<float>(r.factor));
     } else {
-      double smooth = (original / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
+      double smooth =
+          (original / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
       out.push_back(static_cast<float>(1 / ((1 - smooth) / r.factor + smooth)));
     }
   }
@@ -150,15 +168,25 @@ const char* gguf_architecture(const ModelConfig& c) {
 // llama.cpp's number for "mostly of this type".
 uint32_t file_type(DType t) {
   switch (t) {
-    case DType::kF32: return 0;
-    case DType::kF16: return 1;
-    case DType::kQ4_0: return 2;
-    case DType::kQ4_1: return 3;
-    case DType::kQ8_0: return 7;
-    case DType::kQ5_0: return 8;
-    case DType::kQ5_1: return 9;
-    case DType::kBF16: return 32;
-    default: cannot_express(fmt::format("weights of type {} cannot be made", name(t)), "use f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1");
+    case DType::kF32:
+      return 0;
+    case DType::kF16:
+      return 1;
+    case DType::kQ4_0:
+      return 2;
+    case DType::kQ4_1:
+      return 3;
+    case DType::kQ8_0:
+      return 7;
+    case DType::kQ5_0:
+      return 8;
+    case DType::kQ5_1:
+      return 9;
+    case DType::kBF16:
+      return 32;
+    default:
+      cannot_express(fmt::format("weights of type {} cannot be made", name(t)),
+                     "use f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1");
   }
 }
 
@@ -168,10 +196,13 @@ struct MetadataBuilder {
   std::string arch;
   void add(const std::string& key, GgufValue v) { out.emplace_back(key, std::move(v)); }
   void u32(const std::string& key, int64_t v) {
-    if (v < 0 || v > int64_t{UINT32_MAX}) cannot_express(fmt::format("{} is {}", key, v), "GGUF has 32 bits for it");
+    if (v < 0 || v > int64_t{UINT32_MAX})
+      cannot_express(fmt::format("{} is {}", key, v), "GGUF has 32 bits for it");
     add(arch + "." + key, gguf_u32(static_cast<uint32_t>(v)));
   }
-  void f32(const std::string& key, double v) { add(arch + "." + key, gguf_f32(static_cast<float>(v))); }
+  void f32(const std::string& key, double v) {
+    add(arch + "." + key, gguf_f32(static_cast<float>(v)));
+  }
 };
 
 void rope_metadata(MetadataBuilder& b, const ModelConfig& c) {
@@ -189,10 +220,13 @@ void rope_metadata(MetadataBuilder& b, const ModelConfig& c) {
 
 void mla_metadata(MetadataBuilder& b, const ModelConfig& c, bool include_mtp) {
   bool moe = c.n_routed_experts > 0;
-  b.u32("leading_dense_block_count", moe ? std::min(c.first_k_dense_replace, c.num_hidden_layers) : c.num_hidden_layers);
+  b.u32("leading_dense_block_count",
+        moe ? std::min(c.first_k_dense_replace, c.num_hidden_layers) : c.num_hidden_layers);
   b.u32("vocab_size", c.vocab_size);
-  // Where the number of layers does not tell llama.cpp that there is no query compression, it wants the key.
-  if (c.q_lora_rank > 0 || (c.num_hidden_layers != 26 && c.num_hidden_layers != 27)) b.u32("attention.q_lora_rank", c.q_lora_rank);
+  // Where the number of layers does not tell llama.cpp that there is no query compression, it wants
+  // the key.
+  if (c.q_lora_rank > 0 || (c.num_hidden_layers != 26 && c.num_hidden_layers != 27))
+    b.u32("attention.q_lora_rank", c.q_lora_rank);
   b.u32("attention.kv_lora_rank", c.kv_lora_rank);
   b.u32("attention.key_length", c.kv_lora_rank + c.qk_rope_head_dim);
   b.u32("attention.value_length", c.kv_lora_rank);
@@ -213,7 +247,8 @@ void mla_metadata(MetadataBuilder& b, const ModelConfig& c, bool include_mtp) {
     b.u32("expert_gating_func", c.scoring_func == ScoringFunc::kSigmoid ? 2 : 1);
   }
   b.u32("rope.dimension_count", c.qk_rope_head_dim);
-  if (include_mtp && c.num_nextn_predict_layers > 0) b.u32("nextn_predict_layers", c.num_nextn_predict_layers);
+  if (include_mtp && c.num_nextn_predict_layers > 0)
+    b.u32("nextn_predict_layers", c.num_nextn_predict_layers);
 }
 
 void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufTokenizer* t) {
@@ -221,8 +256,11 @@ void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufToke
     b.add("tokenizer.ggml.model", gguf_string("none"));
     return;
   }
-  if (t->tokens.size() != t->types.size() || static_cast<int64_t>(t->tokens.size()) > c.vocab_size) {
-    throw Error("GGUF export", fmt::format("the tokenizer has {} tokens, the model's vocabulary {}", t->tokens.size(), c.vocab_size),
+  if (t->tokens.size() != t->types.size() ||
+      static_cast<int64_t>(t->tokens.size()) > c.vocab_size) {
+    throw Error("GGUF export",
+                fmt::format("the tokenizer has {} tokens, the model's vocabulary {}",
+                            t->tokens.size(), c.vocab_size),
                 "use the tokenizer that the model was trained with");
   }
   std::vector<std::string> tokens = t->tokens;
@@ -237,7 +275,8 @@ void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufToke
   b.add("tokenizer.ggml.token_type", gguf_i32s(types));
   b.add("tokenizer.ggml.merges", gguf_strings(t->merges));
   auto id = [&](const char* key, std::optional<int32_t> v) {
-    if (v && *v >= 0) b.add(fmt::format("tokenizer.ggml.{}_token_id", key), gguf_u32(static_cast<uint32_t>(*v)));
+    if (v && *v >= 0)
+      b.add(fmt::format("tokenizer.ggml.{}_token_id", key), gguf_u32(static_cast<uint32_t>(*v)));
   };
   id("bos", t->bos);
   id("eos", t->eos);
@@ -250,20 +289,31 @@ void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufToke
 // Reads rows of a checkpoint's tensor as float32; FP8 with its block scales.
 class RowReader {
  public:
-  RowReader(const SafetensorsReader& weights, const ModelConfig& cfg, const std::string& name, const std::vector<int64_t>& shape)
+  RowReader(const SafetensorsReader& weights, const ModelConfig& cfg, const std::string& name,
+            const std::vector<int64_t>& shape)
       : entry_(weights.at(name)), fp8_(cfg.fp8) {
     if (entry_.shape != shape) {
-      throw Error(weights.path(), fmt::format("tensor {} has shape [{}], the config wants [{}]", name, fmt::join(entry_.shape, ", "), fmt::join(shape, ", ")),
+      throw Error(weights.path(),
+                  fmt::format("tensor {} has shape [{}], the config wants [{}]", name,
+                              fmt::join(entry_.shape, ", "), fmt::join(shape, ", ")),
                   "config.json and weights belong to different models");
     }
     if (entry_.dtype == DType::kF8E4M3) {
       scale_ = &weights.at(name + "_scale_inv");
       int64_t rows = shape[0], cols = shape.back();
-      bool fits = fp8_.block_rows > 0 && fp8_.block_cols > 0 && shape.size() == 2 && scale_->dtype == DType::kF32 &&
-                  scale_->shape == std::vector<int64_t>{(rows + fp8_.block_rows - 1) / fp8_.block_rows, (cols + fp8_.block_cols - 1) / fp8_.block_cols};
-      if (!fits) throw Error(weights.path(), fmt::format("tensor {}_scale_inv does not fit its weight", name), "the checkpoint is damaged");
+      bool fits =
+          fp8_.block_rows > 0 && fp8_.block_cols > 0 && shape.size() == 2 &&
+          scale_->dtype == DType::kF32 &&
+          scale_->shape == std::vector<int64_t>{(rows + fp8_.block_rows - 1) / fp8_.block_rows,
+                                                (cols + fp8_.block_cols - 1) / fp8_.block_cols};
+      if (!fits)
+        throw Error(weights.path(),
+                    fmt::format("tensor {}_scale_inv does not fit its weight", name),
+                    "the checkpoint is damaged");
     } else if (!find_quant_format(entry_.dtype) && entry_.dtype != DType::kF64) {
-      throw Error(weights.path(), fmt::format("tensor {} of type {} is no weight", name, wels::name(entry_.dtype)), "the checkpoint is damaged");
+      throw Error(weights.path(),
+                  fmt::format("tensor {} of type {} is no weight", name, wels::name(entry_.dtype)),
+                  "the checkpoint is damaged");
     }
   }
   int64_t cols() const { return entry_.cols(); }
@@ -273,7 +323,8 @@ class RowReader {
     const uint8_t* p = entry_.data.data() + row * row_bytes(entry_.dtype, n);
     if (scale_) {
       std::vector<float> scales(static_cast<size_t>(scale_->cols()));
-      std::memcpy(scales.data(), scale_->data.data() + row / fp8_.block_rows * scale_->cols() * 4, scales.size() * 4);
+      std::memcpy(scales.data(), scale_->data.data() + row / fp8_.block_rows * scale_->cols() * 4,
+                  scales.size() * 4);
       fp8_dequantise_blocks(p, scales.data(), 1, n, fp8_.block_rows, fp8_.block_cols, out);
     } else if (entry_.dtype == DType::kF64) {
       for (int64_t i = 0; i < n; ++i) {
@@ -296,7 +347,10 @@ class RowReader {
 class RowWriter {
  public:
   RowWriter(DType dtype, int64_t cols, const ByteSink& sink)
-      : format_(*find_quant_format(dtype)), cols_(cols), bytes_(static_cast<size_t>(row_bytes(dtype, cols))), sink_(sink) {}
+      : format_(*find_quant_format(dtype)),
+        cols_(cols),
+        bytes_(static_cast<size_t>(row_bytes(dtype, cols))),
+        sink_(sink) {}
   void write(const float* row) {
     format_.encode(row, bytes_.data(), cols_);
     sink_(bytes_.data(), bytes_.size());
@@ -309,7 +363,8 @@ class RowWriter {
   const ByteSink& sink_;
 };
 
-void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c, const SafetensorsReader& weights, const ByteSink& sink) {
+void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c,
+                  const SafetensorsReader& weights, const ByteSink& sink) {
   int64_t cols = t.shape.back();
   RowWriter out(dtype, cols, sink);
   std::vector<float> row(static_cast<size_t>(cols));
@@ -342,7 +397,8 @@ void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c, co
       int64_t first = h * (dn + dv) + (keys ? 0 : dn), n = keys ? dn : dv;
       for (int64_t i = 0; i < n; ++i) in.read(first + i, head.data() + i * r);
       for (int64_t i = 0; i < (keys ? r : dv); ++i) {
-        for (int64_t j = 0; keys && j < dn; ++j) row[static_cast<size_t>(j)] = head[static_cast<size_t>(j * r + i)];
+        for (int64_t j = 0; keys && j < dn; ++j)
+          row[static_cast<size_t>(j)] = head[static_cast<size_t>(j * r + i)];
         out.write(keys ? row.data() : head.data() + i * r);
       }
     }
@@ -356,11 +412,13 @@ std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& c, bool include_
   Planner p;
   p.add("token_embd.weight", {c.vocab_size, c.hidden_size}, "model.embed_tokens.weight");
   p.add("output_norm.weight", {c.hidden_size}, "model.norm.weight");
-  if (!c.tie_word_embeddings) p.add("output.weight", {c.vocab_size, c.hidden_size}, "lm_head.weight");
+  if (!c.tie_word_embeddings)
+    p.add("output.weight", {c.vocab_size, c.hidden_size}, "lm_head.weight");
   if (c.rope.scaling == RopeScaling::kLlama3) {
     p.plan.push_back({"rope_freqs.weight", {c.head_dim / 2}, Transform::kRopeFactors, {}, 0, true});
   }
-  for (int64_t i = 0; i < c.num_hidden_layers + (include_mtp ? c.num_nextn_predict_layers : 0); ++i) {
+  for (int64_t i = 0; i < c.num_hidden_layers + (include_mtp ? c.num_nextn_predict_layers : 0);
+       ++i) {
     p.begin_layer(i);
     plan_attention(p, c);
     plan_ffn(p, c, i);
@@ -373,18 +431,21 @@ std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& c, bool include_
   return p.plan;
 }
 
-GgufMetadata gguf_metadata(const ModelConfig& c, const GgufTokenizer* tokenizer, const GgufExportOptions& options) {
+GgufMetadata gguf_metadata(const ModelConfig& c, const GgufTokenizer* tokenizer,
+                           const GgufExportOptions& options) {
   check_expressible(c);
   MetadataBuilder b{{}, gguf_architecture(c)};
   b.add("general.architecture", gguf_string(b.arch));
   b.add("general.type", gguf_string("model"));
   b.add("general.name", gguf_string(options.name));
-  b.u32("block_count", c.num_hidden_layers + (options.include_mtp ? c.num_nextn_predict_layers : 0));
+  b.u32("block_count",
+        c.num_hidden_layers + (options.include_mtp ? c.num_nextn_predict_layers : 0));
   b.u32("context_length", c.max_position_embeddings);
   b.u32("embedding_length", c.hidden_size);
   b.u32("feed_forward_length", c.intermediate_size);
   b.u32("attention.head_count", c.num_attention_heads);
-  b.u32("attention.head_count_kv", c.is_mla() ? 1 : c.num_key_value_heads);  // absorbed MLA is attention with one key head
+  b.u32("attention.head_count_kv",
+        c.is_mla() ? 1 : c.num_key_value_heads);  // absorbed MLA is attention with one key head
   rope_metadata(b, c);
   b.f32("attention.layer_norm_rms_epsilon", c.rms_norm_eps);
   if (c.is_mla()) {
@@ -401,15 +462,17 @@ GgufMetadata gguf_metadata(const ModelConfig& c, const GgufTokenizer* tokenizer,
   return std::move(b.out);
 }
 
-void export_gguf(const std::string& path, const ModelConfig& c, const SafetensorsReader& weights, const GgufTokenizer* tokenizer,
-                 const GgufExportOptions& options) {
+void export_gguf(const std::string& path, const ModelConfig& c, const SafetensorsReader& weights,
+                 const GgufTokenizer* tokenizer, const GgufExportOptions& options) {
   GgufMetadata metadata = gguf_metadata(c, tokenizer, options);
   std::vector<TensorSource> sources;
   std::vector<GgufTensorPlan> plan = gguf_tensor_plan(c, options.include_mtp);
   for (const GgufTensorPlan& t : plan) {
     DType dtype = t.full_precision ? DType::kF32 : options.dtype;
     if (t.shape.back() % info(dtype).block != 0) dtype = DType::kF16;
-    sources.push_back({t.name, dtype, t.shape, [&t, dtype, &c, &weights](const ByteSink& sink) { write_tensor(t, dtype, c, weights, sink); }});
+    sources.push_back({t.name, dtype, t.shape, [&t, dtype, &c, &weights](const ByteSink& sink) {
+                         write_tensor(t, dtype, c, weights, sink);
+                       }});
   }
   write_gguf(path, metadata, sources);
 }
@@ -437,18 +500,25 @@ RopeConfig read_rope(const MetadataReader& m, const ModelConfig& c) {
   r.theta = m.number("rope.freq_base", 10000.0);
   std::string type = m.has("rope.scaling.type") ? m.file.text(m.key("rope.scaling.type")) : "none";
   if (m.file.find_tensor("rope_freqs.weight")) {
-    throw Error(m.file.where, "RoPE with llama3 scaling: its parameters cannot be told from rope_freqs.weight", "use the Hugging Face checkpoint");
+    throw Error(m.file.where,
+                "RoPE with llama3 scaling: its parameters cannot be told from rope_freqs.weight",
+                "use the Hugging Face checkpoint");
   }
   if (type == "none") return r;
-  if (type != "yarn") throw Error(m.file.where, fmt::format("rope.scaling.type \"{}\" is not supported", printable(type)), "supported: none, yarn");
+  if (type != "yarn")
+    throw Error(m.file.where,
+                fmt::format("rope.scaling.type \"{}\" is not supported", printable(type)),
+                "supported: none, yarn");
   r.scaling = RopeScaling::kYarn;
   r.factor = m.number("rope.scaling.factor", 1.0);
-  r.original_max_position_embeddings = m.integer("rope.scaling.original_context_length", c.max_position_embeddings);
+  r.original_max_position_embeddings =
+      m.integer("rope.scaling.original_context_length", c.max_position_embeddings);
   r.beta_fast = m.number("rope.scaling.yarn_beta_fast", 32.0);
   r.beta_slow = m.number("rope.scaling.yarn_beta_slow", 1.0);
   r.attention_factor = m.number("rope.scaling.yarn_attn_factor", 0.0);
   if (c.is_mla()) {
-    // One float32 division away from what was written: rounded to the seven digits that float32 holds.
+    // One float32 division away from what was written: rounded to the seven digits that float32
+    // holds.
     double all = m.number("rope.scaling.yarn_log_multiplier", 0.0) / 0.1;
     r.mscale_all_dim = std::strtod(fmt::format("{:.7g}", all).c_str(), nullptr);
     r.mscale = r.mscale_all_dim;
@@ -462,12 +532,17 @@ void read_deepseek(const MetadataReader& m, ModelConfig& c) {
   c.num_hidden_layers -= c.num_nextn_predict_layers;
   c.num_key_value_heads = c.num_attention_heads;
   if (!m.has("attention.key_length_mla")) {
-    throw Error(m.file.where, "attention.key_length_mla is missing: the file is of the old kind with unsplit attn_kv_b", "convert the model again");
+    throw Error(
+        m.file.where,
+        "attention.key_length_mla is missing: the file is of the old kind with unsplit attn_kv_b",
+        "convert the model again");
   }
   c.q_lora_rank = m.integer("attention.q_lora_rank", 0);
   c.kv_lora_rank = m.integer("attention.kv_lora_rank");
   c.qk_rope_head_dim = m.integer("rope.dimension_count");
-  if (__builtin_sub_overflow(m.integer("attention.key_length_mla"), c.qk_rope_head_dim, &c.qk_nope_head_dim)) c.qk_nope_head_dim = -1;
+  if (__builtin_sub_overflow(m.integer("attention.key_length_mla"), c.qk_rope_head_dim,
+                             &c.qk_nope_head_dim))
+    c.qk_nope_head_dim = -1;
   c.v_head_dim = m.integer("attention.value_length_mla");
   c.n_routed_experts = m.integer("expert_count", 0);
   c.first_k_dense_replace = m.integer("leading_dense_block_count", 0);
@@ -484,7 +559,9 @@ void read_deepseek(const MetadataReader& m, ModelConfig& c) {
   c.norm_topk_prob = m.has("expert_weights_norm") && m.file.boolean(m.key("expert_weights_norm"));
   c.routed_scaling_factor = m.number("expert_weights_scale", 1.0);
   c.scoring_func = sigmoid ? ScoringFunc::kSigmoid : ScoringFunc::kSoftmax;
-  c.topk_method = biased ? TopkMethod::kNoauxTc : c.n_group > 1 ? TopkMethod::kGroupLimitedGreedy : TopkMethod::kGreedy;
+  c.topk_method = biased          ? TopkMethod::kNoauxTc
+                  : c.n_group > 1 ? TopkMethod::kGroupLimitedGreedy
+                                  : TopkMethod::kGreedy;
 }
 
 int64_t vocabulary(const MetadataReader& m) {
@@ -500,7 +577,8 @@ ModelConfig gguf_model_config(const GgufContent& file) {
   ModelConfig c;
   bool deepseek = m.arch == "deepseek2";
   if (!deepseek && m.arch != "qwen2" && m.arch != "llama") {
-    throw Error(file.where, fmt::format("architecture \"{}\" is not supported", printable(m.arch)), "supported: deepseek2, qwen2, llama");
+    throw Error(file.where, fmt::format("architecture \"{}\" is not supported", printable(m.arch)),
+                "supported: deepseek2, qwen2, llama");
   }
   c.num_hidden_layers = m.integer("block_count");
   c.max_position_embeddings = m.integer("context_length");
@@ -521,9 +599,12 @@ ModelConfig gguf_model_config(const GgufContent& file) {
     c.head_dim = m.integer("attention.key_length", width);
   }
   c.rope = read_rope(m, c);
-  if (file.has("tokenizer.ggml.bos_token_id")) c.bos_token_id = file.integer("tokenizer.ggml.bos_token_id");
-  if (file.has("tokenizer.ggml.eos_token_id")) c.eos_token_ids = {file.integer("tokenizer.ggml.eos_token_id")};
-  if (file.has("tokenizer.ggml.padding_token_id")) c.pad_token_id = file.integer("tokenizer.ggml.padding_token_id");
+  if (file.has("tokenizer.ggml.bos_token_id"))
+    c.bos_token_id = file.integer("tokenizer.ggml.bos_token_id");
+  if (file.has("tokenizer.ggml.eos_token_id"))
+    c.eos_token_ids = {file.integer("tokenizer.ggml.eos_token_id")};
+  if (file.has("tokenizer.ggml.padding_token_id"))
+    c.pad_token_id = file.integer("tokenizer.ggml.padding_token_id");
   c.validate(file.where);
   return c;
 }

@@ -1,22 +1,30 @@
-// A model as llama.cpp expects it in a GGUF file: architecture deepseek2 (V2, V2-Lite, V3, R1), qwen2 and llama. Metadata
-// keys, tensor names and layouts are those that llama.cpp's converter writes:
+// A model as llama.cpp expects it in a GGUF file: architecture deepseek2 (V2, V2-Lite, V3, R1),
+// qwen2 and llama. Metadata keys, tensor names and layouts are those that llama.cpp's converter
+// writes:
 //
-//   - kv_b_proj is split per head into attn_k_b, transposed to [h, r, dn] (what absorbed attention multiplies the query by),
+//   - kv_b_proj is split per head into attn_k_b, transposed to [h, r, dn] (what absorbed attention
+//   multiplies the query by),
 //     and attn_v_b [h, dv, r]; heads of key and value then count as one head of width r + dr and r;
-//   - a layer's experts are stacked to ffn_{gate,up,down}_exps [e, out, in]; shared experts are ffn_*_shexp;
+//   - a layer's experts are stacked to ffn_{gate,up,down}_exps [e, out, in]; shared experts are
+//   ffn_*_shexp;
 //   - router weights and everything one-dimensional stay float32;
-//   - DeepSeek's RoPE rotates neighbouring pairs in both worlds: nothing is permuted. Llama's q and k rows are, from halves
+//   - DeepSeek's RoPE rotates neighbouring pairs in both worlds: nothing is permuted. Llama's q and
+//   k rows are, from halves
 //     to neighbouring pairs; Qwen2's are not (llama.cpp rotates halves there);
-//   - rope.scaling.yarn_log_multiplier is 0.1 · mscale_all_dim; llama3 scaling becomes a tensor rope_freqs of divisors;
-//   - MTP modules are blocks L, L + 1, ... with nextn.* tensors, counted in block_count, as the converter writes them for
-//     the DeepSeek models whose MTP it keeps. llama.cpp v0.5.0 loads such deepseek2 files and generates without MTP;
-//     readers that know nothing of nextn refuse them: include_mtp = false.
+//   - rope.scaling.yarn_log_multiplier is 0.1 · mscale_all_dim; llama3 scaling becomes a tensor
+//   rope_freqs of divisors;
+//   - MTP modules are blocks L, L + 1, ... with nextn.* tensors, counted in block_count, as the
+//   converter writes them for
+//     the DeepSeek models whose MTP it keeps. llama.cpp v0.5.0 loads such deepseek2 files and
+//     generates without MTP; readers that know nothing of nextn refuse them: include_mtp = false.
 //
-// Files of all golden models (F32) were run in llama.cpp v0.5.0 with a float32 cache: the 2 x 32 greedy tokens of each came
-// out the same, but for V2 with group-limited routing, whose groups llama.cpp scores by the sum of their two best experts
-// (V3's rule) and V2 by the best one. Measured 2026-11-24.
+// Files of all golden models (F32) were run in llama.cpp v0.5.0 with a float32 cache: the 2 x 32
+// greedy tokens of each came out the same, but for V2 with group-limited routing, whose groups
+// llama.cpp scores by the sum of their two best experts (V3's rule) and V2 by the best one.
+// Measured 2026-11-24.
 //
-// Source: llama.cpp, conversion/deepseek.py (DeepseekV2Model), gguf-py/gguf/constants.py and tensor_mapping.py, 2026.
+// Source: llama.cpp, conversion/deepseek.py (DeepseekV2Model), gguf-py/gguf/constants.py and
+// tensor_mapping.py, 2026.
 #pragma once
 #include <optional>
 #include <string>
@@ -39,42 +47,45 @@ enum class GgufTransform {
 };
 
 struct GgufTensorPlan {
-  std::string name;                // "blk.3.attn_k_b.weight"
-  std::vector<int64_t> shape;      // slowest first
+  std::string name;            // "blk.3.attn_k_b.weight"
+  std::vector<int64_t> shape;  // slowest first
   GgufTransform transform = GgufTransform::kCopy;
   std::vector<std::string> sources;  // HF names, in order
-  int64_t heads = 0;               // of the transforms that work per head
-  bool full_precision = false;     // F32 whatever the file's type
+  int64_t heads = 0;                 // of the transforms that work per head
+  bool full_precision = false;       // F32 whatever the file's type
 };
 
 // Every tensor of the file, with its shape and where it comes from. cfg must be valid.
-// Throws Error where the architecture cannot express cfg (MoE in every other layer, MoE without shared experts, ...).
+// Throws Error where the architecture cannot express cfg (MoE in every other layer, MoE without
+// shared experts, ...).
 std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& cfg, bool include_mtp);
 
 // The tokenizer's part of a file, as llama.cpp's byte-level BPE wants it.
 struct GgufTokenizer {
-  std::string pre;                  // pre-tokenizer: "deepseek-llm", "deepseek-v3", "qwen2", "llama-bpe", ...
+  std::string pre;  // pre-tokenizer: "deepseek-llm", "deepseek-v3", "qwen2", "llama-bpe", ...
   std::vector<std::string> tokens;  // by id, byte-level text
-  std::vector<int32_t> types;       // 1 normal, 3 control, 4 user defined, 5 unused; parallel to tokens
+  std::vector<int32_t> types;  // 1 normal, 3 control, 4 user defined, 5 unused; parallel to tokens
   std::vector<std::string> merges;  // "left right", by rank
   std::optional<int32_t> bos, eos, pad;
-  bool add_bos = false;             // llama.cpp puts bos before every text
-  std::string chat_template;        // Jinja; empty: none
+  bool add_bos = false;       // llama.cpp puts bos before every text
+  std::string chat_template;  // Jinja; empty: none
 };
 
 struct GgufExportOptions {
-  std::string name = "wels";        // general.name
-  DType dtype = DType::kBF16;       // of matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1
-  bool include_mtp = true;          // the MTP modules too, where the model has them
+  std::string name = "wels";   // general.name
+  DType dtype = DType::kBF16;  // of matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1
+  bool include_mtp = true;     // the MTP modules too, where the model has them
 };
 
-// The metadata of cfg, in the converter's order. tokenizer nullptr: tokenizer.ggml.model is "none" (llama.cpp then takes
-// token ids only).
-GgufMetadata gguf_metadata(const ModelConfig& cfg, const GgufTokenizer* tokenizer, const GgufExportOptions& options);
+// The metadata of cfg, in the converter's order. tokenizer nullptr: tokenizer.ggml.model is "none"
+// (llama.cpp then takes token ids only).
+GgufMetadata gguf_metadata(const ModelConfig& cfg, const GgufTokenizer* tokenizer,
+                           const GgufExportOptions& options);
 
-// Writes the file from a Hugging Face checkpoint (any float dtype; FP8 is decoded by its weight_scale_inv), one row or head
-// at a time. Rows that are no multiple of a quantised type's block are written as F16, as the converter does.
-// Throws Error: a tensor missing or of another shape, a type wels cannot encode, what gguf_tensor_plan refuses.
+// Writes the file from a Hugging Face checkpoint (any float dtype; FP8 is decoded by its
+// weight_scale_inv), one row or head at a time. Rows that are no multiple of a quantised type's
+// block are written as F16, as the converter does. Throws Error: a tensor missing or of another
+// shape, a type wels cannot encode, what gguf_tensor_plan refuses.
 void export_gguf(const std::string& path, const ModelConfig& cfg, const SafetensorsReader& weights,
                  const GgufTokenizer* tokenizer, const GgufExportOptions& options);
 

@@ -26,7 +26,8 @@ class GgufModel : public ::testing::Test {
   void SetUp() override {
     const char* env = std::getenv("WELS_GOLDEN");
     models_ = fs::path(env ? env : "../shared/golden") / "models";
-    if (!fs::exists(models_)) GTEST_SKIP() << "no reference data at " << models_ << "; set WELS_GOLDEN";
+    if (!fs::exists(models_))
+      GTEST_SKIP() << "no reference data at " << models_ << "; set WELS_GOLDEN";
     folder_ = fs::temp_directory_path() / ("wels_gguf_model_test_" + std::to_string(::getpid()));
     fs::create_directories(folder_);
   }
@@ -41,11 +42,14 @@ std::vector<float> values(const TensorEntry& e) {
   find_quant_format(e.dtype)->decode(e.data.data(), out.data(), e.elements());
   return out;
 }
-std::vector<float> hf_values(const SafetensorsReader& r, const ModelConfig& c, const std::string& name) {
+std::vector<float> hf_values(const SafetensorsReader& r, const ModelConfig& c,
+                             const std::string& name) {
   const TensorEntry& e = r.at(name);
   if (e.dtype != DType::kF8E4M3) return values(e);
-  std::vector<float> out(static_cast<size_t>(e.elements())), scales = values(r.at(name + "_scale_inv"));
-  fp8_dequantise_blocks(e.data.data(), scales.data(), e.shape[0], e.shape[1], c.fp8.block_rows, c.fp8.block_cols, out.data());
+  std::vector<float> out(static_cast<size_t>(e.elements())),
+      scales = values(r.at(name + "_scale_inv"));
+  fp8_dequantise_blocks(e.data.data(), scales.data(), e.shape[0], e.shape[1], c.fp8.block_rows,
+                        c.fp8.block_cols, out.data());
   return out;
 }
 
@@ -88,37 +92,49 @@ TEST_F(GgufModel, EveryGoldenModelKeepsItsValuesAndItsConfig) {
         int64_t dn = c.qk_nope_head_dim, dv = c.v_head_dim, r = c.kv_lora_rank;
         auto at = [&](const std::vector<float>& v, int64_t i) { return v[static_cast<size_t>(i)]; };
         switch (t.transform) {
-          case GgufTransform::kCopy: ASSERT_EQ(got, from) << t.name; break;
+          case GgufTransform::kCopy:
+            ASSERT_EQ(got, from) << t.name;
+            break;
           case GgufTransform::kStack:
-            ASSERT_TRUE(std::equal(from.begin(), from.end(), got.begin() + static_cast<int64_t>(s * from.size()))) << t.name;
+            ASSERT_TRUE(std::equal(from.begin(), from.end(),
+                                   got.begin() + static_cast<int64_t>(s * from.size())))
+                << t.name;
             break;
           case GgufTransform::kKeysOfKvB:
             for (int64_t h = 0; h < t.heads; ++h)
               for (int64_t i = 0; i < dn; ++i)
-                for (int64_t j = 0; j < r; ++j) ASSERT_EQ(at(got, (h * r + j) * dn + i), at(from, (h * (dn + dv) + i) * r + j));
+                for (int64_t j = 0; j < r; ++j)
+                  ASSERT_EQ(at(got, (h * r + j) * dn + i), at(from, (h * (dn + dv) + i) * r + j));
             break;
           case GgufTransform::kValuesOfKvB:
             for (int64_t h = 0; h < t.heads; ++h)
               for (int64_t i = 0; i < dv; ++i)
-                for (int64_t j = 0; j < r; ++j) ASSERT_EQ(at(got, (h * dv + i) * r + j), at(from, (h * (dn + dv) + dn + i) * r + j));
+                for (int64_t j = 0; j < r; ++j)
+                  ASSERT_EQ(at(got, (h * dv + i) * r + j),
+                            at(from, (h * (dn + dv) + dn + i) * r + j));
             break;
           case GgufTransform::kPairRows: {
             int64_t cols = t.shape[1], width = c.head_dim;
             for (int64_t h = 0; h < t.heads; ++h)
-              for (int64_t i = 0; i < width; ++i) {  // element i of a rotated half belongs to pair i % (width / 2)
+              for (int64_t i = 0; i < width;
+                   ++i) {  // element i of a rotated half belongs to pair i % (width / 2)
                 int64_t to = h * width + i % (width / 2) * 2 + i / (width / 2);
-                for (int64_t j = 0; j < cols; ++j) ASSERT_EQ(at(got, to * cols + j), at(from, (h * width + i) * cols + j));
+                for (int64_t j = 0; j < cols; ++j)
+                  ASSERT_EQ(at(got, to * cols + j), at(from, (h * width + i) * cols + j));
               }
             break;
           }
-          case GgufTransform::kRopeFactors: FAIL();
+          case GgufTransform::kRopeFactors:
+            FAIL();
         }
       }
     }
-    // Nothing of the checkpoint is left out but MTP's copies of the embedding and the head, and the FP8 scales.
+    // Nothing of the checkpoint is left out but MTP's copies of the embedding and the head, and the
+    // FP8 scales.
     for (const TensorEntry& e : hf.tensors()) {
-      bool copy = e.name.ends_with("_scale_inv") || e.name.ends_with("shared_head.head.weight") ||
-                  (e.name.ends_with(".embed_tokens.weight") && e.name != "model.embed_tokens.weight");
+      bool copy =
+          e.name.ends_with("_scale_inv") || e.name.ends_with("shared_head.head.weight") ||
+          (e.name.ends_with(".embed_tokens.weight") && e.name != "model.embed_tokens.weight");
       EXPECT_EQ(used.contains(e.name), !copy) << e.name;
     }
     EXPECT_EQ(g->tensors.size(), gguf_tensor_plan(c, true).size());
@@ -166,7 +182,8 @@ TEST_F(GgufModel, TheFileOfV3HasTheNamesAndNumbersOfTheConverter) {
   EXPECT_EQ(g->number("deepseek2.expert_weights_scale"), 2.5);
   EXPECT_EQ(g->integer("deepseek2.rope.dimension_count"), 16);
   EXPECT_EQ(g->text("deepseek2.rope.scaling.type"), "yarn");
-  EXPECT_FLOAT_EQ(static_cast<float>(g->number("deepseek2.rope.scaling.yarn_log_multiplier")), 0.1f);
+  EXPECT_FLOAT_EQ(static_cast<float>(g->number("deepseek2.rope.scaling.yarn_log_multiplier")),
+                  0.1f);
   EXPECT_EQ(g->text("tokenizer.ggml.model"), "gpt2");
   EXPECT_EQ(g->text("tokenizer.ggml.pre"), "deepseek-v3");
   EXPECT_EQ(g->strings("tokenizer.ggml.tokens").size(), 384u);
@@ -203,7 +220,8 @@ TEST_F(GgufModel, RopeFactorsOfLlama3RunFromOneToTheFactor) {
   EXPECT_EQ(f.back(), 8.0f);
   // The one in the middle by hand: theta^(-2i/16) has wavelength 2 pi theta^(i/8).
   for (size_t i = 0; i < 8; ++i) {
-    double wavelength = 2 * M_PI * std::pow(500000.0, static_cast<double>(i) / 8), turns = 8192 / wavelength;
+    double wavelength = 2 * M_PI * std::pow(500000.0, static_cast<double>(i) / 8),
+           turns = 8192 / wavelength;
     double want = turns > 4 ? 1 : turns < 1 ? 8 : 1 / ((1 - (turns - 1) / 3) / 8 + (turns - 1) / 3);
     EXPECT_NEAR(f[i], want, 1e-5 * want) << i;
   }
@@ -238,7 +256,8 @@ TEST_F(GgufModel, RefusesWhatTheArchitectureCannotExpress) {
   EXPECT_THAT(refusal(bad), HasSubstr("model.layers.4"));
   bad = c;
   bad.intermediate_size = 100;
-  EXPECT_THAT(refusal(bad), HasSubstr("mlp.gate_proj.weight has shape [192, 128], the config wants [100, 128]"));
+  EXPECT_THAT(refusal(bad),
+              HasSubstr("mlp.gate_proj.weight has shape [192, 128], the config wants [100, 128]"));
   GgufExportOptions q4k;
   q4k.dtype = DType::kQ4_K;
   EXPECT_THAT(refusal(c, q4k), HasSubstr("q4_k cannot be made"));

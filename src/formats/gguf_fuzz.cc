@@ -1,5 +1,5 @@
-// Any bytes as a GGUF file: parsed with every tensor inside the bytes, or refused with an Error; the same for the model
-// that its metadata describe.
+// Any bytes as a GGUF file: parsed with every tensor inside the bytes, or refused with an Error;
+// the same for the model that its metadata describe.
 #include <cstdint>
 
 #include "base/check.h"
@@ -11,7 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     wels::GgufContent c = wels::parse_gguf({data, size}, "fuzz");
     for (const wels::TensorEntry& t : c.tensors) {
-      CHECK(t.data.empty() || (t.data.data() >= data && t.data.data() + t.data.size() <= data + size));
+      CHECK(t.data.empty() ||
+            (t.data.data() >= data && t.data.data() + t.data.size() <= data + size));
       CHECK(static_cast<int64_t>(t.data.size()) == wels::tensor_bytes(t.dtype, t.shape).value());
     }
     wels::count_parameters(wels::gguf_model_config(c));

@@ -16,8 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-// A JSON object with typed access; every complaint names the file and the field. A field that is null counts as absent:
-// that is how HF writes "not used".
+// A JSON object with typed access; every complaint names the file and the field. A field that is
+// null counts as absent: that is how HF writes "not used".
 class Fields {
  public:
   Fields(const json& object, std::string where, std::string prefix = "")
@@ -28,7 +28,9 @@ class Fields {
     return it != object_.end() && !it->is_null();
   }
   int64_t integer(const char* key) const { return to_integer(required(key), key); }
-  int64_t integer(const char* key, int64_t fallback) const { return has(key) ? integer(key) : fallback; }
+  int64_t integer(const char* key, int64_t fallback) const {
+    return has(key) ? integer(key) : fallback;
+  }
   double number(const char* key, double fallback) const {
     if (!has(key)) return fallback;
     const json& v = object_.at(key);
@@ -62,19 +64,25 @@ class Fields {
     return {v, where_, prefix_ + key + "."};
   }
   const json& required(const char* key) const {
-    if (!has(key)) throw Error(where_, fmt::format("{}{} is missing", prefix_, key), "every model of this architecture has it");
+    if (!has(key))
+      throw Error(where_, fmt::format("{}{} is missing", prefix_, key),
+                  "every model of this architecture has it");
     return object_.at(key);
   }
-  [[noreturn]] void refuse(const std::string& what, const std::string& hint) const { throw Error(where_, prefix_ + what, hint); }
+  [[noreturn]] void refuse(const std::string& what, const std::string& hint) const {
+    throw Error(where_, prefix_ + what, hint);
+  }
 
  private:
   [[noreturn]] void bad(const char* key, const json& v, const char* wanted) const {
-    throw Error(where_, fmt::format("{}{} is {}", prefix_, key,
-                                    printable(v.dump(-1, ' ', false, json::error_handler_t::replace))),
+    throw Error(where_,
+                fmt::format("{}{} is {}", prefix_, key,
+                            printable(v.dump(-1, ' ', false, json::error_handler_t::replace))),
                 fmt::format("it must be {}", wanted));
   }
   int64_t to_integer(const json& v, const char* key) const {
-    if (v.is_number_unsigned() && v.get<uint64_t>() <= uint64_t{INT64_MAX}) return static_cast<int64_t>(v.get<uint64_t>());
+    if (v.is_number_unsigned() && v.get<uint64_t>() <= uint64_t{INT64_MAX})
+      return static_cast<int64_t>(v.get<uint64_t>());
     if (v.is_number_integer() && !v.is_number_unsigned()) return v.get<int64_t>();
     if (v.is_number_float()) {  // 1e6 and 10.0 are integers to JSON's other readers
       double d = v.get<double>();
@@ -87,7 +95,8 @@ class Fields {
 };
 
 Architecture read_architecture(const Fields& f) {
-  constexpr const char* kHint = "supported: DeepseekV2ForCausalLM, DeepseekV3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM";
+  constexpr const char* kHint =
+      "supported: DeepseekV2ForCausalLM, DeepseekV3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM";
   std::string name;
   if (f.has("architectures")) {
     const json& list = f.required("architectures");
@@ -97,13 +106,20 @@ Architecture read_architecture(const Fields& f) {
     name = list[0].get<std::string>();
   } else {
     std::string type = f.text("model_type", "");
-    if (type == "deepseek_v2") name = "DeepseekV2ForCausalLM";
-    else if (type == "deepseek_v3") name = "DeepseekV3ForCausalLM";
-    else if (type == "qwen2") name = "Qwen2ForCausalLM";
-    else if (type == "llama") name = "LlamaForCausalLM";
-    else f.refuse(fmt::format("there is no architectures, and model_type is \"{}\"", printable(type)), kHint);
+    if (type == "deepseek_v2")
+      name = "DeepseekV2ForCausalLM";
+    else if (type == "deepseek_v3")
+      name = "DeepseekV3ForCausalLM";
+    else if (type == "qwen2")
+      name = "Qwen2ForCausalLM";
+    else if (type == "llama")
+      name = "LlamaForCausalLM";
+    else
+      f.refuse(fmt::format("there is no architectures, and model_type is \"{}\"", printable(type)),
+               kHint);
   }
-  for (Architecture a : {Architecture::kDeepseekV2, Architecture::kDeepseekV3, Architecture::kQwen2, Architecture::kLlama}) {
+  for (Architecture a : {Architecture::kDeepseekV2, Architecture::kDeepseekV3, Architecture::kQwen2,
+                         Architecture::kLlama}) {
     if (name == architecture_name(a)) return a;
   }
   f.refuse(fmt::format("architecture \"{}\" is not supported", printable(name)), kHint);
@@ -120,7 +136,8 @@ RopeConfig read_rope(const Fields& f, int64_t max_position_embeddings) {
   std::string type = s.text("rope_type", s.text("type", "default"));
   if (type == "default") return r;
   r.factor = s.number("factor", 1.0);
-  r.original_max_position_embeddings = s.integer("original_max_position_embeddings", max_position_embeddings);
+  r.original_max_position_embeddings =
+      s.integer("original_max_position_embeddings", max_position_embeddings);
   if (type == "yarn") {
     r.scaling = RopeScaling::kYarn;
     r.beta_fast = s.number("beta_fast", r.beta_fast);
@@ -133,7 +150,8 @@ RopeConfig read_rope(const Fields& f, int64_t max_position_embeddings) {
     r.low_freq_factor = s.number("low_freq_factor", r.low_freq_factor);
     r.high_freq_factor = s.number("high_freq_factor", r.high_freq_factor);
   } else {
-    s.refuse(fmt::format("rope_type \"{}\" is not supported", printable(type)), "supported: default, yarn, llama3");
+    s.refuse(fmt::format("rope_type \"{}\" is not supported", printable(type)),
+             "supported: default, yarn, llama3");
   }
   return r;
 }
@@ -147,7 +165,8 @@ void read_mla(const Fields& f, ModelConfig& c) {
   c.v_head_dim = f.integer("v_head_dim");
   c.attention_bias = f.boolean("attention_bias", false);
   if (!f.boolean("rope_interleave", true)) {
-    f.refuse("rope_interleave is false", "DeepSeek checkpoints rotate neighbouring pairs; set it to true");
+    f.refuse("rope_interleave is false",
+             "DeepSeek checkpoints rotate neighbouring pairs; set it to true");
   }
 }
 
@@ -162,7 +181,8 @@ void read_gqa(const Fields& f, ModelConfig& c) {
       f.integer("max_window_layers", 0) < c.num_hidden_layers) {
     f.refuse("use_sliding_window is true", "only full attention is supported");
   }
-  if (f.boolean("use_mrope", false)) f.refuse("use_mrope is true", "multimodal RoPE is not supported");
+  if (f.boolean("use_mrope", false))
+    f.refuse("use_mrope is true", "multimodal RoPE is not supported");
 }
 
 void read_experts(const Fields& f, ModelConfig& c) {
@@ -181,15 +201,23 @@ void read_experts(const Fields& f, ModelConfig& c) {
   c.aux_loss_alpha = f.number("aux_loss_alpha", 0.0);
   c.seq_aux = f.boolean("seq_aux", true);
   std::string scoring = f.text("scoring_func", v3 ? "sigmoid" : "softmax");
-  if (scoring == "softmax") c.scoring_func = ScoringFunc::kSoftmax;
-  else if (scoring == "sigmoid") c.scoring_func = ScoringFunc::kSigmoid;
-  else f.refuse(fmt::format("scoring_func \"{}\" is not supported", printable(scoring)), "supported: softmax, sigmoid");
+  if (scoring == "softmax")
+    c.scoring_func = ScoringFunc::kSoftmax;
+  else if (scoring == "sigmoid")
+    c.scoring_func = ScoringFunc::kSigmoid;
+  else
+    f.refuse(fmt::format("scoring_func \"{}\" is not supported", printable(scoring)),
+             "supported: softmax, sigmoid");
   std::string method = f.text("topk_method", v3 ? "noaux_tc" : "greedy");
-  if (method == "greedy" || method == "gready") c.topk_method = TopkMethod::kGreedy;  // "gready": the first V2-Lite
-  else if (method == "group_limited_greedy") c.topk_method = TopkMethod::kGroupLimitedGreedy;
-  else if (method == "noaux_tc") c.topk_method = TopkMethod::kNoauxTc;
-  else f.refuse(fmt::format("topk_method \"{}\" is not supported", printable(method)),
-                "supported: greedy, group_limited_greedy, noaux_tc");
+  if (method == "greedy" || method == "gready")
+    c.topk_method = TopkMethod::kGreedy;  // "gready": the first V2-Lite
+  else if (method == "group_limited_greedy")
+    c.topk_method = TopkMethod::kGroupLimitedGreedy;
+  else if (method == "noaux_tc")
+    c.topk_method = TopkMethod::kNoauxTc;
+  else
+    f.refuse(fmt::format("topk_method \"{}\" is not supported", printable(method)),
+             "supported: greedy, group_limited_greedy, noaux_tc");
 }
 
 Fp8Config read_fp8(const Fields& f) {
@@ -198,19 +226,23 @@ Fp8Config read_fp8(const Fields& f) {
   Fields q = f.object("quantization_config");
   std::string method = q.text("quant_method", ""), fmt_name = q.text("fmt", "e4m3");
   if (method != "fp8" || fmt_name != "e4m3") {
-    q.refuse(fmt::format("quant_method \"{}\" with fmt \"{}\" is not supported", printable(method), printable(fmt_name)),
+    q.refuse(fmt::format("quant_method \"{}\" with fmt \"{}\" is not supported", printable(method),
+                         printable(fmt_name)),
              "supported: fp8 with e4m3, as DeepSeek publishes");
   }
   std::vector<int64_t> block = q.integers("weight_block_size");
-  if (block.size() != 2) q.refuse("weight_block_size must be two integers", "DeepSeek uses [128, 128]");
+  if (block.size() != 2)
+    q.refuse("weight_block_size must be two integers", "DeepSeek uses [128, 128]");
   if (block[0] < 1 || block[1] < 1) {
-    q.refuse(fmt::format("weight_block_size is [{}, {}]", block[0], block[1]), "DeepSeek uses [128, 128]");
+    q.refuse(fmt::format("weight_block_size is [{}, {}]", block[0], block[1]),
+             "DeepSeek uses [128, 128]");
   }
   out.block_rows = block[0];
   out.block_cols = block[1];
   std::string scale = q.text("scale_fmt", "");
   if (scale != "" && scale != "ue8m0") {
-    q.refuse(fmt::format("scale_fmt \"{}\" is not supported", printable(scale)), "supported: ue8m0, or none");
+    q.refuse(fmt::format("scale_fmt \"{}\" is not supported", printable(scale)),
+             "supported: ue8m0, or none");
   }
   out.ue8m0 = scale == "ue8m0";
   return out;
@@ -243,17 +275,22 @@ nlohmann::ordered_json write_rope(const ModelConfig& c) {
 
 const char* model_type(Architecture a) {
   switch (a) {
-    case Architecture::kDeepseekV2: return "deepseek_v2";
-    case Architecture::kDeepseekV3: return "deepseek_v3";
-    case Architecture::kQwen2: return "qwen2";
-    case Architecture::kLlama: return "llama";
+    case Architecture::kDeepseekV2:
+      return "deepseek_v2";
+    case Architecture::kDeepseekV3:
+      return "deepseek_v3";
+    case Architecture::kQwen2:
+      return "qwen2";
+    case Architecture::kLlama:
+      return "llama";
   }
   CHECK(false);
   return "";
 }
 
 void write_mla_and_experts(const ModelConfig& c, nlohmann::ordered_json& j) {
-  j["q_lora_rank"] = c.q_lora_rank > 0 ? nlohmann::ordered_json(c.q_lora_rank) : nlohmann::ordered_json(nullptr);
+  j["q_lora_rank"] =
+      c.q_lora_rank > 0 ? nlohmann::ordered_json(c.q_lora_rank) : nlohmann::ordered_json(nullptr);
   j["kv_lora_rank"] = c.kv_lora_rank;
   j["qk_nope_head_dim"] = c.qk_nope_head_dim;
   j["qk_rope_head_dim"] = c.qk_rope_head_dim;
@@ -265,7 +302,8 @@ void write_mla_and_experts(const ModelConfig& c, nlohmann::ordered_json& j) {
     j["n_routed_experts"] = nullptr;
   } else {
     j["n_routed_experts"] = c.n_routed_experts;
-    j["n_shared_experts"] = c.n_shared_experts > 0 ? nlohmann::ordered_json(c.n_shared_experts) : nlohmann::ordered_json(nullptr);
+    j["n_shared_experts"] = c.n_shared_experts > 0 ? nlohmann::ordered_json(c.n_shared_experts)
+                                                   : nlohmann::ordered_json(nullptr);
     j["num_experts_per_tok"] = c.num_experts_per_tok;
     j["moe_intermediate_size"] = c.moe_intermediate_size;
     j["scoring_func"] = c.scoring_func == ScoringFunc::kSigmoid ? "sigmoid" : "softmax";
@@ -279,7 +317,8 @@ void write_mla_and_experts(const ModelConfig& c, nlohmann::ordered_json& j) {
     j["aux_loss_alpha"] = c.aux_loss_alpha;
     j["seq_aux"] = c.seq_aux;
   }
-  if (c.architecture == Architecture::kDeepseekV3) j["num_nextn_predict_layers"] = c.num_nextn_predict_layers;
+  if (c.architecture == Architecture::kDeepseekV3)
+    j["num_nextn_predict_layers"] = c.num_nextn_predict_layers;
   j["wels"] = {{"mtp_hidden_after_norm", c.mtp_hidden_after_norm}};
 }
 
@@ -287,7 +326,8 @@ void write_mla_and_experts(const ModelConfig& c, nlohmann::ordered_json& j) {
 
 ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
   json root = parse_json(text, where);
-  if (!root.is_object()) throw Error(where, "the file is not a JSON object", "give a Hugging Face config.json");
+  if (!root.is_object())
+    throw Error(where, "the file is not a JSON object", "give a Hugging Face config.json");
   Fields f(root, where);
   ModelConfig c;
   c.architecture = read_architecture(f);
@@ -298,7 +338,8 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
   c.num_attention_heads = f.integer("num_attention_heads");
   c.num_key_value_heads = f.integer("num_key_value_heads", c.num_attention_heads);
   c.max_position_embeddings = f.integer("max_position_embeddings", 2048);
-  bool deepseek = c.architecture == Architecture::kDeepseekV2 || c.architecture == Architecture::kDeepseekV3;
+  bool deepseek =
+      c.architecture == Architecture::kDeepseekV2 || c.architecture == Architecture::kDeepseekV3;
   if (deepseek) {
     read_mla(f, c);
     read_experts(f, c);
@@ -308,10 +349,13 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
   } else {
     read_gqa(f, c);
   }
-  if (f.has("wels")) c.mtp_hidden_after_norm = f.object("wels").boolean("mtp_hidden_after_norm", true);
+  if (f.has("wels"))
+    c.mtp_hidden_after_norm = f.object("wels").boolean("mtp_hidden_after_norm", true);
   std::string act = f.text("hidden_act", "silu");
-  if (act != "silu") f.refuse(fmt::format("hidden_act \"{}\" is not supported", printable(act)), "supported: silu");
-  if (f.boolean("mlp_bias", false)) f.refuse("mlp_bias is true", "FFNs with bias are not supported");
+  if (act != "silu")
+    f.refuse(fmt::format("hidden_act \"{}\" is not supported", printable(act)), "supported: silu");
+  if (f.boolean("mlp_bias", false))
+    f.refuse("mlp_bias is true", "FFNs with bias are not supported");
   if (f.number("partial_rotary_factor", 1.0) != 1.0) {
     f.refuse("partial_rotary_factor is not 1", "partly rotated heads are not supported");
   }
@@ -332,7 +376,9 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
 ModelConfig load_hf_config(const std::string& file_or_folder) {
   namespace fs = std::filesystem;
   std::error_code ec;
-  std::string path = fs::is_directory(file_or_folder, ec) ? (fs::path(file_or_folder) / "config.json").string() : file_or_folder;
+  std::string path = fs::is_directory(file_or_folder, ec)
+                         ? (fs::path(file_or_folder) / "config.json").string()
+                         : file_or_folder;
   MappedFile file(path);
   return parse_hf_config(file.text(), path);
 }
@@ -365,7 +411,9 @@ std::string to_hf_config(const ModelConfig& c) {
   j["attention_dropout"] = 0.0;
   j["use_cache"] = true;
   if (c.fp8.block_rows > 0) {
-    j["quantization_config"] = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"},
+    j["quantization_config"] = {{"activation_scheme", "dynamic"},
+                                {"fmt", "e4m3"},
+                                {"quant_method", "fp8"},
                                 {"weight_block_size", {c.fp8.block_rows, c.fp8.block_cols}}};
     if (c.fp8.ue8m0) j["quantization_config"]["scale_fmt"] = "ue8m0";
   }

@@ -1,7 +1,8 @@
-// Hugging Face's config.json <-> ModelConfig. Architectures: DeepseekV2ForCausalLM (V2, V2-Lite), DeepseekV3ForCausalLM
-// (V3, V3.1, R1), Qwen2ForCausalLM, LlamaForCausalLM; any other is refused by name. Fields that change the arithmetic and
-// that wels does not compute (sliding windows, other activations, other scalings) are refused too; unknown fields are not.
-// What only wels knows stands in an object "wels": {"mtp_hidden_after_norm": true}, which other readers ignore.
+// Hugging Face's config.json <-> ModelConfig. Architectures: DeepseekV2ForCausalLM (V2, V2-Lite),
+// DeepseekV3ForCausalLM (V3, V3.1, R1), Qwen2ForCausalLM, LlamaForCausalLM; any other is refused by
+// name. Fields that change the arithmetic and that wels does not compute (sliding windows, other
+// activations, other scalings) are refused too; unknown fields are not. What only wels knows stands
+// in an object "wels": {"mtp_hidden_after_norm": true}, which other readers ignore.
 #pragma once
 #include <string>
 #include <string_view>
@@ -10,14 +11,16 @@
 
 namespace wels {
 
-// Parses the text of a config.json; the result is valid (ModelConfig::validate). `where` names the text in messages.
-// Throws Error: bad JSON, a missing or mistyped field, an unsupported architecture or feature, dimensions that do not fit.
+// Parses the text of a config.json; the result is valid (ModelConfig::validate). `where` names the
+// text in messages. Throws Error: bad JSON, a missing or mistyped field, an unsupported
+// architecture or feature, dimensions that do not fit.
 ModelConfig parse_hf_config(std::string_view text, const std::string& where = "config.json");
 
 // Reads a config.json, or the one in a folder.
 ModelConfig load_hf_config(const std::string& file_or_folder);
 
-// The config.json of cfg: what transformers reads, parse_hf_config(to_hf_config(cfg)) == cfg. cfg must be valid.
+// The config.json of cfg: what transformers reads, parse_hf_config(to_hf_config(cfg)) == cfg. cfg
+// must be valid.
 std::string to_hf_config(const ModelConfig& cfg);
 
 }  // namespace wels

@@ -13,11 +13,12 @@
 namespace wels {
 namespace {
 
-using ::testing::HasSubstr;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 json v3_json() {
-  return json::parse(R"({"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 129280,
+  return json::parse(
+      R"({"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 129280,
     "hidden_size": 7168, "num_hidden_layers": 61, "intermediate_size": 18432, "num_attention_heads": 128,
     "num_key_value_heads": 128, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
     "v_head_dim": 128, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8,
@@ -31,7 +32,8 @@ json v3_json() {
 }
 json v2_json() {
   json j = v3_json();
-  j.update(json::parse(R"({"architectures": ["DeepseekV2ForCausalLM"], "vocab_size": 102400, "hidden_size": 5120,
+  j.update(json::parse(
+      R"({"architectures": ["DeepseekV2ForCausalLM"], "vocab_size": 102400, "hidden_size": 5120,
     "num_hidden_layers": 60, "intermediate_size": 12288, "n_routed_experts": 160, "n_shared_experts": 2,
     "num_experts_per_tok": 6, "moe_intermediate_size": 1536, "first_k_dense_replace": 1, "n_group": 8, "topk_group": 3,
     "scoring_func": "softmax", "topk_method": "group_limited_greedy", "norm_topk_prob": false,
@@ -47,7 +49,8 @@ json v2_lite_json() {
   return j;
 }
 json qwen2_json() {
-  return json::parse(R"({"architectures": ["Qwen2ForCausalLM"], "vocab_size": 151936, "hidden_size": 1536,
+  return json::parse(
+      R"({"architectures": ["Qwen2ForCausalLM"], "vocab_size": 151936, "hidden_size": 1536,
     "num_hidden_layers": 28, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2,
     "max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 10000, "tie_word_embeddings": false,
     "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 21, "torch_dtype": "bfloat16"})");
@@ -73,14 +76,16 @@ TEST(ParameterCount, ReproducesThePublishedSizesOfV3) {
   ParameterCount n = count_parameters(parse(v3_json()));
   EXPECT_NEAR(static_cast<double>(n.total), 671.03e9, 0.005e9);
   EXPECT_NEAR(static_cast<double>(n.active), 37.55e9, 0.005e9);
-  // README_WEIGHTS.md says 11.5B unique: the block alone, without the projection of [embedding; hidden] (0.1B).
+  // README_WEIGHTS.md says 11.5B unique: the block alone, without the projection of [embedding;
+  // hidden] (0.1B).
   EXPECT_NEAR(static_cast<double>(n.mtp - 2 * int64_t{7168} * 7168), 11.5e9, 0.05e9);
   EXPECT_EQ(n.embedding, 129280 * int64_t{7168});
   EXPECT_EQ(n.router_bias, 59 * 256);
 }
 
 TEST(ParameterCount, ReproducesThePublishedSizesOfV2AndV2Lite) {
-  ParameterCount v2 = count_parameters(parse(v2_json())), lite = count_parameters(parse(v2_lite_json()));
+  ParameterCount v2 = count_parameters(parse(v2_json())),
+                 lite = count_parameters(parse(v2_lite_json()));
   EXPECT_NEAR(static_cast<double>(v2.total), 235.74e9, 0.005e9);
   EXPECT_NEAR(static_cast<double>(v2.active), 21.4e9, 0.05e9);
   EXPECT_NEAR(static_cast<double>(lite.total), 15.71e9, 0.005e9);
@@ -138,8 +143,11 @@ TEST(HfConfig, ReadsBackWhatItWrites) {
   json llama = qwen2_json();
   llama["architectures"] = {"LlamaForCausalLM"};
   llama["head_dim"] = 100;
-  llama["rope_scaling"] = {{"factor", 8.0}, {"high_freq_factor", 4.0}, {"low_freq_factor", 1.0},
-                           {"original_max_position_embeddings", 8192}, {"rope_type", "llama3"}};
+  llama["rope_scaling"] = {{"factor", 8.0},
+                           {"high_freq_factor", 4.0},
+                           {"low_freq_factor", 1.0},
+                           {"original_max_position_embeddings", 8192},
+                           {"rope_type", "llama3"}};
   json dense = v3_json();
   dense["n_routed_experts"] = nullptr;
   json powers = v3_json();
@@ -154,7 +162,8 @@ TEST(HfConfig, ReadsBackWhatItWrites) {
 TEST(HfConfig, ReadsEveryGoldenModel) {
   const char* env = std::getenv("WELS_GOLDEN");
   std::filesystem::path models = std::filesystem::path(env ? env : "../shared/golden") / "models";
-  if (!std::filesystem::exists(models)) GTEST_SKIP() << "no reference data at " << models << "; set WELS_GOLDEN";
+  if (!std::filesystem::exists(models))
+    GTEST_SKIP() << "no reference data at " << models << "; set WELS_GOLDEN";
   for (const auto& folder : std::filesystem::directory_iterator(models)) {
     SCOPED_TRACE(folder.path().string());
     ModelConfig c = load_hf_config(folder.path().string());
@@ -174,40 +183,55 @@ TEST(HfConfig, ReadsEveryGoldenModel) {
 TEST(HfConfig, SaysWhichDimensionsDoNotFitAndWhatWould) {
   json q = qwen2_json();
   q["hidden_size"] = 100;
-  EXPECT_EQ(refusal(q), "config.json: num_attention_heads 12 does not divide hidden_size 100; use 10 or 20");
+  EXPECT_EQ(refusal(q),
+            "config.json: num_attention_heads 12 does not divide hidden_size 100; use 10 or 20");
   q = qwen2_json();
   q["num_key_value_heads"] = 5;
-  EXPECT_EQ(refusal(q), "config.json: num_key_value_heads 5 does not divide num_attention_heads 12; use 4 or 6");
+  EXPECT_EQ(
+      refusal(q),
+      "config.json: num_key_value_heads 5 does not divide num_attention_heads 12; use 4 or 6");
   q["num_key_value_heads"] = 24;
-  EXPECT_EQ(refusal(q), "config.json: num_key_value_heads 24 does not divide num_attention_heads 12; use 12");
+  EXPECT_EQ(refusal(q),
+            "config.json: num_key_value_heads 24 does not divide num_attention_heads 12; use 12");
   EXPECT_EQ(refusal_of_v3_with(R"({"qk_rope_head_dim": 63})"),
             "config.json: qk_rope_head_dim 63 is odd, but RoPE rotates pairs; use 62 or 64");
   EXPECT_EQ(refusal_of_v3_with(R"({"n_group": 7})"),
             "config.json: n_group 7 does not divide n_routed_experts 256; use 4 or 8");
   EXPECT_EQ(refusal_of_v3_with(R"({"num_experts_per_tok": 40, "topk_group": 1})"),
-            "config.json: num_experts_per_tok 40 exceeds the 32 experts of topk_group 1 groups of 32; use at most 32 "
+            "config.json: num_experts_per_tok 40 exceeds the 32 experts of topk_group 1 groups of "
+            "32; use at most 32 "
             "experts, or topk_group 2");
   EXPECT_EQ(refusal_of_v3_with(R"({"topk_group": 9})"),
             "config.json: topk_group is 9; it must be between 1 and 8");
-  EXPECT_THAT(refusal_of_v3_with(R"({"n_group": 256, "topk_group": 256})"), HasSubstr("use at most 128 groups"));
-  EXPECT_THAT(refusal_of_v3_with(R"({"num_key_value_heads": 8})"), HasSubstr("set num_key_value_heads to 128"));
-  EXPECT_THAT(refusal_of_v3_with(R"({"eos_token_id": 129280})"), HasSubstr("eos_token_id 129280 is outside"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"n_group": 256, "topk_group": 256})"),
+              HasSubstr("use at most 128 groups"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"num_key_value_heads": 8})"),
+              HasSubstr("set num_key_value_heads to 128"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"eos_token_id": 129280})"),
+              HasSubstr("eos_token_id 129280 is outside"));
   EXPECT_THAT(refusal_of_v3_with(R"({"hidden_size": -1})"), HasSubstr("hidden_size is -1"));
-  EXPECT_THAT(refusal_of_v3_with(R"({"num_hidden_layers": 9223372036854775807})"), HasSubstr("num_hidden_layers is"));
-  EXPECT_THAT(refusal_of_v3_with(R"({"hidden_size": 1048576, "num_hidden_layers": 4096, "n_routed_experts": 65536,
-                                     "moe_intermediate_size": 1048576})"), HasSubstr("parameters are beyond"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"num_hidden_layers": 9223372036854775807})"),
+              HasSubstr("num_hidden_layers is"));
+  EXPECT_THAT(refusal_of_v3_with(
+                  R"({"hidden_size": 1048576, "num_hidden_layers": 4096, "n_routed_experts": 65536,
+                                     "moe_intermediate_size": 1048576})"),
+              HasSubstr("parameters are beyond"));
 }
 
 TEST(HfConfig, RefusesWhatItDoesNotComputeByName) {
   json q = qwen2_json();
   q["architectures"] = {"MixtralForCausalLM"};
-  EXPECT_THAT(refusal(q), HasSubstr("architecture \"MixtralForCausalLM\" is not supported; supported: DeepseekV2"));
+  EXPECT_THAT(
+      refusal(q),
+      HasSubstr("architecture \"MixtralForCausalLM\" is not supported; supported: DeepseekV2"));
   q = qwen2_json();
   q["use_sliding_window"] = true;
   EXPECT_THAT(refusal(q), HasSubstr("use_sliding_window"));
   EXPECT_THAT(refusal_of_v3_with(R"({"hidden_act": "gelu"})"), HasSubstr("hidden_act \"gelu\""));
-  EXPECT_THAT(refusal_of_v3_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})"), HasSubstr("\"dynamic\""));
-  EXPECT_THAT(refusal_of_v3_with(R"({"quantization_config": {"quant_method": "gptq"}})"), HasSubstr("\"gptq\""));
+  EXPECT_THAT(refusal_of_v3_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})"),
+              HasSubstr("\"dynamic\""));
+  EXPECT_THAT(refusal_of_v3_with(R"({"quantization_config": {"quant_method": "gptq"}})"),
+              HasSubstr("\"gptq\""));
   EXPECT_THAT(refusal_of_v3_with(R"({"scoring_func": "tanh"})"), HasSubstr("\"tanh\""));
   EXPECT_THAT(refusal_of_v3_with(R"({"attention_bias": true})"), HasSubstr("attention_bias"));
 }
@@ -226,9 +250,11 @@ TEST(HfConfig, RefusesBadJson) {
     parse_hf_config(twice, "model/config.json");
     FAIL();
   } catch (const Error& e) {
-    EXPECT_STREQ(e.what(), "model/config.json: key \"vocab_size\" appears twice in one JSON object");
+    EXPECT_STREQ(e.what(),
+                 "model/config.json: key \"vocab_size\" appears twice in one JSON object");
   }
-  EXPECT_THAT(refusal_of_v3_with(R"({"vocab_size": "many"})"), HasSubstr("vocab_size is \"many\"; it must be an integer"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"vocab_size": "many"})"),
+              HasSubstr("vocab_size is \"many\"; it must be an integer"));
   EXPECT_THAT(refusal_of_v3_with(R"({"vocab_size": null})"), HasSubstr("vocab_size is missing"));
 }
 

@@ -21,7 +21,8 @@ std::string printable(std::string_view text) {
     }
   }
   // The JSON library replaces broken UTF-8; the quotes and backslashes it adds are taken off again.
-  std::string quoted = nlohmann::json(out).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string quoted =
+      nlohmann::json(out).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   out.clear();
   for (size_t i = 1; i + 1 < quoted.size(); ++i) {
     if (quoted[i] == '\\') ++i;
@@ -40,7 +41,8 @@ nlohmann::json parse_json(std::string_view text, const std::string& where) {
         keys.emplace_back();
         [[fallthrough]];
       case json::parse_event_t::array_start:
-        if (depth >= kDeepest) throw Error(where, fmt::format("JSON nested deeper than {}", kDeepest));
+        if (depth >= kDeepest)
+          throw Error(where, fmt::format("JSON nested deeper than {}", kDeepest));
         break;
       case json::parse_event_t::object_end:
         keys.pop_back();

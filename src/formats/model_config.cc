@@ -15,14 +15,18 @@ namespace {
 struct Checker {
   const std::string& where;
 
-  [[noreturn]] void fail(const std::string& what, const std::string& hint = "") const { throw Error(where, what, hint); }
+  [[noreturn]] void fail(const std::string& what, const std::string& hint = "") const {
+    throw Error(where, what, hint);
+  }
   void range(const char* name, int64_t value, int64_t low, int64_t high) const {
     if (value < low || value > high) {
-      fail(fmt::format("{} is {}", name, value), fmt::format("it must be between {} and {}", low, high));
+      fail(fmt::format("{} is {}", name, value),
+           fmt::format("it must be between {} and {}", low, high));
     }
   }
   void positive(const char* name, double value) const {
-    if (!std::isfinite(value) || value <= 0) fail(fmt::format("{} is {}", name, value), "it must be a number above 0");
+    if (!std::isfinite(value) || value <= 0)
+      fail(fmt::format("{} is {}", name, value), "it must be a number above 0");
   }
   // "a 12 does not divide b 100; use 10 or 20": the divisors of b on both sides of a.
   void divides(const char* a_name, int64_t a, const char* b_name, int64_t b) const {
@@ -31,7 +35,8 @@ struct Checker {
     while (b % below != 0) --below;
     while (above < b && b % above != 0) ++above;
     fail(fmt::format("{} {} does not divide {} {}", a_name, a, b_name, b),
-         below == above || above > b ? fmt::format("use {}", below) : fmt::format("use {} or {}", below, above));
+         below == above || above > b ? fmt::format("use {}", below)
+                                     : fmt::format("use {} or {}", below, above));
   }
   void even(const char* name, int64_t value) const {
     if (value % 2 != 0) {
@@ -54,22 +59,28 @@ void check_attention(const ModelConfig& c, const Checker& ck) {
     ck.range("v_head_dim", c.v_head_dim, 1, 65536);
     ck.even("qk_rope_head_dim", c.qk_rope_head_dim);
     if (c.num_key_value_heads != c.num_attention_heads) {
-      ck.fail(fmt::format("num_key_value_heads {} differs from num_attention_heads {}; with latent attention every query "
+      ck.fail(fmt::format("num_key_value_heads {} differs from num_attention_heads {}; with latent "
+                          "attention every query "
                           "head has its own keys",
                           c.num_key_value_heads, c.num_attention_heads),
               fmt::format("set num_key_value_heads to {}", c.num_attention_heads));
     }
-    if (c.attention_bias) ck.fail("attention_bias is true, which latent attention does not have", "set it to false");
+    if (c.attention_bias)
+      ck.fail("attention_bias is true, which latent attention does not have", "set it to false");
   } else {
-    if (c.head_dim == 0) ck.divides("num_attention_heads", c.num_attention_heads, "hidden_size", c.hidden_size);
+    if (c.head_dim == 0)
+      ck.divides("num_attention_heads", c.num_attention_heads, "hidden_size", c.hidden_size);
     ck.range("head_dim", c.head_dim, 2, 65536);
     ck.even("head_dim", c.head_dim);
-    ck.divides("num_key_value_heads", c.num_key_value_heads, "num_attention_heads", c.num_attention_heads);
+    ck.divides("num_key_value_heads", c.num_key_value_heads, "num_attention_heads",
+               c.num_attention_heads);
     if (c.architecture == Architecture::kQwen2 && !c.attention_bias) {
-      ck.fail("attention_bias is false, but Qwen2 has a bias on q, k and v", "leave attention_bias out");
+      ck.fail("attention_bias is false, but Qwen2 has a bias on q, k and v",
+              "leave attention_bias out");
     }
     if (c.architecture == Architecture::kLlama && c.attention_bias) {
-      ck.fail("attention_bias is true, which this program's Llama does not have", "set it to false");
+      ck.fail("attention_bias is true, which this program's Llama does not have",
+              "set it to false");
     }
   }
 }
@@ -81,7 +92,8 @@ void check_experts(const ModelConfig& c, const Checker& ck) {
   ck.range("n_shared_experts", c.n_shared_experts, 0, 4096);
   if (c.n_routed_experts == 0) return;
   if (!c.is_mla()) {
-    ck.fail(fmt::format("n_routed_experts {} with architecture {}", c.n_routed_experts, architecture_name(c.architecture)),
+    ck.fail(fmt::format("n_routed_experts {} with architecture {}", c.n_routed_experts,
+                        architecture_name(c.architecture)),
             "experts need DeepseekV2ForCausalLM or DeepseekV3ForCausalLM");
   }
   ck.range("moe_intermediate_size", c.moe_intermediate_size, 1, kMaxDim);
@@ -93,16 +105,19 @@ void check_experts(const ModelConfig& c, const Checker& ck) {
   ck.range("topk_group", c.topk_group, 1, c.n_group);
   int64_t per_group = c.n_routed_experts / c.n_group;
   if (c.topk_method == TopkMethod::kNoauxTc && c.n_group > 1 && per_group < 2) {
-    ck.fail(fmt::format("n_group {} leaves {} expert per group, but a group's score is the sum of its two best", c.n_group,
-                        per_group),
-            fmt::format("use at most {} groups", c.n_routed_experts / 2));
+    ck.fail(
+        fmt::format(
+            "n_group {} leaves {} expert per group, but a group's score is the sum of its two best",
+            c.n_group, per_group),
+        fmt::format("use at most {} groups", c.n_routed_experts / 2));
   }
   int64_t reachable = per_group * c.topk_group;
   if (c.num_experts_per_tok > reachable) {
-    ck.fail(fmt::format("num_experts_per_tok {} exceeds the {} experts of topk_group {} groups of {}",
-                        c.num_experts_per_tok, reachable, c.topk_group, per_group),
-            fmt::format("use at most {} experts, or topk_group {}", reachable,
-                        (c.num_experts_per_tok + per_group - 1) / per_group));
+    ck.fail(
+        fmt::format("num_experts_per_tok {} exceeds the {} experts of topk_group {} groups of {}",
+                    c.num_experts_per_tok, reachable, c.topk_group, per_group),
+        fmt::format("use at most {} experts, or topk_group {}", reachable,
+                    (c.num_experts_per_tok + per_group - 1) / per_group));
   }
 }
 
@@ -114,24 +129,28 @@ void check_rope(const ModelConfig& c, const Checker& ck) {
   if (!std::isfinite(r.factor) || r.factor < 1) {
     ck.fail(fmt::format("rope_scaling.factor is {}", r.factor), "it must be at least 1");
   }
-  ck.range("rope_scaling.original_max_position_embeddings", r.original_max_position_embeddings, 1, int64_t{1} << 40);
+  ck.range("rope_scaling.original_max_position_embeddings", r.original_max_position_embeddings, 1,
+           int64_t{1} << 40);
   if (r.scaling == RopeScaling::kYarn) {
     ck.positive("rope_scaling.beta_fast", r.beta_fast);
     ck.positive("rope_scaling.beta_slow", r.beta_slow);
     if (r.beta_fast <= r.beta_slow) {
-      ck.fail(fmt::format("rope_scaling.beta_fast {} is not above beta_slow {}", r.beta_fast, r.beta_slow),
+      ck.fail(fmt::format("rope_scaling.beta_fast {} is not above beta_slow {}", r.beta_fast,
+                          r.beta_slow),
               "DeepSeek uses 32 and 1");
     }
-    for (auto [name, v] : {std::pair{"mscale", r.mscale}, {"mscale_all_dim", r.mscale_all_dim},
+    for (auto [name, v] : {std::pair{"mscale", r.mscale},
+                           {"mscale_all_dim", r.mscale_all_dim},
                            {"attention_factor", r.attention_factor}}) {
-      if (!std::isfinite(v) || v < 0) ck.fail(fmt::format("rope_scaling.{} is {}", name, v), "it must be 0 or more");
+      if (!std::isfinite(v) || v < 0)
+        ck.fail(fmt::format("rope_scaling.{} is {}", name, v), "it must be 0 or more");
     }
   } else {
     ck.positive("rope_scaling.low_freq_factor", r.low_freq_factor);
     ck.positive("rope_scaling.high_freq_factor", r.high_freq_factor);
     if (r.high_freq_factor <= r.low_freq_factor) {
-      ck.fail(fmt::format("rope_scaling.high_freq_factor {} is not above low_freq_factor {}", r.high_freq_factor,
-                          r.low_freq_factor),
+      ck.fail(fmt::format("rope_scaling.high_freq_factor {} is not above low_freq_factor {}",
+                          r.high_freq_factor, r.low_freq_factor),
               "Llama 3 uses 4 and 1");
     }
   }
@@ -162,10 +181,10 @@ Wide attention_parameters(const ModelConfig& c) {
     return d * q + 2 * d * kv + q * d + (c.attention_bias ? q + 2 * kv : 0);
   }
   Wide qk = c.qk_head_dim(), r = c.kv_lora_rank, rq = c.q_lora_rank;
-  n += rq > 0 ? d * rq + rq + rq * h * qk : d * h * qk;        // q_a, its norm, q_b | q
-  n += d * (r + c.qk_rope_head_dim) + r;                       // kv_a with the shared rotated key, its norm
-  n += r * h * (c.qk_nope_head_dim + c.v_head_dim);            // kv_b
-  return n + h * c.v_head_dim * d;                             // o
+  n += rq > 0 ? d * rq + rq + rq * h * qk : d * h * qk;  // q_a, its norm, q_b | q
+  n += d * (r + c.qk_rope_head_dim) + r;             // kv_a with the shared rotated key, its norm
+  n += r * h * (c.qk_nope_head_dim + c.v_head_dim);  // kv_b
+  return n + h * c.v_head_dim * d;                   // o
 }
 
 struct BlockCount {
@@ -205,10 +224,14 @@ WideCount count_wide(const ModelConfig& c) {
 
 const char* architecture_name(Architecture a) {
   switch (a) {
-    case Architecture::kDeepseekV2: return "DeepseekV2ForCausalLM";
-    case Architecture::kDeepseekV3: return "DeepseekV3ForCausalLM";
-    case Architecture::kQwen2: return "Qwen2ForCausalLM";
-    case Architecture::kLlama: return "LlamaForCausalLM";
+    case Architecture::kDeepseekV2:
+      return "DeepseekV2ForCausalLM";
+    case Architecture::kDeepseekV3:
+      return "DeepseekV3ForCausalLM";
+    case Architecture::kQwen2:
+      return "Qwen2ForCausalLM";
+    case Architecture::kLlama:
+      return "LlamaForCausalLM";
   }
   CHECK(false);
   return "";
@@ -216,9 +239,11 @@ const char* architecture_name(Architecture a) {
 
 void ModelConfig::validate(const std::string& where) const {
   Checker ck{where};
-  bool deepseek = architecture == Architecture::kDeepseekV2 || architecture == Architecture::kDeepseekV3;
+  bool deepseek =
+      architecture == Architecture::kDeepseekV2 || architecture == Architecture::kDeepseekV3;
   if (deepseek != is_mla()) {
-    ck.fail(fmt::format("{} does not have {} attention", architecture_name(architecture), is_mla() ? "latent" : "grouped-query"),
+    ck.fail(fmt::format("{} does not have {} attention", architecture_name(architecture),
+                        is_mla() ? "latent" : "grouped-query"),
             "DeepSeek models have latent attention, Qwen2 and Llama grouped-query attention");
   }
   ck.range("vocab_size", vocab_size, 2, int64_t{1} << 26);
@@ -231,8 +256,8 @@ void ModelConfig::validate(const std::string& where) const {
   check_tokens(*this, ck);
   ck.range("num_nextn_predict_layers", num_nextn_predict_layers, 0, 64);
   if (num_nextn_predict_layers > 0 && architecture != Architecture::kDeepseekV3) {
-    ck.fail(fmt::format("num_nextn_predict_layers {} with architecture {}", num_nextn_predict_layers,
-                        architecture_name(architecture)),
+    ck.fail(fmt::format("num_nextn_predict_layers {} with architecture {}",
+                        num_nextn_predict_layers, architecture_name(architecture)),
             "multi-token prediction needs DeepseekV3ForCausalLM");
   }
   ck.positive("rms_norm_eps", rms_norm_eps);
@@ -243,7 +268,8 @@ void ModelConfig::validate(const std::string& where) const {
     ck.fail(fmt::format("aux_loss_alpha is {}", aux_loss_alpha), "it must be 0 or more");
   }
   if (torch_dtype != "float32" && torch_dtype != "bfloat16" && torch_dtype != "float16") {
-    ck.fail(fmt::format("torch_dtype \"{}\" is not supported", torch_dtype), "use float32, bfloat16 or float16");
+    ck.fail(fmt::format("torch_dtype \"{}\" is not supported", torch_dtype),
+            "use float32, bfloat16 or float16");
   }
   if (fp8.block_rows != 0 || fp8.block_cols != 0) {
     ck.range("quantization_config.weight_block_size[0]", fp8.block_rows, 1, 65536);
@@ -251,7 +277,8 @@ void ModelConfig::validate(const std::string& where) const {
   }
   WideCount n = count_wide(*this);
   if (n.total + n.mtp > Wide(int64_t{1} << 60)) {
-    ck.fail(fmt::format("{:.3g} parameters are beyond what a file can hold", static_cast<double>(n.total + n.mtp)),
+    ck.fail(fmt::format("{:.3g} parameters are beyond what a file can hold",
+                        static_cast<double>(n.total + n.mtp)),
             "check the dimensions");
   }
 }

@@ -1,4 +1,5 @@
-// The codecs of tensor/ against the reference data; here because it is read from safetensors and JSON.
+// The codecs of tensor/ against the reference data; here because it is read from safetensors and
+// JSON.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -26,7 +27,8 @@ class QuantGolden : public ::testing::Test {
   void SetUp() override {
     const char* env = std::getenv("WELS_GOLDEN");
     folder_ = fs::path(env ? env : "../shared/golden") / "quant";
-    if (!fs::exists(folder_)) GTEST_SKIP() << "no reference data at " << folder_ << "; set WELS_GOLDEN";
+    if (!fs::exists(folder_))
+      GTEST_SKIP() << "no reference data at " << folder_ << "; set WELS_GOLDEN";
   }
   std::string path(const char* name) { return (folder_ / name).string(); }
   json read(const char* name) { return parse_json(read_file(path(name)), name); }
@@ -38,15 +40,22 @@ std::vector<float> floats(const TensorEntry& e) {
   std::memcpy(out.data(), e.data.data(), e.data.size());
   return out;
 }
-float from_bits(const std::string& hex) { return std::bit_cast<float>(static_cast<uint32_t>(std::stoul(hex, nullptr, 16))); }
-bool same_bits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
+float from_bits(const std::string& hex) {
+  return std::bit_cast<float>(static_cast<uint32_t>(std::stoul(hex, nullptr, 16)));
+}
+bool same_bits(float a, float b) {
+  return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
+}
 
 TEST_F(QuantGolden, Bf16RoundsToNearestEven) {
   json j = read("bf16.json");
   for (const json& c : j["rounding"]) {
-    EXPECT_EQ(to_bf16(from_bits(c["f32"])).bits, std::stoul(c["bf16"].get<std::string>(), nullptr, 16)) << c;
+    EXPECT_EQ(to_bf16(from_bits(c["f32"])).bits,
+              std::stoul(c["bf16"].get<std::string>(), nullptr, 16))
+        << c;
   }
-  for (const json& c : j["nan_inputs"]) EXPECT_TRUE(std::isnan(to_float(to_bf16(from_bits(c))))) << c;
+  for (const json& c : j["nan_inputs"])
+    EXPECT_TRUE(std::isnan(to_float(to_bf16(from_bits(c))))) << c;
 }
 
 TEST_F(QuantGolden, Fp8CodesAreExact) {
@@ -62,7 +71,8 @@ TEST_F(QuantGolden, Fp8CodesAreExact) {
       EXPECT_EQ(float_to_fp8(got), i);
     }
   }
-  for (const json& c : j["encode"]) EXPECT_EQ(float_to_fp8(c["value"].get<float>()), c["code"].get<int>()) << c;
+  for (const json& c : j["encode"])
+    EXPECT_EQ(float_to_fp8(c["value"].get<float>()), c["code"].get<int>()) << c;
   EXPECT_TRUE(std::isnan(fp8_to_float(float_to_fp8(NAN))));
 }
 
@@ -77,9 +87,11 @@ TEST_F(QuantGolden, Fp8ActivationTilesAreExact) {
     std::vector<float> scales(static_cast<size_t>(rows * ((cols + 127) / 128)));
     fp8_quantise_tiles(x.data(), rows, cols, cols, ue8m0, codes.data(), scales.data());
     std::vector<float> want = floats(r.at(prefix + "scale"));
-    for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(same_bits(scales[i], want[i])) << prefix << i;
+    for (size_t i = 0; i < want.size(); ++i)
+      EXPECT_TRUE(same_bits(scales[i], want[i])) << prefix << i;
     const TensorEntry& want_codes = r.at(prefix + "codes");
-    EXPECT_EQ(std::vector<uint8_t>(want_codes.data.begin(), want_codes.data.end()), codes) << prefix;
+    EXPECT_EQ(std::vector<uint8_t>(want_codes.data.begin(), want_codes.data.end()), codes)
+        << prefix;
   }
 }
 
@@ -87,22 +99,27 @@ TEST_F(QuantGolden, Fp8WeightBlocksDecodeAndEncodeExactly) {
   SafetensorsReader r(path("fp8_blocks.safetensors"));
   const TensorEntry& w = r.at("block.weight");
   int64_t rows = w.shape[0], cols = w.shape[1];
-  std::vector<float> scales = floats(r.at("block.weight_scale_inv")), got(static_cast<size_t>(rows * cols));
+  std::vector<float> scales = floats(r.at("block.weight_scale_inv")),
+                     got(static_cast<size_t>(rows * cols));
   fp8_dequantise_blocks(w.data.data(), scales.data(), rows, cols, 128, 128, got.data());
   std::vector<float> want = floats(r.at("block.dequantised"));
   for (size_t i = 0; i < want.size(); ++i) ASSERT_TRUE(same_bits(got[i], want[i])) << i;
-  // Quantising the decoded matrix gives its codes back: each block holds its own largest value, ±448 · scale.
+  // Quantising the decoded matrix gives its codes back: each block holds its own largest value,
+  // ±448 · scale.
   std::vector<uint8_t> codes(got.size());
   std::vector<float> again(scales.size()), decoded(got.size());
   fp8_quantise_blocks(got.data(), rows, cols, false, codes.data(), again.data());
   fp8_dequantise_blocks(codes.data(), again.data(), rows, cols, 128, 128, decoded.data());
-  for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(decoded[i], got[i], 1e-6f * std::fabs(got[i])) << i;
+  for (size_t i = 0; i < got.size(); ++i)
+    EXPECT_NEAR(decoded[i], got[i], 1e-6f * std::fabs(got[i])) << i;
 }
 
 TEST_F(QuantGolden, Fp8ProductMatchesItsDefinition) {
   SafetensorsReader r(path("fp8_blocks.safetensors"));
-  const TensorEntry &a = r.at("activation.codes"), &w = r.at("gemm.weight"), &out = r.at("gemm.output");
-  std::vector<float> sa = floats(r.at("activation.scale")), sw = floats(r.at("gemm.weight_scale_inv")), want = floats(out);
+  const TensorEntry &a = r.at("activation.codes"), &w = r.at("gemm.weight"),
+                    &out = r.at("gemm.output");
+  std::vector<float> sa = floats(r.at("activation.scale")),
+                     sw = floats(r.at("gemm.weight_scale_inv")), want = floats(out);
   int64_t n = a.shape[0], m = w.shape[0], k = w.shape[1], blocks = (k + 127) / 128;
   float largest = 0;
   for (float v : want) largest = std::max(largest, std::fabs(v));
@@ -110,10 +127,13 @@ TEST_F(QuantGolden, Fp8ProductMatchesItsDefinition) {
     for (int64_t j = 0; j < m; ++j) {
       double sum = 0;
       for (int64_t c = 0; c < k; ++c) {
-        sum += static_cast<double>(fp8_to_float(a.data[static_cast<size_t>(i * k + c)])) * static_cast<double>(fp8_to_float(w.data[static_cast<size_t>(j * k + c)])) *
-               static_cast<double>(sa[static_cast<size_t>(i * blocks + c / 128)]) * static_cast<double>(sw[static_cast<size_t>(j / 128 * blocks + c / 128)]);
+        sum += static_cast<double>(fp8_to_float(a.data[static_cast<size_t>(i * k + c)])) *
+               static_cast<double>(fp8_to_float(w.data[static_cast<size_t>(j * k + c)])) *
+               static_cast<double>(sa[static_cast<size_t>(i * blocks + c / 128)]) *
+               static_cast<double>(sw[static_cast<size_t>(j / 128 * blocks + c / 128)]);
       }
-      EXPECT_NEAR(sum, static_cast<double>(want[static_cast<size_t>(i * m + j)]), 1e-6 * static_cast<double>(largest));
+      EXPECT_NEAR(sum, static_cast<double>(want[static_cast<size_t>(i * m + j)]),
+                  1e-6 * static_cast<double>(largest));
     }
   }
 }
@@ -133,10 +153,14 @@ TEST_F(QuantGolden, EveryBlockTypeDecodesToTheReferenceValues) {
     EXPECT_EQ(types[f.gguf_name]["values_per_block"], info(f.dtype).block);
     EXPECT_EQ(types[f.gguf_name]["bytes_per_block"], info(f.dtype).bytes);
     std::vector<float> want = floats(r.at(std::string(f.gguf_name) + ".values")), got(want.size());
-    ASSERT_EQ(bytes->data.size() / static_cast<size_t>(info(f.dtype).bytes) * static_cast<size_t>(info(f.dtype).block), want.size());
+    ASSERT_EQ(bytes->data.size() / static_cast<size_t>(info(f.dtype).bytes) *
+                  static_cast<size_t>(info(f.dtype).block),
+              want.size());
     f.decode(bytes->data.data(), got.data(), static_cast<int64_t>(got.size()));
     for (size_t i = 0; i < want.size(); ++i) {
-      ASSERT_TRUE(same_bits(got[i], want[i]) || std::fabs(got[i] - want[i]) <= 1e-6f * std::fabs(want[i])) << i << ": " << got[i] << " " << want[i];
+      ASSERT_TRUE(same_bits(got[i], want[i]) ||
+                  std::fabs(got[i] - want[i]) <= 1e-6f * std::fabs(want[i]))
+          << i << ": " << got[i] << " " << want[i];
     }
   }
   EXPECT_EQ(tested, 13);

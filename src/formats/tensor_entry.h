@@ -1,4 +1,5 @@
-// What every checkpoint format has in common: named tensors, read as views of mapped bytes and written as streams.
+// What every checkpoint format has in common: named tensors, read as views of mapped bytes and
+// written as streams.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -12,8 +13,9 @@
 
 namespace wels {
 
-// A tensor in a mapped file. `data` lives as long as the file's object and may be unaligned in files of careless writers
-// (see aligned()). Rows are shape[0] (of a stack of matrices: all leading dimensions), the last dimension is contiguous.
+// A tensor in a mapped file. `data` lives as long as the file's object and may be unaligned in
+// files of careless writers (see aligned()). Rows are shape[0] (of a stack of matrices: all leading
+// dimensions), the last dimension is contiguous.
 struct TensorEntry {
   std::string name;
   DType dtype = DType::kF32;
@@ -31,7 +33,8 @@ struct TensorEntry {
     int unit = is_quantised(dtype) ? 1 : info(dtype).bytes;
     return reinterpret_cast<uintptr_t>(data.data()) % static_cast<uintptr_t>(unit) == 0;
   }
-  // A read-only 2-D view [elements / cols, cols] of the mapped bytes; whoever takes it must not write through it.
+  // A read-only 2-D view [elements / cols, cols] of the mapped bytes; whoever takes it must not
+  // write through it.
   Tensor view() const {
     int64_t c = cols();
     return {const_cast<uint8_t*>(data.data()), dtype, c == 0 ? 0 : elements() / c, c};
@@ -41,8 +44,8 @@ struct TensorEntry {
 // Takes the bytes of one tensor, in as many parts as the caller likes.
 using ByteSink = std::function<void(const void* data, size_t bytes)>;
 
-// A tensor to be written: `write` is called once, when its turn comes, and must hand over exactly its bytes. So a model is
-// saved without a second copy of it in memory.
+// A tensor to be written: `write` is called once, when its turn comes, and must hand over exactly
+// its bytes. So a model is saved without a second copy of it in memory.
 struct TensorSource {
   std::string name;
   DType dtype = DType::kF32;
@@ -52,10 +55,12 @@ struct TensorSource {
 
 // The source that copies an entry; the entry's file must stay open.
 inline TensorSource copy_of(const TensorEntry& e) {
-  return {e.name, e.dtype, e.shape, [d = e.data](const ByteSink& sink) { sink(d.data(), d.size()); }};
+  return {e.name, e.dtype, e.shape,
+          [d = e.data](const ByteSink& sink) { sink(d.data(), d.size()); }};
 }
 
-// Bytes of a tensor, or nothing where a dimension is negative, the last is no multiple of the block, or 2^62 is exceeded.
+// Bytes of a tensor, or nothing where a dimension is negative, the last is no multiple of the
+// block, or 2^62 is exceeded.
 inline std::optional<int64_t> tensor_bytes(DType dtype, const std::vector<int64_t>& shape) {
   constexpr int64_t kMost = int64_t{1} << 62;
   bool empty = false;
@@ -70,7 +75,8 @@ inline std::optional<int64_t> tensor_bytes(DType dtype, const std::vector<int64_
   if (cols % i.block != 0) return std::nullopt;
   if (empty) return 0;
   int64_t bytes = 0;
-  if (__builtin_mul_overflow(n / i.block, static_cast<int64_t>(i.bytes), &bytes) || bytes > kMost) return std::nullopt;
+  if (__builtin_mul_overflow(n / i.block, static_cast<int64_t>(i.bytes), &bytes) || bytes > kMost)
+    return std::nullopt;
   return bytes;
 }
 

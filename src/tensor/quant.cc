@@ -18,7 +18,9 @@ void store_half(uint8_t* p, float x) {
   p[0] = static_cast<uint8_t>(h);
   p[1] = static_cast<uint8_t>(h >> 8);
 }
-uint32_t load_u32(const uint8_t* p) { return static_cast<uint32_t>(load_u16(p)) | static_cast<uint32_t>(load_u16(p + 2)) << 16; }
+uint32_t load_u32(const uint8_t* p) {
+  return static_cast<uint32_t>(load_u16(p)) | static_cast<uint32_t>(load_u16(p + 2)) << 16;
+}
 
 // The nearest code in [0, top]; what is no number gives 0.
 uint8_t code(float x, int top) {
@@ -40,8 +42,12 @@ void encode_blocks(const float* in, uint8_t* out, int64_t n) {
 
 // Plain types.
 
-void f32_decode(const uint8_t* in, float* out, int64_t n) { std::memcpy(out, in, static_cast<size_t>(n) * 4); }
-void f32_encode(const float* in, uint8_t* out, int64_t n) { std::memcpy(out, in, static_cast<size_t>(n) * 4); }
+void f32_decode(const uint8_t* in, float* out, int64_t n) {
+  std::memcpy(out, in, static_cast<size_t>(n) * 4);
+}
+void f32_encode(const float* in, uint8_t* out, int64_t n) {
+  std::memcpy(out, in, static_cast<size_t>(n) * 4);
+}
 void f16_decode(const uint8_t* in, float* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = load_half(in + 2 * i);
 }
@@ -85,7 +91,8 @@ void unpack_32(const uint8_t* nibbles, uint32_t fifth, int* q) {
   }
 }
 void pack_32(const uint8_t* q, uint8_t* nibbles) {
-  for (int i = 0; i < 16; ++i) nibbles[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4);
+  for (int i = 0; i < 16; ++i)
+    nibbles[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4);
 }
 void pack_fifth(const uint8_t* q, uint8_t* out) {
   uint32_t fifth = 0;
@@ -105,14 +112,21 @@ void affine_decode(float d, float m, const uint8_t* nibbles, uint32_t fifth, flo
   unpack_32(nibbles, fifth, q);
   for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(q[i]) * d + m;
 }
-void q4_0_decode(const uint8_t* in, float* out) { symmetric_decode(load_half(in), 8, in + 2, 0, out); }
-void q5_0_decode(const uint8_t* in, float* out) { symmetric_decode(load_half(in), 16, in + 6, load_u32(in + 2), out); }
-void q4_1_decode(const uint8_t* in, float* out) { affine_decode(load_half(in), load_half(in + 2), in + 4, 0, out); }
+void q4_0_decode(const uint8_t* in, float* out) {
+  symmetric_decode(load_half(in), 8, in + 2, 0, out);
+}
+void q5_0_decode(const uint8_t* in, float* out) {
+  symmetric_decode(load_half(in), 16, in + 6, load_u32(in + 2), out);
+}
+void q4_1_decode(const uint8_t* in, float* out) {
+  affine_decode(load_half(in), load_half(in + 2), in + 4, 0, out);
+}
 void q5_1_decode(const uint8_t* in, float* out) {
   affine_decode(load_half(in), load_half(in + 2), in + 8, load_u32(in + 4), out);
 }
 
-// The value of largest magnitude is mapped to the lowest code, -2^(bits-1), exactly; its sign goes into d.
+// The value of largest magnitude is mapped to the lowest code, -2^(bits-1), exactly; its sign goes
+// into d.
 float symmetric_encode(const float* in, int bits, uint8_t* q) {
   float largest = 0;
   for (int i = 0; i < 32; ++i) {
@@ -120,7 +134,8 @@ float symmetric_encode(const float* in, int bits, uint8_t* q) {
   }
   int half = 1 << (bits - 1);
   float d = largest / static_cast<float>(-half), inverse = d != 0 ? 1 / d : 0;
-  for (int i = 0; i < 32; ++i) q[i] = code(in[i] * inverse + static_cast<float>(half) + 0.5f, 2 * half - 1);
+  for (int i = 0; i < 32; ++i)
+    q[i] = code(in[i] * inverse + static_cast<float>(half) + 0.5f, 2 * half - 1);
   return d;
 }
 void q4_0_encode(const float* in, uint8_t* out) {
@@ -156,7 +171,8 @@ void q5_1_encode(const float* in, uint8_t* out) {
 }
 
 // Steps that fit the distribution of weights better than even ones.
-constexpr int8_t kUnevenSteps[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int8_t kUnevenSteps[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
 
 void iq4_nl_decode(const uint8_t* in, float* out) {
   float d = load_half(in);
@@ -185,7 +201,8 @@ void q2_k_decode(const uint8_t* in, float* out) {
     // Byte i of each half's 32 holds bits of values i, i + 32, i + 64, i + 96, lowest first.
     int half = i / 128, plane = i % 128 / 32, q = qs[half * 32 + i % 32] >> 2 * plane & 3;
     uint8_t s = scales[i / 16];
-    out[i] = d * static_cast<float>(s & 15) * static_cast<float>(q) - dmin * static_cast<float>(s >> 4);
+    out[i] =
+        d * static_cast<float>(s & 15) * static_cast<float>(q) - dmin * static_cast<float>(s >> 4);
   }
 }
 
@@ -241,7 +258,8 @@ void q6_k_decode(const uint8_t* in, float* out) {
     int half = i / 128, plane = i % 128 / 32, l = i % 32;
     uint8_t byte = low[half * 64 + plane % 2 * 32 + l];
     int q = (plane < 2 ? byte & 15 : byte >> 4) | (high[half * 32 + l] >> 2 * plane & 3) << 4;
-    out[i] = d * static_cast<float>(static_cast<int8_t>(scales[i / 16])) * static_cast<float>(q - 32);
+    out[i] =
+        d * static_cast<float>(static_cast<int8_t>(scales[i / 16])) * static_cast<float>(q - 32);
   }
 }
 
@@ -262,11 +280,16 @@ void iq4_xs_decode(const uint8_t* in, float* out) {
 constexpr QuantFormat kFormats[] = {
     {DType::kF32, 0, "F32", f32_decode, f32_encode},
     {DType::kF16, 1, "F16", f16_decode, f16_encode},
-    {DType::kQ4_0, 2, "Q4_0", decode_blocks<32, 18, q4_0_decode>, encode_blocks<32, 18, q4_0_encode>},
-    {DType::kQ4_1, 3, "Q4_1", decode_blocks<32, 20, q4_1_decode>, encode_blocks<32, 20, q4_1_encode>},
-    {DType::kQ5_0, 6, "Q5_0", decode_blocks<32, 22, q5_0_decode>, encode_blocks<32, 22, q5_0_encode>},
-    {DType::kQ5_1, 7, "Q5_1", decode_blocks<32, 24, q5_1_decode>, encode_blocks<32, 24, q5_1_encode>},
-    {DType::kQ8_0, 8, "Q8_0", decode_blocks<32, 34, q8_0_decode>, encode_blocks<32, 34, q8_0_encode>},
+    {DType::kQ4_0, 2, "Q4_0", decode_blocks<32, 18, q4_0_decode>,
+     encode_blocks<32, 18, q4_0_encode>},
+    {DType::kQ4_1, 3, "Q4_1", decode_blocks<32, 20, q4_1_decode>,
+     encode_blocks<32, 20, q4_1_encode>},
+    {DType::kQ5_0, 6, "Q5_0", decode_blocks<32, 22, q5_0_decode>,
+     encode_blocks<32, 22, q5_0_encode>},
+    {DType::kQ5_1, 7, "Q5_1", decode_blocks<32, 24, q5_1_decode>,
+     encode_blocks<32, 24, q5_1_encode>},
+    {DType::kQ8_0, 8, "Q8_0", decode_blocks<32, 34, q8_0_decode>,
+     encode_blocks<32, 34, q8_0_encode>},
     {DType::kQ2_K, 10, "Q2_K", decode_blocks<256, 84, q2_k_decode>, nullptr},
     {DType::kQ3_K, 11, "Q3_K", decode_blocks<256, 110, q3_k_decode>, nullptr},
     {DType::kQ4_K, 12, "Q4_K", decode_blocks<256, 144, q4_k_decode>, nullptr},

@@ -28,7 +28,8 @@ TEST(Half, EveryCodeSurvivesTheRoundTrip) {
 TEST(Half, EveryCodeHasItsValue) {
   for (uint32_t h = 0; h < 0x7c00; ++h) {
     int exponent = static_cast<int>(h >> 10), mantissa = static_cast<int>(h & 1023);
-    double want = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
+    double want =
+        exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
     ASSERT_EQ(static_cast<double>(half_to_float(static_cast<uint16_t>(h))), want);
     ASSERT_EQ(static_cast<double>(half_to_float(static_cast<uint16_t>(h | 0x8000))), -want);
   }
@@ -36,9 +37,11 @@ TEST(Half, EveryCodeHasItsValue) {
 }
 
 TEST(Half, RoundsToTheNearestTiesToEven) {
-  // Halfway between neighbours goes to the even one, the next float on either side to the nearer one.
+  // Halfway between neighbours goes to the even one, the next float on either side to the nearer
+  // one.
   for (uint32_t h = 0; h < 0x7bff; ++h) {
-    float low = half_to_float(static_cast<uint16_t>(h)), high = half_to_float(static_cast<uint16_t>(h + 1));
+    float low = half_to_float(static_cast<uint16_t>(h)),
+          high = half_to_float(static_cast<uint16_t>(h + 1));
     float middle = (low + high) / 2;
     uint32_t even = h % 2 == 0 ? h : h + 1;
     ASSERT_EQ(float_to_half(middle), even);
@@ -69,11 +72,13 @@ TEST(Fp8, TilesAndBlocksOfOddShapesStayWithinHalfAStep) {
       std::vector<float> scales(static_cast<size_t>((rows + 127) / 128 * ((cols + 127) / 128)));
       fp8_quantise_blocks(x.data(), rows, cols, false, codes.data(), scales.data());
       fp8_dequantise_blocks(codes.data(), scales.data(), rows, cols, 128, 128, out.data());
-      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(out[i], x[i], std::max(std::fabs(x[i]) / 16, 0x1p-9f * 0.02f));
+      for (size_t i = 0; i < x.size(); ++i)
+        EXPECT_NEAR(out[i], x[i], std::max(std::fabs(x[i]) / 16, 0x1p-9f * 0.02f));
       scales.resize(static_cast<size_t>(rows * ((cols + 127) / 128)));
       fp8_quantise_tiles(x.data(), rows, cols, cols, true, codes.data(), scales.data());
       fp8_dequantise_blocks(codes.data(), scales.data(), rows, cols, 1, 128, out.data());
-      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(out[i], x[i], std::max(std::fabs(x[i]) / 16, 0x1p-9f * 0.02f));
+      for (size_t i = 0; i < x.size(); ++i)
+        EXPECT_NEAR(out[i], x[i], std::max(std::fabs(x[i]) / 16, 0x1p-9f * 0.02f));
     }
   }
   std::vector<float> zero(256, 0.0f), scale(2, -1.0f);
@@ -102,18 +107,22 @@ TEST(QuantFormats, EveryEncoderStaysWithinAStepOfItsInput) {
     std::vector<float> x(512), out(512);
     for (size_t i = 0; i < x.size(); ++i) x[i] = i < 32 ? 0.0f : static_cast<float>(rng.normal());
     x[100] = 1e-30f;
-    std::vector<uint8_t> bytes(512 / static_cast<size_t>(info(f.dtype).block) * static_cast<size_t>(info(f.dtype).bytes));
+    std::vector<uint8_t> bytes(512 / static_cast<size_t>(info(f.dtype).block) *
+                               static_cast<size_t>(info(f.dtype).bytes));
     f.encode(x.data(), bytes.data(), 512);
     f.decode(bytes.data(), out.data(), 512);
     double bits = 8.0 * info(f.dtype).bytes / info(f.dtype).block;
     for (size_t block = 0; block < 512; block += 32) {
       float amax = 0;
       for (size_t i = block; i < block + 32; ++i) amax = std::max(amax, std::fabs(x[i]));
-      // A block of b bits per weight has steps of at most 2 amax / 2^(b - 1); plain types round relative to each value.
+      // A block of b bits per weight has steps of at most 2 amax / 2^(b - 1); plain types round
+      // relative to each value.
       float step = 2 * amax / static_cast<float>(std::exp2(std::floor(bits) - 1));
       float relative = f.dtype == DType::kF32 ? 0 : f.dtype == DType::kF16 ? 0x1p-11f : 0x1p-8f;
       for (size_t i = block; i < block + 32; ++i) {
-        float bound = is_quantised(f.dtype) ? step : std::max(relative * std::fabs(x[i]), f.dtype == DType::kF16 ? 0x1p-25f : 0);
+        float bound = is_quantised(f.dtype) ? step
+                                            : std::max(relative * std::fabs(x[i]),
+                                                       f.dtype == DType::kF16 ? 0x1p-25f : 0);
         EXPECT_LE(std::fabs(out[i] - x[i]), bound) << f.gguf_name << " " << i;
       }
     }
@@ -126,10 +135,12 @@ TEST(QuantFormats, EncodersSurviveSubnormalsAndHugeValues) {
     for (float v : {1e-44f, 1e38f, -3.4e38f}) {
       std::vector<float> x(32, v), out(32);
       x[0] = -v / 2;
-      std::vector<uint8_t> bytes(32 / static_cast<size_t>(info(f.dtype).block) * static_cast<size_t>(info(f.dtype).bytes));
+      std::vector<uint8_t> bytes(32 / static_cast<size_t>(info(f.dtype).block) *
+                                 static_cast<size_t>(info(f.dtype).bytes));
       f.encode(x.data(), bytes.data(), 32);
       f.decode(bytes.data(), out.data(), 32);
-      for (float y : out) EXPECT_FALSE(v == 1e-44f && y != 0.0f && std::fabs(y) > 1e-43f) << f.gguf_name << y;
+      for (float y : out)
+        EXPECT_FALSE(v == 1e-44f && y != 0.0f && std::fabs(y) > 1e-43f) << f.gguf_name << y;
     }
   }
 }
