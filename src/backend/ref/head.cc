@@ -21,9 +21,10 @@ std::vector<R> logits_of(const R* h, const Mat<R>& w) {
 }  // namespace
 
 template <class R>
-void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp, Tensor lse) {
+void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor& target,
+                              Tensor logp, Tensor lse) {
   Mat<R> in = read<R>(h), w = read_weight<R>(head), out(h.rows, 1), log_sum(h.rows, 1);
-  parallel_for(h.rows, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(h.rows, rows_per_thread(w.rows * w.cols), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::vector<R> z = logits_of(in.row(i), w);
       R largest = *std::max_element(z.begin(), z.end()), sum = 0;
@@ -39,8 +40,9 @@ void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor&
 
 // d logp / d z_v = [v = target] - softmax(z)_v.
 template <class R>
-void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target, const Tensor& lse,
-                                       const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) {
+void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+                                       const Tensor& lse, const Tensor& dlogp, Tensor dh,
+                                       Accum accum, Tensor dhead, Accum dhead_accum) {
   Mat<R> in = read<R>(h), w = read_weight<R>(head), log_sum = read<R>(lse), d = read<R>(dlogp);
   Mat<R> gh(h.rows, h.cols), gw(w.rows, w.cols);
   for (int64_t i = 0; i < h.rows; ++i) {
@@ -48,7 +50,8 @@ void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, cons
     if (t < 0) continue;
     std::vector<R> z = logits_of(in.row(i), w);
     for (int64_t v = 0; v < w.rows; ++v) {
-      R dz = d.row(i)[0] * ((v == t ? R(1) : R(0)) - std::exp(z[static_cast<size_t>(v)] - log_sum.row(i)[0]));
+      R dz = d.row(i)[0] *
+             ((v == t ? R(1) : R(0)) - std::exp(z[static_cast<size_t>(v)] - log_sum.row(i)[0]));
       for (int64_t c = 0; c < w.cols; ++c) {
         gh.row(i)[c] += dz * w.row(v)[c];
         gw.row(v)[c] += dz * in.row(i)[c];

@@ -13,12 +13,18 @@ template <class R>
 R load(const Tensor& t, int64_t r, int64_t c) {
   const uint8_t* row = t.row_raw(r);
   switch (t.dtype) {
-    case DType::kF64: return static_cast<R>(reinterpret_cast<const double*>(row)[c]);
-    case DType::kF32: return static_cast<R>(reinterpret_cast<const float*>(row)[c]);
-    case DType::kBF16: return static_cast<R>(to_float(reinterpret_cast<const bf16*>(row)[c]));
-    case DType::kF16: return static_cast<R>(half_to_float(reinterpret_cast<const uint16_t*>(row)[c]));
-    case DType::kF8E4M3: return static_cast<R>(fp8_to_float(row[c]));
-    default: CHECK(t.dtype == DType::kF32);
+    case DType::kF64:
+      return static_cast<R>(reinterpret_cast<const double*>(row)[c]);
+    case DType::kF32:
+      return static_cast<R>(reinterpret_cast<const float*>(row)[c]);
+    case DType::kBF16:
+      return static_cast<R>(to_float(reinterpret_cast<const bf16*>(row)[c]));
+    case DType::kF16:
+      return static_cast<R>(half_to_float(reinterpret_cast<const uint16_t*>(row)[c]));
+    case DType::kF8E4M3:
+      return static_cast<R>(fp8_to_float(row[c]));
+    default:
+      CHECK(t.dtype == DType::kF32);
   }
   return R(0);
 }
@@ -27,10 +33,17 @@ template <class R>
 void store(const Tensor& t, int64_t r, int64_t c, R value) {
   uint8_t* row = t.row_raw(r);
   switch (t.dtype) {
-    case DType::kF64: reinterpret_cast<double*>(row)[c] = static_cast<double>(value); return;
-    case DType::kF32: reinterpret_cast<float*>(row)[c] = static_cast<float>(value); return;
-    case DType::kBF16: reinterpret_cast<bf16*>(row)[c] = to_bf16(static_cast<float>(value)); return;
-    default: CHECK(t.dtype == DType::kF32);
+    case DType::kF64:
+      reinterpret_cast<double*>(row)[c] = static_cast<double>(value);
+      return;
+    case DType::kF32:
+      reinterpret_cast<float*>(row)[c] = static_cast<float>(value);
+      return;
+    case DType::kBF16:
+      reinterpret_cast<bf16*>(row)[c] = to_bf16(static_cast<float>(value));
+      return;
+    default:
+      CHECK(t.dtype == DType::kF32);
   }
 }
 

@@ -1,5 +1,6 @@
-// Matrix products. FP8 mode rounds both operands to E4M3 with one scale per 128 elements of the contraction (and per 128
-// rows of a weight), sums each chunk of 128 on its own and adds it scaled: V3 §3.3 with promotion every 128.
+// Matrix products. FP8 mode rounds both operands to E4M3 with one scale per 128 elements of the
+// contraction (and per 128 rows of a weight), sums each chunk of 128 on its own and adds it scaled:
+// V3 §3.3 with promotion every 128.
 #include <algorithm>
 
 #include "backend/ref/ref_device.h"
@@ -18,16 +19,19 @@ Mat<R> transpose(const Mat<R>& a) {
   return t;
 }
 
-// Rounds to E4M3 in blocks of `block_rows` × 128; codes stay in m, scales go to the result [ceil(rows/block_rows), ceil(cols/128)].
+// Rounds to E4M3 in blocks of `block_rows` × 128; codes stay in m, scales go to the result
+// [ceil(rows/block_rows), ceil(cols/128)].
 template <class R>
 Mat<R> quantise(Mat<R>& m, int64_t block_rows) {
   Mat<R> scale((m.rows + block_rows - 1) / block_rows, (m.cols + kFp8Block - 1) / kFp8Block);
   for (int64_t br = 0; br < scale.rows; ++br) {
     for (int64_t bc = 0; bc < scale.cols; ++bc) {
-      int64_t r1 = std::min(m.rows, (br + 1) * block_rows), c1 = std::min<int64_t>(m.cols, (bc + 1) * kFp8Block);
+      int64_t r1 = std::min(m.rows, (br + 1) * block_rows),
+              c1 = std::min<int64_t>(m.cols, (bc + 1) * kFp8Block);
       float amax = 0;
       for (int64_t r = br * block_rows; r < r1; ++r) {
-        for (int64_t c = bc * kFp8Block; c < c1; ++c) amax = std::max(amax, std::fabs(static_cast<float>(m.row(r)[c])));
+        for (int64_t c = bc * kFp8Block; c < c1; ++c)
+          amax = std::max(amax, std::fabs(static_cast<float>(m.row(r)[c])));
       }
       float s = block_rows == 1 ? fp8_activation_scale(amax) : fp8_weight_scale(amax);
       scale.row(br)[bc] = static_cast<R>(s);
@@ -55,8 +59,8 @@ Operand<R> activation(Mat<R> m, bool fp8) {
   return out;
 }
 
-// Matrix e of a weight, or its transpose. In FP8 mode a weight that is stored so is used as it is, any other is quantised in
-// the same 128 × 128 blocks, which a transpose keeps.
+// Matrix e of a weight, or its transpose. In FP8 mode a weight that is stored so is used as it is,
+// any other is quantised in the same 128 × 128 blocks, which a transpose keeps.
 template <class R>
 Operand<R> weight(const Weight& w, int64_t e, bool transposed, bool fp8) {
   Operand<R> out{{}, {}, kFp8Block};
@@ -81,7 +85,7 @@ Mat<R> product(const Operand<R>& a, const Operand<R>& b) {
   CHECK(a.m.cols == b.m.cols);
   bool fp8 = a.scale.cols > 0;
   Mat<R> y(a.m.rows, b.m.rows);
-  parallel_for(a.m.rows, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(a.m.rows, rows_per_thread(b.m.rows * b.m.cols), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < b.m.rows; ++j) {
         R sum = 0;
@@ -107,7 +111,8 @@ std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e) {
 }  // namespace
 
 template <class R>
-void RefDevice<R>::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) {
+void RefDevice<R>::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y,
+                          bool fp8) {
   Mat<R> out = product(activation(read<R>(x), fp8), weight<R>(w, 0, false, fp8));
   if (bias) {
     Mat<R> b = read_weight<R>(*bias);
@@ -125,24 +130,27 @@ void RefDevice<R>::matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum
 
 template <class R>
 void RefDevice<R>::matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8) {
-  write(product(activation(transpose(read<R>(dy)), fp8), activation(transpose(read<R>(x)), fp8)), dw, accum);
+  write(product(activation(transpose(read<R>(dy)), fp8), activation(transpose(read<R>(x)), fp8)),
+        dw, accum);
 }
 
 template <class R>
-void RefDevice<R>::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y, bool fp8) {
+void RefDevice<R>::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y,
+                                  bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
     auto [begin, n] = group(offsets, e);
-    write(product(activation(read<R>(x.row_range(begin, n)), fp8), weight<R>(w, e, false, fp8)), y.row_range(begin, n));
+    write(product(activation(read<R>(x.row_range(begin, n)), fp8), weight<R>(w, e, false, fp8)),
+          y.row_range(begin, n));
   }
 }
 
 template <class R>
-void RefDevice<R>::grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets, Tensor dx, Accum accum,
-                                     bool fp8) {
+void RefDevice<R>::grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets,
+                                     Tensor dx, Accum accum, bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
     auto [begin, n] = group(offsets, e);
-    write(product(activation(read<R>(dy.row_range(begin, n)), fp8), weight<R>(w, e, true, fp8)), dx.row_range(begin, n),
-          accum);
+    write(product(activation(read<R>(dy.row_range(begin, n)), fp8), weight<R>(w, e, true, fp8)),
+          dx.row_range(begin, n), accum);
   }
 }
 
@@ -156,8 +164,8 @@ void RefDevice<R>::grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Te
 }
 
 template <class R>
-void RefDevice<R>::gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha, float beta,
-                        Tensor c) {
+void RefDevice<R>::gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
+                        float alpha, float beta, Tensor c) {
   Mat<R> left = read<R>(a), right = read<R>(b), old = read<R>(c);
   if (transpose_a) left = transpose(left);
   if (!transpose_b) right = transpose(right);
@@ -169,7 +177,8 @@ void RefDevice<R>::gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool
 }
 
 template <class R>
-void RefDevice<R>::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv, Tensor y) {
+void RefDevice<R>::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr,
+                                int dv, Tensor y) {
   Mat<R> in = read<R>(q), w = read_weight<R>(kv_b), out(y.rows, y.cols);
   int64_t r = w.cols;
   for (int64_t i = 0; i < q.rows; ++i) {
@@ -187,7 +196,8 @@ void RefDevice<R>::absorb_query(const Tensor& q, const Weight& kv_b, int heads, 
 }
 
 template <class R>
-void RefDevice<R>::absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv, Tensor y) {
+void RefDevice<R>::absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv,
+                                 Tensor y) {
   Mat<R> in = read<R>(x), w = read_weight<R>(kv_b), out(y.rows, y.cols);
   int64_t r = w.cols;
   for (int64_t i = 0; i < x.rows; ++i) {

@@ -1,4 +1,5 @@
-// Routing (V3 eq. 12-20), the counting sort of rows by expert, and the weighted sum of their results.
+// Routing (V3 eq. 12-20), the counting sort of rows by expert, and the weighted sum of their
+// results.
 #include <algorithm>
 #include <numeric>
 
@@ -21,7 +22,8 @@ std::vector<R> scores(const R* logits, const RouteParams& p) {
   return s;
 }
 
-// The indices of the k largest, by descending value, ties to the lower index. Distinct even where values are NaN.
+// The indices of the k largest, by descending value, ties to the lower index. Distinct even where
+// values are NaN.
 template <class R>
 std::vector<int> largest(const std::vector<R>& v, int k) {
   CHECK(k <= static_cast<int>(v.size()));
@@ -46,25 +48,30 @@ void limit_groups(std::vector<R>& select, const RouteParams& p) {
   std::vector<R> group(static_cast<size_t>(p.groups));
   for (int g = 0; g < p.groups; ++g) {
     std::vector<R> of(select.begin() + g * size, select.begin() + (g + 1) * size);
-    for (int i : largest(of, p.group_top2 && size > 1 ? 2 : 1)) group[static_cast<size_t>(g)] += of[static_cast<size_t>(i)];
+    for (int i : largest(of, p.group_top2 && size > 1 ? 2 : 1))
+      group[static_cast<size_t>(g)] += of[static_cast<size_t>(i)];
   }
   std::vector<int> best = largest(group, p.top_groups);
   for (int e = 0; e < p.experts; ++e) {
-    if (std::find(best.begin(), best.end(), e / size) == best.end()) select[static_cast<size_t>(e)] = -INFINITY;
+    if (std::find(best.begin(), best.end(), e / size) == best.end())
+      select[static_cast<size_t>(e)] = -INFINITY;
   }
 }
 
 // Gradient of scores() with respect to the logits, added to out.
 template <class R>
-void scores_backward(const std::vector<R>& s, const std::vector<R>& ds, const RouteParams& p, R* out) {
+void scores_backward(const std::vector<R>& s, const std::vector<R>& ds, const RouteParams& p,
+                     R* out) {
   R dot = 0;
   if (!p.sigmoid) {
     for (size_t e = 0; e < s.size(); ++e) dot += s[e] * ds[e];
   }
-  for (size_t e = 0; e < s.size(); ++e) out[e] += p.sigmoid ? ds[e] * s[e] * (R(1) - s[e]) : s[e] * (ds[e] - dot);
+  for (size_t e = 0; e < s.size(); ++e)
+    out[e] += p.sigmoid ? ds[e] * s[e] * (R(1) - s[e]) : s[e] * (ds[e] - dot);
 }
 
-// One sequence's balance: f_i = e/(k·T)·#{t: i among the k largest raw scores}, P_i = mean over t of s_i/Σs.
+// One sequence's balance: f_i = e/(k·T)·#{t: i among the k largest raw scores}, P_i = mean over t
+// of s_i/Σs.
 template <class R>
 struct Balance {
   std::vector<R> f, share;
@@ -86,8 +93,8 @@ struct Balance {
 }  // namespace
 
 template <class R>
-void RefDevice<R>::route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert, Tensor weight,
-                         Tensor load) {
+void RefDevice<R>::route(const Tensor& logits, const Tensor& bias, const RouteParams& p,
+                         Tensor expert, Tensor weight, Tensor load) {
   Mat<R> in = read<R>(logits), b = read<R>(bias), w(weight.rows, weight.cols);
   int32_t* count = load.row<int32_t>(0);
   std::fill_n(count, p.experts, 0);
@@ -102,15 +109,16 @@ void RefDevice<R>::route(const Tensor& logits, const Tensor& bias, const RoutePa
       int e = chosen[static_cast<size_t>(j)];
       expert.row<int32_t>(t)[j] = e;
       ++count[e];
-      w.row(t)[j] = s[static_cast<size_t>(e)] / (p.normalize ? sum : R(1)) * static_cast<R>(p.scale);
+      w.row(t)[j] =
+          s[static_cast<size_t>(e)] / (p.normalize ? sum : R(1)) * static_cast<R>(p.scale);
     }
   }
   write(w, weight);
 }
 
 template <class R>
-void RefDevice<R>::route_backward(const Tensor& logits, const Tensor& expert, const Tensor&, const Tensor& dweight,
-                                  const RouteParams& p, Tensor dlogits) {
+void RefDevice<R>::route_backward(const Tensor& logits, const Tensor& expert, const Tensor&,
+                                  const Tensor& dweight, const RouteParams& p, Tensor dlogits) {
   Mat<R> in = read<R>(logits), dw = read<R>(dweight), out(dlogits.rows, dlogits.cols);
   for (int64_t t = 0; t < logits.rows; ++t) {
     std::vector<R> s = scores(in.row(t), p), ds(s.size());
@@ -130,7 +138,8 @@ void RefDevice<R>::route_backward(const Tensor& logits, const Tensor& expert, co
 }
 
 template <class R>
-double RefDevice<R>::balance_loss(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p) {
+double RefDevice<R>::balance_loss(const Tensor& logits, std::span<const AttendSegment> segments,
+                                  const RouteParams& p) {
   Mat<R> in = read<R>(logits);
   double loss = 0;
   for (const AttendSegment& seg : segments) {
@@ -141,7 +150,8 @@ double RefDevice<R>::balance_loss(const Tensor& logits, std::span<const AttendSe
 }
 
 template <class R>
-void RefDevice<R>::balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments,
+void RefDevice<R>::balance_loss_backward(const Tensor& logits,
+                                         std::span<const AttendSegment> segments,
                                          const RouteParams& p, float factor, Tensor dlogits) {
   Mat<R> in = read<R>(logits), out(dlogits.rows, dlogits.cols);
   for (const AttendSegment& seg : segments) {
@@ -161,7 +171,8 @@ void RefDevice<R>::balance_loss_backward(const Tensor& logits, std::span<const A
 }
 
 template <class R>
-void RefDevice<R>::dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of, Tensor slot_of) {
+void RefDevice<R>::dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of,
+                            Tensor slot_of) {
   int32_t* start = offsets.row<int32_t>(0);
   std::fill_n(start, experts + 1, 0);
   for (int64_t t = 0; t < expert.rows; ++t) {
@@ -179,8 +190,8 @@ void RefDevice<R>::dispatch(const Tensor& expert, int experts, Tensor offsets, T
 }
 
 template <class R>
-void RefDevice<R>::combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& extra,
-                           Tensor y) {
+void RefDevice<R>::combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                           const Tensor& extra, Tensor y) {
   Mat<R> in = read<R>(rows), w = read<R>(weight), out(y.rows, y.cols);
   if (!extra.empty()) out = read<R>(extra);
   for (int64_t t = 0; t < y.rows; ++t) {
@@ -193,8 +204,8 @@ void RefDevice<R>::combine(const Tensor& rows, const Tensor& slot_of, const Tens
 }
 
 template <class R>
-void RefDevice<R>::combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& dy,
-                                    Tensor drows, Tensor dweight) {
+void RefDevice<R>::combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                                    const Tensor& dy, Tensor drows, Tensor dweight) {
   Mat<R> in = read<R>(rows), w = read<R>(weight), d = read<R>(dy);
   Mat<R> out(drows.rows, drows.cols), dw(dweight.rows, dweight.cols);
   for (int64_t t = 0; t < dy.rows; ++t) {

@@ -30,7 +30,8 @@ void RefDevice<R>::adamw(Tensor w, const Tensor& grad, Tensor m, Tensor v, const
 template <class R>
 void RefDevice<R>::axpby(float a, const Tensor& x, float b, Tensor y) {
   Mat<R> mx = read<R>(x), my = read<R>(y);
-  for (size_t i = 0; i < mx.v.size(); ++i) my.v[i] = static_cast<R>(a) * mx.v[i] + static_cast<R>(b) * my.v[i];
+  for (size_t i = 0; i < mx.v.size(); ++i)
+    my.v[i] = static_cast<R>(a) * mx.v[i] + static_cast<R>(b) * my.v[i];
   write(my, y);
 }
 

@@ -1,7 +1,9 @@
-// RefDevice: every op in plain loops. It is the specification that other devices are tested against, the oracle of gradient
-// checks (in double), and what a device runs where it has nothing faster. R is the type of all arithmetic.
+// RefDevice: every op in plain loops. It is the specification that other devices are tested
+// against, the oracle of gradient checks (in double), and what a device runs where it has nothing
+// faster. R is the type of all arithmetic.
 //
-// Pattern: read the inputs into dense matrices of R, compute, write (round) the outputs. Index tensors are used as they are.
+// Pattern: read the inputs into dense matrices of R, compute, write (round) the outputs. Index
+// tensors are used as they are.
 #pragma once
 #include <cmath>
 #include <vector>
@@ -21,7 +23,8 @@ struct Mat {
   const R* row(int64_t r) const { return v.data() + r * cols; }
 };
 
-// Tensors of any floating-point or GGUF block type to R; back to f64, f32, bf16 (rounding to nearest even). kAdd adds to what is there before rounding.
+// Tensors of any floating-point or GGUF block type to R; back to f64, f32, bf16 (rounding to
+// nearest even). kAdd adds to what is there before rounding.
 template <class R>
 Mat<R> read(const Tensor& t);
 template <class R>
@@ -29,6 +32,9 @@ void write(const Mat<R>& m, Tensor t, Accum accum = Accum::kSet);
 // Matrix e of a weight, dequantised (FP8 with its 128 × 128 scales).
 template <class R>
 Mat<R> read_weight(const Weight& w, int64_t e = 0);
+
+// How many rows of `work` multiply-adds each are worth a thread.
+inline int64_t rows_per_thread(int64_t work) { return 1 + (int64_t{1} << 18) / (work + 1); }
 
 template <class R>
 class RefDevice : public Device {
@@ -44,12 +50,13 @@ class RefDevice : public Device {
   void embed(const Tensor& ids, const Weight& w, Tensor y) override;
   void embed_backward(const Tensor& ids, const Tensor& dy, Tensor dw) override;
   void rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y, Tensor inv_rms) override;
-  void rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms, const Tensor& dy, Tensor dx,
-                         Accum accum, Tensor dgain) override;
-  void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin, const RopeParams& p, Tensor y,
-            Accum accum) override;
+  void rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms,
+                         const Tensor& dy, Tensor dx, Accum accum, Tensor dgain) override;
+  void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
+            const RopeParams& p, Tensor y, Accum accum) override;
   void swiglu(const Tensor& gate, const Tensor& up, Tensor y) override;
-  void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate, Tensor dup) override;
+  void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate,
+                       Tensor dup) override;
   void add(const Tensor& a, const Tensor& b, Tensor y) override;
   void column_sum(const Tensor& dy, Tensor db, Accum accum) override;
 
@@ -57,42 +64,53 @@ class RefDevice : public Device {
   void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) override;
   void matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum, bool fp8) override;
   void matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8) override;
-  void grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y, bool fp8) override;
-  void grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets, Tensor dx, Accum accum,
-                         bool fp8) override;
-  void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets, std::span<const Tensor> dw,
+  void grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y,
+                      bool fp8) override;
+  void grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets, Tensor dx,
                          Accum accum, bool fp8) override;
-  void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha, float beta,
-            Tensor c) override;
-  void absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv, Tensor y) override;
-  void absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv, Tensor y) override;
+  void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+                         std::span<const Tensor> dw, Accum accum, bool fp8) override;
+  void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha,
+            float beta, Tensor c) override;
+  void absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv,
+                    Tensor y) override;
+  void absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv,
+                     Tensor y) override;
 
   // attend.cc
   void attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
-              std::span<const AttendSegment> segments, const AttendParams& p, Tensor y, Tensor lse) override;
+              std::span<const AttendSegment> segments, const AttendParams& p, Tensor y,
+              Tensor lse) override;
   void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
-                       std::span<const AttendSegment> segments, const AttendParams& p, const Tensor& y,
-                       const Tensor& lse, const Tensor& dy, Tensor dq, Tensor dk, Tensor dv, Tensor dshared) override;
-  void attend_cached(const Tensor& q, const Tensor& pool, int page_rows, std::span<const CachedSegment> segments,
-                     const AttendParams& p, int k_col, int v_col, Tensor y) override;
+                       std::span<const AttendSegment> segments, const AttendParams& p,
+                       const Tensor& y, const Tensor& lse, const Tensor& dy, Tensor dq, Tensor dk,
+                       Tensor dv, Tensor dshared) override;
+  void attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
+                     std::span<const CachedSegment> segments, const AttendParams& p, int k_col,
+                     int v_col, Tensor y) override;
 
   // moe.cc
-  void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert, Tensor weight,
-             Tensor load) override;
-  void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight, const Tensor& dweight,
-                      const RouteParams& p, Tensor dlogits) override;
-  double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p) override;
-  void balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p,
-                             float factor, Tensor dlogits) override;
-  void dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of, Tensor slot_of) override;
-  void combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& extra, Tensor y) override;
-  void combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& dy, Tensor drows,
-                        Tensor dweight) override;
+  void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
+             Tensor weight, Tensor load) override;
+  void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
+                      const Tensor& dweight, const RouteParams& p, Tensor dlogits) override;
+  double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments,
+                      const RouteParams& p) override;
+  void balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments,
+                             const RouteParams& p, float factor, Tensor dlogits) override;
+  void dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of,
+                Tensor slot_of) override;
+  void combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& extra,
+               Tensor y) override;
+  void combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                        const Tensor& dy, Tensor drows, Tensor dweight) override;
 
   // head.cc
-  void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp, Tensor lse) override;
-  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target, const Tensor& lse,
-                           const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) override;
+  void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+                  Tensor lse) override;
+  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+                           const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
+                           Tensor dhead, Accum dhead_accum) override;
 
   // optimizer.cc
   double sum_squares(const Tensor& t) override;

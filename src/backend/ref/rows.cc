@@ -14,7 +14,8 @@ void RefDevice<R>::copy(const Tensor& src, Tensor dst, Accum accum) {
 
 template <class R>
 void RefDevice<R>::zero(Tensor t) {
-  for (int64_t r = 0; r < t.rows; ++r) std::memset(t.row_raw(r), 0, static_cast<size_t>(row_bytes(t.dtype, t.cols)));
+  for (int64_t r = 0; r < t.rows; ++r)
+    std::memset(t.row_raw(r), 0, static_cast<size_t>(row_bytes(t.dtype, t.cols)));
 }
 
 template <class R>
@@ -38,7 +39,8 @@ void RefDevice<R>::scatter_rows(const Tensor& x, const Tensor& index, Tensor y) 
   CHECK(x.dtype == y.dtype);
   for (int64_t i = 0; i < x.rows; ++i) {
     int32_t to = static_cast<const int32_t*>(index.data)[i];
-    if (to >= 0) std::memcpy(y.row_raw(to), x.row_raw(i), static_cast<size_t>(row_bytes(x.dtype, x.cols)));
+    if (to >= 0)
+      std::memcpy(y.row_raw(to), x.row_raw(i), static_cast<size_t>(row_bytes(x.dtype, x.cols)));
   }
 }
 
@@ -75,7 +77,8 @@ void RefDevice<R>::embed_backward(const Tensor& ids, const Tensor& dy, Tensor dw
 }
 
 template <class R>
-void RefDevice<R>::rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y, Tensor inv_rms) {
+void RefDevice<R>::rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y,
+                            Tensor inv_rms) {
   Mat<R> in = read<R>(x), g = read_weight<R>(gain), out(y.rows, y.cols), inv(x.rows, 1);
   for (int64_t i = 0; i < x.rows; ++i) {
     R squares = 0;
@@ -89,8 +92,8 @@ void RefDevice<R>::rms_norm(const Tensor& x, const Weight& gain, float eps, Tens
 
 // With x̂ = x·inv and g = gain∘dy:  dx = inv·(g - x̂·mean(g∘x̂)),  dgain = sum over rows of dy∘x̂.
 template <class R>
-void RefDevice<R>::rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms, const Tensor& dy,
-                                     Tensor dx, Accum accum, Tensor dgain) {
+void RefDevice<R>::rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms,
+                                     const Tensor& dy, Tensor dx, Accum accum, Tensor dgain) {
   Mat<R> in = read<R>(x), g = read_weight<R>(gain), inv = read<R>(inv_rms), d = read<R>(dy);
   Mat<R> out(x.rows, x.cols), dg(1, x.cols);
   for (int64_t i = 0; i < x.rows; ++i) {
@@ -110,8 +113,8 @@ void RefDevice<R>::rms_norm_backward(const Tensor& x, const Weight& gain, const 
 }
 
 template <class R>
-void RefDevice<R>::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin, const RopeParams& p,
-                        Tensor y, Accum accum) {
+void RefDevice<R>::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
+                        const RopeParams& p, Tensor y, Accum accum) {
   Mat<R> out = read<R>(x);
   int half = p.rotated / 2;
   for (int64_t i = 0; i < x.rows; ++i) {
@@ -122,7 +125,8 @@ void RefDevice<R>::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, c
       for (int j = 0; j < half; ++j) {
         R& a = p.interleaved ? v[2 * j] : v[j];
         R& b = p.interleaved ? v[2 * j + 1] : v[j + half];
-        R sn = p.inverse ? -s.v[static_cast<size_t>(j)] : s.v[static_cast<size_t>(j)], cs = c.v[static_cast<size_t>(j)];
+        R sn = p.inverse ? -s.v[static_cast<size_t>(j)] : s.v[static_cast<size_t>(j)],
+          cs = c.v[static_cast<size_t>(j)];
         R turned = a * cs - b * sn;
         b = a * sn + b * cs;
         a = turned;
@@ -141,7 +145,8 @@ void RefDevice<R>::swiglu(const Tensor& gate, const Tensor& up, Tensor y) {
 
 // silu(g) = g·σ(g), silu'(g) = σ(g)·(1 + g·(1 - σ(g))).
 template <class R>
-void RefDevice<R>::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate, Tensor dup) {
+void RefDevice<R>::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
+                                   Tensor dgate, Tensor dup) {
   Mat<R> g = read<R>(gate), u = read<R>(up), d = read<R>(dy);
   for (size_t i = 0; i < g.v.size(); ++i) {
     R sigma = R(1) / (R(1) + std::exp(-g.v[i])), silu = g.v[i] * sigma;

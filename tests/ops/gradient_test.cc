@@ -1,0 +1,287 @@
+// Every backward op of RefDevice<double> against central differences: for a random upstream
+// gradient dy, the gradient of sum(y ∘ dy) with respect to each input, to 1e-6 of the largest.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "backend/ref/ref_device.h"
+#include "base/rng.h"
+
+namespace wels {
+namespace {
+
+// A matrix of doubles and a view of it.
+struct M {
+  std::vector<double> v;
+  Tensor t;
+  M(int64_t rows, int64_t cols, const char* name = nullptr, double scale = 1)
+      : v(static_cast<size_t>(rows * cols)) {
+    t = Tensor(v.data(), DType::kF64, rows, cols);
+    if (!name) return;
+    Rng rng(hash_name(name));
+    for (double& x : v) x = scale * rng.normal();
+  }
+  M(const M&) = delete;
+};
+
+struct Indices {
+  std::vector<int32_t> v;
+  Tensor t;
+  Indices(std::vector<int32_t> values, int64_t rows, int64_t cols) : v(std::move(values)) {
+    t = Tensor(v.data(), DType::kI32, rows, cols);
+  }
+};
+
+double dot(const M& a, const M& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.v.size(); ++i) sum += a.v[i] * b.v[i];
+  return sum;
+}
+
+// gradient: of loss() with respect to x, as the op gave it.
+void expect_gradient(M& x, const M& gradient, const std::function<double()>& loss,
+                     const char* what) {
+  double largest = 1e-3, step = 1e-5;
+  for (double g : gradient.v) largest = std::max(largest, std::fabs(g));
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    double at = x.v[i];
+    x.v[i] = at + step;
+    double up = loss();
+    x.v[i] = at - step;
+    double down = loss();
+    x.v[i] = at;
+    ASSERT_NEAR(gradient.v[i], (up - down) / (2 * step), 1e-6 * largest)
+        << "d" << what << "[" << i << "]";
+  }
+}
+
+Weight weight_of(std::initializer_list<M*> matrices) {
+  Weight w;
+  for (M* m : matrices) w.value.push_back(m->t);
+  w.rows = w.value[0].rows;
+  w.cols = w.value[0].cols;
+  return w;
+}
+
+class Gradient : public testing::Test {
+ protected:
+  RefDevice<double> dev;
+};
+
+TEST_F(Gradient, OfMatmulWithBias) {
+  M x(5, 7, "x"), w(3, 7, "w"), b(1, 3, "b"), y(5, 3), dy(5, 3, "dy"), dx(5, 7), dw(3, 7), db(1, 3);
+  Weight weight = weight_of({&w}), bias = weight_of({&b});
+  auto loss = [&] { return dev.matmul(x.t, weight, &bias, y.t, false), dot(y, dy); };
+  dev.matmul_dx(dy.t, weight, dx.t, Accum::kSet, false);
+  dev.matmul_dw(dy.t, x.t, dw.t, Accum::kSet, false);
+  dev.column_sum(dy.t, db.t, Accum::kSet);
+  expect_gradient(x, dx, loss, "x");
+  expect_gradient(w, dw, loss, "w");
+  expect_gradient(b, db, loss, "b");
+}
+
+TEST_F(Gradient, OfGroupedMatmul) {
+  M x(6, 5, "x"), w0(4, 5, "w0"), w1(4, 5, "w1"), w2(4, 5, "w2"), y(6, 4), dy(6, 4, "dy"), dx(6, 5);
+  M d0(4, 5), d1(4, 5), d2(4, 5);
+  Weight w = weight_of({&w0, &w1, &w2});
+  Indices offsets({0, 4, 4, 6}, 1, 4);
+  auto loss = [&] { return dev.grouped_matmul(x.t, w, offsets.t, y.t, false), dot(y, dy); };
+  std::vector<Tensor> dw{d0.t, d1.t, d2.t};
+  dev.grouped_matmul_dx(dy.t, w, offsets.t, dx.t, Accum::kSet, false);
+  dev.grouped_matmul_dw(dy.t, x.t, offsets.t, dw, Accum::kSet, false);
+  expect_gradient(x, dx, loss, "x");
+  expect_gradient(w0, d0, loss, "w0");
+  expect_gradient(w1, d1, loss, "w1");
+  expect_gradient(w2, d2, loss, "w2");
+}
+
+TEST_F(Gradient, OfEmbedAndOfGathers) {
+  M w(4, 3, "w"), y(6, 3), dy(6, 3, "dy"), dw(4, 3);
+  Weight table = weight_of({&w});
+  Indices ids({2, 0, 2, 3, 3, 2}, 1, 6);
+  auto embed = [&] { return dev.embed(ids.t, table, y.t), dot(y, dy); };
+  dev.embed_backward(ids.t, dy.t, dw.t);
+  expect_gradient(w, dw, embed, "w");
+
+  // A dispatch: each row goes to two slots; its gradient is the sum over them.
+  M x(3, 4, "x"), slots(6, 4), dslots(6, 4, "dslots"), dx(3, 4);
+  Indices token_of({1, 0, -1, 2, 1, 0}, 1, 6), slot_of({1, 5, 0, 4, 3, -1}, 3, 2);
+  auto gather = [&] { return dev.gather_rows(x.t, token_of.t, slots.t), dot(slots, dslots); };
+  dev.gather_sum(dslots.t, slot_of.t, dx.t, Accum::kSet);
+  expect_gradient(x, dx, gather, "x");
+}
+
+TEST_F(Gradient, OfRmsNorm) {
+  M x(4, 9, "x"), gain(1, 9, "gain"), y(4, 9), inv(4, 1), dy(4, 9, "dy"), dx(4, 9), dgain(1, 9);
+  Weight g = weight_of({&gain});
+  auto loss = [&] { return dev.rms_norm(x.t, g, 0.1f, y.t, inv.t), dot(y, dy); };
+  loss();
+  dev.rms_norm_backward(x.t, g, inv.t, dy.t, dx.t, Accum::kSet, dgain.t);
+  expect_gradient(x, dx, loss, "x");
+  expect_gradient(gain, dgain, loss, "gain");
+}
+
+TEST_F(Gradient, OfRopeIsTheInverseRotation) {
+  for (bool interleaved : {true, false}) {
+    M x(3, 20, "x"), y(3, 20), dy(3, 20, "dy"), dx(3, 20), cos(5, 3), sin(5, 3),
+        angle(5, 3, "angle");
+    for (size_t i = 0; i < angle.v.size(); ++i) {
+      cos.v[i] = std::cos(angle.v[i]);
+      sin.v[i] = std::sin(angle.v[i]);
+    }
+    Indices pos({4, 0, 2}, 1, 3);
+    RopeParams p{
+        .heads = 2, .head_dim = 10, .rotated = 6, .interleaved = interleaved, .inverse = false},
+        back = p;
+    back.inverse = true;
+    auto loss = [&] { return dev.rope(x.t, pos.t, cos.t, sin.t, p, y.t, Accum::kSet), dot(y, dy); };
+    dev.rope(dy.t, pos.t, cos.t, sin.t, back, dx.t, Accum::kSet);
+    expect_gradient(x, dx, loss, "x");
+  }
+}
+
+TEST_F(Gradient, OfSwiglu) {
+  M gate(3, 5, "gate", 3), up(3, 5, "up"), y(3, 5), dy(3, 5, "dy"), dgate(3, 5), dup(3, 5);
+  auto loss = [&] { return dev.swiglu(gate.t, up.t, y.t), dot(y, dy); };
+  dev.swiglu_backward(gate.t, up.t, dy.t, dgate.t, dup.t);
+  expect_gradient(gate, dgate, loss, "gate");
+  expect_gradient(up, dup, loss, "up");
+}
+
+TEST_F(Gradient, OfAttention) {
+  // MLA: keys and values interleaved, shared RoPE columns; two documents and one that continues
+  // five cached rows.
+  AttendParams p{
+      .heads = 4, .kv_heads = 2, .dk = 3, .dr = 2, .dv = 4, .k_step = 7, .v_step = 7, .scale = 0.4};
+  std::vector<AttendSegment> segments{{0, 4, 0, 4}, {4, 1, 4, 1}, {5, 2, 5, 7}};
+  M q(7, 20, "q"), kv(12, 14, "kv"), shared(12, 2, "shared"), y(7, 16), lse(7, 4), dy(7, 16, "dy");
+  M dq(7, 20), dkv(12, 14), dshared(12, 2);
+  Tensor v = kv.t.col_range(3, 11), dv = dkv.t.col_range(3, 11);
+  auto loss = [&] {
+    return dev.attend(q.t, kv.t, v, shared.t, segments, p, y.t, lse.t), dot(y, dy);
+  };
+  loss();
+  dev.attend_backward(q.t, kv.t, v, shared.t, segments, p, y.t, lse.t, dy.t, dq.t, dkv.t, dv,
+                      dshared.t);
+  expect_gradient(q, dq, loss, "q");
+  expect_gradient(kv, dkv, loss, "kv");
+  expect_gradient(shared, dshared, loss, "shared");
+}
+
+TEST_F(Gradient, OfRouterWeightsAndBalanceLoss) {
+  for (bool sigmoid : {true, false}) {
+    for (bool normalize : {true, false}) {
+      RouteParams p{.experts = 8,
+                    .top_k = 3,
+                    .groups = 4,
+                    .top_groups = 2,
+                    .sigmoid = sigmoid,
+                    .group_top2 = sigmoid,
+                    .normalize = normalize,
+                    .scale = 2.5};
+      M logits(6, 8, "logits"), bias(1, 8, "bias", 0.1), weight(6, 3), dweight(6, 3, "dweight"),
+          dlogits(6, 8);
+      Indices expert(std::vector<int32_t>(18), 6, 3), load(std::vector<int32_t>(8), 1, 8);
+      auto loss = [&] {
+        return dev.route(logits.t, bias.t, p, expert.t, weight.t, load.t), dot(weight, dweight);
+      };
+      loss();
+      dev.route_backward(logits.t, expert.t, weight.t, dweight.t, p, dlogits.t);
+      expect_gradient(logits, dlogits, loss, "logits");
+
+      std::vector<AttendSegment> segments{{0, 4, 0, 4}, {4, 2, 4, 2}};
+      M dbalance(6, 8);
+      dev.balance_loss_backward(logits.t, segments, p, 1.0f, dbalance.t);
+      expect_gradient(
+          logits, dbalance, [&] { return dev.balance_loss(logits.t, segments, p); },
+          "logits (balance)");
+    }
+  }
+}
+
+TEST_F(Gradient, OfCombine) {
+  M rows(6, 4, "rows"), weight(3, 2, "weight"), extra(3, 4, "extra"), y(3, 4), dy(3, 4, "dy"),
+      drows(6, 4), dweight(3, 2);
+  Indices slot_of({5, 0, 2, 3, 1, 4}, 3, 2);
+  auto loss = [&] { return dev.combine(rows.t, slot_of.t, weight.t, extra.t, y.t), dot(y, dy); };
+  dev.combine_backward(rows.t, slot_of.t, weight.t, dy.t, drows.t, dweight.t);
+  expect_gradient(rows, drows, loss, "rows");
+  expect_gradient(weight, dweight, loss, "weight");
+  expect_gradient(extra, dy, loss, "extra");
+}
+
+TEST_F(Gradient, OfTokenLogProbabilities) {
+  M h(5, 6, "h"), w(9, 6, "w"), logp(5, 1), lse(5, 1), dlogp(5, 1, "dlogp"), dh(5, 6), dw(9, 6);
+  Weight head = weight_of({&w});
+  Indices target({3, -1, 8, 0, 3}, 1, 5);
+  auto loss = [&] { return dev.token_logp(h.t, head, target.t, logp.t, lse.t), dot(logp, dlogp); };
+  loss();
+  dev.token_logp_backward(h.t, head, target.t, lse.t, dlogp.t, dh.t, Accum::kSet, dw.t,
+                          Accum::kSet);
+  expect_gradient(h, dh, loss, "h");
+  expect_gradient(w, dw, loss, "w");
+}
+
+// By hand: what the other tests take for granted.
+
+TEST_F(Gradient, AbsorbedAttentionEqualsTheExpandedOne) {
+  int h = 3, dn = 4, dr = 2, dv = 5, r = 6;
+  M q(4, h * (dn + dr), "q"), kv_b(h * (dn + dv), r, "kv_b"), c(7, r, "c"), kr(7, dr, "kr");
+  Weight w = weight_of({&kv_b});
+  M kv(7, h * (dn + dv)), expanded(4, h * dv), q2(4, h * (r + dr)), latent(4, h * r),
+      absorbed(4, h * dv), pool(7, r + dr);
+  AttendParams p{.heads = h,
+                 .kv_heads = h,
+                 .dk = dn,
+                 .dr = dr,
+                 .dv = dv,
+                 .k_step = dn + dv,
+                 .v_step = dn + dv,
+                 .scale = 0.3};
+  std::vector<AttendSegment> segments{{0, 4, 0, 7}};
+  dev.matmul(c.t, w, nullptr, kv.t, false);
+  dev.attend(q.t, kv.t, kv.t.col_range(dn, kv.t.cols - dn), kr.t, segments, p, expanded.t,
+             Tensor());
+
+  dev.copy(c.t, pool.t.col_range(0, r), Accum::kSet);
+  dev.copy(kr.t, pool.t.col_range(r, dr), Accum::kSet);
+  std::vector<int32_t> pages{0, 1, 2, 3, 4, 5, 6};
+  std::vector<CachedSegment> cached{{0, 4, 7, pages}};
+  AttendParams pc{.heads = h,
+                  .kv_heads = 1,
+                  .dk = r,
+                  .dr = dr,
+                  .dv = r,
+                  .k_step = r + dr,
+                  .v_step = r + dr,
+                  .scale = 0.3};
+  dev.absorb_query(q.t, w, h, dn, dr, dv, q2.t);
+  dev.attend_cached(q2.t, pool.t, 1, cached, pc, 0, 0, latent.t);
+  dev.absorb_output(latent.t, w, h, dn, dv, absorbed.t);
+  for (size_t i = 0; i < expanded.v.size(); ++i) EXPECT_NEAR(absorbed.v[i], expanded.v[i], 1e-10);
+}
+
+TEST_F(Gradient, AdamWStepByHand) {
+  M w(1, 1), g(1, 1), m(1, 1), v(1, 1);
+  w.v[0] = 2;
+  g.v[0] = 3;
+  AdamWParams p{.lr = 0.5f,
+                .beta1 = 0.5f,
+                .beta2 = 0.75f,
+                .eps = 0,
+                .weight_decay = 0.25f,
+                .grad_scale = 2,
+                .bias1 = 0.5f,
+                .bias2 = 0.25f};
+  dev.adamw(w.t, g.t, m.t, v.t, p);
+  // Scaled gradient 6; m = 3, v = 9, both 6 and 36 without bias: a step of lr · 1 after the decay 2
+  // · 0.125.
+  EXPECT_DOUBLE_EQ(m.v[0], 3);
+  EXPECT_DOUBLE_EQ(v.v[0], 9);
+  EXPECT_DOUBLE_EQ(w.v[0], 2 - 0.25 - 0.5);
+}
+
+}  // namespace
+}  // namespace wels

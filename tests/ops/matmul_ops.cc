@@ -1,0 +1,270 @@
+// Cases of the matrix products: plain, grouped, absorbed, gemm, and the output head.
+#include <cmath>
+#include <limits>
+
+#include "base/rng.h"
+#include "tests/ops/op_run.h"
+
+namespace wels {
+namespace {
+
+struct Shape {
+  int64_t in, out;
+};
+constexpr Shape kShapes[] = {{1, 1}, {16, 16}, {40, 7}, {129, 65}, {256, 130}};
+
+Tensor gradient(OpRun& r, const std::string& name, int64_t rows, int64_t cols, Accum accum,
+                bool f32, Within within) {
+  if (accum == Accum::kSet)
+    return f32 ? r.output_f32(name, rows, cols, within) : r.output(name, rows, cols, within);
+  Tensor t = f32 ? r.input_f32(name, rows, cols) : r.input(name, rows, cols);
+  r.compare(name, t, within);
+  return t;
+}
+
+void plain(std::vector<OpCase>& out) {
+  for (int64_t n : kRowCounts) {
+    for (Shape s : kShapes) {
+      for (bool fp8 : {false, true}) {
+        std::string suffix = fp8 ? "_fp8" : "";
+        out.push_back(
+            {"matmul" + suffix, n, true, [=](OpRun& r) {
+               Tensor x = r.input_rows("x", n, s.in);
+               Weight& w = r.weight("w", s.out, s.in);
+               Weight& bias = r.weight("bias", 1, s.out);
+               r.dev.matmul(x, w, nullptr, r.output_rows("y", n, s.out), fp8);
+               r.dev.matmul(x, w, &bias, r.output_rows("y_bias", n, s.out), fp8);
+               r.dev.matmul(x, w, nullptr, r.output_f32_rows("y_f32", n, s.out), fp8);
+               if (!fp8) {
+                 Weight& exact = r.weight("exact", s.out, s.in, 1, 1, Storage::kOwn, true);
+                 r.dev.matmul(x, exact, nullptr, r.output_f32_rows("full_precision", n, s.out));
+               }
+             }});
+        for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+          out.push_back(
+              {"matmul_dx" + suffix, accum == Accum::kSet ? n : 0, accum == Accum::kSet,
+               [=](OpRun& r) {
+                 Tensor dy = r.input_rows("dy", n, s.out);
+                 Weight& w = r.weight("w", s.out, s.in);
+                 if (accum == Accum::kSet) {
+                   r.dev.matmul_dx(dy, w, r.output_rows("dx", n, s.in), accum, fp8);
+                   r.dev.matmul_dx(dy, w, r.output_f32_rows("dx_f32", n, s.in), accum, fp8);
+                 } else {
+                   r.dev.matmul_dx(dy, w, gradient(r, "dx", n, s.in, accum, false, {}), accum, fp8);
+                   r.dev.matmul_dx(dy, w, gradient(r, "dx_f32", n, s.in, accum, true, {}), accum,
+                                   fp8);
+                 }
+                 if (!fp8) {
+                   Weight& exact = r.weight("exact", s.out, s.in, 1, 1, Storage::kOwn, true);
+                   r.dev.matmul_dx(dy, exact,
+                                   gradient(r, "full_precision", r.n(n), s.in, accum, true, {}),
+                                   accum);
+                 }
+               }});
+          out.push_back({"matmul_dw" + suffix, 0, false, [=](OpRun& r) {
+                           Tensor dy = r.input("dy", n, s.out), x = r.input("x", n, s.in);
+                           r.dev.matmul_dw(dy, x, gradient(r, "dw", s.out, s.in, accum, true, {}),
+                                           accum, fp8);
+                         }});
+        }
+      }
+    }
+    // Inference: the weights as checkpoints have them.
+    for (Storage storage : {Storage::kF32, Storage::kBF16, Storage::kF16, Storage::kFp8,
+                            Storage::kQ8_0, Storage::kQ4_K}) {
+      for (Shape s : {Shape{256, 130}, Shape{512, 33}, Shape{72, 19}}) {
+        if (storage >= Storage::kQ8_0 && s.in % 256 != 0) continue;
+        out.push_back({"matmul_stored", n, true, [=](OpRun& r) {
+                         // A device with bf16 activations may round the dequantised weight to bf16:
+                         // one rounding per product.
+                         Within within{.sums = 32, .mids = storage >= Storage::kF16 ? 2.0 : 0};
+                         Tensor x = r.input_rows("x", n, s.in);
+                         Weight& w = r.weight("w", s.out, s.in, 1, 1, storage);
+                         r.dev.matmul(x, w, nullptr, r.output_rows("y", n, s.out, within));
+                         r.dev.matmul(x, w, nullptr, r.output_f32_rows("y_f32", n, s.out, within));
+                         if (storage == Storage::kFp8)
+                           r.dev.matmul(x, w, nullptr, r.output_rows("fp8", n, s.out), true);
+                       }});
+      }
+    }
+  }
+  out.push_back({"matmul", 5, true, [](OpRun& r) {  // a NaN or an infinity stays in its row
+                   Tensor x = r.input_rows("x", 5, 40);
+                   const std::vector<int64_t>& rows = r.rows(5);
+                   for (size_t i = 0; i < rows.size(); ++i) {
+                     if (rows[i] == 1) set_element(x, static_cast<int64_t>(i), 39, std::nan(""));
+                     if (rows[i] == 3)
+                       set_element(x, static_cast<int64_t>(i), 0,
+                                   std::numeric_limits<float>::infinity());
+                   }
+                   r.dev.matmul(x, r.weight("w", 33, 40), nullptr, r.output_rows("y", 5, 33));
+                 }});
+}
+
+// Rows by expert; some experts have none.
+std::vector<int32_t> expert_of_row(int64_t n, int experts) {
+  std::vector<int32_t> out;
+  for (int64_t i = 0; i < n; ++i) {
+    auto e = static_cast<int32_t>(i * experts / n);
+    out.push_back(e % 3 == 1 ? e - 1 : e);
+  }
+  return out;
+}
+
+Tensor offsets(OpRun& r, int64_t n, int experts) {
+  std::vector<int32_t> start(static_cast<size_t>(experts) + 1), of = expert_of_row(n, experts);
+  for (int64_t i : r.rows(n)) ++start[static_cast<size_t>(of[static_cast<size_t>(i)]) + 1];
+  for (size_t e = 1; e < start.size(); ++e) start[e] += start[e - 1];
+  return r.index_row(start);
+}
+
+void grouped(std::vector<OpCase>& out) {
+  for (int64_t n : kRowCounts) {
+    for (Shape s : {Shape{16, 16}, Shape{40, 7}, Shape{129, 65}}) {
+      for (int experts : {1, 4, 9}) {
+        for (bool fp8 : {false, true}) {
+          std::string suffix = fp8 ? "_fp8" : "";
+          out.push_back({"grouped_matmul" + suffix, n, true, [=](OpRun& r) {
+                           Weight& w = r.weight("w", s.out, s.in, 1, experts);
+                           Tensor x = r.input_rows("x", n, s.in);
+                           r.dev.grouped_matmul(x, w, offsets(r, n, experts),
+                                                r.output_rows("y", n, s.out), fp8);
+                         }});
+          for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+            out.push_back({"grouped_matmul_dx" + suffix, 0, false, [=](OpRun& r) {
+                             Weight& w = r.weight("w", s.out, s.in, 1, experts);
+                             Tensor dy = r.input("dy", n, s.out);
+                             r.dev.grouped_matmul_dx(dy, w, offsets(r, n, experts),
+                                                     gradient(r, "dx", n, s.in, accum, false, {}),
+                                                     accum, fp8);
+                           }});
+            out.push_back({"grouped_matmul_dw" + suffix, 0, false, [=](OpRun& r) {
+                             Tensor dy = r.input("dy", n, s.out), x = r.input("x", n, s.in);
+                             std::vector<Tensor> dw;
+                             for (int e = 0; e < experts; ++e) {
+                               dw.push_back(gradient(r, "dw" + std::to_string(e), s.out, s.in,
+                                                     accum, true, {}));
+                             }
+                             r.dev.grouped_matmul_dw(dy, x, offsets(r, n, experts), dw, accum, fp8);
+                           }});
+          }
+        }
+      }
+    }
+    for (Storage storage : {Storage::kBF16, Storage::kFp8, Storage::kQ8_0, Storage::kQ4_K}) {
+      out.push_back({"grouped_matmul_stored", n, true, [=](OpRun& r) {
+                       Weight& w = r.weight("w", 130, 256, 1, 5, storage);
+                       Within within{.sums = 32, .mids = storage >= Storage::kF16 ? 2.0 : 0};
+                       Tensor x = r.input_rows("x", n, 256);
+                       r.dev.grouped_matmul(x, w, offsets(r, n, 5),
+                                            r.output_rows("y", n, 130, within));
+                     }});
+    }
+  }
+}
+
+void muon(std::vector<OpCase>& out) {
+  for (int form = 0; form < 4; ++form) {
+    for (auto [m, n, k] :
+         {std::array<int64_t, 3>{1, 1, 1}, {17, 33, 16}, {65, 40, 129}, {130, 128, 7}}) {
+      for (float beta : {0.0f, -0.5f}) {
+        out.push_back(
+            {"gemm", 0, false, [=, m = m, n = n, k = k](OpRun& r) {
+               bool ta = (form & 1) != 0, tb = (form & 2) != 0;
+               Tensor a = r.input_f32("a", ta ? k : m, ta ? m : k),
+                      b = r.input_f32("b", tb ? n : k, tb ? k : n);
+               r.dev.gemm(a, ta, b, tb, 1.25f, beta,
+                          gradient(r, "c", m, n, beta == 0 ? Accum::kSet : Accum::kAdd, true, {}));
+             }});
+      }
+    }
+  }
+}
+
+void absorbed(std::vector<OpCase>& out) {
+  for (int64_t n : {0, 1, 3, 17}) {
+    for (auto [h, dn, dr, dv, rank] :
+         {std::array<int, 5>{1, 8, 4, 8, 16}, {3, 16, 8, 24, 40}, {4, 7, 2, 5, 33}}) {
+      for (Storage storage : {Storage::kOwn, Storage::kBF16, Storage::kFp8}) {
+        Within within{.sums = 32, .mids = storage == Storage::kFp8 ? 1.0 : 0};
+        out.push_back(
+            {"absorb_query", n, true, [=, h = h, dn = dn, dr = dr, dv = dv, rank = rank](OpRun& r) {
+               Weight& w = r.weight("kv_b", h * (dn + dv), rank, 1, 1, storage);
+               Tensor q = r.input_rows("q", n, h * (dn + dr));
+               r.dev.absorb_query(q, w, h, dn, dr, dv,
+                                  r.output_rows("y", n, h * (rank + dr), within));
+             }});
+        out.push_back(
+            {"absorb_output", n, true, [=, h = h, dn = dn, dv = dv, rank = rank](OpRun& r) {
+               Weight& w = r.weight("kv_b", h * (dn + dv), rank, 1, 1, storage);
+               r.dev.absorb_output(r.input_rows("x", n, h * rank), w, h, dn, dv,
+                                   r.output_rows("y", n, h * dv, within));
+             }});
+      }
+    }
+  }
+}
+
+std::vector<int32_t> targets(OpRun& r, int64_t n, int64_t vocab) {
+  std::vector<int32_t> out;
+  for (int64_t i : r.rows(n))
+    out.push_back(i % 5 == 2 ? -1 : static_cast<int32_t>((i * 31 + vocab - 1) % vocab));
+  return out;
+}
+
+void head(std::vector<OpCase>& out) {
+  for (int64_t n : kRowCounts) {
+    for (auto [d, vocab] : {std::array<int64_t, 2>{16, 1}, {40, 33}, {129, 300}, {64, 2049}}) {
+      // Logits of about ±5, so that the softmax is far from uniform.
+      double scale = 5 / std::sqrt(static_cast<double>(d));
+      Within logp{.sums = 256};
+      out.push_back({"token_logp", n, true, [=, d = d, vocab = vocab](OpRun& r) {
+                       Tensor h = r.input_rows("h", n, d);
+                       Weight& w = r.weight("head", vocab, d, scale);
+                       Tensor target = r.index_row(targets(r, n, vocab));
+                       r.dev.token_logp(h, w, target, r.output_f32_rows("logp", n, 1, logp),
+                                        r.output_f32_rows("lse", n, 1, logp));
+                     }});
+      for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+        out.push_back(
+            {"token_logp_backward", 0, false, [=, d = d, vocab = vocab](OpRun& r) {
+               Tensor h = r.input("h", n, d);
+               Weight& w = r.weight("head", vocab, d, scale);
+               Tensor target = r.index_row(targets(r, n, vocab)),
+                      lse = r.output_f32("lse", n, 1, logp);
+               r.dev.token_logp(h, w, target, r.output_f32("logp", n, 1, logp), lse);
+               Tensor dlogp = r.input_f32("dlogp", n, 1);
+               // A device may keep the logits' gradient in bf16.
+               Within within{.sums = 256, .mids = 4};
+               r.dev.token_logp_backward(
+                   h, w, target, lse, dlogp, gradient(r, "dh", n, d, accum, false, within), accum,
+                   gradient(r, "dhead", vocab, d, accum, true, within), accum);
+               r.dev.token_logp_backward(h, w, target, lse, dlogp,
+                                         gradient(r, "dh_frozen", n, d, accum, false, within),
+                                         accum, Tensor(), accum);
+             }});
+      }
+    }
+  }
+  out.push_back({"token_logp", 3, true,
+                 [](OpRun& r) {  // logits of some thousands: the largest is subtracted first
+                   Tensor h = r.input_rows("h", 3, 40, 30);
+                   r.dev.token_logp(h, r.weight("head", 70, 40, 10), r.index_row(targets(r, 3, 70)),
+                                    r.output_f32_rows("logp", 3, 1),
+                                    r.output_f32_rows("lse", 3, 1));
+                 }});
+}
+
+}  // namespace
+
+std::vector<OpCase> matmul_ops() {
+  std::vector<OpCase> out;
+  plain(out);
+  grouped(out);
+  muon(out);
+  absorbed(out);
+  head(out);
+  return out;
+}
+
+}  // namespace wels
