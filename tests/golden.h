@@ -25,14 +25,15 @@ inline std::vector<std::string> golden_cases(const std::string& kind) {
   std::vector<std::string> out;
   std::error_code ec;
   for (auto& entry : std::filesystem::directory_iterator(golden_folder() + "/" + kind, ec)) {
-    if (std::filesystem::exists(entry.path() / "case.json")) out.push_back(entry.path().filename().string());
+    if (std::filesystem::exists(entry.path() / "case.json"))
+      out.push_back(entry.path().filename().string());
   }
   std::sort(out.begin(), out.end());
   return out;
 }
 
-#define SKIP_WITHOUT_GOLDEN()                                                                      \
-  if (!std::filesystem::exists(golden_folder()))                                                   \
+#define SKIP_WITHOUT_GOLDEN()                    \
+  if (!std::filesystem::exists(golden_folder())) \
   GTEST_SKIP() << "no golden data in " << golden_folder() << "; set WELS_GOLDEN to its folder"
 
 inline nlohmann::json read_json(const std::string& path) {

@@ -1,6 +1,7 @@
-// Every checkpoint of golden/models, loaded as a user would, on ref and on the CPU: all stored logits, hidden states, router
-// choices with their weights, and MTP logits; in f32 (and f64 on ref:double), bf16 within the case's measure; and the same
-// logits again by chunked prefill and token by token over the KV cache, in both forms of MLA.
+// Every checkpoint of golden/models, loaded as a user would, on ref and on the CPU: all stored
+// logits, hidden states, router choices with their weights, and MTP logits; in f32 (and f64 on
+// ref:double), bf16 within the case's measure; and the same logits again by chunked prefill and
+// token by token over the KV cache, in both forms of MLA.
 #include "backend/registry.h"
 #include "model/checkpoint.h"
 #include "tests/golden.h"
@@ -40,7 +41,8 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
     if (model_->config().num_nextn_predict_layers > 0 && ids.size() > 1) {
       std::vector<int32_t> rows(ids.size());
       for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
-      auto out = model_->mtp(ctx, 0, model_->config().mtp_hidden_after_norm ? h : stream, rows, batch, options);
+      auto out = model_->mtp(ctx, 0, model_->config().mtp_hidden_after_norm ? h : stream, rows,
+                             batch, options);
       run.mtp_logits = values(model_->logits(ctx, out.hidden).t);
     }
     return run;
@@ -56,9 +58,10 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
     std::vector<double> out;
     for (size_t i = 0; i < ids.size(); i += chunk) {
       Batch batch;
-      batch.append(std::vector<int32_t>(ids.begin() + static_cast<long>(i),
-                                        ids.begin() + static_cast<long>(std::min(ids.size(), i + chunk))),
-                   static_cast<int64_t>(i), sequence);
+      batch.append(
+          std::vector<int32_t>(ids.begin() + static_cast<long>(i),
+                               ids.begin() + static_cast<long>(std::min(ids.size(), i + chunk))),
+          static_cast<int64_t>(i), sequence);
       std::vector<double> z = values(model_->logits(ctx, model_->hidden(ctx, batch, options)).t);
       out.insert(out.end(), z.begin(), z.end());
     }
@@ -69,7 +72,8 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
     std::vector<double> out;
     size_t v = static_cast<size_t>(model_->config().vocab_size);
     for (size_t p : positions.get<std::vector<size_t>>()) {
-      out.insert(out.end(), all.begin() + static_cast<long>(p * v), all.begin() + static_cast<long>((p + 1) * v));
+      out.insert(out.end(), all.begin() + static_cast<long>(p * v),
+                 all.begin() + static_cast<long>((p + 1) * v));
     }
     return out;
   }
@@ -90,8 +94,10 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
       for (size_t j = 0; j < k; ++j) {
         const int32_t* row = expert.row<int32_t>(static_cast<int64_t>(t));
         const int32_t* at = std::find(row, row + k, static_cast<int32_t>(want[t * k + j]));
-        ASSERT_NE(at, row + k) << seq << layer << " token " << t << " lacks expert " << want[t * k + j];
-        EXPECT_NEAR(got_weight[t * k + static_cast<size_t>(at - row)], weight[t * k + j], bound) << seq << layer << t;
+        ASSERT_NE(at, row + k) << seq << layer << " token " << t << " lacks expert "
+                               << want[t * k + j];
+        EXPECT_NEAR(got_weight[t * k + static_cast<size_t>(at - row)], weight[t * k + j], bound)
+            << seq << layer << t;
       }
     }
   }
@@ -110,15 +116,20 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
 
 TEST_P(GoldenModel, GivesTheReferenceLogitsHiddenStatesAndExperts) {
   double logit_tolerance = exact_ ? 2e-5 : tolerance()["logits_max_abs"].get<double>();
-  double hidden_tolerance = exact_ ? 1e-6 : tolerance()["hidden_max_abs_divided_by_std_of_the_tensor"].get<double>();
+  double hidden_tolerance =
+      exact_ ? 1e-6 : tolerance()["hidden_max_abs_divided_by_std_of_the_tensor"].get<double>();
   for (size_t k = 0; k < inputs_["sequences"].size(); ++k) {
     const auto& input = inputs_["sequences"][k];
     Pass run = forward(input["ids"].get<std::vector<int32_t>>());
     std::string seq = "seq" + std::to_string(k) + ".";
-    EXPECT_LE(max_difference(rows_of(run.logits, input["logit_positions"]), values(*expected_->find(seq + "logits"))),
-              logit_tolerance) << seq;
+    EXPECT_LE(max_difference(rows_of(run.logits, input["logit_positions"]),
+                             values(*expected_->find(seq + "logits"))),
+              logit_tolerance)
+        << seq;
     if (const TensorEntry* e = expected_->find(seq + "mtp_logits")) {
-      EXPECT_LE(max_difference(rows_of(run.mtp_logits, input["mtp_logit_positions"]), values(*e)), logit_tolerance) << seq;
+      EXPECT_LE(max_difference(rows_of(run.mtp_logits, input["mtp_logit_positions"]), values(*e)),
+                logit_tolerance)
+          << seq;
     }
     for (const TensorEntry& entry : expected_->tensors()) {
       const std::string& name = entry.name;
@@ -129,7 +140,9 @@ TEST_P(GoldenModel, GivesTheReferenceLogitsHiddenStatesAndExperts) {
       if (what == "mtp.hidden") seen = "mtp0.hidden";
       if (run.seen.contains(seen)) {
         std::vector<double> want = values(entry);
-        EXPECT_LE(max_difference(values(run.seen[seen].t), want), hidden_tolerance * standard_deviation(want)) << name;
+        EXPECT_LE(max_difference(values(run.seen[seen].t), want),
+                  hidden_tolerance * standard_deviation(want))
+            << name;
       } else if (what.ends_with(".topk_idx")) {
         compare_experts(run, what.substr(0, what.size() - std::string("topk_idx").size()), seq);
       }
@@ -148,7 +161,9 @@ TEST_P(GoldenModel, GivesTheSameLogitsOverTheKvCacheInChunksAndTokenByToken) {
     std::vector<double> want = values(*expected_->find("seq" + std::to_string(k) + ".logits"));
     for (MlaForm form : forms) {
       for (size_t chunk : {size_t{1}, size_t{5}, ids.size()}) {
-        EXPECT_LE(max_difference(rows_of(cached_logits(ids, chunk, form), input["logit_positions"]), want), bound)
+        EXPECT_LE(max_difference(rows_of(cached_logits(ids, chunk, form), input["logit_positions"]),
+                                 want),
+                  bound)
             << "sequence " << k << " chunk " << chunk << " form " << static_cast<int>(form);
       }
     }
@@ -167,16 +182,19 @@ TEST_P(GoldenModel, StaysWithinTheReferenceErrorInBf16) {
   size_t v = static_cast<size_t>(model_->config().vocab_size);
   for (size_t k = 0; k < inputs_["sequences"].size(); ++k) {
     std::vector<double> want = values(*expected_->find("seq" + std::to_string(k) + ".logits"));
-    std::vector<double> got = rows_of(forward(inputs_["sequences"][k]["ids"].get<std::vector<int32_t>>()).logits,
-                                      inputs_["sequences"][k]["logit_positions"]);
+    std::vector<double> got =
+        rows_of(forward(inputs_["sequences"][k]["ids"].get<std::vector<int32_t>>()).logits,
+                inputs_["sequences"][k]["logit_positions"]);
     all.insert(all.end(), want.begin(), want.end());
     for (size_t p = 0; p < want.size() / v; ++p) {
       double squares = 0;
-      for (size_t i = p * v; i < (p + 1) * v; ++i) squares += (want[i] - got[i]) * (want[i] - got[i]);
+      for (size_t i = p * v; i < (p + 1) * v; ++i)
+        squares += (want[i] - got[i]) * (want[i] - got[i]);
       errors.push_back(std::sqrt(squares / static_cast<double>(v)));
     }
   }
-  std::nth_element(errors.begin(), errors.begin() + static_cast<long>(errors.size() / 2), errors.end());
+  std::nth_element(errors.begin(), errors.begin() + static_cast<long>(errors.size() / 2),
+                   errors.end());
   EXPECT_LE(errors[errors.size() / 2] / standard_deviation(all), 1.5 * median_of_reference);
 }
 
@@ -188,15 +206,22 @@ std::vector<std::string> devices() {
 
 std::string test_name(const testing::TestParamInfo<std::tuple<std::string, std::string>>& info) {
   std::string name = std::get<0>(info.param) + "_on_" + std::get<1>(info.param);
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); },
+      '_');
   return name;
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenModel);
 INSTANTIATE_TEST_SUITE_P(Golden, GoldenModel,
-                         testing::Combine(testing::ValuesIn(golden_cases("models")), testing::ValuesIn(devices())), test_name);
+                         testing::Combine(testing::ValuesIn(golden_cases("models")),
+                                          testing::ValuesIn(devices())),
+                         test_name);
 
-TEST(GoldenModels, AreThere) { SKIP_WITHOUT_GOLDEN(); EXPECT_FALSE(golden_cases("models").empty()); }
+TEST(GoldenModels, AreThere) {
+  SKIP_WITHOUT_GOLDEN();
+  EXPECT_FALSE(golden_cases("models").empty());
+}
 
 }  // namespace
 }  // namespace wels

@@ -1,4 +1,5 @@
-// golden/train: losses, the gradient of every parameter, three AdamW steps with the selection bias's updates.
+// golden/train: losses, the gradient of every parameter, three AdamW steps with the selection
+// bias's updates.
 #include "backend/registry.h"
 #include "model/checkpoint.h"
 #include "tests/golden.h"
@@ -21,7 +22,8 @@ class GoldenTrain : public testing::TestWithParam<std::string> {
   }
 
   // Sequences as segments of one micro-batch: position i predicts token i + 1, if the mask says so.
-  static MicroBatch micro_batch(const nlohmann::json& tokens, const nlohmann::json& mask = nullptr) {
+  static MicroBatch micro_batch(const nlohmann::json& tokens,
+                                const nlohmann::json& mask = nullptr) {
     MicroBatch mb;
     for (size_t b = 0; b < tokens.size(); ++b) {
       auto ids = tokens[b].get<std::vector<int32_t>>();
@@ -34,7 +36,8 @@ class GoldenTrain : public testing::TestWithParam<std::string> {
     return mb;
   }
 
-  // Each parameter's gradient against the file: to the rounding of the stored float32 in double, the case's bound in float32.
+  // Each parameter's gradient against the file: to the rounding of the stored float32 in double,
+  // the case's bound in float32.
   void compare_gradients(const std::string& file, bool all = true) {
     SafetensorsReader expected(folder_ + "/" + file);
     size_t compared = 0;
@@ -42,7 +45,8 @@ class GoldenTrain : public testing::TestWithParam<std::string> {
       if (!w.trainable()) return;
       for (size_t e = 0; e < w.grad.size(); ++e) {
         std::string name = s.name;
-        if (size_t at = name.find("{}"); at != std::string::npos) name.replace(at, 2, std::to_string(e));
+        if (size_t at = name.find("{}"); at != std::string::npos)
+          name.replace(at, 2, std::to_string(e));
         const TensorEntry* entry = expected.find(name);
         std::vector<double> got = values(w.grad[e]);
         if (!entry) {
@@ -81,7 +85,8 @@ class GoldenTrain : public testing::TestWithParam<std::string> {
 TEST_P(GoldenTrain, MaskedCrossEntropyGivesLossLogProbabilitiesAndGradients) {
   SKIP_WITHOUT_GOLDEN();
   for (const std::string& name : golden_cases("train")) {
-    if (!std::filesystem::exists(golden_folder() + "/train/" + name + "/grad.safetensors")) continue;
+    if (!std::filesystem::exists(golden_folder() + "/train/" + name + "/grad.safetensors"))
+      continue;
     SCOPED_TRACE(name);
     load(name);
     nlohmann::json data = read_json(folder_ + "/batch.json");
@@ -109,7 +114,8 @@ TEST_P(GoldenTrain, EveryLossOfV3GivesItsGradients) {
     double alpha, ce;
   };
   for (Arm arm : {Arm{"grad_ce.safetensors", 0, 0, 1}, Arm{"grad_ce_mtp.safetensors", 1, 0, 1},
-                  Arm{"grad_ce_balance.safetensors", 0, 1e-4, 1}, Arm{"grad_balance_only.safetensors", 0, 1, 0}}) {
+                  Arm{"grad_ce_balance.safetensors", 0, 1e-4, 1},
+                  Arm{"grad_balance_only.safetensors", 0, 1, 0}}) {
     SCOPED_TRACE(arm.file);
     load("v3");
     config_.balance_alpha = arm.alpha;
@@ -156,8 +162,11 @@ TEST_P(GoldenTrain, ThreeAdamWStepsMoveParametersAndSelectionBiasesAsExpected) {
       const Weight& bias = l.layer < model_->config().num_hidden_layers
                                ? model_->weights().blocks[static_cast<size_t>(l.layer)].experts.bias
                                : model_->weights().mtp[0].block.experts.bias;
-      EXPECT_LE(max_difference(values(bias.value[0]),
-                               steps[i]["bias_after"][gate + ".e_score_correction_bias"].get<std::vector<double>>()), 1e-7);
+      EXPECT_LE(
+          max_difference(
+              values(bias.value[0]),
+              steps[i]["bias_after"][gate + ".e_score_correction_bias"].get<std::vector<double>>()),
+          1e-7);
     }
     std::string file = folder_ + "/params_after_step" + std::to_string(i + 1) + ".safetensors";
     if (!std::filesystem::exists(file)) continue;
@@ -166,7 +175,8 @@ TEST_P(GoldenTrain, ThreeAdamWStepsMoveParametersAndSelectionBiasesAsExpected) {
     visit_weights(model_->config(), model_->weights(), [&](Weight& w, const WeightSpec& s) {
       for (size_t e = 0; e < w.value.size(); ++e) {
         std::string name = s.name;
-        if (size_t at = name.find("{}"); at != std::string::npos) name.replace(at, 2, std::to_string(e));
+        if (size_t at = name.find("{}"); at != std::string::npos)
+          name.replace(at, 2, std::to_string(e));
         std::vector<double> got = values(w.value[e]), want = values(*expected.find(name));
         for (size_t j = 0; j < got.size(); ++j) {
           ASSERT_NEAR(got[j], want[j], 1e-2) << name;
@@ -187,7 +197,9 @@ std::vector<std::string> devices() {
 
 std::string test_name(const testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); },
+      '_');
   return name;
 }
 

@@ -1,4 +1,5 @@
-// wels bench train: what a training step of a preset reaches on this machine, next to the peak measured in the same run.
+// wels bench train: what a training step of a preset reaches on this machine, next to the peak
+// measured in the same run.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -23,12 +24,14 @@ struct BenchFlags {
   bool json = false, fp8 = false, dense = false, mtp = false, recompute = false;
 };
 
-// The dense model of equal active FLOPs: every block's FFN as wide as the shared and chosen experts together.
+// The dense model of equal active FLOPs: every block's FFN as wide as the shared and chosen experts
+// together.
 ModelConfig dense_twin(ModelConfig c) {
   if (c.n_routed_experts == 0) return c;
   int64_t moe_width = c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts);
   int64_t dense = c.first_k_dense_replace, moe = c.num_hidden_layers - dense;
-  c.intermediate_size = (c.intermediate_size * dense + moe_width * moe) / c.num_hidden_layers / 16 * 16;
+  c.intermediate_size =
+      (c.intermediate_size * dense + moe_width * moe) / c.num_hidden_layers / 16 * 16;
   c.n_routed_experts = c.n_shared_experts = c.num_experts_per_tok = 0;
   return c;
 }
@@ -54,11 +57,13 @@ int bench_train(const BenchFlags& f) {
   for (int64_t i = 0; tokens < f.batch_tokens; ++i, tokens += f.sequence) {
     if (i % per_micro == 0) batch.emplace_back();
     std::vector<int32_t> ids;
-    for (int64_t t = 0; t < f.sequence; ++t) ids.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(cfg.vocab_size))));
+    for (int64_t t = 0; t < f.sequence; ++t)
+      ids.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(cfg.vocab_size))));
     batch.back().batch.append(ids);
     batch.back().targets.insert(batch.back().targets.end(), ids.begin(), ids.end());
   }
-  Objective objective = pretrain_objective(batch, static_cast<int>(cfg.num_nextn_predict_layers), 0.3);
+  Objective objective =
+      pretrain_objective(batch, static_cast<int>(cfg.num_nextn_predict_layers), 0.3);
   // The peak is measured before, between and after the steps: the machine may be shared.
   DType unit = config.dtype;
   double peak = dev->measure_peak_flops(unit);
@@ -77,20 +82,32 @@ int bench_train(const BenchFlags& f) {
   ParameterCount n = count_parameters(cfg);
   double flops = 6.0 * static_cast<double>(n.active - n.embedding + n.mtp_active);
   if (f.json) {
-    nlohmann::ordered_json j = {{"preset", f.preset}, {"seq", f.sequence}, {"tokens_per_s", rate}, {"flops_per_token", flops},
-                                {"gflops", rate * flops / 1e9}, {"peak_gflops_bf16", peak / 1e9},
-                                {"fraction_of_peak", peak > 0 ? rate * flops / peak : 0.0}, {"params_total", n.total},
-                                {"params_active", n.active}, {"peak_rss_bytes", peak_rss_bytes()},
-                                {"dtype", f.dtype}, {"fp8", f.fp8}, {"dense", f.dense}, {"mtp", f.mtp}};
+    nlohmann::ordered_json j = {{"preset", f.preset},
+                                {"seq", f.sequence},
+                                {"tokens_per_s", rate},
+                                {"flops_per_token", flops},
+                                {"gflops", rate * flops / 1e9},
+                                {"peak_gflops_bf16", peak / 1e9},
+                                {"fraction_of_peak", peak > 0 ? rate * flops / peak : 0.0},
+                                {"params_total", n.total},
+                                {"params_active", n.active},
+                                {"peak_rss_bytes", peak_rss_bytes()},
+                                {"dtype", f.dtype},
+                                {"fp8", f.fp8},
+                                {"dense", f.dense},
+                                {"mtp", f.mtp}};
     fmt::print("{}\n", j.dump());
     return 0;
   }
-  fmt::print("{} seq {}: {}, {:.0f} GFLOP/s ({:.1f} % of the {:.0f} measured), {} parameters, {} active\n"
-             "  forward {:.0f} ms, backward {:.0f} ms, update {:.0f} ms; activations {}, peak memory {}\n",
-             f.preset, f.sequence, human_rate(rate, "tok"), rate * flops / 1e9, peak > 0 ? 100 * rate * flops / peak : 0.0,
-             peak / 1e9, human_count(static_cast<double>(n.total)), human_count(static_cast<double>(n.active)),
-             parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3,
-             human_bytes(static_cast<double>(trainer.pool().bytes_peak())), human_bytes(static_cast<double>(peak_rss_bytes())));
+  fmt::print(
+      "{} seq {}: {}, {:.0f} GFLOP/s ({:.1f} % of the {:.0f} measured), {} parameters, {} active\n"
+      "  forward {:.0f} ms, backward {:.0f} ms, update {:.0f} ms; activations {}, peak memory {}\n",
+      f.preset, f.sequence, human_rate(rate, "tok"), rate * flops / 1e9,
+      peak > 0 ? 100 * rate * flops / peak : 0.0, peak / 1e9,
+      human_count(static_cast<double>(n.total)), human_count(static_cast<double>(n.active)),
+      parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3,
+      human_bytes(static_cast<double>(trainer.pool().bytes_peak())),
+      human_bytes(static_cast<double>(peak_rss_bytes())));
   return 0;
 }
 
@@ -102,11 +119,21 @@ void add_bench(CLI::App& app, Command& run) {
   CLI::App* sub = bench->add_subcommand("train", "tokens/s of a training step");
   auto f = std::make_shared<BenchFlags>();
   sub->add_option("--preset", f->preset, "nano, micro, mini, small, base")->capture_default_str();
-  sub->add_option("--seq", f->sequence, "sequence length")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--batch-tokens", f->batch_tokens, "tokens per step")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--micro-batch", f->micro_batch_tokens, "tokens per forward")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--seconds", f->seconds, "how long to measure")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--dtype", f->dtype, "bf16 or f32")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  sub->add_option("--seq", f->sequence, "sequence length")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--batch-tokens", f->batch_tokens, "tokens per step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--micro-batch", f->micro_batch_tokens, "tokens per forward")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--seconds", f->seconds, "how long to measure")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--dtype", f->dtype, "bf16 or f32")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
   sub->add_flag("--fp8", f->fp8, "FP8 matrix products, emulated");
   sub->add_flag("--dense", f->dense, "the dense model of equal active FLOPs");
   sub->add_flag("--mtp", f->mtp, "with the MTP module");

@@ -1,5 +1,5 @@
-// wels chat: a conversation in the terminal, in DeepSeek's chat format. Base models (no chat training) continue the conversation
-// as text; that is said once.
+// wels chat: a conversation in the terminal, in DeepSeek's chat format. Base models (no chat
+// training) continue the conversation as text; that is said once.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -28,7 +28,8 @@ struct ChatFlags {
 constexpr const char* kHelp =
     "  /clear            forget the conversation\n"
     "  /set NAME VALUE   temperature, top_k, top_p, min_p, seed, max_tokens\n"
-    "  /bye              leave (or Ctrl-D); Ctrl-C stops an answer; \"\"\" begins and ends several lines\n";
+    "  /bye              leave (or Ctrl-D); Ctrl-C stops an answer; \"\"\" begins and ends several "
+    "lines\n";
 
 // One message, over several lines between """ and """. False at the end of the input.
 bool read_message(std::string& out) {
@@ -38,7 +39,8 @@ bool read_message(std::string& out) {
   if (!out.starts_with("\"\"\"")) return true;
   out.erase(0, 3);
   std::string line;
-  while (out.find("\"\"\"") == std::string::npos && std::getline(std::cin, line)) out += "\n" + line;
+  while (out.find("\"\"\"") == std::string::npos && std::getline(std::cin, line))
+    out += "\n" + line;
   if (size_t end = out.find("\"\"\""); end != std::string::npos) out.erase(end);
   return true;
 }
@@ -46,23 +48,34 @@ bool read_message(std::string& out) {
 void set_parameter(ChatFlags& f, const std::string& name, const std::string& value) {
   SamplingParams& p = f.sampling;
   try {
-    if (name == "temperature") p.temperature = std::stod(value);
-    else if (name == "top_k") p.top_k = std::stoi(value);
-    else if (name == "top_p") p.top_p = std::stod(value);
-    else if (name == "min_p") p.min_p = std::stod(value);
-    else if (name == "seed") p.seed = std::stoull(value);
-    else if (name == "max_tokens") f.max_tokens = std::stoll(value);
-    else throw Error("/set", "knows no parameter \"" + name + "\"", "see /?");
+    if (name == "temperature")
+      p.temperature = std::stod(value);
+    else if (name == "top_k")
+      p.top_k = std::stoi(value);
+    else if (name == "top_p")
+      p.top_p = std::stod(value);
+    else if (name == "min_p")
+      p.min_p = std::stod(value);
+    else if (name == "seed")
+      p.seed = std::stoull(value);
+    else if (name == "max_tokens")
+      f.max_tokens = std::stoll(value);
+    else
+      throw Error("/set", "knows no parameter \"" + name + "\"", "see /?");
     p.validate();
   } catch (const std::logic_error&) {
     throw Error("/set", "\"" + value + "\" is no number");
   }
 }
 
-// The conversation as tokens. DeepSeek's format where the tokenizer has its tokens, else plain turns.
+// The conversation as tokens. DeepSeek's format where the tokenizer has its tokens, else plain
+// turns.
 class Conversation {
  public:
-  explicit Conversation(const Tokenizer& t) : t_(t), user_(t.find("<｜User｜>")), assistant_(t.find("<｜Assistant｜>")) { clear(); }
+  explicit Conversation(const Tokenizer& t)
+      : t_(t), user_(t.find("<｜User｜>")), assistant_(t.find("<｜Assistant｜>")) {
+    clear();
+  }
   void clear() {
     ids_.clear();
     if (t_.bos()) ids_.push_back(*t_.bos());
@@ -111,7 +124,9 @@ int chat(ChatFlags f) {
   f.device.apply();
   f.sampling.validate();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer) throw Error(m.folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
   Conversation talk(*m.tokenizer);
   std::string line;
   fmt::print("{} (/? for help)\n", m.folder);
@@ -140,10 +155,11 @@ int chat(ChatFlags f) {
       talk.answer(results[0].tokens);
       fmt::print("\n");
       if (f.verbose) {
-        fmt::print(stderr, "prompt {} tokens in {}, answer {} tokens in {}\n", t.prompt_tokens, human_duration(t.prefill_s),
-                   t.new_tokens, human_duration(t.decode_s));
+        fmt::print(stderr, "prompt {} tokens in {}, answer {} tokens in {}\n", t.prompt_tokens,
+                   human_duration(t.prefill_s), t.new_tokens, human_duration(t.decode_s));
       }
-    } catch (const Error& e) {  // a bad command or a full context ends the turn, not the conversation
+    } catch (
+        const Error& e) {  // a bad command or a full context ends the turn, not the conversation
       fmt::print("error: {}\n", e.what());
     }
   }
@@ -157,9 +173,15 @@ void add_chat(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("chat", "talk to a model");
   auto f = std::make_shared<ChatFlags>();
   sub->add_option("model", f->model, "model folder or run folder")->required();
-  sub->add_option("-n,--max-tokens", f->max_tokens, "tokens of an answer at most")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--context", f->context, "tokens of the KV cache")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")->check(CLI::IsMember({"auto", "bf16", "f32"}))->capture_default_str();
+  sub->add_option("-n,--max-tokens", f->max_tokens, "tokens of an answer at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--context", f->context, "tokens of the KV cache")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
   sub->add_flag("--verbose", f->verbose, "print counts and times");
   add_sampling_flags(sub, f->sampling);
   f->device.add(sub);

@@ -1,4 +1,5 @@
-// The subcommands of `wels`. Each file adds one: its flags to the parser, and what runs when it is chosen.
+// The subcommands of `wels`. Each file adds one: its flags to the parser, and what runs when it is
+// chosen.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>

@@ -27,7 +27,8 @@ struct Sum {
   int64_t tokens = 0, bytes = 0;
 };
 
-// A document in windows of `sequence` tokens; each window starts afresh, its first token follows the end-of-text token.
+// A document in windows of `sequence` tokens; each window starts afresh, its first token follows
+// the end-of-text token.
 void add_document(LoadedModel& m, Pool& pool, const std::string& text, int64_t sequence, Sum& sum) {
   std::vector<int32_t> ids = m.tokenizer->encode(text, AddedTokens::kAsText);
   if (m.tokenizer->eos()) ids.insert(ids.begin(), *m.tokenizer->eos());
@@ -38,7 +39,8 @@ void add_document(LoadedModel& m, Pool& pool, const std::string& text, int64_t s
     batch.append(std::span(ids).subspan(at, n));
     Ctx ctx{.dev = *m.dev, .pool = pool, .tape = nullptr, .dtype = m.dtype};
     Var h = m.model->hidden(ctx, batch, {});
-    Var logp = token_logp(ctx, h, m.model->head(), ctx.make_ids(ids.data() + at + 1, static_cast<int64_t>(n)));
+    Var logp = token_logp(ctx, h, m.model->head(),
+                          ctx.make_ids(ids.data() + at + 1, static_cast<int64_t>(n)));
     std::vector<float> values(n);
     m.dev->download(logp.t, values.data());
     for (float x : values) sum.nats -= static_cast<double>(x);
@@ -49,21 +51,31 @@ void add_document(LoadedModel& m, Pool& pool, const std::string& text, int64_t s
 int eval(const EvalFlags& f) {
   f.device.apply();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer) throw Error(m.folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
-  int64_t sequence = f.sequence > 0 ? f.sequence : std::min<int64_t>(1024, m.model->config().max_position_embeddings);
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
+  int64_t sequence = f.sequence > 0
+                         ? f.sequence
+                         : std::min<int64_t>(1024, m.model->config().max_position_embeddings);
   Pool pool;
   Sum sum;
-  read_corpus(list_corpus(f.files), [&](std::string_view text) { add_document(m, pool, std::string(text), sequence, sum); });
-  if (!std::isfinite(sum.nats)) throw Error(m.folder, "gives log-probabilities that are not finite", "the weights are damaged");
+  read_corpus(list_corpus(f.files), [&](std::string_view text) {
+    add_document(m, pool, std::string(text), sequence, sum);
+  });
+  if (!std::isfinite(sum.nats))
+    throw Error(m.folder, "gives log-probabilities that are not finite", "the weights are damaged");
   double loss = sum.nats / static_cast<double>(std::max<int64_t>(sum.tokens, 1));
   double bpb = sum.nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(sum.bytes, 1));
   if (f.json) {
-    nlohmann::ordered_json j = {{"bits_per_byte", bpb}, {"perplexity", std::exp(loss)}, {"nats_per_token", loss},
-                                {"tokens", sum.tokens}, {"bytes", sum.bytes}, {"seq", sequence}};
+    nlohmann::ordered_json j = {{"bits_per_byte", bpb},   {"perplexity", std::exp(loss)},
+                                {"nats_per_token", loss}, {"tokens", sum.tokens},
+                                {"bytes", sum.bytes},     {"seq", sequence}};
     fmt::print("{}\n", j.dump());
   } else {
-    fmt::print("{:.4f} bits per byte, perplexity {:.3f} ({:.4f} nats per token) over {} tokens, {} bytes, windows of {}\n", bpb,
-               std::exp(loss), loss, sum.tokens, sum.bytes, sequence);
+    fmt::print(
+        "{:.4f} bits per byte, perplexity {:.3f} ({:.4f} nats per token) over {} tokens, {} bytes, "
+        "windows of {}\n",
+        bpb, std::exp(loss), loss, sum.tokens, sum.bytes, sequence);
   }
   return 0;
 }
@@ -75,8 +87,11 @@ void add_eval(CLI::App& app, Command& run) {
   auto f = std::make_shared<EvalFlags>();
   sub->add_option("model", f->model, "model folder or run folder")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders")->required();
-  sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")->check(CLI::NonNegativeNumber);
-  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")->check(CLI::IsMember({"auto", "bf16", "f32"}))->capture_default_str();
+  sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
   sub->add_flag("--json", f->json, "one JSON object");
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return eval(*f); }; });

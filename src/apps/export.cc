@@ -15,8 +15,9 @@
 namespace wels {
 namespace {
 
-const std::pair<std::string, DType> kTypes[] = {{"f32", DType::kF32},   {"f16", DType::kF16},   {"bf16", DType::kBF16}, {"q8_0", DType::kQ8_0},
-                                                {"q4_0", DType::kQ4_0}, {"q4_1", DType::kQ4_1}, {"q5_0", DType::kQ5_0}, {"q5_1", DType::kQ5_1}};
+const std::pair<std::string, DType> kTypes[] = {
+    {"f32", DType::kF32},   {"f16", DType::kF16},   {"bf16", DType::kBF16}, {"q8_0", DType::kQ8_0},
+    {"q4_0", DType::kQ4_0}, {"q4_1", DType::kQ4_1}, {"q5_0", DType::kQ5_0}, {"q5_1", DType::kQ5_1}};
 
 // The vocabulary in the form of the exporter, by way of the metadata that the text layer writes.
 GgufTokenizer gguf_tokenizer(const VocabSource& source, int64_t rows) {
@@ -40,7 +41,8 @@ GgufTokenizer gguf_tokenizer(const VocabSource& source, int64_t rows) {
   return t;
 }
 
-int export_command(const std::string& model, const std::string& out, const std::string& type, bool mtp) {
+int export_command(const std::string& model, const std::string& out, const std::string& type,
+                   bool mtp) {
   std::string folder = resolve_checkpoint(model);
   ModelConfig cfg = load_hf_config(folder);
   SafetensorsReader weights(folder);
@@ -50,7 +52,8 @@ int export_command(const std::string& model, const std::string& out, const std::
     if (name == type) options.dtype = t;
   }
   std::optional<GgufTokenizer> tokenizer;
-  if (std::filesystem::exists(folder + "/tokenizer.json")) tokenizer = gguf_tokenizer(load_vocab_source(folder), cfg.vocab_size);
+  if (std::filesystem::exists(folder + "/tokenizer.json"))
+    tokenizer = gguf_tokenizer(load_vocab_source(folder), cfg.vocab_size);
   export_gguf(out, cfg, weights, tokenizer ? &*tokenizer : nullptr, options);
   fmt::print("{}: {}\n", out, human_bytes(static_cast<double>(std::filesystem::file_size(out))));
   return 0;
@@ -68,9 +71,12 @@ void add_export(CLI::App& app, Command& run) {
   sub->add_option("model", f->model, "model folder or run folder")->required();
   sub->add_option("--gguf", f->out, "the file to write")->required();
   sub->add_option("--type", f->type, "f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"}))->capture_default_str();
-  sub->add_flag("--mtp", f->mtp, "with the MTP modules (readers that do not know them refuse the file)");
-  sub->callback([f, &run] { run = [f] { return export_command(f->model, f->out, f->type, f->mtp); }; });
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"}))
+      ->capture_default_str();
+  sub->add_flag("--mtp", f->mtp,
+                "with the MTP modules (readers that do not know them refuse the file)");
+  sub->callback(
+      [f, &run] { run = [f] { return export_command(f->model, f->out, f->type, f->mtp); }; });
 }
 
 }  // namespace wels

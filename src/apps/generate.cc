@@ -30,14 +30,18 @@ int generate(GenerateFlags f) {
   f.device.apply();
   f.sampling.validate();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer) throw Error(m.folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
   if (f.prompt == "-") f.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   GenerateRequest r;
   r.prompt = m.tokenizer->encode(f.prompt);
   // An empty prompt begins a document: after the end of another, as in training.
   if (r.prompt.empty()) {
     std::optional<int32_t> begin = m.tokenizer->bos() ? m.tokenizer->bos() : m.tokenizer->eos();
-    if (!begin) throw Error("prompt", "is empty and the tokenizer has no token to begin with", "give a prompt");
+    if (!begin)
+      throw Error("prompt", "is empty and the tokenizer has no token to begin with",
+                  "give a prompt");
     r.prompt = {*begin};
   }
   r.max_new_tokens = f.max_tokens;
@@ -56,8 +60,11 @@ int generate(GenerateFlags f) {
   printer.finish();
   fmt::print("\n");
   if (!f.quiet) {
-    fmt::print(stderr, "{} prompt tokens in {}, {} new tokens, {}\n", t.prompt_tokens, human_duration(t.prefill_s), t.new_tokens,
-               human_rate(static_cast<double>(std::max<int64_t>(t.new_tokens - 1, 0)) / std::max(t.decode_s, 1e-9), "tok"));
+    fmt::print(stderr, "{} prompt tokens in {}, {} new tokens, {}\n", t.prompt_tokens,
+               human_duration(t.prefill_s), t.new_tokens,
+               human_rate(static_cast<double>(std::max<int64_t>(t.new_tokens - 1, 0)) /
+                              std::max(t.decode_s, 1e-9),
+                          "tok"));
   }
   return stop.requested() ? 130 : 0;
 }
@@ -70,9 +77,13 @@ void add_generate(CLI::App& app, Command& run) {
   f->sampling.temperature = 0.8;
   sub->add_option("model", f->model, "model folder or run folder")->required();
   sub->add_option("prompt,--prompt", f->prompt, "the text to continue (-: standard input)");
-  sub->add_option("-n,--max-tokens", f->max_tokens, "new tokens at most")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("-n,--max-tokens", f->max_tokens, "new tokens at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   sub->add_option("--stop", f->stop, "stop before this text (may be repeated)");
-  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")->check(CLI::IsMember({"auto", "bf16", "f32"}))->capture_default_str();
+  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
   sub->add_flag("--ignore-eos", f->ignore_eos, "go on after the end of the text");
   sub->add_flag("-q,--quiet", f->quiet, "the new text only");
   add_sampling_flags(sub, f->sampling);

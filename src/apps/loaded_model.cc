@@ -19,7 +19,9 @@ std::string resolve_checkpoint(const std::string& path) {
   if (fs::exists(path + "/config.json")) return path;
   std::vector<int64_t> steps = list_checkpoints(path);
   if (steps.empty()) {
-    throw Error(path, fs::exists(path) ? "is neither a model folder nor a run folder with checkpoints" : "does not exist",
+    throw Error(path,
+                fs::exists(path) ? "is neither a model folder nor a run folder with checkpoints"
+                                 : "does not exist",
                 "give a folder with config.json, or train one: wels pretrain --out " + path);
   }
   std::string newest = checkpoint_folder(path, steps.back());
@@ -29,7 +31,8 @@ std::string resolve_checkpoint(const std::string& path) {
   return best >= 0 && fs::exists(best_folder + "/config.json") ? best_folder : newest;
 }
 
-LoadedModel open_model(const std::string& path, const std::string& device, const std::string& dtype) {
+LoadedModel open_model(const std::string& path, const std::string& device,
+                       const std::string& dtype) {
   LoadedModel m;
   m.folder = resolve_checkpoint(path);
   m.dev = make_device(device);
@@ -37,8 +40,10 @@ LoadedModel open_model(const std::string& path, const std::string& device, const
   if (std::filesystem::exists(m.folder + "/tokenizer.json")) {
     m.tokenizer.emplace(Tokenizer::load(m.folder));
     if (m.tokenizer->vocab_size() > m.model->config().vocab_size) {
-      throw Error(m.folder + "/tokenizer.json", fmt::format("has {} tokens, the model's embedding {}", m.tokenizer->vocab_size(),
-                                                            m.model->config().vocab_size), "use the tokenizer the model was trained with");
+      throw Error(m.folder + "/tokenizer.json",
+                  fmt::format("has {} tokens, the model's embedding {}", m.tokenizer->vocab_size(),
+                              m.model->config().vocab_size),
+                  "use the tokenizer the model was trained with");
     }
   }
   bool fast_bf16 = m.dev->name().find("bf16") != std::string::npos;

@@ -18,9 +18,11 @@ struct LoadedModel {
   std::string folder;
 };
 
-// path: a Hugging Face folder, or a run folder of `wels pretrain` (its best checkpoint, else its newest). dtype: "auto" (bf16 where the
-// device is a CPU with a bf16 kernel, else f32), "bf16" or "f32". Weights stay memory mapped. Throws Error.
-LoadedModel open_model(const std::string& path, const std::string& device, const std::string& dtype);
+// path: a Hugging Face folder, or a run folder of `wels pretrain` (its best checkpoint, else its
+// newest). dtype: "auto" (bf16 where the device is a CPU with a bf16 kernel, else f32), "bf16" or
+// "f32". Weights stay memory mapped. Throws Error.
+LoadedModel open_model(const std::string& path, const std::string& device,
+                       const std::string& dtype);
 
 // The checkpoint folder that `path` means (see open_model).
 std::string resolve_checkpoint(const std::string& path);

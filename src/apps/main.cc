@@ -1,7 +1,9 @@
 // wels: the program. Bad input ends with one line on stderr and exit code 2; a bug of ours aborts.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "apps/commands.h"
@@ -12,19 +14,36 @@
 namespace wels {
 
 void DeviceFlags::add(CLI::App* sub) {
-  sub->add_option("--device", device, "cpu, cpu:avx2, cpu:avx512, cpu:avx512_bf16, ref")->capture_default_str();
-  sub->add_option("--threads", threads, "threads (0: all)")->check(CLI::Range(0, 1024))->capture_default_str();
+  sub->add_option("--device", device, "cpu, cpu:avx2, cpu:avx512, cpu:avx512_bf16, ref")
+      ->capture_default_str();
+  sub->add_option("--threads", threads, "threads (0: all)")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
 }
 
 void DeviceFlags::apply() const {
   if (threads > 0) set_thread_count(threads);
 }
 
+namespace {
+
+// libgomp's threads spin for milliseconds while they wait, which is ruinous where other programs
+// want the cores (10 to 100 times slower, docs/log.md). It reads its settings before main, so the
+// program starts itself again with a short spin, unless the user has said something else.
+void limit_spinning(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  ::setenv("GOMP_SPINCOUNT", "20000", 1);
+  ::execv("/proc/self/exe", argv);  // returns only where there is no /proc: then threads spin
+}
+
+}  // namespace
 }  // namespace wels
 
 int main(int argc, char** argv) {
+  wels::limit_spinning(argv);
   CLI::App app{"wels: DeepSeek's architecture, learned, run and read in one program", "wels"};
-  app.set_version_flag("--version", fmt::format("wels {} ({})", wels::version(), wels::git_version()));
+  app.set_version_flag("--version",
+                       fmt::format("wels {} ({})", wels::version(), wels::git_version()));
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   wels::Command run;

@@ -1,5 +1,5 @@
-// wels pretrain: raw text → tokenizer, token shards, model, report. Everything lands in one run folder; the same command again
-// resumes it.
+// wels pretrain: raw text → tokenizer, token shards, model, report. Everything lands in one run
+// folder; the same command again resumes it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -31,10 +31,12 @@ struct PretrainFlags {
   DeviceFlags device;
   PretrainSettings settings;
   std::vector<std::string> corpus;
-  std::string preset = "nano", config, tokenizer = "bpe", dtype = "bf16", optimizer = "adamw", schedule = "v3", split = "auto";
+  std::string preset = "nano", config, tokenizer = "bpe", dtype = "bf16", optimizer = "adamw",
+              schedule = "v3", split = "auto";
   std::string sample_prompt;
   int depth = 0;
-  int64_t vocab = 0, local_mb = 24, seq = 0, batch = 0, steps = 0, experts = -1, chosen = -1, mtp = -1, warmup = -1;
+  int64_t vocab = 0, local_mb = 24, seq = 0, batch = 0, steps = 0, experts = -1, chosen = -1,
+          mtp = -1, warmup = -1;
   double lr = 0, split_share = -1;
   bool fp8 = false, recompute = false, dense = false;
 };
@@ -49,14 +51,16 @@ VocabSource character_vocabulary(std::span<const std::string_view> documents) {
 }
 
 // The run's tokenizer: the one it has already, a given one, or one trained on the corpus.
-std::string make_tokenizer(const PretrainFlags& f, int64_t vocab, const std::vector<std::string>& documents) {
+std::string make_tokenizer(const PretrainFlags& f, int64_t vocab,
+                           const std::vector<std::string>& documents) {
   std::string path = f.settings.out + "/tokenizer.json";
   if (std::filesystem::exists(path)) return read_file(path);
   std::string json;
   std::vector<std::string_view> views(documents.begin(), documents.end());
   double t0 = monotonic_seconds();
   if (f.tokenizer == "bpe") {
-    json = write_tokenizer_json(train_bpe(views, deepseek_style_options(static_cast<int32_t>(vocab))));
+    json =
+        write_tokenizer_json(train_bpe(views, deepseek_style_options(static_cast<int32_t>(vocab))));
     log_info("learned {} tokens in {}", vocab, human_duration(monotonic_seconds() - t0));
   } else if (f.tokenizer == "char") {
     json = write_tokenizer_json(character_vocabulary(views));
@@ -68,10 +72,13 @@ std::string make_tokenizer(const PretrainFlags& f, int64_t vocab, const std::vec
 }
 
 std::vector<std::string> read_documents(const PretrainFlags& f) {
-  std::vector<std::string> files = f.corpus.empty() ? find_local_text(f.local_mb * 1'000'000) : list_corpus(f.corpus);
+  std::vector<std::string> files =
+      f.corpus.empty() ? find_local_text(f.local_mb * 1'000'000) : list_corpus(f.corpus);
   std::vector<std::string> documents;
-  CorpusStats stats = read_corpus(files, [&](std::string_view text) { documents.emplace_back(text); });
-  log_info("corpus: {} files, {} documents, {} of text", stats.files, stats.documents, human_bytes(static_cast<double>(stats.bytes)));
+  CorpusStats stats =
+      read_corpus(files, [&](std::string_view text) { documents.emplace_back(text); });
+  log_info("corpus: {} files, {} documents, {} of text", stats.files, stats.documents,
+           human_bytes(static_cast<double>(stats.bytes)));
   return documents;
 }
 
@@ -85,12 +92,14 @@ SplitRule split_rule(const PretrainFlags& f) {
 
 // --- model ---
 
-// The dense model of about equal active FLOPs: every FFN as wide as the shared and chosen experts together.
+// The dense model of about equal active FLOPs: every FFN as wide as the shared and chosen experts
+// together.
 void make_dense(ModelConfig& c) {
   if (c.n_routed_experts == 0) return;
   int64_t moe = c.num_hidden_layers - c.first_k_dense_replace;
   int64_t width = c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts);
-  c.intermediate_size = (c.intermediate_size * c.first_k_dense_replace + width * moe) / c.num_hidden_layers / 16 * 16;
+  c.intermediate_size =
+      (c.intermediate_size * c.first_k_dense_replace + width * moe) / c.num_hidden_layers / 16 * 16;
   c.n_routed_experts = c.n_shared_experts = c.num_experts_per_tok = c.moe_intermediate_size = 0;
 }
 
@@ -110,7 +119,9 @@ void fill_settings(PretrainFlags& f, const PresetSettings& p, const ModelConfig&
   PretrainSettings& s = f.settings;
   s.sequence_length = f.seq > 0 ? f.seq : p.sequence_length;
   if (s.sequence_length > cfg.max_position_embeddings) {
-    throw Error("--seq", fmt::format("{} is beyond the model's {} positions", s.sequence_length, cfg.max_position_embeddings),
+    throw Error("--seq",
+                fmt::format("{} is beyond the model's {} positions", s.sequence_length,
+                            cfg.max_position_embeddings),
                 "use a shorter one, or a config with a larger max_position_embeddings");
   }
   s.batch_tokens = std::max(f.batch > 0 ? f.batch : p.batch_tokens, s.sequence_length);
@@ -118,17 +129,21 @@ void fill_settings(PretrainFlags& f, const PresetSettings& p, const ModelConfig&
   s.schedule.peak = f.lr > 0 ? f.lr : p.learning_rate;
   ParameterCount n = count_parameters(cfg);
   double horizon = p.tokens_per_active_parameter * static_cast<double>(n.active);
-  s.schedule.steps = f.steps > 0 ? f.steps : static_cast<int64_t>(std::ceil(horizon / static_cast<double>(s.batch_tokens)));
-  s.schedule.warmup = f.warmup >= 0 ? f.warmup : std::clamp<int64_t>(s.schedule.steps / 50, 10, 2000);
+  s.schedule.steps =
+      f.steps > 0 ? f.steps
+                  : static_cast<int64_t>(std::ceil(horizon / static_cast<double>(s.batch_tokens)));
+  s.schedule.warmup =
+      f.warmup >= 0 ? f.warmup : std::clamp<int64_t>(s.schedule.steps / 50, 10, 2000);
   s.trainer.optimizer.muon = f.optimizer == "muon";
   s.trainer.dtype = f.dtype == "f32" ? DType::kF32 : DType::kBF16;
   s.trainer.fp8 = f.fp8;
   s.trainer.recompute = f.recompute;
-  if (f.fp8 && f.dtype != "bf16") throw Error("--fp8", "goes with --dtype bf16", "drop --dtype f32");
+  if (f.fp8 && f.dtype != "bf16")
+    throw Error("--fp8", "goes with --dtype bf16", "drop --dtype f32");
 }
 
-RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShard& train, const TokenShard& validation,
-                 double peak_flops) {
+RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShard& train,
+                 const TokenShard& validation, double peak_flops) {
   const PretrainSettings& s = f.settings;
   ParameterCount n = count_parameters(cfg);
   auto num = [](auto x) { return fmt::format("{}", x); };
@@ -139,18 +154,32 @@ RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShar
   info.total_steps = s.schedule.steps;
   info.sections.push_back({"Recipe",
                            {{"shape", f.depth > 0 ? fmt::format("--depth {}", f.depth) : f.preset},
-                            {"optimiser", f.optimizer}, {"schedule", f.schedule}, {"peak learning rate", num(s.schedule.peak)},
-                            {"sequence", num(s.sequence_length)}, {"tokens per step", num(s.batch_tokens)}, {"type", f.fp8 ? "fp8" : f.dtype},
-                            {"bias update", num(s.trainer.bias_update)}, {"balance alpha", num(s.trainer.balance_alpha)},
-                            {"MTP lambda", num(s.mtp_lambda)}, {"document mask", s.document_mask ? "yes" : "no"}, {"seed", num(s.seed)}}});
+                            {"optimiser", f.optimizer},
+                            {"schedule", f.schedule},
+                            {"peak learning rate", num(s.schedule.peak)},
+                            {"sequence", num(s.sequence_length)},
+                            {"tokens per step", num(s.batch_tokens)},
+                            {"type", f.fp8 ? "fp8" : f.dtype},
+                            {"bias update", num(s.trainer.bias_update)},
+                            {"balance alpha", num(s.trainer.balance_alpha)},
+                            {"MTP lambda", num(s.mtp_lambda)},
+                            {"document mask", s.document_mask ? "yes" : "no"},
+                            {"seed", num(s.seed)}}});
   info.sections.push_back({"Model",
-                           {{"architecture", architecture_name(cfg.architecture)}, {"blocks", num(cfg.num_hidden_layers)},
-                            {"width", num(cfg.hidden_size)}, {"vocabulary", num(cfg.vocab_size)},
-                            {"experts", fmt::format("{} of {} + {} shared", cfg.num_experts_per_tok, cfg.n_routed_experts, cfg.n_shared_experts)},
-                            {"parameters", count(n.total)}, {"active", count(n.active)}, {"MTP", count(n.mtp)}}});
-  info.sections.push_back({"Data",
-                           {{"training tokens", count(train.tokens())}, {"validation tokens", count(validation.tokens())},
-                            {"text", human_bytes(static_cast<double>(train.text_bytes() + validation.text_bytes()))}}});
+                           {{"architecture", architecture_name(cfg.architecture)},
+                            {"blocks", num(cfg.num_hidden_layers)},
+                            {"width", num(cfg.hidden_size)},
+                            {"vocabulary", num(cfg.vocab_size)},
+                            {"experts", fmt::format("{} of {} + {} shared", cfg.num_experts_per_tok,
+                                                    cfg.n_routed_experts, cfg.n_shared_experts)},
+                            {"parameters", count(n.total)},
+                            {"active", count(n.active)},
+                            {"MTP", count(n.mtp)}}});
+  info.sections.push_back(
+      {"Data",
+       {{"training tokens", count(train.tokens())},
+        {"validation tokens", count(validation.tokens())},
+        {"text", human_bytes(static_cast<double>(train.text_bytes() + validation.text_bytes()))}}});
   info.sections.push_back(machine_section(machine(), thread_count(), peak_flops / 1e9));
   return info;
 }
@@ -165,14 +194,17 @@ int pretrain_command(PretrainFlags f) {
   auto dev = make_device(f.device.device);
   PresetSettings shape = choose_shape(f);
   std::vector<std::string> documents = read_documents(f);
-  std::string tokenizer_json = make_tokenizer(f, f.vocab > 0 ? f.vocab : shape.model.vocab_size, documents);
+  std::string tokenizer_json =
+      make_tokenizer(f, f.vocab > 0 ? f.vocab : shape.model.vocab_size, documents);
   Tokenizer tokenizer = Tokenizer::from_json(tokenizer_json, s.out + "/tokenizer.json");
 
   ModelConfig cfg = shape.model;
   if (f.config.empty()) {
     cfg.vocab_size = tokenizer.vocab_size();
   } else if (tokenizer.vocab_size() > cfg.vocab_size) {
-    throw Error(f.config, fmt::format("vocab_size {} is smaller than the tokenizer's {}", cfg.vocab_size, tokenizer.vocab_size()),
+    throw Error(f.config,
+                fmt::format("vocab_size {} is smaller than the tokenizer's {}", cfg.vocab_size,
+                            tokenizer.vocab_size()),
                 "raise vocab_size or use a smaller --vocab");
   }
   cfg.bos_token_id = tokenizer.bos() ? *tokenizer.bos() : -1;
@@ -182,30 +214,43 @@ int pretrain_command(PretrainFlags f) {
   double t0 = monotonic_seconds();
   uint64_t tokenizer_hash = hash_name(tokenizer_json);
   bool made = prepare_shards(
-      documents, [&](std::string_view text, std::vector<int32_t>& ids) { tokenizer.encode(text, AddedTokens::kAsText, ids); },
-      cfg.vocab_size, tokenizer.eos().value_or(0), tokenizer_hash, split_rule(f), s.out + "/tokens");
+      documents,
+      [&](std::string_view text, std::vector<int32_t>& ids) {
+        tokenizer.encode(text, AddedTokens::kAsText, ids);
+      },
+      cfg.vocab_size, tokenizer.eos().value_or(0), tokenizer_hash, split_rule(f),
+      s.out + "/tokens");
   documents = {};
   TokenShard train(s.out + "/tokens/train.tokens", cfg.vocab_size, tokenizer_hash);
   TokenShard validation(s.out + "/tokens/validation.tokens", cfg.vocab_size, tokenizer_hash);
   if (made) {
-    log_info("{} training and {} validation tokens in {}", human_count(static_cast<double>(train.tokens())),
-             human_count(static_cast<double>(validation.tokens())), human_duration(monotonic_seconds() - t0));
+    log_info("{} training and {} validation tokens in {}",
+             human_count(static_cast<double>(train.tokens())),
+             human_count(static_cast<double>(validation.tokens())),
+             human_duration(monotonic_seconds() - t0));
   }
   Model model(cfg);
   model.init(DType::kF32, s.seed, true);
   ParameterCount n = count_parameters(cfg);
-  log_info("model: {} blocks of width {}, {} parameters, {} active; {}", cfg.num_hidden_layers, cfg.hidden_size,
-           human_count(static_cast<double>(n.total + n.mtp)), human_count(static_cast<double>(n.active)), dev->name());
+  log_info("model: {} blocks of width {}, {} parameters, {} active; {}", cfg.num_hidden_layers,
+           cfg.hidden_size, human_count(static_cast<double>(n.total + n.mtp)),
+           human_count(static_cast<double>(n.active)), dev->name());
 
-  PretrainContext ctx{.dev = *dev, .model = model, .tokenizer = tokenizer, .tokenizer_json = tokenizer_json, .train = train,
-                      .validation = validation, .sample = {}, .report = {}};
+  PretrainContext ctx{.dev = *dev,
+                      .model = model,
+                      .tokenizer = tokenizer,
+                      .tokenizer_json = tokenizer_json,
+                      .train = train,
+                      .validation = validation,
+                      .sample = {},
+                      .report = {}};
   ctx.sample = [&] {
     Generator generator(*dev, model, s.trainer.dtype, 512);
     std::vector<GenerateRequest> r(1);
     r[0].prompt = tokenizer.encode(f.sample_prompt, AddedTokens::kAsText);
     if (r[0].prompt.empty()) r[0].prompt = {tokenizer.eos().value_or(0)};
     r[0].max_new_tokens = 120;
-    r[0].sampling = {.temperature = 0.8, .top_k = 0, .top_p = 0.95};
+    r[0].sampling.temperature = 0.8;
     r[0].sampling.seed = s.seed;
     std::vector<int32_t> ids = generator.run(r)[0].tokens;
     return f.sample_prompt + tokenizer.decode(ids, true);
@@ -220,9 +265,12 @@ int pretrain_command(PretrainFlags f) {
   info.status = r.stopped ? "stopped" : "finished";
   info.total_steps = r.stopped ? info.total_steps : r.steps;
   ctx.report();
-  fmt::print("{} {} steps, {} tokens, {}; validation {:.4f} nats per token, {:.4f} bits per byte (best {:.4f} nats)\n",
-             r.stopped ? "stopped after" : "done:", r.steps, human_count(static_cast<double>(r.tokens)),
-             human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte, r.best_validation_loss);
+  fmt::print(
+      "{} {} steps, {} tokens, {}; validation {:.4f} nats per token, {:.4f} bits per byte (best "
+      "{:.4f} nats)\n",
+      r.stopped ? "stopped after" : "done:", r.steps, human_count(static_cast<double>(r.tokens)),
+      human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte,
+      r.best_validation_loss);
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;
@@ -235,52 +283,110 @@ void add_pretrain(CLI::App& app, Command& run) {
   auto f = std::make_shared<PretrainFlags>();
   PretrainSettings& s = f->settings;
   TrainerConfig& t = s.trainer;
-  sub->add_option("corpus", f->corpus, "files or folders: .txt .md .jsonl code, .gz .zst (none: text found on this machine)");
+  sub->add_option(
+      "corpus", f->corpus,
+      "files or folders: .txt .md .jsonl code, .gz .zst (none: text found on this machine)");
   sub->add_option("-o,--out", s.out, "run folder")->capture_default_str();
   sub->add_option("--preset", f->preset, "nano, micro, mini, small, base")->capture_default_str();
-  sub->add_option("--depth", f->depth, "one dial instead of a preset: number of blocks")->check(CLI::Range(2, 32));
-  sub->add_option("--config", f->config, "a config.json instead of a preset")->check(CLI::ExistingFile);
-  sub->add_option("--tokenizer", f->tokenizer, "bpe, char, or a tokenizer.json")->capture_default_str();
-  sub->add_option("--vocab", f->vocab, "tokens to learn (0: the preset's)")->check(CLI::NonNegativeNumber);
-  sub->add_option("--local-mb", f->local_mb, "without a corpus: how much of the machine's text")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--split", f->split, "validation: hash of each document, tail of the text, or auto")
-      ->check(CLI::IsMember({"auto", "hash", "tail"}))->capture_default_str();
-  sub->add_option("--split-share", f->split_share, "share that validates (hash 0.01, tail 0.1)")->check(CLI::Range(0.0001, 0.5));
-  sub->add_option("--seq", f->seq, "sequence length (0: the preset's)")->check(CLI::NonNegativeNumber);
-  sub->add_option("--batch-tokens", f->batch, "tokens per step (0: the preset's)")->check(CLI::NonNegativeNumber);
-  sub->add_option("--micro-batch", s.micro_batch_tokens, "tokens per forward and backward")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--steps", f->steps, "optimiser steps (0: 20 tokens per active parameter)")->check(CLI::NonNegativeNumber);
-  sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")->check(CLI::NonNegativeNumber);
-  sub->add_option("--lr", f->lr, "peak learning rate (0: the preset's)")->check(CLI::NonNegativeNumber);
-  sub->add_option("--schedule", f->schedule, "v3 (warm-up, constant, cosine) or wsd")->check(CLI::IsMember({"v3", "wsd"}))->capture_default_str();
+  sub->add_option("--depth", f->depth, "one dial instead of a preset: number of blocks")
+      ->check(CLI::Range(2, 32));
+  sub->add_option("--config", f->config, "a config.json instead of a preset")
+      ->check(CLI::ExistingFile);
+  sub->add_option("--tokenizer", f->tokenizer, "bpe, char, or a tokenizer.json")
+      ->capture_default_str();
+  sub->add_option("--vocab", f->vocab, "tokens to learn (0: the preset's)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--local-mb", f->local_mb, "without a corpus: how much of the machine's text")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--split", f->split,
+                  "validation: hash of each document, tail of the text, or auto")
+      ->check(CLI::IsMember({"auto", "hash", "tail"}))
+      ->capture_default_str();
+  sub->add_option("--split-share", f->split_share, "share that validates (hash 0.01, tail 0.1)")
+      ->check(CLI::Range(0.0001, 0.5));
+  sub->add_option("--seq", f->seq, "sequence length (0: the preset's)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--batch-tokens", f->batch, "tokens per step (0: the preset's)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--micro-batch", s.micro_batch_tokens, "tokens per forward and backward")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--steps", f->steps, "optimiser steps (0: 20 tokens per active parameter)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--lr", f->lr, "peak learning rate (0: the preset's)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--schedule", f->schedule, "v3 (warm-up, constant, cosine) or wsd")
+      ->check(CLI::IsMember({"v3", "wsd"}))
+      ->capture_default_str();
   sub->add_option("--warmup", f->warmup, "steps of warm-up (default: 2 %)");
-  sub->add_option("--final-ratio", s.schedule.final_ratio, "last learning rate / peak")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  sub->add_option("--stable", s.schedule.stable, "v3: constant until this share of the steps")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  sub->add_option("--batch-start", s.schedule.batch_start, "batch ramp: first batch / full batch")->check(CLI::Range(0.01, 1.0))->capture_default_str();
-  sub->add_option("--batch-ramp", s.schedule.ramp_share, "share of the steps over which the batch grows")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  sub->add_option("--optimizer", f->optimizer, "adamw or muon")->check(CLI::IsMember({"adamw", "muon"}))->capture_default_str();
-  sub->add_option("--beta2", t.optimizer.beta2, "AdamW")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  sub->add_option("--weight-decay", t.optimizer.weight_decay, "on matrices")->check(CLI::NonNegativeNumber)->capture_default_str();
-  sub->add_option("--clip", t.optimizer.clip, "largest gradient norm (0: off)")->check(CLI::NonNegativeNumber)->capture_default_str();
-  sub->add_option("--dtype", f->dtype, "bf16 or f32 activations")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  sub->add_option("--final-ratio", s.schedule.final_ratio, "last learning rate / peak")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  sub->add_option("--stable", s.schedule.stable, "v3: constant until this share of the steps")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  sub->add_option("--batch-start", s.schedule.batch_start, "batch ramp: first batch / full batch")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  sub->add_option("--batch-ramp", s.schedule.ramp_share,
+                  "share of the steps over which the batch grows")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  sub->add_option("--optimizer", f->optimizer, "adamw or muon")
+      ->check(CLI::IsMember({"adamw", "muon"}))
+      ->capture_default_str();
+  sub->add_option("--beta2", t.optimizer.beta2, "AdamW")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  sub->add_option("--weight-decay", t.optimizer.weight_decay, "on matrices")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--clip", t.optimizer.clip, "largest gradient norm (0: off)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--dtype", f->dtype, "bf16 or f32 activations")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
   sub->add_flag("--fp8", f->fp8, "matrix products in FP8 as V3 (emulated on the CPU)");
   sub->add_flag("--recompute", f->recompute, "recompute each block in the backward");
-  sub->add_option("--bias-update", t.bias_update, "speed of the aux-loss-free balancing (0: off)")->check(CLI::NonNegativeNumber)->capture_default_str();
-  sub->add_option("--balance-alpha", t.balance_alpha, "sequence-wise balance loss (0: off)")->check(CLI::NonNegativeNumber)->capture_default_str();
+  sub->add_option("--bias-update", t.bias_update, "speed of the aux-loss-free balancing (0: off)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--balance-alpha", t.balance_alpha, "sequence-wise balance loss (0: off)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_flag("--bias-centred", t.bias_centred, "keep the mean of the selection biases");
-  sub->add_option("--mtp", f->mtp, "MTP modules (default: the preset's 1)")->check(CLI::Range(0, 8));
-  sub->add_option("--mtp-lambda", s.mtp_lambda, "weight of the MTP loss")->check(CLI::NonNegativeNumber)->capture_default_str();
-  sub->add_option("--experts", f->experts, "routed experts (0: a dense model)")->check(CLI::Range(0, 1024));
+  sub->add_option("--mtp", f->mtp, "MTP modules (default: the preset's 1)")
+      ->check(CLI::Range(0, 8));
+  sub->add_option("--mtp-lambda", s.mtp_lambda, "weight of the MTP loss")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--experts", f->experts, "routed experts (0: a dense model)")
+      ->check(CLI::Range(0, 1024));
   sub->add_option("--experts-per-token", f->chosen, "chosen experts")->check(CLI::Range(1, 64));
   sub->add_flag("--dense", f->dense, "the dense model of equal active FLOPs");
-  sub->add_flag("--document-mask", s.document_mask, "documents in one sequence do not see each other");
+  sub->add_flag("--document-mask", s.document_mask,
+                "documents in one sequence do not see each other");
   sub->add_option("--seed", s.seed, "of weights and data order")->capture_default_str();
-  sub->add_option("--save-every", s.save_every, "steps")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--eval-every", s.eval_every, "steps")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--eval-sequences", s.eval_sequences, "validation sequences (0: all)")->check(CLI::NonNegativeNumber)->capture_default_str();
-  sub->add_option("--sample-every", s.sample_every, "steps (0: never)")->check(CLI::NonNegativeNumber)->capture_default_str();
+  sub->add_option("--save-every", s.save_every, "steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--eval-every", s.eval_every, "steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--eval-sequences", s.eval_sequences, "validation sequences (0: all)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--sample-every", s.sample_every, "steps (0: never)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_option("--sample-prompt", f->sample_prompt, "what samples begin with");
-  sub->add_option("--keep", s.keep, "checkpoints kept beside the best")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--keep", s.keep, "checkpoints kept beside the best")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return pretrain_command(*f); }; });
 }

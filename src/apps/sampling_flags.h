@@ -7,13 +7,21 @@
 namespace wels {
 
 inline void add_sampling_flags(CLI::App* sub, SamplingParams& p) {
-  sub->add_option("--temperature", p.temperature, "0: always the most probable token")->capture_default_str();
+  sub->add_option("--temperature", p.temperature, "0: always the most probable token")
+      ->capture_default_str();
   sub->add_option("--top-k", p.top_k, "keep the k most probable (0: off)")->capture_default_str();
-  sub->add_option("--top-p", p.top_p, "keep the most probable up to this share (1: off)")->capture_default_str();
-  sub->add_option("--min-p", p.min_p, "drop what is less probable than this times the most probable")->capture_default_str();
-  sub->add_option("--repetition-penalty", p.repetition_penalty, "divides the logits of tokens seen (1: off)")->capture_default_str();
-  sub->add_option("--presence-penalty", p.presence_penalty, "subtracted from tokens seen")->capture_default_str();
-  sub->add_option("--frequency-penalty", p.frequency_penalty, "subtracted per occurrence")->capture_default_str();
+  sub->add_option("--top-p", p.top_p, "keep the most probable up to this share (1: off)")
+      ->capture_default_str();
+  sub->add_option("--min-p", p.min_p,
+                  "drop what is less probable than this times the most probable")
+      ->capture_default_str();
+  sub->add_option("--repetition-penalty", p.repetition_penalty,
+                  "divides the logits of tokens seen (1: off)")
+      ->capture_default_str();
+  sub->add_option("--presence-penalty", p.presence_penalty, "subtracted from tokens seen")
+      ->capture_default_str();
+  sub->add_option("--frequency-penalty", p.frequency_penalty, "subtracted per occurrence")
+      ->capture_default_str();
   sub->add_option("--seed", p.seed, "of the random numbers")->capture_default_str();
 }
 

@@ -10,7 +10,8 @@ namespace wels {
 
 class StreamPrinter {
  public:
-  StreamPrinter(const Tokenizer& tokenizer, std::vector<std::string> stop) : decoder_(tokenizer), stop_(std::move(stop)) {}
+  StreamPrinter(const Tokenizer& tokenizer, std::vector<std::string> stop)
+      : decoder_(tokenizer), stop_(std::move(stop)) {}
 
   // False: a stop string is complete.
   bool push(int32_t id) { return take(decoder_.push(id), false); }

@@ -1,11 +1,13 @@
-// Device: THE op interface. One virtual function per op and direction; everything above (nn, model, training, engine) is
-// written against it, everything below (ref, cpu, cuda) implements it. RefDevice says in plain loops what each op means.
+// Device: THE op interface. One virtual function per op and direction; everything above (nn, model,
+// training, engine) is written against it, everything below (ref, cpu, cuda) implements it.
+// RefDevice says in plain loops what each op means.
 //
-// Conventions. n rows (tokens), d width; letters as in docs/glossary.md. "T" is the activation dtype: f64 (ref only), f32 or
-// bf16; all T arguments of a call have the same. Sums are f32 (f64 on ref<double>). Outputs are allocated by the caller and
-// never alias inputs unless said. `Accum` says whether a gradient output is set or added to. Gradients of parameters are f32
-// (f64 on ref<double>). Index tensors are i32. A 0-row call does nothing. Results of a row do not depend on the other rows of
-// the call (batch invariance), nor on the number of threads, bit for bit.
+// Conventions. n rows (tokens), d width; letters as in docs/glossary.md. "T" is the activation
+// dtype: f64 (ref only), f32 or bf16; all T arguments of a call have the same. Sums are f32 (f64 on
+// ref<double>). Outputs are allocated by the caller and never alias inputs unless said. `Accum`
+// says whether a gradient output is set or added to. Gradients of parameters are f32 (f64 on
+// ref<double>). Index tensors are i32. A 0-row call does nothing. Results of a row do not depend on
+// the other rows of the call (batch invariance), nor on the number of threads, bit for bit.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -20,30 +22,32 @@ namespace wels {
 // --- parameters of the ops (plain data) ---
 
 struct RopeParams {
-  int heads = 1;          // rotated vectors per row
-  int head_dim = 0;       // width of one head in the row (not rotated part first)
-  int rotated = 0;        // dr: the LAST `rotated` columns of each head turn, the others are copied
+  int heads = 1;     // rotated vectors per row
+  int head_dim = 0;  // width of one head in the row (not rotated part first)
+  int rotated = 0;   // dr: the LAST `rotated` columns of each head turn, the others are copied
   bool interleaved = true;  // pairs (2i, 2i+1) as DeepSeek; false: (i, i + dr/2) as Qwen2, Llama
-  bool inverse = false;   // rotate backwards (the gradient)
+  bool inverse = false;     // rotate backwards (the gradient)
 };
 
 // Attention of one ragged batch. Head i of q attends with kv head i / (heads / kv_heads).
 struct AttendParams {
   int heads = 0, kv_heads = 0;
-  int dk = 0;         // key columns per kv head, at k.col(head * k_step)
-  int dr = 0;         // further key columns that all heads share (MLA's k^R), after dk in each q head; 0: none
-  int dv = 0;         // value columns per kv head, at v.col(head * v_step)
+  int dk = 0;  // key columns per kv head, at k.col(head * k_step)
+  int dr =
+      0;  // further key columns that all heads share (MLA's k^R), after dk in each q head; 0: none
+  int dv = 0;  // value columns per kv head, at v.col(head * v_step)
   int k_step = 0, v_step = 0;
   double scale = 1.0;
 };
 
-// Rows [q_begin, q_begin + q_rows) of q see rows [k_begin, k_begin + k_rows) of the keys, causally: the last query sees all,
-// query i sees the first k_rows - q_rows + i + 1.
+// Rows [q_begin, q_begin + q_rows) of q see rows [k_begin, k_begin + k_rows) of the keys, causally:
+// the last query sees all, query i sees the first k_rows - q_rows + i + 1.
 struct AttendSegment {
   int64_t q_begin, q_rows, k_begin, k_rows;
 };
 
-// The same over a paged cache: key j of the segment is row pages[j / page_rows] * page_rows + j % page_rows of the pool.
+// The same over a paged cache: key j of the segment is row pages[j / page_rows] * page_rows + j %
+// page_rows of the pool.
 struct CachedSegment {
   int64_t q_begin, q_rows, k_rows;
   std::span<const int32_t> pages;
@@ -60,8 +64,8 @@ struct RouteParams {
 
 struct AdamWParams {
   float lr, beta1, beta2, eps, weight_decay;
-  float grad_scale;      // clipping coefficient (and 1 / accumulation steps)
-  float bias1, bias2;    // 1 - beta1^t, 1 - beta2^t
+  float grad_scale;    // clipping coefficient (and 1 / accumulation steps)
+  float bias1, bias2;  // 1 - beta1^t, 1 - beta2^t
 };
 
 class Device {
@@ -70,7 +74,8 @@ class Device {
   virtual std::string name() const = 0;  // "ref", "cpu (avx512_bf16, 2 threads)"
 
   // --- memory and plain copies ---
-  // Between host memory and a contiguous tensor of the same bytes. The default is for devices that share the host's memory.
+  // Between host memory and a contiguous tensor of the same bytes. The default is for devices that
+  // share the host's memory.
   virtual void upload(const void* host, Tensor t) {
     std::memcpy(t.data, host, static_cast<size_t>(t.bytes()));
   }
@@ -82,9 +87,11 @@ class Device {
   virtual void zero(Tensor t) = 0;
   // y [n, d] = x's rows index[i]; index -1 gives zeros. Any T.
   virtual void gather_rows(const Tensor& x, const Tensor& index, Tensor y) = 0;
-  // y's rows index[i] = x's row i (indices distinct; -1 skips the row); other rows of y stay. y may be wider: columns [col, ..).
+  // y's rows index[i] = x's row i (indices distinct; -1 skips the row); other rows of y stay. y may
+  // be wider: columns [col, ..).
   virtual void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) = 0;
-  // y[t] (+)= sum_j x[index[t, j]] over the k columns of index, in order j = 0..k-1; -1 skips. The gradient of a dispatch.
+  // y[t] (+)= sum_j x[index[t, j]] over the k columns of index, in order j = 0..k-1; -1 skips. The
+  // gradient of a dispatch.
   virtual void gather_sum(const Tensor& x, const Tensor& index, Tensor y, Accum accum) = 0;
 
   // --- embedding ---
@@ -94,104 +101,131 @@ class Device {
   virtual void embed_backward(const Tensor& ids, const Tensor& dy, Tensor dw) = 0;
 
   // --- matrix products ---
-  // y [n, out] = x [n, in] · wᵀ (+ bias). y: T, or f32. w.full_precision: computed in f32 whatever T is.
-  // fp8: both operands rounded to E4M3 with V3's scales (x 1×128, w 128×128), f32 promotion every 128 of `in`.
-  virtual void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8 = false) = 0;
+  // y [n, out] = x [n, in] · wᵀ (+ bias). y: T, or f32. w.full_precision: computed in f32 whatever
+  // T is. fp8: both operands rounded to E4M3 with V3's scales (x 1×128, w 128×128), f32 promotion
+  // every 128 of `in`.
+  virtual void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y,
+                      bool fp8 = false) = 0;
   // dx [n, in] (+)= dy [n, out] · w
-  virtual void matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum, bool fp8 = false) = 0;
+  virtual void matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum,
+                         bool fp8 = false) = 0;
   // dw [out, in] (+)= dyᵀ · x
-  virtual void matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8 = false) = 0;
-  // The same per expert: rows [offsets[e], offsets[e+1]) use w.value[e]. offsets i32 [1, experts + 1].
-  virtual void grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y, bool fp8 = false) = 0;
-  virtual void grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets, Tensor dx, Accum accum,
-                                 bool fp8 = false) = 0;
+  virtual void matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum,
+                         bool fp8 = false) = 0;
+  // The same per expert: rows [offsets[e], offsets[e+1]) use w.value[e]. offsets i32 [1, experts +
+  // 1].
+  virtual void grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y,
+                              bool fp8 = false) = 0;
+  virtual void grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets,
+                                 Tensor dx, Accum accum, bool fp8 = false) = 0;
   // dw: one [out, in] per expert. An expert without rows: kSet gives zeros.
-  virtual void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets, std::span<const Tensor> dw,
-                                 Accum accum, bool fp8 = false) = 0;
+  virtual void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+                                 std::span<const Tensor> dw, Accum accum, bool fp8 = false) = 0;
   // db [1, d] (+)= sum of dy's rows.
   virtual void column_sum(const Tensor& dy, Tensor db, Accum accum) = 0;
-  // c [m, n] = alpha · op(a) · op(b) + beta · c, all f32 (Muon's Newton-Schulz). transpose_x: op(x) = xᵀ.
-  virtual void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha, float beta,
-                    Tensor c) = 0;
+  // c [m, n] = alpha · op(a) · op(b) + beta · c, all f32 (Muon's Newton-Schulz). transpose_x: op(x)
+  // = xᵀ.
+  virtual void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
+                    float alpha, float beta, Tensor c) = 0;
 
   // --- norms, positions, activation ---
-  // y = x / rms(x) · gain, rms(x) = sqrt(mean(x²) + eps). x [n, d] T or f32 · gain [1, d] · y T · inv_rms [n, 1] f32, may be
-  // empty. Source: Zhang & Sennrich 2019, eq. 4.
-  virtual void rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y, Tensor inv_rms) = 0;
+  // y = x / rms(x) · gain, rms(x) = sqrt(mean(x²) + eps). x [n, d] T or f32 · gain [1, d] · y T ·
+  // inv_rms [n, 1] f32, may be empty. Source: Zhang & Sennrich 2019, eq. 4.
+  virtual void rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y,
+                        Tensor inv_rms) = 0;
   // dx (as x) and dgain += from dy (as y). dgain may be empty (frozen).
-  virtual void rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms, const Tensor& dy, Tensor dx,
-                                 Accum accum, Tensor dgain) = 0;
-  // y (+)= x with the last `rotated` columns of every head turned by the angle of its row's position.
-  // x, y [n, heads·head_dim] T · pos i32 [1, n] · cos, sin [positions, rotated/2] f32 (f64 on ref<double>).
-  virtual void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin, const RopeParams& p,
-                    Tensor y, Accum accum = Accum::kSet) = 0;
+  virtual void rms_norm_backward(const Tensor& x, const Weight& gain, const Tensor& inv_rms,
+                                 const Tensor& dy, Tensor dx, Accum accum, Tensor dgain) = 0;
+  // y (+)= x with the last `rotated` columns of every head turned by the angle of its row's
+  // position. x, y [n, heads·head_dim] T · pos i32 [1, n] · cos, sin [positions, rotated/2] f32
+  // (f64 on ref<double>).
+  virtual void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
+                    const RopeParams& p, Tensor y, Accum accum = Accum::kSet) = 0;
   // y = silu(gate) · up, all [n, f] T. Source: Shazeer 2020.
   virtual void swiglu(const Tensor& gate, const Tensor& up, Tensor y) = 0;
-  // dgate, dup are set. dgate may alias gate and dup may alias up (each element is read before it is written).
-  virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate, Tensor dup) = 0;
+  // dgate, dup are set. dgate may alias gate and dup may alias up (each element is read before it
+  // is written).
+  virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate,
+                               Tensor dup) = 0;
   // y = a + b: a, y f32 or T · b T. y may alias a.
   virtual void add(const Tensor& a, const Tensor& b, Tensor y) = 0;
 
   // --- attention ---
-  // y [n, heads·dv] T from q [n, heads·(dk+dr)], k, v (columns as AttendParams says), shared [keys, dr] or empty. lse [n, heads]
-  // f32 or empty: log of the softmax's denominator, saved for the backward.
+  // y [n, heads·dv] T from q [n, heads·(dk+dr)], k, v (columns as AttendParams says), shared [keys,
+  // dr] or empty. lse [n, heads] f32 or empty: log of the softmax's denominator, saved for the
+  // backward.
   virtual void attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
-                      std::span<const AttendSegment> segments, const AttendParams& p, Tensor y, Tensor lse) = 0;
-  // Sets dq, dk, dv, dshared (all columns named by p; dk and dv may interleave in one tensor as k and v do).
-  virtual void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
-                               std::span<const AttendSegment> segments, const AttendParams& p, const Tensor& y,
-                               const Tensor& lse, const Tensor& dy, Tensor dq, Tensor dk, Tensor dv, Tensor dshared) = 0;
-  // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width] T: key of kv head g at columns
-  // k_col + g·k_step (dk + dr wide, shared columns included), value at v_col + g·v_step. Absorbed MLA: kv_heads 1, dk = r + dr, dv = r, v_col 0.
-  virtual void attend_cached(const Tensor& q, const Tensor& pool, int page_rows, std::span<const CachedSegment> segments,
-                             const AttendParams& p, int k_col, int v_col, Tensor y) = 0;
+                      std::span<const AttendSegment> segments, const AttendParams& p, Tensor y,
+                      Tensor lse) = 0;
+  // Sets dq, dk, dv, dshared (all columns named by p; dk and dv may interleave in one tensor as k
+  // and v do).
+  virtual void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v,
+                               const Tensor& shared, std::span<const AttendSegment> segments,
+                               const AttendParams& p, const Tensor& y, const Tensor& lse,
+                               const Tensor& dy, Tensor dq, Tensor dk, Tensor dv,
+                               Tensor dshared) = 0;
+  // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width] T: key of kv
+  // head g at columns k_col + g·k_step (dk + dr wide, shared columns included), value at v_col +
+  // g·v_step. Absorbed MLA: kv_heads 1, dk = r + dr, dv = r, v_col 0.
+  virtual void attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
+                             std::span<const CachedSegment> segments, const AttendParams& p,
+                             int k_col, int v_col, Tensor y) = 0;
   // Absorbed MLA (V3 eq. 1-11 rearranged): q' head i = [q_nope_i · W_UK,i ; q_rope_i].
   // q [n, h·(dn+dr)] · kv_b [h·(dn+dv), r] · y [n, h·(r+dr)].
-  virtual void absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv, Tensor y) = 0;
+  virtual void absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv,
+                            Tensor y) = 0;
   // y head i = W_UV,i · x_i.  x [n, h·r] · y [n, h·dv].
-  virtual void absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv, Tensor y) = 0;
+  virtual void absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv,
+                             Tensor y) = 0;
 
   // --- mixture of experts ---
-  // Chooses experts: V3 eq. 12-16. logits [n, e] f32 · bias [1, e] f32 or empty (selection only) · expert i32 [n, k] by
-  // descending selection score, ties to the lower number · weight f32 [n, k] · load i32 [1, e] rows per expert (set).
-  virtual void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert, Tensor weight,
-                     Tensor load) = 0;
+  // Chooses experts: V3 eq. 12-16. logits [n, e] f32 · bias [1, e] f32 or empty (selection only) ·
+  // expert i32 [n, k] by descending selection score, ties to the lower number · weight f32 [n, k] ·
+  // load i32 [1, e] rows per expert (set).
+  virtual void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
+                     Tensor weight, Tensor load) = 0;
   // dlogits is set from dweight; the choice is constant.
-  virtual void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight, const Tensor& dweight,
-                              const RouteParams& p, Tensor dlogits) = 0;
-  // Sequence-wise balance loss, V3 eq. 17-20 with alpha = 1: returns the sum over segments of sum_i f_i P_i (f counts the top-k
-  // of the raw scores). Segments by rows of logits.
-  virtual double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p) = 0;
+  virtual void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
+                              const Tensor& dweight, const RouteParams& p, Tensor dlogits) = 0;
+  // Sequence-wise balance loss, V3 eq. 17-20 with alpha = 1: returns the sum over segments of sum_i
+  // f_i P_i (f counts the top-k of the raw scores). Segments by rows of logits.
+  virtual double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments,
+                              const RouteParams& p) = 0;
   // dlogits += factor · gradient of the above.
-  virtual void balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments, const RouteParams& p,
-                                     float factor, Tensor dlogits) = 0;
-  // Counting sort of the (token, choice) pairs by expert, stable. expert i32 [n, k] · offsets i32 [1, e+1] · token_of i32
-  // [1, n·k] token of each sorted slot · slot_of i32 [n, k] its inverse.
-  virtual void dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of, Tensor slot_of) = 0;
+  virtual void balance_loss_backward(const Tensor& logits, std::span<const AttendSegment> segments,
+                                     const RouteParams& p, float factor, Tensor dlogits) = 0;
+  // Counting sort of the (token, choice) pairs by expert, stable. expert i32 [n, k] · offsets i32
+  // [1, e+1] · token_of i32 [1, n·k] token of each sorted slot · slot_of i32 [n, k] its inverse.
+  virtual void dispatch(const Tensor& expert, int experts, Tensor offsets, Tensor token_of,
+                        Tensor slot_of) = 0;
   // y[t] = sum_j weight[t, j] · rows[slot_of[t, j]] (+ extra[t] if not empty: the shared experts).
-  virtual void combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& extra, Tensor y) = 0;
+  virtual void combine(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                       const Tensor& extra, Tensor y) = 0;
   // drows[slot_of[t, j]] = weight[t, j] · dy[t]; dweight[t, j] = <dy[t], rows[slot_of[t, j]]>.
-  virtual void combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight, const Tensor& dy,
-                                Tensor drows, Tensor dweight) = 0;
+  virtual void combine_backward(const Tensor& rows, const Tensor& slot_of, const Tensor& weight,
+                                const Tensor& dy, Tensor drows, Tensor dweight) = 0;
 
   // --- output head ---
-  // logp [n, 1] = log softmax(h · headᵀ)[target], lse [n, 1]: both f32 (f64 on ref<double>). target i32 [1, n], -1: no
-  // target, logp 0. The [n, vocab] logits exist only in tiles. h [n, d] T.
-  virtual void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp, Tensor lse) = 0;
+  // logp [n, 1] = log softmax(h · headᵀ)[target], lse [n, 1]: both f32 (f64 on ref<double>). target
+  // i32 [1, n], -1: no target, logp 0. The [n, vocab] logits exist only in tiles. h [n, d] T.
+  virtual void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+                          Tensor lse) = 0;
   // dh (+)= and dhead (+)= for the upstream gradient dlogp [n, 1]. dhead may be empty (frozen).
-  virtual void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target, const Tensor& lse,
-                                   const Tensor& dlogp, Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) = 0;
+  virtual void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+                                   const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
+                                   Tensor dhead, Accum dhead_accum) = 0;
 
   // --- optimiser ---
   // Sum of squares in f64, in a fixed order; NaN or Inf if any element is.
   virtual double sum_squares(const Tensor& t) = 0;
-  // Decoupled weight decay (Loshchilov & Hutter 2019): w -= lr·wd·w; m, v updated; w -= lr·m̂/(sqrt(v̂)+eps). All f32.
+  // Decoupled weight decay (Loshchilov & Hutter 2019): w -= lr·wd·w; m, v updated; w -=
+  // lr·m̂/(sqrt(v̂)+eps). All f32.
   virtual void adamw(Tensor w, const Tensor& grad, Tensor m, Tensor v, const AdamWParams& p) = 0;
   // y = a·x + b·y, f32.
   virtual void axpby(float a, const Tensor& x, float b, Tensor y) = 0;
 
-  // Measured now, in about 50 ms: multiply-adds · 2 per second of all threads in registers (f32 or bf16), the ceiling that
-  // speeds are reported against. 0: the device has no fast path for it.
+  // Measured now, in about 50 ms: multiply-adds · 2 per second of all threads in registers (f32 or
+  // bf16), the ceiling that speeds are reported against. 0: the device has no fast path for it.
   virtual double measure_peak_flops(DType dtype) = 0;
 };
 

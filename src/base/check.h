@@ -1,4 +1,5 @@
-// CHECK(a == b): a bug of ours. Prints the expression and both values, then aborts. Never for bad input: that is Error.
+// CHECK(a == b): a bug of ours. Prints the expression and both values, then aborts. Never for bad
+// input: that is Error.
 #pragma once
 #include <fmt/format.h>
 
@@ -20,20 +21,23 @@ std::string show(const T& v) {
   }
 }
 
-// The left operand of a comparison, caught by `Left() << a`; comparing it keeps the text of both sides.
+// The left operand of a comparison, caught by `Left() << a`; comparing it keeps the text of both
+// sides.
 template <class L>
 struct Compared {
   const L& left;
   struct Result {
     bool ok;
     std::string values;
-    explicit operator bool() const { return ok; }  // CHECK(a < b && c < d): no values, but it compiles
+    explicit operator bool() const {
+      return ok;
+    }  // CHECK(a < b && c < d): no values, but it compiles
   };
-#define WELS_CHECK_OP(op)                                                           \
-  template <class R>                                                                \
-  Result operator op(const R& right) const {                                        \
-    bool ok = left op right;                                                        \
-    return {ok, ok ? std::string() : show(left) + " " #op " " + show(right)};       \
+#define WELS_CHECK_OP(op)                                                     \
+  template <class R>                                                          \
+  Result operator op(const R& right) const {                                  \
+    bool ok = left op right;                                                  \
+    return {ok, ok ? std::string() : show(left) + " " #op " " + show(right)}; \
   }
   WELS_CHECK_OP(==)
   WELS_CHECK_OP(!=)
@@ -55,23 +59,27 @@ struct Outcome {
   std::string values;
   Outcome(bool value) : ok(value), values("false") {}
   template <class R>
-  Outcome(const R& r) requires requires { r.values; } : ok(r.ok), values(r.values) {}
+  Outcome(const R& r) requires requires {
+    r.values;
+  } : ok(r.ok), values(r.values) {
+  }
   template <class L>
   Outcome(const Compared<L>& c) : ok(static_cast<bool>(c.left)), values("false") {}
 };
 
-[[noreturn]] inline void fail(const char* file, int line, const char* text, const std::string& values) {
+[[noreturn]] inline void fail(const char* file, int line, const char* text,
+                              const std::string& values) {
   std::fprintf(stderr, "%s:%d: CHECK(%s) failed: %s\n", file, line, text, values.c_str());
   std::abort();
 }
 
 }  // namespace wels::check_detail
 
-#define CHECK(...)                                                                            \
-  do {                                                                                        \
+#define CHECK(...)                                                                                \
+  do {                                                                                            \
     if (::wels::check_detail::Outcome wels_outcome = ::wels::check_detail::Left() << __VA_ARGS__; \
-        !wels_outcome.ok) [[unlikely]]                                                        \
-      ::wels::check_detail::fail(__FILE__, __LINE__, #__VA_ARGS__, wels_outcome.values);      \
+        !wels_outcome.ok) [[unlikely]]                                                            \
+      ::wels::check_detail::fail(__FILE__, __LINE__, #__VA_ARGS__, wels_outcome.values);          \
   } while (false)
 
 #ifdef NDEBUG

@@ -22,8 +22,10 @@ constexpr size_t kBufferBytes = 1 << 20;
 [[noreturn]] void fail(const std::string& path, const std::string& doing, int err) {
   const char* hint = "";
   if (err == ENOENT) hint = "check the path";
-  if (err == EACCES || err == EPERM || err == EROFS) hint = "choose a folder you can write to, or change its permissions";
-  if (err == ENOSPC || err == EDQUOT) hint = "free some space or choose another disk; the previous file is untouched";
+  if (err == EACCES || err == EPERM || err == EROFS)
+    hint = "choose a folder you can write to, or change its permissions";
+  if (err == ENOSPC || err == EDQUOT)
+    hint = "free some space or choose another disk; the previous file is untouched";
   throw Error(path, doing + ": " + std::strerror(err), hint);
 }
 
@@ -65,7 +67,9 @@ MappedFile::~MappedFile() {
 }
 
 MappedFile::MappedFile(MappedFile&& o) noexcept
-    : path_(std::move(o.path_)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+    : path_(std::move(o.path_)),
+      data_(std::exchange(o.data_, nullptr)),
+      size_(std::exchange(o.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
   std::swap(path_, o.path_);
@@ -152,7 +156,8 @@ FolderLock::FolderLock(const std::string& folder) {
     char pid[32] = {};
     ssize_t n = ::pread(fd_, pid, sizeof pid - 1, 0);
     ::close(std::exchange(fd_, -1));
-    throw Error(folder, fmt::format("another run holds this folder (process {})", n > 0 ? pid : "unknown"),
+    throw Error(folder,
+                fmt::format("another run holds this folder (process {})", n > 0 ? pid : "unknown"),
                 "wait for it, stop it, or choose another folder");
   }
   std::string pid = std::to_string(::getpid());

@@ -1,5 +1,6 @@
-// Files: read-only memory maps, whole-file reads, and writes that are atomic (temporary name, fsync, rename, fsync of the
-// folder), so that a crash or a full disk leaves the old file untouched. All failures throw Error with the system's reason.
+// Files: read-only memory maps, whole-file reads, and writes that are atomic (temporary name,
+// fsync, rename, fsync of the folder), so that a crash or a full disk leaves the old file
+// untouched. All failures throw Error with the system's reason.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,10 +11,12 @@
 
 namespace wels {
 
-// A file mapped read-only into memory. Empty files map to an empty span. Keeps the mapping while alive; movable.
+// A file mapped read-only into memory. Empty files map to an empty span. Keeps the mapping while
+// alive; movable.
 class MappedFile {
  public:
-  explicit MappedFile(const std::string& path);  // throws Error if missing, unreadable or not a regular file
+  explicit MappedFile(
+      const std::string& path);  // throws Error if missing, unreadable or not a regular file
   ~MappedFile();
   MappedFile(MappedFile&& o) noexcept;
   MappedFile& operator=(MappedFile&& o) noexcept;
@@ -29,8 +32,9 @@ class MappedFile {
 
 std::string read_file(const std::string& path);
 
-// Writes to "<path>.tmp"; commit() syncs and renames it onto path. Without commit() the destructor removes the temporary.
-// Every write checks for a full disk and throws Error ("disk full: N bytes needed ...").
+// Writes to "<path>.tmp"; commit() syncs and renames it onto path. Without commit() the destructor
+// removes the temporary. Every write checks for a full disk and throws Error ("disk full: N bytes
+// needed ...").
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);
@@ -52,8 +56,8 @@ class AtomicFile {
 
 void write_file_atomic(const std::string& path, std::string_view text);
 
-// Exclusive lock on "<folder>/.lock" for the life of the object (released by the kernel if the process dies).
-// Throws Error naming the process id that holds it.
+// Exclusive lock on "<folder>/.lock" for the life of the object (released by the kernel if the
+// process dies). Throws Error naming the process id that holds it.
 class FolderLock {
  public:
   explicit FolderLock(const std::string& folder);

@@ -11,7 +11,8 @@ namespace wels {
 namespace {
 
 std::string scratch(const std::string& name) {
-  auto dir = std::filesystem::temp_directory_path() / ("wels_file_test_" + std::to_string(::getpid()));
+  auto dir =
+      std::filesystem::temp_directory_path() / ("wels_file_test_" + std::to_string(::getpid()));
   std::filesystem::create_directories(dir);
   return (dir / name).string();
 }

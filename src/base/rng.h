@@ -1,5 +1,6 @@
-// Random numbers that depend on nothing but (seed, stream, index): Philox-4x32-10 (Salmon et al., SC 2011), counter based, so
-// a run can be resumed at any point, and a tensor's initial values do not depend on who else was initialised before it.
+// Random numbers that depend on nothing but (seed, stream, index): Philox-4x32-10 (Salmon et al.,
+// SC 2011), counter based, so a run can be resumed at any point, and a tensor's initial values do
+// not depend on who else was initialised before it.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -40,7 +41,8 @@ class Rng {
       if (static_cast<uint64_t>(m) >= (0 - n) % n) return static_cast<uint64_t>(m >> 64);
     }
   }
-  // Standard normal (Box-Muller; one of the pair is dropped, so that the position stays a plain count).
+  // Standard normal (Box-Muller; one of the pair is dropped, so that the position stays a plain
+  // count).
   double normal() {
     double u = 1.0 - uniform(), v = uniform();
     return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v);
@@ -53,7 +55,8 @@ class Rng {
     uint32_t k0 = static_cast<uint32_t>(seed_), k1 = static_cast<uint32_t>(seed_ >> 32);
     for (int round = 0; round < 10; ++round) {
       uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
-      uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, n2 = static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1;
+      uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0,
+               n2 = static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1;
       c[1] = static_cast<uint32_t>(p1);
       c[3] = static_cast<uint32_t>(p0);
       c[0] = n0;

@@ -1,5 +1,6 @@
-// Threads: one OpenMP pool for the whole program. parallel_for splits [0, n) into contiguous chunks by a rule that does not
-// depend on timing; whoever needs bits that are independent of the thread count must not let a chunk's bounds influence a sum.
+// Threads: one OpenMP pool for the whole program. parallel_for splits [0, n) into contiguous chunks
+// by a rule that does not depend on timing; whoever needs bits that are independent of the thread
+// count must not let a chunk's bounds influence a sum.
 #pragma once
 #include <omp.h>
 
@@ -12,8 +13,8 @@ namespace wels {
 inline int thread_count() { return omp_get_max_threads(); }
 inline void set_thread_count(int n) { omp_set_num_threads(n); }
 
-// Calls fn(begin, end) on contiguous chunks of [0, n), at least `grain` items each, in parallel. The first exception thrown
-// by any chunk is rethrown here.
+// Calls fn(begin, end) on contiguous chunks of [0, n), at least `grain` items each, in parallel.
+// The first exception thrown by any chunk is rethrown here.
 template <class Fn>
 void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
   if (n <= 0) return;
@@ -23,7 +24,7 @@ void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
     return;
   }
   std::exception_ptr error;
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(chunks))
+#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(chunks))
   for (int64_t c = 0; c < chunks; ++c) {
     try {
       fn(n * c / chunks, n * (c + 1) / chunks);

@@ -152,7 +152,7 @@ TEST(Corpus, JsonLinesGiveOneDocumentALine) {
 
 {"question": "1+1?", "answer": "2"}
 {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, )"
-                                       R"("tool_calls": [{"id": 1}]}]})");
+                                    R"("tool_calls": [{"id": 1}]}]})");
   EXPECT_THAT(documents_of({p}), ElementsAre("plain", "T\n\nbody", "Question: 1+1?\n\nAnswer: 2\n",
                                              "User: hi\n\nAssistant: [{\"id\":1}]\n"));
 }

@@ -27,7 +27,11 @@ struct Generator::Running {
 };
 
 Generator::Generator(Device& dev, Model& model, DType dtype, int64_t context)
-    : dev_(dev), model_(model), dtype_(dtype), context_(context), kv_(model.config(), dtype, context) {}
+    : dev_(dev),
+      model_(model),
+      dtype_(dtype),
+      context_(context),
+      kv_(model.config(), dtype, context) {}
 
 // The logits of some rows, [rows.size(), v].
 std::vector<float> Generator::forward(const Batch& batch, const std::vector<int32_t>& rows) {
@@ -42,7 +46,8 @@ std::vector<float> Generator::forward(const Batch& batch, const std::vector<int3
   return out;
 }
 
-std::vector<GenerateResult> Generator::run(std::vector<GenerateRequest>& requests, GenerateTiming* timing) {
+std::vector<GenerateResult> Generator::run(std::vector<GenerateRequest>& requests,
+                                           GenerateTiming* timing) {
   std::vector<GenerateResult> results(requests.size());
   std::vector<Running> running;
   GenerateTiming total;
@@ -52,8 +57,10 @@ std::vector<GenerateResult> Generator::run(std::vector<GenerateRequest>& request
     if (r.prompt.empty()) throw Error("prompt", "is empty", "give at least one token");
     for (int32_t id : r.prompt) {
       if (id < 0 || id >= model_.config().vocab_size) {
-        throw Error("prompt", fmt::format("token {} is outside the vocabulary of {}", id, model_.config().vocab_size),
-                    "use the model's own tokenizer");
+        throw Error(
+            "prompt",
+            fmt::format("token {} is outside the vocabulary of {}", id, model_.config().vocab_size),
+            "use the model's own tokenizer");
       }
     }
     int64_t room = std::min(context_, model_.config().max_position_embeddings);
@@ -76,7 +83,8 @@ std::vector<GenerateResult> Generator::run(std::vector<GenerateRequest>& request
   };
   int64_t capacity = kv_.free_tokens();
   while (next < running.size() || !active.empty()) {
-    while (next < running.size() && (active.empty() || reserved + need(running[next]) <= capacity)) {
+    while (next < running.size() &&
+           (active.empty() || reserved + need(running[next]) <= capacity)) {
       reserved += need(running[next]);
       active.push_back(&running[next++]);
     }
@@ -89,7 +97,9 @@ std::vector<GenerateResult> Generator::run(std::vector<GenerateRequest>& request
       int64_t left = static_cast<int64_t>(s->history.size()) - s->fed;
       int64_t count = std::min(left, kPrefillChunk);
       prefill |= count > 1;
-      batch.append(std::span(s->history).subspan(static_cast<size_t>(s->fed), static_cast<size_t>(count)), s->fed, s->sequence);
+      batch.append(
+          std::span(s->history).subspan(static_cast<size_t>(s->fed), static_cast<size_t>(count)),
+          s->fed, s->sequence);
       s->fed += count;
       if (count == left) {
         rows.push_back(static_cast<int32_t>(batch.rows()) - 1);
@@ -101,7 +111,8 @@ std::vector<GenerateResult> Generator::run(std::vector<GenerateRequest>& request
     for (size_t i = 0; i < sampled.size(); ++i) {
       Running* s = sampled[i];
       SampledToken token = s->request->max_new_tokens > 0
-                               ? sample(std::span(logits).subspan(i * v, v), s->history, s->request->sampling, s->rng)
+                               ? sample(std::span(logits).subspan(i * v, v), s->history,
+                                        s->request->sampling, s->rng)
                                : SampledToken{};
       const auto& stops = s->request->stop_ids;
       if (token.id < 0) {

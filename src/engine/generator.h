@@ -1,6 +1,7 @@
-// Generator: prompts of token ids → answers of token ids, over the paged KV cache. One sequence or many at once: every step
-// feeds one row per running sequence (decode) or a chunk of a prompt (prefill) to Model::hidden. What a sequence gets does not
-// depend on the others: its own random stream, and ops whose rows are independent.
+// Generator: prompts of token ids → answers of token ids, over the paged KV cache. One sequence or
+// many at once: every step feeds one row per running sequence (decode) or a chunk of a prompt
+// (prefill) to Model::hidden. What a sequence gets does not depend on the others: its own random
+// stream, and ops whose rows are independent.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -12,17 +13,17 @@
 namespace wels {
 
 struct GenerateRequest {
-  std::vector<int32_t> prompt;        // at least one token
+  std::vector<int32_t> prompt;  // at least one token
   int64_t max_new_tokens = 256;
   SamplingParams sampling;
-  std::vector<int32_t> stop_ids;      // end-of-text tokens; the stop token itself is not in the answer
+  std::vector<int32_t> stop_ids;  // end-of-text tokens; the stop token itself is not in the answer
   // Called for every new token; false stops the sequence (stop strings, Ctrl-C).
   std::function<bool(int32_t id)> on_token;
 };
 
 struct GenerateResult {
   std::vector<int32_t> tokens;
-  std::vector<double> logp;           // of each token, as sampled
+  std::vector<double> logp;  // of each token, as sampled
   enum class Finish { kStop, kLength, kCancelled } finish = Finish::kLength;
 };
 
@@ -37,7 +38,8 @@ class Generator {
   Generator(Device& dev, Model& model, DType dtype, int64_t context);
 
   // All requests together; throws Error where a prompt does not fit.
-  std::vector<GenerateResult> run(std::vector<GenerateRequest>& requests, GenerateTiming* timing = nullptr);
+  std::vector<GenerateResult> run(std::vector<GenerateRequest>& requests,
+                                  GenerateTiming* timing = nullptr);
 
   static constexpr int64_t kPrefillChunk = 512;
 

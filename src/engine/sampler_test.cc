@@ -26,7 +26,12 @@ std::vector<double> shares(const std::vector<float>& z, const SamplingParams& p)
   return out;
 }
 
-SamplingParams plain() { return {.temperature = 1, .top_k = 0, .top_p = 1}; }
+SamplingParams plain() {
+  SamplingParams p;
+  p.temperature = 1;
+  p.top_p = 1;
+  return p;
+}
 
 TEST(Sample, DrawsByTheSoftmaxAndReportsItsLogProbability) {
   std::vector<double> s = shares(logs({0.5, 0.3, 0.2}), plain());

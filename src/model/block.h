@@ -11,10 +11,10 @@ struct BlockContext {
   const Batch& batch;
   Positions pos;
   std::vector<AttendSegment> segments;  // the batch's rows among themselves
-  Var places;                           // i32 [1, n]: rows' places in the KV cache; empty without one
+  Var places;  // i32 [1, n]: rows' places in the KV cache; empty without one
   int64_t layer = 0;
   ForwardRecord* record = nullptr;
-  double scale = 1;                     // softmax scale
+  double scale = 1;  // softmax scale
 
   void observe(const std::string& name, const Var& v) const {
     if (options.observe) options.observe(name, v);
@@ -23,9 +23,9 @@ struct BlockContext {
 
 std::vector<AttendSegment> own_segments(const Batch& batch);
 
-Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);       // mla.cc
-Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);       // gqa.cc
-Var mlp(Ctx& ctx, MlpWeights& w, const Var& x);                                    // moe.cc
-Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b);             // moe.cc
+Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);  // mla.cc
+Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);  // gqa.cc
+Var mlp(Ctx& ctx, MlpWeights& w, const Var& x);                               // moe.cc
+Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b);        // moe.cc
 
 }  // namespace wels

@@ -9,18 +9,21 @@
 
 namespace wels {
 
-// Gives the model the weights of a folder or file. kF32, kF64: copied and converted (training, exact tests) into new memory;
-// kCopyF32: into the memory that the model has already (resuming); kMapped: used in place, in whatever type they are stored
-// (the reader stays alive with the model).
-// Tensors that the config does not ask for are refused unless their name is known to be derived (rotary tables, MTP's copies of
-// embedding and head). NaN or infinite values are refused when converting. Throws Error.
+// Gives the model the weights of a folder or file. kF32, kF64: copied and converted (training,
+// exact tests) into new memory; kCopyF32: into the memory that the model has already (resuming);
+// kMapped: used in place, in whatever type they are stored (the reader stays alive with the model).
+// Tensors that the config does not ask for are refused unless their name is known to be derived
+// (rotary tables, MTP's copies of embedding and head). NaN or infinite values are refused when
+// converting. Throws Error.
 enum class WeightStorage { kF32, kF64, kCopyF32, kMapped };
-void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader, WeightStorage storage);
+void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader,
+                  WeightStorage storage);
 
 // Config and weights of a folder.
 std::unique_ptr<Model> load_model(const std::string& folder, WeightStorage storage);
 
 // Writes config.json and the weights into an existing folder. dtype f32 or bf16.
-void save_model(const std::string& folder, Model& model, DType dtype, const std::map<std::string, std::string>& metadata = {});
+void save_model(const std::string& folder, Model& model, DType dtype,
+                const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace wels

@@ -1,4 +1,5 @@
-// Grouped-query attention as Qwen2 (bias on q, k, v) and Llama have it: the distilled R1 models. Rotary pairs are halves.
+// Grouped-query attention as Qwen2 (bias on q, k, v) and Llama have it: the distilled R1 models.
+// Rotary pairs are halves.
 #include "model/block.h"
 
 namespace wels {
@@ -13,7 +14,14 @@ Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b) {
   rotate.heads = hk;
   Var k = rope(ctx, matmul(ctx, x, w.k, bias ? &w.k_bias : nullptr), b.pos, rotate);
   Var v = matmul(ctx, x, w.v, bias ? &w.v_bias : nullptr);
-  AttendParams p{.heads = h, .kv_heads = hk, .dk = dh, .dr = 0, .dv = dh, .k_step = dh, .v_step = dh, .scale = b.scale};
+  AttendParams p{.heads = h,
+                 .kv_heads = hk,
+                 .dk = dh,
+                 .dr = 0,
+                 .dv = dh,
+                 .k_step = dh,
+                 .v_step = dh,
+                 .scale = b.scale};
   Var y;
   if (b.options.kv) {
     CHECK(ctx.tape == nullptr);

@@ -14,7 +14,8 @@ KvCache::KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens) {
   bytes_ = layers * layer_bytes;
   memory_ = allocate_host(bytes_);
   for (int64_t l = 0; l < layers; ++l) {
-    pools_.emplace_back(static_cast<uint8_t*>(memory_) + l * layer_bytes, dtype, n_pages * kPageRows, width);
+    pools_.emplace_back(static_cast<uint8_t*>(memory_) + l * layer_bytes, dtype,
+                        n_pages * kPageRows, width);
   }
   for (int64_t p = n_pages; p-- > 0;) free_pages_.push_back(static_cast<int32_t>(p));
 }
@@ -44,7 +45,8 @@ std::vector<int32_t> KvCache::reserve(const Batch& batch) {
     CHECK(seg.past == s.length);
     while (static_cast<int64_t>(s.pages.size()) * kPageRows < seg.past + seg.rows) {
       if (free_pages_.empty()) {
-        throw Error("KV cache", fmt::format("full at {} tokens", pools_[0].rows), "raise the context size");
+        throw Error("KV cache", fmt::format("full at {} tokens", pools_[0].rows),
+                    "raise the context size");
       }
       s.pages.push_back(free_pages_.back());
       free_pages_.pop_back();
@@ -52,7 +54,8 @@ std::vector<int32_t> KvCache::reserve(const Batch& batch) {
     for (int64_t i = 0; i < seg.rows; ++i) {
       int64_t j = seg.past + i;
       places[static_cast<size_t>(seg.row_begin + i)] =
-          s.pages[static_cast<size_t>(j / kPageRows)] * kPageRows + static_cast<int32_t>(j % kPageRows);
+          s.pages[static_cast<size_t>(j / kPageRows)] * kPageRows +
+          static_cast<int32_t>(j % kPageRows);
     }
   }
   return places;
@@ -68,8 +71,8 @@ std::vector<int32_t> KvCache::places(int32_t sequence, int64_t n) const {
   const Sequence& s = sequences_[static_cast<size_t>(sequence)];
   std::vector<int32_t> out(static_cast<size_t>(n));
   for (int64_t j = 0; j < n; ++j) {
-    out[static_cast<size_t>(j)] =
-        s.pages[static_cast<size_t>(j / kPageRows)] * kPageRows + static_cast<int32_t>(j % kPageRows);
+    out[static_cast<size_t>(j)] = s.pages[static_cast<size_t>(j / kPageRows)] * kPageRows +
+                                  static_cast<int32_t>(j % kPageRows);
   }
   return out;
 }

@@ -1,11 +1,12 @@
-// Multi-head latent attention, V3 eq. 1-11. Only the latent c (r values) and the rotated key k^R (dr values, shared by all
-// heads) are cached.
+// Multi-head latent attention, V3 eq. 1-11. Only the latent c (r values) and the rotated key k^R
+// (dr values, shared by all heads) are cached.
 //
-// Expanded form (training, prefill): keys and values of every head are made from c by W_UK and W_UV (kv_b), then ordinary
-// attention. Absorbed form (decode): W_UK moves into the query and W_UV behind the weighted sum, so that all heads attend to
-// the cached rows themselves: per query and key 2r + dr multiply-adds a head instead of dn + dr + dv, but no expansion of the
-// r-vectors of all keys. Which is cheaper depends on how many queries share the expansion; each segment chooses for itself, so
-// that its result does not depend on the rest of the batch.
+// Expanded form (training, prefill): keys and values of every head are made from c by W_UK and W_UV
+// (kv_b), then ordinary attention. Absorbed form (decode): W_UK moves into the query and W_UV
+// behind the weighted sum, so that all heads attend to the cached rows themselves: per query and
+// key 2r + dr multiply-adds a head instead of dn + dr + dv, but no expansion of the r-vectors of
+// all keys. Which is cheaper depends on how many queries share the expansion; each segment chooses
+// for itself, so that its result does not depend on the rest of the batch.
 #include "model/block.h"
 
 namespace wels {
@@ -29,13 +30,19 @@ struct MlaInput {
 AttendParams expanded_params(const ModelConfig& c, double scale) {
   int h = static_cast<int>(c.num_attention_heads), dn = static_cast<int>(c.qk_nope_head_dim);
   int dv = static_cast<int>(c.v_head_dim);
-  return {.heads = h, .kv_heads = h, .dk = dn, .dr = static_cast<int>(c.qk_rope_head_dim), .dv = dv,
-          .k_step = dn + dv, .v_step = dn + dv, .scale = scale};
+  return {.heads = h,
+          .kv_heads = h,
+          .dk = dn,
+          .dr = static_cast<int>(c.qk_rope_head_dim),
+          .dv = dv,
+          .k_step = dn + dv,
+          .v_step = dn + dv,
+          .scale = scale};
 }
 
 // One segment in the expanded form over cache and new rows: y's rows of that segment.
-void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const Segment& s, const BlockContext& b,
-                         Tensor y) {
+void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const Segment& s,
+                         const BlockContext& b, Tensor y) {
   const ModelConfig& c = b.cfg;
   int64_t keys = s.past + s.rows, r = c.kv_lora_rank, dr = c.qk_rope_head_dim;
   std::vector<int32_t> places = b.options.kv->places(s.sequence, keys);
@@ -46,13 +53,14 @@ void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, cons
   ctx.dev.matmul(rows.t.col_range(0, r), w.kv_b, nullptr, kv.t);
   AttendSegment seg{0, s.rows, 0, keys};
   AttendParams p = expanded_params(c, b.scale);
-  ctx.dev.attend(in.q.t.row_range(s.row_begin, s.rows), kv.t, kv.t.col_range(p.dk, kv.t.cols - p.dk),
-                 rows.t.col_range(r, dr), {&seg, 1}, p, y.row_range(s.row_begin, s.rows), Tensor());
+  ctx.dev.attend(in.q.t.row_range(s.row_begin, s.rows), kv.t,
+                 kv.t.col_range(p.dk, kv.t.cols - p.dk), rows.t.col_range(r, dr), {&seg, 1}, p,
+                 y.row_range(s.row_begin, s.rows), Tensor());
 }
 
 // A run of segments in the absorbed form over the cache.
-void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, std::span<const Segment> run,
-                         const BlockContext& b, Tensor y) {
+void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
+                         std::span<const Segment> run, const BlockContext& b, Tensor y) {
   const ModelConfig& c = b.cfg;
   int h = static_cast<int>(c.num_attention_heads), r = static_cast<int>(c.kv_lora_rank);
   int dn = static_cast<int>(c.qk_nope_head_dim), dr = static_cast<int>(c.qk_rope_head_dim);
@@ -60,13 +68,22 @@ void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, std:
   int64_t begin = run.front().row_begin, n = run.back().row_begin + run.back().rows - begin;
   std::vector<CachedSegment> segments;
   for (const Segment& s : run) {
-    segments.push_back({s.row_begin - begin, s.rows, s.past + s.rows, b.options.kv->pages(s.sequence)});
+    segments.push_back(
+        {s.row_begin - begin, s.rows, s.past + s.rows, b.options.kv->pages(s.sequence)});
   }
   Var q = ctx.make_aux(ctx.dtype, n, int64_t{h} * (r + dr));
   ctx.dev.absorb_query(in.q.t.row_range(begin, n), w.kv_b, h, dn, dr, dv, q.t);
-  AttendParams p{.heads = h, .kv_heads = 1, .dk = r, .dr = dr, .dv = r, .k_step = r + dr, .v_step = r + dr, .scale = b.scale};
+  AttendParams p{.heads = h,
+                 .kv_heads = 1,
+                 .dk = r,
+                 .dr = dr,
+                 .dv = r,
+                 .k_step = r + dr,
+                 .v_step = r + dr,
+                 .scale = b.scale};
   Var mixed = ctx.make_aux(ctx.dtype, n, int64_t{h} * r);
-  ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0, 0, mixed.t);
+  ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0, 0,
+                        mixed.t);
   ctx.dev.absorb_output(mixed.t, w.kv_b, h, dn, dv, y.row_range(begin, n));
 }
 
@@ -79,7 +96,8 @@ Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const B
   Var y = ctx.make_aux(ctx.dtype, in.q.t.rows, c.num_attention_heads * c.v_head_dim);
   const std::vector<Segment>& segments = b.batch.segments;
   auto absorbed = [&](const Segment& s) {
-    return b.options.mla == MlaForm::kAbsorbed || (b.options.mla == MlaForm::kByCost && absorbed_is_cheaper(c, s));
+    return b.options.mla == MlaForm::kAbsorbed ||
+           (b.options.mla == MlaForm::kByCost && absorbed_is_cheaper(c, s));
   };
   for (size_t i = 0; i < segments.size();) {
     size_t end = i;
@@ -100,10 +118,13 @@ Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b) {
   const ModelConfig& c = b.cfg;
   float eps = static_cast<float>(c.rms_norm_eps);
   MlaInput in;
-  in.q = c.q_lora_rank > 0 ? matmul(ctx, rms_norm(ctx, matmul(ctx, x, w.q_a), w.q_a_norm, eps), w.q_b)
-                           : matmul(ctx, x, w.q);
-  RopeParams rotate{.heads = static_cast<int>(c.num_attention_heads), .head_dim = static_cast<int>(c.qk_head_dim()),
-                    .rotated = static_cast<int>(c.qk_rope_head_dim), .interleaved = true};
+  in.q = c.q_lora_rank > 0
+             ? matmul(ctx, rms_norm(ctx, matmul(ctx, x, w.q_a), w.q_a_norm, eps), w.q_b)
+             : matmul(ctx, x, w.q);
+  RopeParams rotate{.heads = static_cast<int>(c.num_attention_heads),
+                    .head_dim = static_cast<int>(c.qk_head_dim()),
+                    .rotated = static_cast<int>(c.qk_rope_head_dim),
+                    .interleaved = true};
   in.q = rope(ctx, in.q, b.pos, rotate);
   std::array<Var, 2> row = latent_row(ctx, matmul(ctx, x, w.kv_a), w.kv_a_norm, eps, b.pos, true);
   in.latent = row[0];

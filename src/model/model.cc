@@ -11,7 +11,8 @@ namespace wels {
 ModelWeights make_weights(const ModelConfig& cfg) {
   ModelWeights w;
   w.blocks.resize(static_cast<size_t>(cfg.num_hidden_layers));
-  for (size_t i = 0; i < w.blocks.size(); ++i) w.blocks[i].moe = cfg.is_moe_layer(static_cast<int64_t>(i));
+  for (size_t i = 0; i < w.blocks.size(); ++i)
+    w.blocks[i].moe = cfg.is_moe_layer(static_cast<int64_t>(i));
   w.mtp.resize(static_cast<size_t>(cfg.num_nextn_predict_layers));
   for (size_t k = 0; k < w.mtp.size(); ++k) {
     w.mtp[k].block.moe = cfg.is_moe_layer(cfg.num_hidden_layers + static_cast<int64_t>(k));
@@ -40,7 +41,8 @@ Model::Model(ModelConfig cfg) : cfg_(std::move(cfg)) {
 void Model::allocate(DType dtype) {
   CHECK(dtype == DType::kF32 || dtype == DType::kF64);
   visit_weights(cfg_, weights_, [&](Weight& w, const WeightSpec& s) {
-    // One block of memory per weight, experts one after another. The selection bias is f32 always: it is no parameter.
+    // One block of memory per weight, experts one after another. The selection bias is f32 always:
+    // it is no parameter.
     w.value = stack(s.kind == WeightKind::kBuffer ? DType::kF32 : dtype, s);
   });
 }
@@ -101,15 +103,23 @@ Positions Model::positions(Ctx& ctx, const std::vector<int32_t>& pos) {
 Var Model::block(Ctx& ctx, BlockWeights& w, const Var& x, const BlockContext& b) {
   float eps = static_cast<float>(cfg_.rms_norm_eps);
   Var normed = rms_norm(ctx, x, w.attention_norm, eps);
-  Var attended = add(ctx, x, cfg_.is_mla() ? mla(ctx, w.attention, normed, b) : gqa(ctx, w.attention, normed, b));
+  Var attended = add(
+      ctx, x, cfg_.is_mla() ? mla(ctx, w.attention, normed, b) : gqa(ctx, w.attention, normed, b));
   Var inner = rms_norm(ctx, attended, w.mlp_norm, eps);
   return add(ctx, attended, w.moe ? moe(ctx, w.experts, inner, b) : mlp(ctx, w.mlp, inner));
 }
 
-Var Model::hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options, ForwardRecord* record, Var* residual) {
+Var Model::hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options,
+                  ForwardRecord* record, Var* residual) {
   CHECK(options.kv == nullptr || ctx.tape == nullptr);
-  BlockContext b{.cfg = cfg_, .options = options, .batch = batch, .pos = positions(ctx, batch.pos),
-                 .segments = own_segments(batch), .places = {}, .layer = 0, .record = record,
+  BlockContext b{.cfg = cfg_,
+                 .options = options,
+                 .batch = batch,
+                 .pos = positions(ctx, batch.pos),
+                 .segments = own_segments(batch),
+                 .places = {},
+                 .layer = 0,
+                 .record = record,
                  .scale = softmax_scale(cfg_)};
   if (options.kv) {
     std::vector<int32_t> places = options.kv->reserve(batch);
@@ -141,8 +151,9 @@ Var Model::hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options, F
   return y;
 }
 
-Model::MtpOut Model::mtp(Ctx& ctx, int64_t k, const Var& previous, const std::vector<int32_t>& previous_rows,
-                         const Batch& batch, const ForwardOptions& options, ForwardRecord* record) {
+Model::MtpOut Model::mtp(Ctx& ctx, int64_t k, const Var& previous,
+                         const std::vector<int32_t>& previous_rows, const Batch& batch,
+                         const ForwardOptions& options, ForwardRecord* record) {
   CHECK(options.kv == nullptr);
   MtpWeights& w = weights_.mtp[static_cast<size_t>(k)];
   float eps = static_cast<float>(cfg_.rms_norm_eps);
@@ -164,8 +175,14 @@ Model::MtpOut Model::mtp(Ctx& ctx, int64_t k, const Var& previous, const std::ve
   }
   CHECK(at == previous_rows.size());
   if (sub.rows() == 0) return out;
-  BlockContext b{.cfg = cfg_, .options = options, .batch = sub, .pos = positions(ctx, sub.pos),
-                 .segments = own_segments(sub), .places = {}, .layer = cfg_.num_hidden_layers + k, .record = record,
+  BlockContext b{.cfg = cfg_,
+                 .options = options,
+                 .batch = sub,
+                 .pos = positions(ctx, sub.pos),
+                 .segments = own_segments(sub),
+                 .places = {},
+                 .layer = cfg_.num_hidden_layers + k,
+                 .record = record,
                  .scale = softmax_scale(cfg_)};
   Var ids = ctx.make_ids(sub.tokens.data(), sub.rows());
   Var embedded = rms_norm(ctx, embed(ctx, ids, weights_.embed), w.embed_norm, eps);

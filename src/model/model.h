@@ -1,7 +1,9 @@
-// Model: the one definition of DeepSeek's architecture (and of Qwen2's and Llama's, for the distilled checkpoints).
+// Model: the one definition of DeepSeek's architecture (and of Qwen2's and Llama's, for the
+// distilled checkpoints).
 //
-// Pretraining, SFT, RL scoring, rollouts, prefill, decode and MTP all call Model::hidden. What differs is in the arguments: a
-// tape or none, a KV cache or none, which segments. Sources: DeepSeek-V2 (arXiv 2405.04434) §2.1, DeepSeek-V3 (2412.19437) §2.
+// Pretraining, SFT, RL scoring, rollouts, prefill, decode and MTP all call Model::hidden. What
+// differs is in the arguments: a tape or none, a KV cache or none, which segments. Sources:
+// DeepSeek-V2 (arXiv 2405.04434) §2.1, DeepSeek-V3 (2412.19437) §2.
 #pragma once
 #include <functional>
 #include <memory>
@@ -20,10 +22,12 @@ namespace wels {
 enum class MlaForm { kByCost, kExpanded, kAbsorbed };
 
 struct ForwardOptions {
-  KvCache* kv = nullptr;        // null: no cache, every segment has past = 0
-  float balance_factor = 0;     // α of the sequence-wise balance loss, already divided by the number of sequences
+  KvCache* kv = nullptr;  // null: no cache, every segment has past = 0
+  float balance_factor =
+      0;  // α of the sequence-wise balance loss, already divided by the number of sequences
   MlaForm mla = MlaForm::kByCost;
-  // Sees every named intermediate result ("hidden.0", "final_norm", "layer1.routed", "mtp0.input", ...).
+  // Sees every named intermediate result ("hidden.0", "final_norm", "layer1.routed", "mtp0.input",
+  // ...).
   std::function<void(const std::string& name, const Var&)> observe;
 };
 
@@ -52,29 +56,30 @@ class Model {
   void allocate(DType dtype);
   // Keeps something alive as long as the model (a mapped checkpoint).
   void keep(std::shared_ptr<void> owner) { memory_.push_back(std::move(owner)); }
-  // Gives every weight memory of `dtype` and initial values from `seed` (each by its own name, so shapes elsewhere don't
-  // matter). Gradients too where `trainable`.
+  // Gives every weight memory of `dtype` and initial values from `seed` (each by its own name, so
+  // shapes elsewhere don't matter). Gradients too where `trainable`.
   void init(DType dtype, uint64_t seed, bool trainable);
   // Gives every trainable weight a gradient of its own dtype.
   void make_gradients();
   void clear_gradients();  // the next backward sets instead of adding
 
-  // [n, d]: the residual stream after the last block, normalised: what the head and MTP read. `residual`, if given, gets the
-  // stream before the final norm.
-  Var hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options, ForwardRecord* record = nullptr,
-             Var* residual = nullptr);
+  // [n, d]: the residual stream after the last block, normalised: what the head and MTP read.
+  // `residual`, if given, gets the stream before the final norm.
+  Var hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options,
+             ForwardRecord* record = nullptr, Var* residual = nullptr);
 
-  // MTP module k (0-based), V3 eq. 21-23: from the hidden states of depth k (as hidden() returns them; for k > 0 what this
-  // function returned) of `batch` to those of depth k + 1, which predict the token after the next. Row i of a segment takes
-  // the embedding of the segment's token i + k + 1; so each segment has one row less than at depth k: `rows` says which rows
-  // of `batch` they belong to. The result is normalised by shared_head.norm.
+  // MTP module k (0-based), V3 eq. 21-23: from the hidden states of depth k (as hidden() returns
+  // them; for k > 0 what this function returned) of `batch` to those of depth k + 1, which predict
+  // the token after the next. Row i of a segment takes the embedding of the segment's token i + k +
+  // 1; so each segment has one row less than at depth k: `rows` says which rows of `batch` they
+  // belong to. The result is normalised by shared_head.norm.
   struct MtpOut {
     Var hidden;                 // [m, d] for the head
     Var stream;                 // [m, d] for the next depth
     std::vector<int32_t> rows;  // [m]
   };
-  MtpOut mtp(Ctx& ctx, int64_t k, const Var& previous, const std::vector<int32_t>& previous_rows, const Batch& batch,
-             const ForwardOptions& options, ForwardRecord* record = nullptr);
+  MtpOut mtp(Ctx& ctx, int64_t k, const Var& previous, const std::vector<int32_t>& previous_rows,
+             const Batch& batch, const ForwardOptions& options, ForwardRecord* record = nullptr);
 
   // [n, v] f32 (f64): logits of all rows of h. For sampling and tests; objectives use token_logp.
   Var logits(Ctx& ctx, const Var& h);

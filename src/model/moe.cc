@@ -1,6 +1,7 @@
-// Feed-forward: SwiGLU, and DeepSeek's mixture of experts (V3 eq. 12-20): shared experts see every token, k of e fine-grained
-// routed experts are chosen per token; no token is dropped. Rows are sorted by expert once, each expert's matrix products run
-// over its own contiguous rows, and the results are gathered back with their weights.
+// Feed-forward: SwiGLU, and DeepSeek's mixture of experts (V3 eq. 12-20): shared experts see every
+// token, k of e fine-grained routed experts are chosen per token; no token is dropped. Rows are
+// sorted by expert once, each expert's matrix products run over its own contiguous rows, and the
+// results are gathered back with their weights.
 #include "model/block.h"
 
 namespace wels {

@@ -10,15 +10,19 @@ namespace {
 // The (fractional) index of the frequency that makes `rotations` turns over the original context.
 double correction_dim(double rotations, const RopeConfig& r, int64_t dim) {
   double context = static_cast<double>(r.original_max_position_embeddings);
-  return static_cast<double>(dim) * std::log(context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(r.theta));
+  return static_cast<double>(dim) * std::log(context / (rotations * 2 * std::numbers::pi)) /
+         (2 * std::log(r.theta));
 }
 
-double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
+double yarn_mscale(double factor, double mscale) {
+  return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+}
 
 // YaRN: fast frequencies stay, slow ones are divided by the factor, a linear ramp in between.
 void apply_yarn(std::vector<double>& freq, const RopeConfig& r, int64_t dim) {
   double low = std::max(std::floor(correction_dim(r.beta_fast, r, dim)), 0.0);
-  double high = std::min(std::ceil(correction_dim(r.beta_slow, r, dim)), static_cast<double>(dim - 1));
+  double high =
+      std::min(std::ceil(correction_dim(r.beta_slow, r, dim)), static_cast<double>(dim - 1));
   if (low == high) high += 0.001;
   for (size_t i = 0; i < freq.size(); ++i) {
     double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
@@ -29,7 +33,8 @@ void apply_yarn(std::vector<double>& freq, const RopeConfig& r, int64_t dim) {
 // Llama 3.1: by wavelength, with a smooth step between the two bounds.
 void apply_llama3(std::vector<double>& freq, const RopeConfig& r) {
   double context = static_cast<double>(r.original_max_position_embeddings);
-  double low_wavelength = context / r.low_freq_factor, high_wavelength = context / r.high_freq_factor;
+  double low_wavelength = context / r.low_freq_factor,
+         high_wavelength = context / r.high_freq_factor;
   for (double& f : freq) {
     double wavelength = 2 * std::numbers::pi / f;
     if (wavelength < high_wavelength) continue;
@@ -37,7 +42,8 @@ void apply_llama3(std::vector<double>& freq, const RopeConfig& r) {
       f /= r.factor;
       continue;
     }
-    double smooth = (context / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
+    double smooth =
+        (context / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
     f = (1 - smooth) * f / r.factor + smooth * f;
   }
 }
@@ -56,7 +62,8 @@ std::vector<double> rope_inverse_frequencies(const RopeConfig& rope, int64_t dim
 
 double rope_magnitude(const RopeConfig& rope, bool mla) {
   if (rope.scaling != RopeScaling::kYarn) return 1.0;
-  if (mla) return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim);
+  if (mla)
+    return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim);
   return rope.attention_factor > 0 ? rope.attention_factor : yarn_mscale(rope.factor, 1.0);
 }
 
@@ -70,7 +77,8 @@ double softmax_scale(const ModelConfig& cfg) {
 }
 
 RopeTable::RopeTable(const ModelConfig& cfg, DType dtype)
-    : inv_freq_(rope_inverse_frequencies(cfg.rope, cfg.is_mla() ? cfg.qk_rope_head_dim : cfg.head_dim)),
+    : inv_freq_(
+          rope_inverse_frequencies(cfg.rope, cfg.is_mla() ? cfg.qk_rope_head_dim : cfg.head_dim)),
       magnitude_(rope_magnitude(cfg.rope, cfg.is_mla())),
       dtype_(dtype) {
   reserve(1);

@@ -1,5 +1,6 @@
-// Rotary angles: inverse frequencies with YaRN (Peng et al. 2023, as DeepSeek applies it to k^R only, V3 §4.3) or Llama 3's
-// scaling, the factor of cos and sin, the softmax scale, and a table of cos and sin that grows with the positions in use.
+// Rotary angles: inverse frequencies with YaRN (Peng et al. 2023, as DeepSeek applies it to k^R
+// only, V3 §4.3) or Llama 3's scaling, the factor of cos and sin, the softmax scale, and a table of
+// cos and sin that grows with the positions in use.
 #pragma once
 #include <vector>
 
@@ -10,7 +11,8 @@ namespace wels {
 
 // [rotary_dim / 2] angles per position, in double.
 std::vector<double> rope_inverse_frequencies(const RopeConfig& rope, int64_t rotary_dim);
-// What cos and sin are multiplied by (YaRN's attention factor; 1 without YaRN). mla: DeepSeek's ratio of two mscales.
+// What cos and sin are multiplied by (YaRN's attention factor; 1 without YaRN). mla: DeepSeek's
+// ratio of two mscales.
 double rope_magnitude(const RopeConfig& rope, bool mla);
 // Scale of the scores: 1/sqrt(query head width), times mscale² for DeepSeek with YaRN.
 double softmax_scale(const ModelConfig& cfg);

@@ -1,5 +1,6 @@
-// The weights of a model, and the one visitor that names, shapes and initialises each of them in a line. Initialisation,
-// loading, saving, counting and the optimiser are all callers of visit_weights.
+// The weights of a model, and the one visitor that names, shapes and initialises each of them in a
+// line. Initialisation, loading, saving, counting and the optimiser are all callers of
+// visit_weights.
 #pragma once
 #include <memory>
 #include <string>
@@ -16,17 +17,18 @@ struct MlpWeights {  // SwiGLU: down(silu(gate x) · up x)
 };
 
 struct MoeWeights {
-  Weight router;       // [e, d], computed in f32
-  Weight bias;         // e_score_correction_bias [1, e]: selection only, moved by the balancing rule, not by a gradient
+  Weight router;  // [e, d], computed in f32
+  Weight bias;  // e_score_correction_bias [1, e]: selection only, moved by the balancing rule, not
+                // by a gradient
   MlpWeights experts;  // e matrices each
   MlpWeights shared;   // one FFN of n_shared_experts times the width
 };
 
 struct AttentionWeights {
-  Weight q;                            // MLA without q-LoRA, GQA
-  Weight q_a, q_a_norm, q_b;           // MLA with q-LoRA
-  Weight kv_a, kv_a_norm, kv_b;        // MLA: [r + dr, d], [1, r], [h·(dn + dv), r]
-  Weight k, v, q_bias, k_bias, v_bias; // GQA
+  Weight q;                             // MLA without q-LoRA, GQA
+  Weight q_a, q_a_norm, q_b;            // MLA with q-LoRA
+  Weight kv_a, kv_a_norm, kv_b;         // MLA: [r + dr, d], [1, r], [h·(dn + dv), r]
+  Weight k, v, q_bias, k_bias, v_bias;  // GQA
   Weight o;
 };
 
@@ -34,15 +36,15 @@ struct BlockWeights {
   Weight attention_norm, mlp_norm;
   AttentionWeights attention;
   bool moe = false;
-  MlpWeights mlp;   // dense blocks
+  MlpWeights mlp;  // dense blocks
   MoeWeights experts;
 };
 
-struct MtpWeights {  // V3 §2.2; embedding and head are the main model's
+struct MtpWeights {                // V3 §2.2; embedding and head are the main model's
   Weight embed_norm, hidden_norm;  // enorm, hnorm
   Weight projection;               // eh_proj [d, 2d] on [embedding ; hidden]
   BlockWeights block;
-  Weight head_norm;                // shared_head.norm
+  Weight head_norm;  // shared_head.norm
 };
 
 struct ModelWeights {
@@ -74,17 +76,23 @@ struct WeightSpec {
 namespace weights_detail {
 
 template <class F>
-void visit_mlp(MlpWeights& w, const std::string& p, int64_t experts, int64_t d, int64_t f, int64_t layer, F&& visit) {
-  visit(w.gate, WeightSpec{p + "gate_proj.weight", experts, f, d, WeightKind::kMatrix, true, false, layer});
-  visit(w.up, WeightSpec{p + "up_proj.weight", experts, f, d, WeightKind::kMatrix, true, false, layer});
-  visit(w.down, WeightSpec{p + "down_proj.weight", experts, d, f, WeightKind::kMatrix, true, false, layer});
+void visit_mlp(MlpWeights& w, const std::string& p, int64_t experts, int64_t d, int64_t f,
+               int64_t layer, F&& visit) {
+  visit(w.gate,
+        WeightSpec{p + "gate_proj.weight", experts, f, d, WeightKind::kMatrix, true, false, layer});
+  visit(w.up,
+        WeightSpec{p + "up_proj.weight", experts, f, d, WeightKind::kMatrix, true, false, layer});
+  visit(w.down,
+        WeightSpec{p + "down_proj.weight", experts, d, f, WeightKind::kMatrix, true, false, layer});
 }
 
 template <class F>
-void visit_attention(const ModelConfig& c, AttentionWeights& w, const std::string& p, int64_t layer, F&& visit) {
+void visit_attention(const ModelConfig& c, AttentionWeights& w, const std::string& p, int64_t layer,
+                     F&& visit) {
   int64_t d = c.hidden_size, h = c.num_attention_heads;
   auto matrix = [&](Weight& x, const char* name, int64_t rows, int64_t cols) {
-    visit(x, WeightSpec{p + name + ".weight", 1, rows, cols, WeightKind::kMatrix, true, false, layer});
+    visit(x,
+          WeightSpec{p + name + ".weight", 1, rows, cols, WeightKind::kMatrix, true, false, layer});
   };
   auto norm = [&](Weight& x, const char* name, int64_t cols) {
     visit(x, WeightSpec{p + name + ".weight", 1, 1, cols, WeightKind::kNorm, false, false, layer});
@@ -123,22 +131,26 @@ template <class F>
 void visit_block(const ModelConfig& c, BlockWeights& w, int64_t layer, F&& visit) {
   std::string p = "model.layers." + std::to_string(layer) + ".";
   int64_t d = c.hidden_size;
-  visit(w.attention_norm, WeightSpec{p + "input_layernorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
+  visit(w.attention_norm,
+        WeightSpec{p + "input_layernorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
   visit_attention(c, w.attention, p + "self_attn.", layer, visit);
-  visit(w.mlp_norm, WeightSpec{p + "post_attention_layernorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
+  visit(w.mlp_norm, WeightSpec{p + "post_attention_layernorm.weight", 1, 1, d, WeightKind::kNorm,
+                               false, false, layer});
   if (!w.moe) {
     visit_mlp(w.mlp, p + "mlp.", 1, d, c.intermediate_size, layer, visit);
     return;
   }
   int64_t e = c.n_routed_experts, f = c.moe_intermediate_size;
-  visit(w.experts.router, WeightSpec{p + "mlp.gate.weight", 1, e, d, WeightKind::kMatrix, false, true, layer});
+  visit(w.experts.router,
+        WeightSpec{p + "mlp.gate.weight", 1, e, d, WeightKind::kMatrix, false, true, layer});
   if (c.has_router_bias()) {
-    visit(w.experts.bias,
-          WeightSpec{p + "mlp.gate.e_score_correction_bias", 1, 1, e, WeightKind::kBuffer, false, false, layer});
+    visit(w.experts.bias, WeightSpec{p + "mlp.gate.e_score_correction_bias", 1, 1, e,
+                                     WeightKind::kBuffer, false, false, layer});
   }
   visit_mlp(w.experts.experts, p + "mlp.experts.{}.", e, d, f, layer, visit);
   if (c.n_shared_experts > 0) {
-    visit_mlp(w.experts.shared, p + "mlp.shared_experts.", 1, d, f * c.n_shared_experts, layer, visit);
+    visit_mlp(w.experts.shared, p + "mlp.shared_experts.", 1, d, f * c.n_shared_experts, layer,
+              visit);
   }
 }
 
@@ -151,11 +163,13 @@ ModelWeights make_weights(const ModelConfig& cfg);
 template <class F>
 void visit_weights(const ModelConfig& c, ModelWeights& w, F&& visit) {
   int64_t d = c.hidden_size, v = c.vocab_size;
-  visit(w.embed, WeightSpec{"model.embed_tokens.weight", 1, v, d, WeightKind::kEmbedding, false, false, -1});
+  visit(w.embed,
+        WeightSpec{"model.embed_tokens.weight", 1, v, d, WeightKind::kEmbedding, false, false, -1});
   for (size_t i = 0; i < w.blocks.size(); ++i) {
     weights_detail::visit_block(c, w.blocks[i], static_cast<int64_t>(i), visit);
   }
-  visit(w.final_norm, WeightSpec{"model.norm.weight", 1, 1, d, WeightKind::kNorm, false, false, -1});
+  visit(w.final_norm,
+        WeightSpec{"model.norm.weight", 1, 1, d, WeightKind::kNorm, false, false, -1});
   if (!c.tie_word_embeddings) {
     visit(w.head, WeightSpec{"lm_head.weight", 1, v, d, WeightKind::kEmbedding, false, false, -1});
   }
@@ -163,11 +177,15 @@ void visit_weights(const ModelConfig& c, ModelWeights& w, F&& visit) {
     int64_t layer = c.num_hidden_layers + static_cast<int64_t>(k);
     std::string p = "model.layers." + std::to_string(layer) + ".";
     MtpWeights& m = w.mtp[k];
-    visit(m.embed_norm, WeightSpec{p + "enorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
-    visit(m.hidden_norm, WeightSpec{p + "hnorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
-    visit(m.projection, WeightSpec{p + "eh_proj.weight", 1, d, 2 * d, WeightKind::kMatrix, true, false, layer});
+    visit(m.embed_norm,
+          WeightSpec{p + "enorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
+    visit(m.hidden_norm,
+          WeightSpec{p + "hnorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
+    visit(m.projection,
+          WeightSpec{p + "eh_proj.weight", 1, d, 2 * d, WeightKind::kMatrix, true, false, layer});
     weights_detail::visit_block(c, m.block, layer, visit);
-    visit(m.head_norm, WeightSpec{p + "shared_head.norm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
+    visit(m.head_norm, WeightSpec{p + "shared_head.norm.weight", 1, 1, d, WeightKind::kNorm, false,
+                                  false, layer});
   }
 }
 

@@ -1,4 +1,5 @@
-// Causal attention of a ragged batch; the backward recomputes the probabilities from the saved log-sum-exp.
+// Causal attention of a ragged batch; the backward recomputes the probabilities from the saved
+// log-sum-exp.
 #include "nn/ops.h"
 
 namespace wels {
@@ -15,8 +16,8 @@ Var attend(Ctx& ctx, const Var& q, const Var& k, const Var& v, int v_col, const 
   Var lse = ctx.tape ? ctx.make_aux(ctx.stat_dtype(), q.t.rows, p.heads) : Var();
   ctx.dev.attend(q.t, k.t, from_col(v.t, v_col), shared.t, segments, p, y.t, lse.t);
   if (!ctx.tape) return y;
-  ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, q, k, v, v_col, shared, segments = std::move(segments), p, y,
-                       lse](const Tensor& dy) {
+  ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, q, k, v, v_col, shared,
+                       segments = std::move(segments), p, y, lse](const Tensor& dy) {
     GradOut dq = tape->grad_out(q);
     GradOut dk = tape->grad_out(k);
     bool one = k.node == v.node;  // MLA: keys and values are columns of one tensor
@@ -24,8 +25,8 @@ Var attend(Ctx& ctx, const Var& q, const Var& k, const Var& v, int v_col, const 
     GradOut dshared = shared.empty() ? GradOut{} : tape->grad_out(shared);
     for (const GradOut* g : {&dq, &dk, &dv}) CHECK(g->accum == Accum::kSet);
     CHECK(dshared.accum == Accum::kSet);
-    dev.attend_backward(q.t, k.t, from_col(v.t, v_col), shared.t, segments, p, y.t, lse.t, dy, dq.t, dk.t,
-                        from_col(dv.t, v_col), dshared.t);
+    dev.attend_backward(q.t, k.t, from_col(v.t, v_col), shared.t, segments, p, y.t, lse.t, dy, dq.t,
+                        dk.t, from_col(dv.t, v_col), dshared.t);
   });
   return y;
 }

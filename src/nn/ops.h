@@ -1,7 +1,9 @@
-// The differentiable ops: what model/ is written in. One .cc file per op, forward and backward side by side.
+// The differentiable ops: what model/ is written in. One .cc file per op, forward and backward side
+// by side.
 //
-// Shapes: n rows (tokens), d width; T is ctx.dtype. Every function allocates its result from ctx.pool. Gradients of weights go
-// to Weight::grad (set the first time in a step, then added); a weight without grad is frozen.
+// Shapes: n rows (tokens), d width; T is ctx.dtype. Every function allocates its result from
+// ctx.pool. Gradients of weights go to Weight::grad (set the first time in a step, then added); a
+// weight without grad is frozen.
 #pragma once
 #include <array>
 #include <functional>
@@ -28,8 +30,10 @@ Var grouped_matmul(Ctx& ctx, const Var& x, Weight& w, const Var& offsets);
 Var rms_norm(Ctx& ctx, const Var& x, Weight& gain, float eps);
 // y = x with every head's last `rotated` columns turned.
 Var rope(Ctx& ctx, const Var& x, const Positions& pos, const RopeParams& p);
-// MLA's two halves of W_DKV·h: {rms_norm of the first r columns, rope of the last dr}. x [n, r + dr]. V3 eq. 1-3.
-std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, const Positions& pos, bool interleaved);
+// MLA's two halves of W_DKV·h: {rms_norm of the first r columns, rope of the last dr}. x [n, r +
+// dr]. V3 eq. 1-3.
+std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, const Positions& pos,
+                              bool interleaved);
 // y = silu(gate) · up, [n, f].
 Var swiglu(Ctx& ctx, const Var& gate, const Var& up);
 // y = a + b: the residual stream takes a block's output.
@@ -40,8 +44,8 @@ Var concat(Ctx& ctx, const Var& a, const Var& b);
 Var to_residual(Ctx& ctx, const Var& x);
 // y's rows = x's rows index[i] (distinct). index on the host.
 Var select_rows(Ctx& ctx, const Var& x, const std::vector<int32_t>& index);
-// Attention of the new rows with each other (training, first prefill). k and v may be one Var (MLA's expanded kv, with v_col).
-// shared: MLA's k^R or empty. y [n, heads·dv].
+// Attention of the new rows with each other (training, first prefill). k and v may be one Var
+// (MLA's expanded kv, with v_col). shared: MLA's k^R or empty. y [n, heads·dv].
 Var attend(Ctx& ctx, const Var& q, const Var& k, const Var& v, int v_col, const Var& shared,
            std::vector<AttendSegment> segments, const AttendParams& p);
 
@@ -55,9 +59,10 @@ struct Routed {
   Var token_of;  // i32 [1, n·k]  | pairs by expert
   Var slot_of;   // i32 [n, k]   /
 };
-// bias: selection bias or empty. alpha > 0 adds the sequence-wise balance loss's gradient in the backward, times alpha.
-Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const RouteParams& p, float balance_factor,
-             const std::vector<AttendSegment>& segments);
+// bias: selection bias or empty. alpha > 0 adds the sequence-wise balance loss's gradient in the
+// backward, times alpha.
+Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const RouteParams& p,
+             float balance_factor, const std::vector<AttendSegment>& segments);
 // rows [n·k, d] = x's rows in the order of the experts.
 Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r);
 // y [n, d] = sum of the chosen experts' rows times their weights + shared (empty: none).
@@ -66,8 +71,8 @@ Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
 // logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ).
 Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target);
 
-// y = fn(x), keeping nothing but x: the backward runs fn again with a tape of its own (activation recomputation).
-// fn must not depend on anything else that needs a gradient, except weights.
+// y = fn(x), keeping nothing but x: the backward runs fn again with a tape of its own (activation
+// recomputation). fn must not depend on anything else that needs a gradient, except weights.
 Var recompute(Ctx& ctx, const Var& x, std::function<Var(Ctx&, const Var&)> fn);
 
 // The slot for a weight's gradient: matrix e's tensor and whether to set or add. Empty: frozen.

@@ -10,7 +10,8 @@ Var select_rows(Ctx& ctx, const Var& x, const std::vector<int32_t>& index) {
   ctx.dev.gather_rows(x.t, ids.t, y.t);
   if (!ctx.tape) return y;
   std::vector<int32_t> inverse(static_cast<size_t>(x.t.rows), -1);
-  for (int64_t i = 0; i < n; ++i) inverse[static_cast<size_t>(index[static_cast<size_t>(i)])] = static_cast<int32_t>(i);
+  for (int64_t i = 0; i < n; ++i)
+    inverse[static_cast<size_t>(index[static_cast<size_t>(i)])] = static_cast<int32_t>(i);
   Var back = ctx.make_ids(inverse.data(), x.t.rows);
   back.t = Tensor(back.t.data, DType::kI32, x.t.rows, 1);
   ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, x, back](const Tensor& dy) {

@@ -1,4 +1,5 @@
-// The start of a residual stream: T to the stream's dtype (f32 for bf16 activations); the gradient is rounded back.
+// The start of a residual stream: T to the stream's dtype (f32 for bf16 activations); the gradient
+// is rounded back.
 #include "nn/ops.h"
 
 namespace wels {

@@ -8,11 +8,13 @@ Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target) {
   Var lse = ctx.make_aux(ctx.stat_dtype(), h.t.rows, 1);
   ctx.dev.token_logp(h.t, head, target.t, logp.t, lse.t);
   if (!ctx.tape) return logp;
-  ctx.tape->record(logp, [&dev = ctx.dev, tape = ctx.tape, h, &head, target, lse](const Tensor& dlogp) {
-    GradOut dh = tape->grad_out(h);
-    GradOut dhead = weight_grad(head);
-    dev.token_logp_backward(h.t, head, target.t, lse.t, dlogp, dh.t, dh.accum, dhead.t, dhead.accum);
-  });
+  ctx.tape->record(logp,
+                   [&dev = ctx.dev, tape = ctx.tape, h, &head, target, lse](const Tensor& dlogp) {
+                     GradOut dh = tape->grad_out(h);
+                     GradOut dhead = weight_grad(head);
+                     dev.token_logp_backward(h.t, head, target.t, lse.t, dlogp, dh.t, dh.accum,
+                                             dhead.t, dhead.accum);
+                   });
   return logp;
 }
 

@@ -1,6 +1,6 @@
-// Batch: what a forward pass gets. Ragged: the rows of all sequences one after another. A segment is a run of rows that
-// continues one sequence which already has `past` tokens in the KV cache. Packed training documents (past = 0), prefill
-// chunks and single decode rows are all segments.
+// Batch: what a forward pass gets. Ragged: the rows of all sequences one after another. A segment
+// is a run of rows that continues one sequence which already has `past` tokens in the KV cache.
+// Packed training documents (past = 0), prefill chunks and single decode rows are all segments.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -15,8 +15,9 @@ struct Segment {
 };
 
 struct Batch {
-  std::vector<int32_t> tokens;    // [n]
-  std::vector<int32_t> pos;       // [n] position of each row in its sequence: past + index in the segment
+  std::vector<int32_t> tokens;  // [n]
+  std::vector<int32_t>
+      pos;  // [n] position of each row in its sequence: past + index in the segment
   std::vector<Segment> segments;  // in order, covering all rows
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 

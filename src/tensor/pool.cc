@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t kHugePage = 2 << 20;
 
-// Sizes are rounded up so that batches of nearly equal shape share buffers: to 1/8 of the next power of two, 64 at least.
+// Sizes are rounded up so that batches of nearly equal shape share buffers: to 1/8 of the next
+// power of two, 64 at least.
 int64_t round_size(int64_t bytes) {
   int64_t step = 64;
   while (step * 16 < bytes) step *= 2;
@@ -24,9 +25,11 @@ int64_t round_size(int64_t bytes) {
 void* allocate_host(int64_t bytes) {
   int64_t align = bytes >= kHugePage ? kHugePage : 64;
   int64_t size = (bytes + align - 1) / align * align;
-  void* p = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(std::max(size, align)));
+  void* p =
+      std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(std::max(size, align)));
   if (!p) {
-    throw Error("memory", fmt::format("cannot allocate {:.1f} MB", static_cast<double>(bytes) / 1e6),
+    throw Error("memory",
+                fmt::format("cannot allocate {:.1f} MB", static_cast<double>(bytes) / 1e6),
                 "use a smaller batch, sequence length or model");
   }
   if (bytes >= kHugePage) ::madvise(p, static_cast<size_t>(size), MADV_HUGEPAGE);
@@ -56,7 +59,8 @@ std::shared_ptr<void> Pool::take(int64_t bytes) {
   }
   s->now += size;
   s->peak = std::max(s->peak, s->now);
-  // The deleter holds the state, not the pool, so a buffer may outlive the pool: the last one frees itself.
+  // The deleter holds the state, not the pool, so a buffer may outlive the pool: the last one frees
+  // itself.
   return {p, [state = state_, size](void* q) {
             state->now -= size;
             if (state.use_count() == 1) {

@@ -1,5 +1,6 @@
-// Pool: reference-counted buffers with free lists by size, so that the memory of a training step is taken from the system
-// once and reused, still warm in the cache, as soon as the last reader is gone. Not thread-safe: one pool per model run.
+// Pool: reference-counted buffers with free lists by size, so that the memory of a training step is
+// taken from the system once and reused, still warm in the cache, as soon as the last reader is
+// gone. Not thread-safe: one pool per model run.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -21,7 +22,7 @@ class Pool {
   ~Pool();
   Pool(const Pool&) = delete;
 
-  // An uninitialised buffer of at least `bytes`; goes back to the pool with its last owner. 
+  // An uninitialised buffer of at least `bytes`; goes back to the pool with its last owner.
   std::shared_ptr<void> take(int64_t bytes);
   int64_t bytes_now() const { return state_->now; }    // in use
   int64_t bytes_peak() const { return state_->peak; }  // largest in use since reset_peak()
@@ -39,7 +40,8 @@ class Pool {
   std::shared_ptr<State> state_;
 };
 
-// 64-byte aligned host memory; >= 2 MB blocks are aligned to and advised for huge pages. Throws Error when there is none.
+// 64-byte aligned host memory; >= 2 MB blocks are aligned to and advised for huge pages. Throws
+// Error when there is none.
 void* allocate_host(int64_t bytes);
 void free_host(void* p, int64_t bytes);
 

@@ -1,8 +1,9 @@
-// Weight: a matrix of parameters, or `experts` equal matrices (one per routed expert), as the ops see it.
+// Weight: a matrix of parameters, or `experts` equal matrices (one per routed expert), as the ops
+// see it.
 //
-// `value` is the one true copy, in whatever dtype it is kept: f32 masters in training, the checkpoint's own bytes (memory
-// mapped) in inference. A device may keep copies in the layout of its kernels; they hang on `cache` and are made again when
-// `version` has moved on.
+// `value` is the one true copy, in whatever dtype it is kept: f32 masters in training, the
+// checkpoint's own bytes (memory mapped) in inference. A device may keep copies in the layout of
+// its kernels; they hang on `cache` and are made again when `version` has moved on.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -14,15 +15,16 @@
 namespace wels {
 
 struct Weight {
-  std::string name;              // HF tensor name; of a stack of experts: with "{}" for the expert's number
-  int64_t rows = 0, cols = 0;    // of one matrix: [out, in]; norms and biases: [1, d]
-  std::vector<Tensor> value;     // one [rows, cols] per expert (one entry for a plain matrix)
-  std::vector<Tensor> scale;     // FP8 only: f32 [ceil(rows/128), ceil(cols/128)] per expert
-  std::vector<Tensor> grad;      // f32 (f64 on ref<double>) as value; empty: frozen
-  bool full_precision = false;   // compute in f32 whatever the activations' dtype (router, V3 §3.3.1)
-  bool fp8 = false;              // takes part in FP8 training (V3 §3.3: all Linear but embedding, head, router)
-  bool fresh_grad = true;        // grad holds nothing yet: the next gradient is set, not added
-  uint64_t version = 0;          // += 1 whenever value changes
+  std::string name;  // HF tensor name; of a stack of experts: with "{}" for the expert's number
+  int64_t rows = 0, cols = 0;  // of one matrix: [out, in]; norms and biases: [1, d]
+  std::vector<Tensor> value;   // one [rows, cols] per expert (one entry for a plain matrix)
+  std::vector<Tensor> scale;   // FP8 only: f32 [ceil(rows/128), ceil(cols/128)] per expert
+  std::vector<Tensor> grad;    // f32 (f64 on ref<double>) as value; empty: frozen
+  bool full_precision =
+      false;         // compute in f32 whatever the activations' dtype (router, V3 §3.3.1)
+  bool fp8 = false;  // takes part in FP8 training (V3 §3.3: all Linear but embedding, head, router)
+  bool fresh_grad = true;  // grad holds nothing yet: the next gradient is set, not added
+  uint64_t version = 0;    // += 1 whenever value changes
   mutable std::shared_ptr<void> cache;  // the device's own copies
 
   int64_t experts() const { return static_cast<int64_t>(value.size()); }

@@ -10,7 +10,8 @@
 namespace wels {
 namespace {
 
-// Bytes per token that a block's ops keep on the tape, in the order of model/mla.cc and model/moe.cc.
+// Bytes per token that a block's ops keep on the tape, in the order of model/mla.cc and
+// model/moe.cc.
 struct BlockBytes {
   int64_t kept = 0, widest = 0;
 };
@@ -21,14 +22,15 @@ BlockBytes block_bytes(const ModelConfig& c, int64_t t, int64_t residual, bool m
   int64_t qkv = 0, out = 0;
   if (c.is_mla()) {
     int64_t r = c.kv_lora_rank, dr = c.qk_rope_head_dim;
-    qkv = (c.q_lora_rank > 0 ? 2 * c.q_lora_rank * t + 4 : 0) + 2 * h * dq * t + (r + dr) * t + r * t + 4 + dr * t +
-          h * (c.qk_nope_head_dim + c.v_head_dim) * t;
+    qkv = (c.q_lora_rank > 0 ? 2 * c.q_lora_rank * t + 4 : 0) + 2 * h * dq * t + (r + dr) * t +
+          r * t + 4 + dr * t + h * (c.qk_nope_head_dim + c.v_head_dim) * t;
     out = h * c.v_head_dim * t;
   } else {
     qkv = (2 * h + 3 * c.num_key_value_heads) * c.head_dim * t;
     out = h * c.head_dim * t;
   }
-  kept += qkv + out + h * 4 + 2 * d * residual + 2 * d * t;  // attention's result, both sums, both branches
+  kept += qkv + out + h * 4 + 2 * d * residual +
+          2 * d * t;  // attention's result, both sums, both branches
   int64_t ffn;
   if (moe) {
     int64_t k = c.num_experts_per_tok, fe = c.moe_intermediate_size, fs = fe * c.n_shared_experts;
@@ -50,7 +52,8 @@ MemoryPlan plan_memory(const ModelConfig& c, int64_t rows, DType dtype, bool rec
   p.gradients = 4 * n;
   p.optimizer = 8 * n - (muon ? 4 * matrices : 0);
   p.packed = 2 * t * n;
-  int64_t kept = 0, largest_block = 0, widest = 0, depth = c.num_hidden_layers + c.num_nextn_predict_layers;
+  int64_t kept = 0, largest_block = 0, widest = 0,
+          depth = c.num_hidden_layers + c.num_nextn_predict_layers;
   for (int64_t l = 0; l < depth; ++l) {
     BlockBytes b = block_bytes(c, t, residual, c.is_moe_layer(l));
     largest_block = std::max(largest_block, b.kept);
@@ -67,17 +70,21 @@ MemoryPlan plan_memory(const ModelConfig& c, int64_t rows, DType dtype, bool rec
 
 std::string MemoryPlan::text() const {
   auto b = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
-  return fmt::format("weights {}, gradients {}, optimiser {}, packed copies {}, activations {}, their gradients {}: {}", b(weights),
-                     b(gradients), b(optimizer), b(packed), b(activations), b(backward), b(total()));
+  return fmt::format(
+      "weights {}, gradients {}, optimiser {}, packed copies {}, activations {}, their gradients "
+      "{}: {}",
+      b(weights), b(gradients), b(optimizer), b(packed), b(activations), b(backward), b(total()));
 }
 
 void require_memory(const MemoryPlan& plan, int64_t available) {
   if (plan.total() <= available) return;
   throw Error("memory",
-              fmt::format("training needs {} ({}), {} are free", human_bytes(static_cast<double>(plan.total())), plan.text(),
+              fmt::format("training needs {} ({}), {} are free",
+                          human_bytes(static_cast<double>(plan.total())), plan.text(),
                           human_bytes(static_cast<double>(available))),
-              plan.activations + plan.backward > plan.total() / 2 ? "use a smaller --micro-batch, a shorter --seq or --recompute"
-                                                                  : "use a smaller --preset or --depth");
+              plan.activations + plan.backward > plan.total() / 2
+                  ? "use a smaller --micro-batch, a shorter --seq or --recompute"
+                  : "use a smaller --preset or --depth");
 }
 
 }  // namespace wels

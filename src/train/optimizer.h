@@ -1,5 +1,6 @@
-// Optimisers over the model's weights: AdamW as V3 trains with it (§4.2), and Muon (Jordan et al. 2024; per matrix and per
-// expert, update scale of Moonlight, arXiv 2502.16982) with AdamW for what is not a hidden matrix.
+// Optimisers over the model's weights: AdamW as V3 trains with it (§4.2), and Muon (Jordan et al.
+// 2024; per matrix and per expert, update scale of Moonlight, arXiv 2502.16982) with AdamW for what
+// is not a hidden matrix.
 #pragma once
 #include <map>
 #include <string>
@@ -24,12 +25,14 @@ double clip_coefficient(double norm, double clip);
 
 class Optimizer {
  public:
-  // Takes every trainable weight of the model; its f32 (f64) values and gradients are updated in place.
+  // Takes every trainable weight of the model; its f32 (f64) values and gradients are updated in
+  // place.
   Optimizer(Device& dev, Model& model, OptimizerConfig config);
 
   // Global L2 norm over all gradients; not finite if any element is not.
   double gradient_norm();
-  // One update with learning rate lr; gradients are multiplied by grad_scale first. Weight::version moves on.
+  // One update with learning rate lr; gradients are multiplied by grad_scale first. Weight::version
+  // moves on.
   void step(double lr, double grad_scale);
 
   int64_t steps() const { return steps_; }

@@ -10,7 +10,8 @@
 namespace wels {
 namespace {
 
-PresetSettings shape(int64_t d, int64_t layers, int64_t experts, int64_t chosen, int64_t expert_width, int64_t vocab) {
+PresetSettings shape(int64_t d, int64_t layers, int64_t experts, int64_t chosen,
+                     int64_t expert_width, int64_t vocab) {
   PresetSettings s;
   ModelConfig& c = s.model;
   c.architecture = Architecture::kDeepseekV3;
@@ -41,7 +42,8 @@ PresetSettings shape(int64_t d, int64_t layers, int64_t experts, int64_t chosen,
   c.torch_dtype = "float32";
   double width = static_cast<double>(d);
   s.learning_rate = 2e-3 * std::sqrt(128.0 / width);
-  s.batch_tokens = std::max<int64_t>(4096, static_cast<int64_t>(std::lround(8192 * width / 128 / 4096)) * 4096);
+  s.batch_tokens =
+      std::max<int64_t>(4096, static_cast<int64_t>(std::lround(8192 * width / 128 / 4096)) * 4096);
   s.sequence_length = 256;
   return s;
 }
@@ -54,11 +56,13 @@ PresetSettings preset(const std::string& name) {
   if (name == "mini") return shape(256, 8, 16, 2, 192, 4096);
   if (name == "small") return shape(384, 10, 32, 4, 256, 8192);
   if (name == "base") return shape(512, 12, 64, 6, 256, 16384);
-  throw Error("--preset", "unknown preset \"" + name + "\"", "use nano, micro, mini, small or base");
+  throw Error("--preset", "unknown preset \"" + name + "\"",
+              "use nano, micro, mini, small or base");
 }
 
 PresetSettings preset_of_depth(int depth) {
-  if (depth < 2 || depth > 32) throw Error("--depth", fmt::format("{} is out of range", depth), "use 2 to 32");
+  if (depth < 2 || depth > 32)
+    throw Error("--depth", fmt::format("{} is out of range", depth), "use 2 to 32");
   int64_t n = depth, d = 32 * n;
   if (n > 8) d = (32 * n + 32 * (n - 8) + 63) / 64 * 64;
   int64_t experts = n < 6 ? 8 : n < 10 ? 16 : n < 12 ? 32 : 64;

@@ -29,23 +29,46 @@ constexpr int64_t kCalibrationSteps = 4;  // of a run given in minutes; the firs
 // Everything that changes the numbers of a run.
 json settings_json(const PretrainSettings& s, const ModelConfig& cfg) {
   const TrainerConfig& t = s.trainer;
-  return {{"sequence_length", s.sequence_length}, {"batch_tokens", s.batch_tokens}, {"micro_batch_tokens", s.micro_batch_tokens},
-          {"schedule", s.schedule.kind == Schedule::Kind::kWsd ? "wsd" : "v3"}, {"lr", s.schedule.peak},
-          {"final_ratio", s.schedule.final_ratio}, {"warmup", s.schedule.warmup}, {"stable", s.schedule.stable},
-          {"decay_end", s.schedule.decay_end}, {"wsd_decay", s.schedule.wsd_decay}, {"batch_start", s.schedule.batch_start},
-          {"ramp_share", s.schedule.ramp_share}, {"minutes", s.minutes}, {"steps", s.schedule.steps},
-          {"optimizer", t.optimizer.muon ? "muon" : "adamw"}, {"beta1", t.optimizer.beta1}, {"beta2", t.optimizer.beta2},
-          {"eps", t.optimizer.eps}, {"weight_decay", t.optimizer.weight_decay}, {"clip", t.optimizer.clip},
-          {"momentum", t.optimizer.momentum}, {"dtype", name(t.dtype)}, {"fp8", t.fp8}, {"balance_alpha", t.balance_alpha},
-          {"bias_update", t.bias_update}, {"bias_centred", t.bias_centred}, {"mtp_lambda", s.mtp_lambda},
-          {"document_mask", s.document_mask}, {"seed", s.seed}, {"vocab", cfg.vocab_size}};
+  return {{"sequence_length", s.sequence_length},
+          {"batch_tokens", s.batch_tokens},
+          {"micro_batch_tokens", s.micro_batch_tokens},
+          {"schedule", s.schedule.kind == Schedule::Kind::kWsd ? "wsd" : "v3"},
+          {"lr", s.schedule.peak},
+          {"final_ratio", s.schedule.final_ratio},
+          {"warmup", s.schedule.warmup},
+          {"stable", s.schedule.stable},
+          {"decay_end", s.schedule.decay_end},
+          {"wsd_decay", s.schedule.wsd_decay},
+          {"batch_start", s.schedule.batch_start},
+          {"ramp_share", s.schedule.ramp_share},
+          {"minutes", s.minutes},
+          {"steps", s.schedule.steps},
+          {"optimizer", t.optimizer.muon ? "muon" : "adamw"},
+          {"beta1", t.optimizer.beta1},
+          {"beta2", t.optimizer.beta2},
+          {"eps", t.optimizer.eps},
+          {"weight_decay", t.optimizer.weight_decay},
+          {"clip", t.optimizer.clip},
+          {"momentum", t.optimizer.momentum},
+          {"dtype", name(t.dtype)},
+          {"fp8", t.fp8},
+          {"balance_alpha", t.balance_alpha},
+          {"bias_update", t.bias_update},
+          {"bias_centred", t.bias_centred},
+          {"mtp_lambda", s.mtp_lambda},
+          {"document_mask", s.document_mask},
+          {"seed", s.seed},
+          {"vocab", cfg.vocab_size}};
 }
 
 void require_same(const json& then, const json& now, const std::string& run) {
   for (auto& [key, value] : now.items()) {
-    if (key == "steps" && now["minutes"].get<double>() > 0) continue;  // measured once, kept by the checkpoint
+    if (key == "steps" && now["minutes"].get<double>() > 0)
+      continue;  // measured once, kept by the checkpoint
     if (!then.contains(key) || then[key] != value) {
-      throw Error(run, fmt::format("was started with {} {}, not {}", key, then.contains(key) ? then[key].dump() : "absent", value.dump()),
+      throw Error(run,
+                  fmt::format("was started with {} {}, not {}", key,
+                              then.contains(key) ? then[key].dump() : "absent", value.dump()),
                   "give the same settings to resume, or another --out for a new run");
     }
   }
@@ -53,10 +76,12 @@ void require_same(const json& then, const json& now, const std::string& run) {
 
 double flops_per_token(const ModelConfig& cfg) {
   ParameterCount n = count_parameters(cfg);
-  return 6.0 * static_cast<double>(n.active - n.embedding + (cfg.tie_word_embeddings ? n.embedding : 0) + n.mtp_active);
+  return 6.0 * static_cast<double>(n.active - n.embedding +
+                                   (cfg.tie_word_embeddings ? n.embedding : 0) + n.mtp_active);
 }
 
-std::vector<MicroBatch> step_batch(Loader& loader, int64_t first, int64_t sequences, int64_t per_micro_batch) {
+std::vector<MicroBatch> step_batch(Loader& loader, int64_t first, int64_t sequences,
+                                   int64_t per_micro_batch) {
   std::vector<MicroBatch> out;
   for (int64_t i = 0; i < sequences; ++i) {
     if (i % per_micro_batch == 0) out.emplace_back();
@@ -67,22 +92,26 @@ std::vector<MicroBatch> step_batch(Loader& loader, int64_t first, int64_t sequen
 
 }  // namespace
 
-Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenShard& shard, int64_t sequence_length,
-                    int64_t count, int64_t rows_at_once) {
+Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenShard& shard,
+                    int64_t sequence_length, int64_t count, int64_t rows_at_once,
+                    bool document_mask) {
   Evaluation e;
   double nats = 0, bytes = 0;
   std::vector<int64_t> windows = validation_windows(shard, sequence_length, count);
   for (size_t i = 0; i < windows.size();) {
     MicroBatch mb;
-    while (i < windows.size() && mb.batch.rows() + sequence_length <= std::max(rows_at_once, sequence_length)) {
-      append_window(shard, windows[i++], sequence_length, mb.batch, mb.targets);
+    while (i < windows.size() &&
+           mb.batch.rows() + sequence_length <= std::max(rows_at_once, sequence_length)) {
+      append_window(shard, windows[i++], sequence_length, mb.batch, mb.targets, document_mask);
     }
     std::vector<double> logp = trainer.log_probabilities(mb);
     for (size_t r = 0; r < logp.size(); ++r) {
+      if (mb.targets[r] < 0) continue;
+      ++e.tokens;
       nats -= logp[r];
-      bytes += static_cast<double>(tokenizer.is_special(mb.targets[r]) ? 0 : tokenizer.token_bytes(mb.targets[r]).size());
+      bytes += static_cast<double>(
+          tokenizer.is_special(mb.targets[r]) ? 0 : tokenizer.token_bytes(mb.targets[r]).size());
     }
-    e.tokens += static_cast<int64_t>(logp.size());
   }
   e.loss = nats / static_cast<double>(std::max<int64_t>(e.tokens, 1));
   e.bits_per_byte = nats / std::numbers::ln2 / std::max(bytes, 1.0);
@@ -95,17 +124,21 @@ namespace {
 class Run {
  public:
   Run(const PretrainContext& c, PretrainSettings s)
-      : c_(c), s_(std::move(s)), loader_(c.train, {s_.sequence_length, s_.seed, s_.document_mask, end_of_text(c.tokenizer)}),
-        trainer_(c.dev, c.model, s_.trainer), full_(std::max<int64_t>(1, s_.batch_tokens / s_.sequence_length)),
+      : c_(c),
+        s_(std::move(s)),
+        loader_(c.train, {s_.sequence_length, s_.seed, s_.document_mask, end_of_text(c.tokenizer)}),
+        trainer_(c.dev, c.model, s_.trainer),
+        full_(std::max<int64_t>(1, s_.batch_tokens / s_.sequence_length)),
         per_micro_batch_(std::clamp<int64_t>(s_.micro_batch_tokens / s_.sequence_length, 1, full_)),
         flops_per_token_(flops_per_token(c.model.config())) {
     settings_ = settings_json(s_, c.model.config());
-    require_memory(plan_memory(c.model.config(), per_micro_batch_ * s_.sequence_length, s_.trainer.dtype, s_.trainer.recompute,
-                               s_.trainer.optimizer.muon),
+    require_memory(plan_memory(c.model.config(), per_micro_batch_ * s_.sequence_length,
+                               s_.trainer.dtype, s_.trainer.recompute, s_.trainer.optimizer.muon),
                    memory_available_bytes() + rss_bytes());
     make_folder(s_.out + "/checkpoints");
     resume();
-    metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl", state_.step > 0 ? state_.step : -1);
+    metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl",
+                                               state_.step > 0 ? state_.step : -1);
     events_ = std::make_unique<TfEventsWriter>(s_.out, state_.step > 0 ? state_.step : -1);
     peak_flops_ = c.dev.measure_peak_flops(s_.trainer.dtype);
   }
@@ -138,9 +171,10 @@ class Run {
     try {
       state_ = load_checkpoint(folder, c_.model, trainer_.optimizer());
     } catch (const Error& e) {
-      throw Error(e.where(), e.fact(), fmt::format("remove {} to continue from {}", folder,
-                                                   steps.size() > 1 ? checkpoint_folder(s_.out, steps[steps.size() - 2])
-                                                                    : std::string("the start")));
+      throw Error(e.where(), e.fact(),
+                  fmt::format("remove {} to continue from {}", folder,
+                              steps.size() > 1 ? checkpoint_folder(s_.out, steps[steps.size() - 2])
+                                               : std::string("the start")));
     }
     json then = json::parse(state_.settings);
     require_same(then, settings_, s_.out);
@@ -153,7 +187,8 @@ class Run {
     log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
   }
 
-  // A run given in minutes: measures steps on a copy of nothing: gradients only, so that no state changes.
+  // A run given in minutes: measures steps on a copy of nothing: gradients only, so that no state
+  // changes.
   void calibrate() {
     std::vector<MicroBatch> batch = step_batch(loader_, 0, full_, per_micro_batch_);
     Objective objective = pretrain_objective(batch, depths(), s_.mtp_lambda);
@@ -163,10 +198,12 @@ class Run {
       trainer_.gradients(batch, objective);
     }
     double per_step = (monotonic_seconds() - t0) / static_cast<double>(kCalibrationSteps - 1);
-    s_.schedule.steps = std::max<int64_t>(10, static_cast<int64_t>(s_.minutes * 60 / (per_step * 1.06)));  // update, evaluation
+    s_.schedule.steps = std::max<int64_t>(
+        10, static_cast<int64_t>(s_.minutes * 60 / (per_step * 1.06)));  // update, evaluation
     s_.schedule.warmup = std::min(s_.schedule.warmup, s_.schedule.steps / 10);
     settings_["steps"] = s_.schedule.steps;
-    log_info("{:.0f} ms a step: {} steps in about {}", per_step * 1e3, s_.schedule.steps, human_duration(s_.minutes * 60));
+    log_info("{:.0f} ms a step: {} steps in about {}", per_step * 1e3, s_.schedule.steps,
+             human_duration(s_.minutes * 60));
   }
 
   int depths() const { return static_cast<int>(c_.model.config().num_nextn_predict_layers); }
@@ -174,7 +211,8 @@ class Run {
   void one_step() {
     double t0 = monotonic_seconds();
     int64_t sequences = batch_sequences(s_.schedule, state_.step, full_);
-    std::vector<MicroBatch> batch = step_batch(loader_, state_.sequences, sequences, per_micro_batch_);
+    std::vector<MicroBatch> batch =
+        step_batch(loader_, state_.sequences, sequences, per_micro_batch_);
     double lr = learning_rate(s_.schedule, state_.step);
     StepStats stats = trainer_.step(batch, pretrain_objective(batch, depths(), s_.mtp_lambda), lr);
     ++state_.step;
@@ -213,7 +251,8 @@ class Run {
     }
   }
 
-  StepMetrics step_metrics(const StepStats& st, double lr, double tokens_per_s, const std::vector<MicroBatch>& batch) {
+  StepMetrics step_metrics(const StepStats& st, double lr, double tokens_per_s,
+                           const std::vector<MicroBatch>& batch) {
     StepMetrics m;
     m.step = state_.step;
     m.add(metric::kTime, unix_seconds());
@@ -228,7 +267,8 @@ class Run {
     for (const MicroBatch& mb : batch) {
       for (int32_t t : mb.targets) {
         if (t < 0) continue;
-        bytes += static_cast<double>(c_.tokenizer.is_special(t) ? 0 : c_.tokenizer.token_bytes(t).size());
+        bytes += static_cast<double>(
+            c_.tokenizer.is_special(t) ? 0 : c_.tokenizer.token_bytes(t).size());
         count += 1;
       }
     }
@@ -238,7 +278,8 @@ class Run {
     m.add(metric::kGradNorm, st.gradient_norm);
     m.add(metric::kTokensPerS, tokens_per_s);
     m.add(metric::kGflops, tokens_per_s * flops_per_token_ / 1e9);
-    if (peak_flops_ > 0) m.add(metric::kFractionOfPeak, tokens_per_s * flops_per_token_ / peak_flops_);
+    if (peak_flops_ > 0)
+      m.add(metric::kFractionOfPeak, tokens_per_s * flops_per_token_ / peak_flops_);
     m.add(metric::kRssBytes, static_cast<double>(rss_bytes()));
     m.add(metric::kTokens, static_cast<double>(state_.tokens));
     m.add(metric::kElapsedS, state_.elapsed_s);
@@ -253,17 +294,22 @@ class Run {
   void add_balance(const StepStats& st, StepMetrics& m) {
     if (st.load.empty()) return;
     std::vector<double> violation;
-    MetricTable load{static_cast<int64_t>(st.load.size()), static_cast<int64_t>(st.load[0].load.size()), {}}, bias = load;
+    MetricTable load{
+        static_cast<int64_t>(st.load.size()), static_cast<int64_t>(st.load[0].load.size()), {}},
+        bias = load;
     max_violation_ = 0;
     for (const StepStats::LayerLoad& l : st.load) {
       violation.push_back(l.max_violation());
       max_violation_ = std::max(max_violation_, violation.back());
       double total = 0;
       for (int64_t n : l.load) total += static_cast<double>(n);
-      for (int64_t n : l.load) load.values.push_back(static_cast<double>(n) * static_cast<double>(l.load.size()) / std::max(total, 1.0));
+      for (int64_t n : l.load)
+        load.values.push_back(static_cast<double>(n) * static_cast<double>(l.load.size()) /
+                              std::max(total, 1.0));
       int64_t main = c_.model.config().num_hidden_layers;
-      const BlockWeights& block = l.layer < main ? c_.model.weights().blocks[static_cast<size_t>(l.layer)]
-                                                 : c_.model.weights().mtp[static_cast<size_t>(l.layer - main)].block;
+      const BlockWeights& block =
+          l.layer < main ? c_.model.weights().blocks[static_cast<size_t>(l.layer)]
+                         : c_.model.weights().mtp[static_cast<size_t>(l.layer - main)].block;
       if (block.experts.bias.value.empty()) continue;
       std::vector<float> b(l.load.size());
       c_.dev.download(block.experts.bias.value[0], b.data());
@@ -275,7 +321,8 @@ class Run {
   }
 
   void validate(StepMetrics* m) {
-    Evaluation e = evaluate(trainer_, c_.tokenizer, c_.validation, s_.sequence_length, s_.eval_sequences, s_.micro_batch_tokens);
+    Evaluation e = evaluate(trainer_, c_.tokenizer, c_.validation, s_.sequence_length,
+                            s_.eval_sequences, s_.micro_batch_tokens, s_.document_mask);
     result_.validation_loss = e.loss;
     result_.validation_bits_per_byte = e.bits_per_byte;
     result_evaluated_ = true;
@@ -303,13 +350,17 @@ class Run {
   std::string status() const {
     double left = static_cast<double>(s_.schedule.steps - state_.step);
     double eta = state_.step > 0 && seconds_seen_ > 0
-                     ? left * static_cast<double>(full_ * s_.sequence_length) / std::max(result_.tokens_per_s, 1e-9) : NAN;
+                     ? left * static_cast<double>(full_ * s_.sequence_length) /
+                           std::max(result_.tokens_per_s, 1e-9)
+                     : NAN;
     double rate = result_.tokens_per_s * flops_per_token_;
-    return fmt::format("step {}/{}  loss {:.4f}  val {:.4f} ({:.3f} bits/byte)  {}  {:.0f} GFLOP/s{}  MaxVio {:.2f}  {} left",
-                       state_.step, s_.schedule.steps, loss_, result_.validation_loss, result_.validation_bits_per_byte,
-                       human_rate(result_.tokens_per_s, "tok"), rate / 1e9,
-                       peak_flops_ > 0 ? fmt::format(" ({:.0f}% of peak)", 100 * rate / peak_flops_) : "", max_violation_,
-                       human_duration(eta));
+    return fmt::format(
+        "step {}/{}  loss {:.4f}  val {:.4f} ({:.3f} bits/byte)  {}  {:.0f} GFLOP/s{}  MaxVio "
+        "{:.2f}  {} left",
+        state_.step, s_.schedule.steps, loss_, result_.validation_loss,
+        result_.validation_bits_per_byte, human_rate(result_.tokens_per_s, "tok"), rate / 1e9,
+        peak_flops_ > 0 ? fmt::format(" ({:.0f}% of peak)", 100 * rate / peak_flops_) : "",
+        max_violation_, human_duration(eta));
   }
 
   PretrainContext c_;
@@ -332,6 +383,8 @@ class Run {
 
 }  // namespace
 
-PretrainResult pretrain(const PretrainContext& ctx, PretrainSettings settings) { return Run(ctx, std::move(settings)).go(); }
+PretrainResult pretrain(const PretrainContext& ctx, PretrainSettings settings) {
+  return Run(ctx, std::move(settings)).go();
+}
 
 }  // namespace wels

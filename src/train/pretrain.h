@@ -18,27 +18,27 @@ struct PretrainSettings {
   double minutes = 0;                 // > 0: as many steps as fit, measured over the first ones
   Schedule schedule;
   TrainerConfig trainer;
-  double mtp_lambda = 0.3;            // V3 §4.2
+  double mtp_lambda = 0.3;  // V3 §4.2
   bool document_mask = false;
   uint64_t seed = 1;
   int64_t save_every = 500, eval_every = 100, sample_every = 200, keep = 2;
-  int64_t eval_sequences = 64;        // 0: the whole validation split
+  int64_t eval_sequences = 64;  // 0: the whole validation split
   bool quiet = false;
 };
 
 struct PretrainResult {
   int64_t steps = 0, tokens = 0;
-  double validation_loss = 0;           // nats per token
+  double validation_loss = 0;  // nats per token
   double validation_bits_per_byte = 0;
   double best_validation_loss = 0;
   double tokens_per_s = 0;
-  bool stopped = false;                 // by a signal; resume continues
-  std::string checkpoint;               // the last one's folder
+  bool stopped = false;    // by a signal; resume continues
+  std::string checkpoint;  // the last one's folder
 };
 
 struct PretrainContext {
   Device& dev;
-  Model& model;                     // allocated and initialised
+  Model& model;  // allocated and initialised
   const Tokenizer& tokenizer;
   const std::string& tokenizer_json;
   const TokenShard& train;
@@ -47,16 +47,19 @@ struct PretrainContext {
   std::function<void()> report;         // writes the run's report; may be empty
 };
 
-// Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it continues from the newest, bit for
-// bit as if it had never stopped; with settings that differ in anything but output and intervals it throws Error.
+// Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
+// continues from the newest, bit for bit as if it had never stopped; with settings that differ in
+// anything but output and intervals it throws Error.
 PretrainResult pretrain(const PretrainContext& ctx, PretrainSettings settings);
 
-// Mean cross-entropy and bits per byte over validation windows (count 0: all). Nats per token, bits per byte of text.
+// Mean cross-entropy and bits per byte over validation windows (count 0: all). Nats per token, bits
+// per byte of text.
 struct Evaluation {
   double loss = 0, bits_per_byte = 0;
   int64_t tokens = 0;
 };
-Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenShard& shard, int64_t sequence_length,
-                    int64_t count, int64_t rows_at_once);
+Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenShard& shard,
+                    int64_t sequence_length, int64_t count, int64_t rows_at_once,
+                    bool document_mask = false);
 
 }  // namespace wels

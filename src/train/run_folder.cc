@@ -23,7 +23,8 @@ constexpr int kStateVersion = 1;
 
 template <class T>
 T field(const json& j, const char* name, const std::string& where) {
-  if (!j.is_object() || !j.contains(name)) throw Error(where, fmt::format("lacks \"{}\"", name), "the checkpoint is damaged");
+  if (!j.is_object() || !j.contains(name))
+    throw Error(where, fmt::format("lacks \"{}\"", name), "the checkpoint is damaged");
   try {
     return j.at(name).get<T>();
   } catch (const json::exception&) {
@@ -50,13 +51,14 @@ std::vector<int64_t> list_checkpoints(const std::string& run) {
   return out;
 }
 
-void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer, const TrainerState& s,
-                     const std::string& tokenizer_json) {
+void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
+                     const TrainerState& s, const std::string& tokenizer_json) {
   std::string final_name = checkpoint_folder(run, s.step), tmp = run + "/checkpoints/tmp";
   std::error_code ec;
   fs::remove_all(tmp, ec);
   make_folder(tmp);
-  save_model(tmp, model, DType::kF32, {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
+  save_model(tmp, model, DType::kF32,
+             {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
   write_file_atomic(tmp + "/tokenizer.json", tokenizer_json);
   std::vector<TensorSource> sources;
   for (auto& [name, tensor] : optimizer.state()) {
@@ -66,9 +68,16 @@ void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
                        }});
   }
   write_safetensors(tmp + "/trainer.safetensors", sources);
-  json j = {{"version", kStateVersion}, {"step", s.step}, {"optimizer_steps", optimizer.steps()}, {"sequences", s.sequences},
-            {"tokens", s.tokens}, {"elapsed_s", s.elapsed_s}, {"best_validation", s.best_validation},
-            {"skipped_in_a_row", s.skipped_in_a_row}, {"settings", json::parse(s.settings)}, {"wels", version()},
+  json j = {{"version", kStateVersion},
+            {"step", s.step},
+            {"optimizer_steps", optimizer.steps()},
+            {"sequences", s.sequences},
+            {"tokens", s.tokens},
+            {"elapsed_s", s.elapsed_s},
+            {"best_validation", s.best_validation},
+            {"skipped_in_a_row", s.skipped_in_a_row},
+            {"settings", json::parse(s.settings)},
+            {"wels", version()},
             {"git", git_version()}};
   write_file_atomic(tmp + "/trainer.json", j.dump(2));
   sync_folder(tmp);
@@ -82,7 +91,9 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer&
   std::string path = folder + "/trainer.json";
   json j = parse_json(read_file(path), path);
   if (field<int>(j, "version", path) != kStateVersion) {
-    throw Error(path, fmt::format("is of version {}, this program reads {}", field<int>(j, "version", path), kStateVersion),
+    throw Error(path,
+                fmt::format("is of version {}, this program reads {}",
+                            field<int>(j, "version", path), kStateVersion),
                 "use the wels that wrote it");
   }
   TrainerState s;
@@ -99,11 +110,13 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer&
   for (auto& [name, t] : state) {
     const TensorEntry& e = moments.at(name);
     if (e.dtype != t.dtype || e.shape != std::vector<int64_t>{t.rows, t.cols}) {
-      throw Error(moments.path(), "tensor " + name + " has another shape or type than this run", "resume with the same settings");
+      throw Error(moments.path(), "tensor " + name + " has another shape or type than this run",
+                  "resume with the same settings");
     }
   }
   load_weights(model, std::make_shared<SafetensorsReader>(folder), WeightStorage::kCopyF32);
-  for (auto& [name, t] : state) std::memcpy(t.data, moments.at(name).data.data(), static_cast<size_t>(t.bytes()));
+  for (auto& [name, t] : state)
+    std::memcpy(t.data, moments.at(name).data.data(), static_cast<size_t>(t.bytes()));
   optimizer.set_steps(field<int64_t>(j, "optimizer_steps", path));
   return s;
 }

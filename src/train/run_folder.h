@@ -1,6 +1,7 @@
-// The checkpoints of a run: <run>/checkpoints/step-00001200/, each a Hugging Face folder (config.json, model.safetensors in f32,
-// tokenizer.json) plus the trainer's state (trainer.safetensors: optimiser moments; trainer.json: everything else).
-// A checkpoint is written under a temporary name and renamed when all of it is on disk, so it is there whole or not at all.
+// The checkpoints of a run: <run>/checkpoints/step-00001200/, each a Hugging Face folder
+// (config.json, model.safetensors in f32, tokenizer.json) plus the trainer's state
+// (trainer.safetensors: optimiser moments; trainer.json: everything else). A checkpoint is written
+// under a temporary name and renamed when all of it is on disk, so it is there whole or not at all.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -13,13 +14,13 @@
 namespace wels {
 
 struct TrainerState {
-  int64_t step = 0;             // optimiser steps done
-  int64_t sequences = 0;        // sequences consumed
+  int64_t step = 0;       // optimiser steps done
+  int64_t sequences = 0;  // sequences consumed
   int64_t tokens = 0;
   double elapsed_s = 0;         // training time so far
   double best_validation = -1;  // nats per token; -1: none yet
   int64_t skipped_in_a_row = 0;
-  std::string settings;         // JSON of the run's settings, to refuse a resume with others
+  std::string settings;  // JSON of the run's settings, to refuse a resume with others
 };
 
 std::string checkpoint_folder(const std::string& run, int64_t step);
@@ -27,9 +28,10 @@ std::string checkpoint_folder(const std::string& run, int64_t step);
 std::vector<int64_t> list_checkpoints(const std::string& run);
 
 // Writes the checkpoint of state.step. tokenizer_json is copied beside the weights.
-void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer, const TrainerState& state,
-                     const std::string& tokenizer_json);
-// Loads values, moments and state; the model must have been built with the run's config. Throws Error naming what is damaged.
+void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
+                     const TrainerState& state, const std::string& tokenizer_json);
+// Loads values, moments and state; the model must have been built with the run's config. Throws
+// Error naming what is damaged.
 TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer& optimizer);
 // Removes all but the last `keep` checkpoints and the best one.
 void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step);

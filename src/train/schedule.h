@@ -1,5 +1,6 @@
-// Learning rate and batch size as pure functions of the step. V3 §4.2: linear warm-up, constant, cosine to a tenth, constant
-// again. WSD (Hu et al. 2024, MiniCPM): warm-up, stable, linear decay to zero at the end.
+// Learning rate and batch size as pure functions of the step. V3 §4.2: linear warm-up, constant,
+// cosine to a tenth, constant again. WSD (Hu et al. 2024, MiniCPM): warm-up, stable, linear decay
+// to zero at the end.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -12,13 +13,14 @@ namespace wels {
 struct Schedule {
   enum class Kind { kV3, kWsd } kind = Kind::kV3;
   double peak = 1e-3;
-  double final_ratio = 0.1;     // V3: last rate / peak
-  int64_t steps = 1000;         // of the whole run
+  double final_ratio = 0.1;  // V3: last rate / peak
+  int64_t steps = 1000;      // of the whole run
   int64_t warmup = 20;
-  double stable = 0.1;          // V3: constant until this share of the steps, cosine until `decay_end`
+  double stable = 0.1;  // V3: constant until this share of the steps, cosine until `decay_end`
   double decay_end = 1.0;
-  double wsd_decay = 0.2;       // WSD: share of the steps at the end that decay
-  // Batch ramp: from batch_start · batch to the whole batch over the first ramp_share of the steps. 1: no ramp.
+  double wsd_decay = 0.2;  // WSD: share of the steps at the end that decay
+  // Batch ramp: from batch_start · batch to the whole batch over the first ramp_share of the steps.
+  // 1: no ramp.
   double batch_start = 1.0, ramp_share = 0.0;
 };
 
@@ -31,7 +33,8 @@ inline double learning_rate(const Schedule& s, int64_t step) {
     double begin = total * (1 - s.wsd_decay);
     return t < begin ? s.peak : s.peak * std::max(0.0, (total - t) / (total - begin));
   }
-  double begin = std::max(total * s.stable, static_cast<double>(s.warmup)), end = total * s.decay_end;
+  double begin = std::max(total * s.stable, static_cast<double>(s.warmup)),
+         end = total * s.decay_end;
   if (t < begin) return s.peak;
   if (t >= end) return s.peak * s.final_ratio;
   double half = 0.5 * (1 + std::cos(std::numbers::pi * (t - begin) / (end - begin)));

@@ -52,10 +52,15 @@ double StepStats::LayerLoad::max_violation() const {
 Trainer::Trainer(Device& dev, Model& model, TrainerConfig config)
     : dev_(dev), model_(model), config_(config), optimizer_(dev, model, config.optimizer) {}
 
-void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective, StepStats& stats) {
+void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective,
+                              StepStats& stats) {
   double t0 = now_s();
   Tape tape(dev_, pool_);
-  Ctx ctx{.dev = dev_, .pool = pool_, .tape = &tape, .dtype = config_.dtype, .fp8 = config_.fp8,
+  Ctx ctx{.dev = dev_,
+          .pool = pool_,
+          .tape = &tape,
+          .dtype = config_.dtype,
+          .fp8 = config_.fp8,
           .recompute = config_.recompute};
   ForwardOptions options;
   options.balance_factor = static_cast<float>(config_.balance_alpha / sequences);
@@ -85,7 +90,8 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
     Head head;
     head.rows = out.rows;
     std::vector<int32_t> ids = depth_targets(mb, head.rows, static_cast<int>(k) + 1);
-    head.logp = token_logp(ctx, out.hidden, model_.head(), ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size())));
+    head.logp = token_logp(ctx, out.hidden, model_.head(),
+                           ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size())));
     heads.push_back(std::move(head));
     previous = model_.config().mtp_hidden_after_norm ? out.hidden : out.stream;
     previous_rows = std::move(out.rows);
@@ -98,16 +104,19 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
     heads[k].dlogp = std::move(dlogp);
   }
   std::vector<AttendSegment> segments;
-  for (const Segment& s : mb.batch.segments) segments.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
+  for (const Segment& s : mb.batch.segments)
+    segments.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
   for (size_t i = 0; i < record.routed.size(); ++i) {
     const Routed& r = record.routed[i].routed;
     if (i < main_layers && config_.balance_alpha != 0) {
       RouteParams p = route_params(model_.config());
-      stats.balance_loss += config_.balance_alpha / sequences * dev_.balance_loss(r.logits.t, segments, p);
+      stats.balance_loss +=
+          config_.balance_alpha / sequences * dev_.balance_loss(r.logits.t, segments, p);
     }
     std::vector<int32_t> load(static_cast<size_t>(r.load.t.cols));
     dev_.download(r.load.t, load.data());
-    if (stats.load.size() <= i) stats.load.push_back({record.routed[i].layer, std::vector<int64_t>(load.size())});
+    if (stats.load.size() <= i)
+      stats.load.push_back({record.routed[i].layer, std::vector<int64_t>(load.size())});
     for (size_t e = 0; e < load.size(); ++e) stats.load[i].load[e] += load[e];
   }
   record.routed.clear();  // lets the pool have the routers' memory as the backward goes
@@ -147,13 +156,15 @@ StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& obje
   return stats;
 }
 
-// b_e += γ · sign(mean load - load_e), over the whole batch (Wang et al. 2024, arXiv 2408.15664; V3 §2.1.2). sign(0) = 0.
+// b_e += γ · sign(mean load - load_e), over the whole batch (Wang et al. 2024, arXiv 2408.15664; V3
+// §2.1.2). sign(0) = 0.
 void Trainer::update_router_bias(const StepStats& stats) {
   if (config_.bias_update == 0 || !model_.config().has_router_bias()) return;
   for (const StepStats::LayerLoad& l : stats.load) {
     int64_t main = model_.config().num_hidden_layers;
-    BlockWeights& block = l.layer < main ? model_.weights().blocks[static_cast<size_t>(l.layer)]
-                                         : model_.weights().mtp[static_cast<size_t>(l.layer - main)].block;
+    BlockWeights& block = l.layer < main
+                              ? model_.weights().blocks[static_cast<size_t>(l.layer)]
+                              : model_.weights().mtp[static_cast<size_t>(l.layer - main)].block;
     double mean = static_cast<double>(std::accumulate(l.load.begin(), l.load.end(), int64_t{0})) /
                   static_cast<double>(l.load.size());
     std::vector<double> change(l.load.size());
@@ -161,8 +172,9 @@ void Trainer::update_router_bias(const StepStats& stats) {
       double gap = mean - static_cast<double>(l.load[e]);
       change[e] = config_.bias_update * (gap > 0 ? 1.0 : gap < 0 ? -1.0 : 0.0);
     }
-    double centre = config_.bias_centred
-                        ? std::accumulate(change.begin(), change.end(), 0.0) / static_cast<double>(change.size()) : 0.0;
+    double centre = config_.bias_centred ? std::accumulate(change.begin(), change.end(), 0.0) /
+                                               static_cast<double>(change.size())
+                                         : 0.0;
     Weight& bias = block.experts.bias;
     std::vector<float> b(change.size());
     dev_.download(bias.value[0], b.data());
@@ -173,7 +185,12 @@ void Trainer::update_router_bias(const StepStats& stats) {
 }
 
 std::vector<double> Trainer::log_probabilities(const MicroBatch& mb) {
-  Ctx ctx{.dev = dev_, .pool = pool_, .tape = nullptr, .dtype = config_.dtype, .fp8 = config_.fp8, .recompute = false};
+  Ctx ctx{.dev = dev_,
+          .pool = pool_,
+          .tape = nullptr,
+          .dtype = config_.dtype,
+          .fp8 = config_.fp8,
+          .recompute = false};
   Var h = model_.hidden(ctx, mb.batch, {});
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
   return to_host(dev_, token_logp(ctx, h, model_.head(), target).t);
@@ -186,7 +203,8 @@ Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, 
     for (const Segment& s : mb.batch.segments) {
       for (int64_t i = 0; i < s.rows; ++i) {
         if (mb.targets[static_cast<size_t>(s.row_begin + i)] < 0) continue;
-        for (int64_t k = 0; k <= std::min<int64_t>(i, mtp_depths); ++k) count[static_cast<size_t>(k)] += 1;
+        for (int64_t k = 0; k <= std::min<int64_t>(i, mtp_depths); ++k)
+          count[static_cast<size_t>(k)] += 1;
       }
     }
   }
@@ -195,8 +213,8 @@ Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, 
     double share = k == 0 ? 1.0 : mtp_lambda / static_cast<double>(mtp_depths);
     weight[k] = count[k] > 0 ? share / count[k] : 0.0;
   }
-  return [weight](const MicroBatch& mb, int depth, std::span<const int32_t> rows, std::span<const double> logp,
-                  std::span<double> dlogp) {
+  return [weight](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                  std::span<const double> logp, std::span<double> dlogp) {
     double loss = 0, w = weight[static_cast<size_t>(depth)];
     for (size_t i = 0; i < rows.size(); ++i) {
       if (mb.targets[static_cast<size_t>(rows[i] + depth)] < 0) continue;

@@ -1,5 +1,6 @@
-// Trainer: one optimiser step for any objective. The model gives log-probabilities of targets, the objective maps them to their
-// gradient, the tape does the rest; pretraining, SFT, RL and distillation differ in nothing else.
+// Trainer: one optimiser step for any objective. The model gives log-probabilities of targets, the
+// objective maps them to their gradient, the tape does the rest; pretraining, SFT, RL and
+// distillation differ in nothing else.
 #pragma once
 #include <functional>
 #include <span>
@@ -17,35 +18,37 @@ struct MicroBatch {
   std::vector<int32_t> targets;  // [n]
 };
 
-// Loss of one prediction depth (0: next token, k: MTP module k-1) of one micro-batch; fills dlogp (the gradient of the loss with
-// respect to every log-probability). rows: which rows of the micro-batch the values belong to.
-using Objective = std::function<double(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
-                                       std::span<const double> logp, std::span<double> dlogp)>;
+// Loss of one prediction depth (0: next token, k: MTP module k-1) of one micro-batch; fills dlogp
+// (the gradient of the loss with respect to every log-probability). rows: which rows of the
+// micro-batch the values belong to.
+using Objective =
+    std::function<double(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                         std::span<const double> logp, std::span<double> dlogp)>;
 
 struct TrainerConfig {
   OptimizerConfig optimizer;
-  DType dtype = DType::kBF16;     // T of the activations
+  DType dtype = DType::kBF16;  // T of the activations
   bool fp8 = false;
   bool recompute = false;
-  double balance_alpha = 1e-4;    // sequence-wise balance loss, V3 eq. 17
-  double bias_update = 1e-3;      // γ of the auxiliary-loss-free balancing; 0: off
-  bool bias_centred = false;      // subtract the mean of the update (routing-invariant)
+  double balance_alpha = 1e-4;  // sequence-wise balance loss, V3 eq. 17
+  double bias_update = 1e-3;    // γ of the auxiliary-loss-free balancing; 0: off
+  bool bias_centred = false;    // subtract the mean of the update (routing-invariant)
 };
 
 struct StepStats {
-  std::vector<double> loss;         // by depth: main, MTP 1, ...: sums of the objective's values
-  double balance_loss = 0;          // α · Σ f·P, mean over sequences, summed over layers
+  std::vector<double> loss;  // by depth: main, MTP 1, ...: sums of the objective's values
+  double balance_loss = 0;   // α · Σ f·P, mean over sequences, summed over layers
   double total() const {
     double sum = balance_loss;
     for (double x : loss) sum += x;
     return sum;
   }
   double gradient_norm = 0, clip = 1;
-  bool skipped = false;             // not finite: nothing was updated
+  bool skipped = false;  // not finite: nothing was updated
   struct LayerLoad {
     int64_t layer;
-    std::vector<int64_t> load;      // rows per expert in this step
-    double max_violation() const;   // MaxVio: max load / mean load - 1
+    std::vector<int64_t> load;     // rows per expert in this step
+    double max_violation() const;  // MaxVio: max load / mean load - 1
   };
   std::vector<LayerLoad> load;
   double forward_s = 0, backward_s = 0, update_s = 0;
@@ -56,7 +59,8 @@ class Trainer {
   // The model must be trainable (Model::init). Both outlive the trainer.
   Trainer(Device& dev, Model& model, TrainerConfig config);
 
-  // Forward, backward and update over all micro-batches as one batch. lr: this step's learning rate.
+  // Forward, backward and update over all micro-batches as one batch. lr: this step's learning
+  // rate.
   StepStats step(std::span<const MicroBatch> batch, const Objective& objective, double lr);
   // Forward and backward only: gradients stay in the weights (tests, gradient studies).
   StepStats gradients(std::span<const MicroBatch> batch, const Objective& objective);
@@ -68,7 +72,8 @@ class Trainer {
   const TrainerConfig& config() const { return config_; }
 
  private:
-  void one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective, StepStats& stats);
+  void one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective,
+                       StepStats& stats);
   void update_router_bias(const StepStats& stats);
   Device& dev_;
   Model& model_;
@@ -77,7 +82,8 @@ class Trainer {
   Optimizer optimizer_;
 };
 
-// Mean cross-entropy over all targets of the step, MTP depths weighted λ/D (V3 eq. 24-25). batch: the whole step's.
+// Mean cross-entropy over all targets of the step, MTP depths weighted λ/D (V3 eq. 24-25). batch:
+// the whole step's.
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda);
 
 }  // namespace wels

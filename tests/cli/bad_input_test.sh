@@ -19,8 +19,8 @@ expect 'no such file or folder' "$wels" pretrain missing.txt --out a
 : > empty.txt
 expect 'no text' "$wels" pretrain empty.txt --out b
 printf '{"text": "fine"}\n{"text": broken\n' > bad.jsonl
-expect 'bad.jsonl, line 2|line 2' "$wels" pretrain bad.jsonl --out c
-printf 'not gzip' > broken.txt.gz
+expect 'bad.jsonl:2' "$wels" pretrain bad.jsonl --out c
+gzip -c text.txt | head -c 3000 > broken.txt.gz
 expect 'broken.txt.gz' "$wels" pretrain broken.txt.gz --out d
 expect 'unknown preset' "$wels" pretrain text.txt --out e --preset giant
 expect 'cannot|Permission|Read-only|directory' "$wels" pretrain text.txt --out /proc/nowhere
