@@ -16,3 +16,4 @@ for seed in 1 2; do
       --minutes "${WELS_MINUTES:-60}" --eval-every 200 --eval-sequences 256 --save-every 500 ${flags[$arm]}
   done
 done
+"$wels" report "$out"/*-[12] --out "$out/report.html"

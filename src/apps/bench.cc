@@ -24,24 +24,12 @@ struct BenchFlags {
   bool json = false, fp8 = false, dense = false, mtp = false, recompute = false;
 };
 
-// The dense model of equal active FLOPs: every block's FFN as wide as the shared and chosen experts
-// together.
-ModelConfig dense_twin(ModelConfig c) {
-  if (c.n_routed_experts == 0) return c;
-  int64_t moe_width = c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts);
-  int64_t dense = c.first_k_dense_replace, moe = c.num_hidden_layers - dense;
-  c.intermediate_size =
-      (c.intermediate_size * dense + moe_width * moe) / c.num_hidden_layers / 16 * 16;
-  c.n_routed_experts = c.n_shared_experts = c.num_experts_per_tok = 0;
-  return c;
-}
-
 int bench_train(const BenchFlags& f) {
   f.device.apply();
   auto dev = make_device(f.device.device);
   ModelConfig cfg = preset(f.preset).model;
   if (!f.mtp) cfg.num_nextn_predict_layers = 0;
-  if (f.dense) cfg = dense_twin(cfg);
+  if (f.dense) make_dense(cfg);
   cfg.max_position_embeddings = std::max(cfg.max_position_embeddings, f.sequence);
   Model model(cfg);
   model.init(DType::kF32, 1, true);

@@ -92,17 +92,6 @@ SplitRule split_rule(const PretrainFlags& f) {
 
 // --- model ---
 
-// The dense model of about equal active FLOPs: every FFN as wide as the shared and chosen experts
-// together.
-void make_dense(ModelConfig& c) {
-  if (c.n_routed_experts == 0) return;
-  int64_t moe = c.num_hidden_layers - c.first_k_dense_replace;
-  int64_t width = c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts);
-  c.intermediate_size =
-      (c.intermediate_size * c.first_k_dense_replace + width * moe) / c.num_hidden_layers / 16 * 16;
-  c.n_routed_experts = c.n_shared_experts = c.num_experts_per_tok = c.moe_intermediate_size = 0;
-}
-
 PresetSettings choose_shape(const PretrainFlags& f) {
   PresetSettings p = f.depth > 0 ? preset_of_depth(f.depth) : preset(f.preset);
   if (!f.config.empty()) p.model = load_hf_config(f.config);

@@ -41,8 +41,10 @@ std::vector<float> Generator::forward(const Batch& batch, const std::vector<int3
   Var h = model_.hidden(ctx, batch, options);
   if (rows.empty()) return {};
   Var z = model_.logits(ctx, select_rows(ctx, h, rows));
-  std::vector<float> out(static_cast<size_t>(z.t.size()));
-  dev_.download(z.t, out.data());
+  Var single = ctx.make_aux(DType::kF32, z.t.rows, z.t.cols);  // sampling is in f32 on every device
+  dev_.copy(z.t, single.t);
+  std::vector<float> out(static_cast<size_t>(single.t.size()));
+  dev_.download(single.t, out.data());
   return out;
 }
 

@@ -60,6 +60,14 @@ PresetSettings preset(const std::string& name) {
               "use nano, micro, mini, small or base");
 }
 
+void make_dense(ModelConfig& c) {
+  if (c.n_routed_experts == 0) return;
+  int64_t dense = c.first_k_dense_replace, moe = c.num_hidden_layers - dense;
+  int64_t width = c.moe_intermediate_size * (c.num_experts_per_tok + c.n_shared_experts);
+  c.intermediate_size = (c.intermediate_size * dense + width * moe) / c.num_hidden_layers / 16 * 16;
+  c.n_routed_experts = c.n_shared_experts = c.num_experts_per_tok = c.moe_intermediate_size = 0;
+}
+
 PresetSettings preset_of_depth(int depth) {
   if (depth < 2 || depth > 32)
     throw Error("--depth", fmt::format("{} is out of range", depth), "use 2 to 32");

@@ -27,4 +27,8 @@ PresetSettings preset(const std::string& name);
 // 8k tokens · d/128 rounded to 4k.
 PresetSettings preset_of_depth(int depth);
 
+// Makes cfg dense with about the same active operations: every FFN as wide as the shared and chosen
+// experts together (averaged over the blocks, a multiple of 16). A dense cfg stays as it is.
+void make_dense(ModelConfig& cfg);
+
 }  // namespace wels

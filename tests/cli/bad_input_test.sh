@@ -4,6 +4,7 @@
 cd "$scratch"
 seq 1 60000 | sed 's/$/ is a number of no importance/' > text.txt
 small=(--preset nano --seq 64 --batch-tokens 512 --micro-batch 512 --vocab 400 --steps 3 --sample-every 0)
+long=("${small[@]/#3/2000}")
 
 # expect PATTERN COMMAND...: exit code 2 and one line on stderr that matches.
 expect() {
@@ -20,7 +21,8 @@ expect 'no such file or folder' "$wels" pretrain missing.txt --out a
 expect 'no text' "$wels" pretrain empty.txt --out b
 printf '{"text": "fine"}\n{"text": broken\n' > bad.jsonl
 expect 'bad.jsonl:2' "$wels" pretrain bad.jsonl --out c
-gzip -c text.txt | head -c 3000 > broken.txt.gz
+gzip -c text.txt > whole.gz
+head -c 3000 whole.gz > broken.txt.gz
 expect 'broken.txt.gz' "$wels" pretrain broken.txt.gz --out d
 expect 'unknown preset' "$wels" pretrain text.txt --out e --preset giant
 expect 'cannot|Permission|Read-only|directory' "$wels" pretrain text.txt --out /proc/nowhere
@@ -44,15 +46,15 @@ sed -i 's/"hidden_size": *[0-9]*/"hidden_size": 256/' broken/config.json
 expect 'shape' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello
 head -c 50000 "$checkpoint/trainer.safetensors" > run/t && mv run/t "$checkpoint/trainer.safetensors"
-expect 'trainer.safetensors' "$wels" pretrain text.txt --out run "${small[@]}" --steps 5
+expect "trainer.safetensors" "$wels" pretrain text.txt --out run "${small[@]}"
 
 code=0; "$wels" generate --no-such-flag >/dev/null 2>&1 || code=$?
 [ "$code" -eq 2 ] || fail "unknown flags exit with $code"
 
 # Two runs on one folder.
-"$wels" pretrain text.txt --out two "${small[@]}" --steps 2000 >/dev/null 2>&1 & first=$!
+"$wels" pretrain text.txt --out two "${long[@]}" >/dev/null 2>&1 & first=$!
 for _ in $(seq 100); do [ -f two/.lock ] && break; sleep 0.1; done
 sleep 0.3
-expect 'another run holds' "$wels" pretrain text.txt --out two "${small[@]}" --steps 2000
+expect 'another run holds' "$wels" pretrain text.txt --out two "${long[@]}"
 kill -9 "$first"; wait "$first" 2>/dev/null || true
 echo "bad input: all as expected"

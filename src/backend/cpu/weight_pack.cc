@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "tensor/float_formats.h"
 #include "tensor/fp8.h"
 #include "tensor/pool.h"
 #include "tensor/quant.h"
@@ -22,14 +23,6 @@ struct WeightCache {
 
 std::shared_ptr<void> allocate(int64_t bytes) {
   return {allocate_host(bytes), [bytes](void* p) { free_host(p, bytes); }};
-}
-
-float half_to_float(uint16_t h) {
-  uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, rest = h & 0x7fff;
-  if (rest >= 0x7c00) return __builtin_bit_cast(float, sign | 0x7f800000u | (rest & 0x3ff) << 13);
-  float magnitude =
-      __builtin_bit_cast(float, rest << 13) * 0x1p112f;  // moves the exponent's bias from 15 to 127
-  return __builtin_bit_cast(float, sign | __builtin_bit_cast(uint32_t, magnitude));
 }
 
 const std::array<float, 256>& fp8_values() {
