@@ -357,6 +357,10 @@ void add_pretrain(CLI::App& app, Command& run) {
       ->check(CLI::Range(0, 1024));
   sub->add_option("--experts-per-token", f->chosen, "chosen experts")->check(CLI::Range(1, 64));
   sub->add_flag("--dense", f->dense, "the dense model of equal active FLOPs");
+  sub->add_option("--ema", s.ema, "decay of an average of the weights, saved as OUT/ema (0: none)")
+      ->check(CLI::Range(0.0, 0.99999));
+  sub->add_option("--qk-clip", t.qk_clip, "MLA: largest attention score of a head (0: off)")
+      ->check(CLI::NonNegativeNumber);
   sub->add_flag("--document-mask", s.document_mask,
                 "documents in one sequence do not see each other");
   sub->add_option("--seed", s.seed, "of weights and data order")->capture_default_str();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
@@ -13,6 +14,8 @@
 #include "base/machine.h"
 #include "base/progress.h"
 #include "base/signal.h"
+#include "model/checkpoint.h"
+#include "train/ema.h"
 #include "train/memory_plan.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
@@ -56,6 +59,8 @@ json settings_json(const PretrainSettings& s, const ModelConfig& cfg) {
           {"bias_update", t.bias_update},
           {"bias_centred", t.bias_centred},
           {"mtp_lambda", s.mtp_lambda},
+          {"ema", s.ema},
+          {"qk_clip", t.qk_clip},
           {"document_mask", s.document_mask},
           {"seed", s.seed},
           {"vocab", cfg.vocab_size}};
@@ -136,6 +141,7 @@ class Run {
                                s_.trainer.dtype, s_.trainer.recompute, s_.trainer.optimizer.muon),
                    memory_available_bytes() + rss_bytes());
     make_folder(s_.out + "/checkpoints");
+    if (s_.ema > 0) ema_ = std::make_unique<WeightEma>(c.dev, c.model, s_.ema);
     resume();
     metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl",
                                                state_.step > 0 ? state_.step : -1);
@@ -169,7 +175,9 @@ class Run {
     if (steps.empty()) return;
     std::string folder = checkpoint_folder(s_.out, steps.back());
     try {
-      state_ = load_checkpoint(folder, c_.model, trainer_.optimizer());
+      state_ = load_checkpoint(folder, c_.model, state_tensors());
+      trainer_.optimizer().set_steps(state_.optimizer_steps);
+      if (ema_) ema_->set_updates(state_.ema_updates);
     } catch (const Error& e) {
       throw Error(e.where(), e.fact(),
                   fmt::format("remove {} to continue from {}", folder,
@@ -187,8 +195,7 @@ class Run {
     log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
   }
 
-  // A run given in minutes: measures steps on a copy of nothing: gradients only, so that no state
-  // changes.
+  // A run given in minutes: measures gradients only, so that no state changes.
   void calibrate() {
     std::vector<MicroBatch> batch = step_batch(loader_, 0, full_, per_micro_batch_);
     Objective objective = pretrain_objective(batch, depths(), s_.mtp_lambda);
@@ -215,6 +222,7 @@ class Run {
         step_batch(loader_, state_.sequences, sequences, per_micro_batch_);
     double lr = learning_rate(s_.schedule, state_.step);
     StepStats stats = trainer_.step(batch, pretrain_objective(batch, depths(), s_.mtp_lambda), lr);
+    if (ema_ && !stats.skipped) ema_->update();
     ++state_.step;
     state_.sequences += sequences;
     int64_t tokens = sequences * s_.sequence_length;
@@ -329,6 +337,13 @@ class Run {
     if (m) {
       m->add(metric::kValLoss, e.loss);
       m->add(metric::kValBitsPerByte, e.bits_per_byte);
+      if (ema_) {
+        ema_->exchange();
+        Evaluation average = evaluate(trainer_, c_.tokenizer, c_.validation, s_.sequence_length,
+                                      s_.eval_sequences, s_.micro_batch_tokens, s_.document_mask);
+        ema_->exchange();
+        m->add("val_loss_ema", average.loss);
+      }
     }
     if (state_.best_validation < 0 || e.loss < state_.best_validation) {
       state_.best_validation = e.loss;
@@ -341,10 +356,35 @@ class Run {
     best_is_now_ = false;
     settings_["best_step"] = best_step_;
     state_.settings = settings_.dump();
-    save_checkpoint(s_.out, c_.model, trainer_.optimizer(), state_, c_.tokenizer_json);
+    state_.optimizer_steps = trainer_.optimizer().steps();
+    if (ema_) state_.ema_updates = ema_->updates();
+    save_checkpoint(s_.out, c_.model, state_tensors(), state_, c_.tokenizer_json);
+    if (ema_ && state_.step >= s_.schedule.steps) save_average();
     last_saved_ = state_.step;
     prune_checkpoints(s_.out, s_.keep, best_step_);
     if (c_.report) c_.report();
+  }
+
+  // What a checkpoint holds beside the weights.
+  StateTensors state_tensors() {
+    StateTensors out = trainer_.optimizer().state();
+    if (!ema_) return out;
+    StateTensors averages = ema_->state();
+    out.insert(out.end(), averages.begin(), averages.end());
+    return out;
+  }
+
+  // The average as a model of its own, <run>/ema.
+  void save_average() {
+    std::string tmp = s_.out + "/ema.tmp", folder = s_.out + "/ema";
+    std::filesystem::remove_all(tmp);
+    make_folder(tmp);
+    ema_->exchange();
+    save_model(tmp, c_.model, DType::kF32, {{"format", "pt"}});
+    ema_->exchange();
+    write_file_atomic(tmp + "/tokenizer.json", c_.tokenizer_json);
+    std::filesystem::remove_all(folder);
+    std::filesystem::rename(tmp, folder);
   }
 
   std::string status() const {
@@ -373,6 +413,7 @@ class Run {
   json settings_;
   TrainerState state_;
   PretrainResult result_;
+  std::unique_ptr<WeightEma> ema_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<TfEventsWriter> events_;
   StatusLine line_{20};

@@ -19,6 +19,7 @@ struct PretrainSettings {
   Schedule schedule;
   TrainerConfig trainer;
   double mtp_lambda = 0.3;  // V3 §4.2
+  double ema = 0;           // > 0: decay of an average of the weights, kept beside them
   bool document_mask = false;
   uint64_t seed = 1;
   int64_t save_every = 500, eval_every = 100, sample_every = 200, keep = 2;

@@ -51,7 +51,7 @@ std::vector<int64_t> list_checkpoints(const std::string& run) {
   return out;
 }
 
-void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
+void save_checkpoint(const std::string& run, Model& model, const StateTensors& tensors,
                      const TrainerState& s, const std::string& tokenizer_json) {
   std::string final_name = checkpoint_folder(run, s.step), tmp = run + "/checkpoints/tmp";
   std::error_code ec;
@@ -61,7 +61,7 @@ void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
              {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
   write_file_atomic(tmp + "/tokenizer.json", tokenizer_json);
   std::vector<TensorSource> sources;
-  for (auto& [name, tensor] : optimizer.state()) {
+  for (auto& [name, tensor] : tensors) {
     Tensor t = tensor;
     sources.push_back({name, t.dtype, {t.rows, t.cols}, [t](const ByteSink& sink) {
                          sink(t.data, static_cast<size_t>(t.bytes()));
@@ -70,7 +70,8 @@ void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
   write_safetensors(tmp + "/trainer.safetensors", sources);
   json j = {{"version", kStateVersion},
             {"step", s.step},
-            {"optimizer_steps", optimizer.steps()},
+            {"optimizer_steps", s.optimizer_steps},
+            {"ema_updates", s.ema_updates},
             {"sequences", s.sequences},
             {"tokens", s.tokens},
             {"elapsed_s", s.elapsed_s},
@@ -87,7 +88,7 @@ void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
   sync_folder(run + "/checkpoints");
 }
 
-TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer& optimizer) {
+TrainerState load_checkpoint(const std::string& folder, Model& model, const StateTensors& tensors) {
   std::string path = folder + "/trainer.json";
   json j = parse_json(read_file(path), path);
   if (field<int>(j, "version", path) != kStateVersion) {
@@ -98,6 +99,8 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer&
   }
   TrainerState s;
   s.step = field<int64_t>(j, "step", path);
+  s.optimizer_steps = field<int64_t>(j, "optimizer_steps", path);
+  s.ema_updates = field<int64_t>(j, "ema_updates", path);
   s.sequences = field<int64_t>(j, "sequences", path);
   s.tokens = field<int64_t>(j, "tokens", path);
   s.elapsed_s = field<double>(j, "elapsed_s", path);
@@ -106,8 +109,8 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer&
   s.settings = field<json>(j, "settings", path).dump();
   // Moments first: nothing of the model is touched if they are damaged.
   SafetensorsReader moments(folder + "/trainer.safetensors");
-  std::vector<std::pair<std::string, Tensor>> state = optimizer.state();
-  for (auto& [name, t] : state) {
+
+  for (auto& [name, t] : tensors) {
     const TensorEntry& e = moments.at(name);
     if (e.dtype != t.dtype || e.shape != std::vector<int64_t>{t.rows, t.cols}) {
       throw Error(moments.path(), "tensor " + name + " has another shape or type than this run",
@@ -115,9 +118,9 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer&
     }
   }
   load_weights(model, std::make_shared<SafetensorsReader>(folder), WeightStorage::kCopyF32);
-  for (auto& [name, t] : state)
+  for (auto& [name, t] : tensors)
     std::memcpy(t.data, moments.at(name).data.data(), static_cast<size_t>(t.bytes()));
-  optimizer.set_steps(field<int64_t>(j, "optimizer_steps", path));
+
   return s;
 }
 

@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "model/model.h"
-#include "train/optimizer.h"
 
 namespace wels {
 
 struct TrainerState {
-  int64_t step = 0;       // optimiser steps done
+  int64_t step = 0;             // steps done
+  int64_t optimizer_steps = 0;  // of these, not skipped
+  int64_t ema_updates = 0;
   int64_t sequences = 0;  // sequences consumed
   int64_t tokens = 0;
   double elapsed_s = 0;         // training time so far
@@ -27,12 +28,15 @@ std::string checkpoint_folder(const std::string& run, int64_t step);
 // Steps for which a complete checkpoint folder exists, ascending.
 std::vector<int64_t> list_checkpoints(const std::string& run);
 
+// The tensors of the trainer's state by name (optimiser moments, averages), in their live memory.
+using StateTensors = std::vector<std::pair<std::string, Tensor>>;
+
 // Writes the checkpoint of state.step. tokenizer_json is copied beside the weights.
-void save_checkpoint(const std::string& run, Model& model, Optimizer& optimizer,
+void save_checkpoint(const std::string& run, Model& model, const StateTensors& tensors,
                      const TrainerState& state, const std::string& tokenizer_json);
-// Loads values, moments and state; the model must have been built with the run's config. Throws
-// Error naming what is damaged.
-TrainerState load_checkpoint(const std::string& folder, Model& model, Optimizer& optimizer);
+// Loads values, state tensors and state; the model must have been built with the run's config.
+// Throws Error naming what is damaged.
+TrainerState load_checkpoint(const std::string& folder, Model& model, const StateTensors& tensors);
 // Removes all but the last `keep` checkpoints and the best one.
 void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step);
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "train/qk_clip.h"
+
 namespace wels {
 namespace {
 
@@ -152,6 +154,10 @@ StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& obje
   stats.clip = clip_coefficient(stats.gradient_norm, config_.optimizer.clip);
   optimizer_.step(lr, stats.clip);
   update_router_bias(stats);
+  if (config_.qk_clip > 0 && model_.config().is_mla()) {
+    qk_clip(dev_, model_, max_attention_scores(dev_, pool_, model_, batch[0].batch, config_.dtype),
+            config_.qk_clip);
+  }
   stats.update_s = now_s() - t0;
   return stats;
 }

@@ -32,6 +32,7 @@ struct TrainerConfig {
   bool recompute = false;
   double balance_alpha = 1e-4;  // sequence-wise balance loss, V3 eq. 17
   double bias_update = 1e-3;    // γ of the auxiliary-loss-free balancing; 0: off
+  double qk_clip = 0;           // > 0: largest attention score a head may reach (train/qk_clip.h)
   bool bias_centred = false;    // subtract the mean of the update (routing-invariant)
 };
 

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 need_data tinyshakespeare.txt
 args=(pretrain "$data/tinyshakespeare.txt" --preset nano --tokenizer char --seq 64 --batch-tokens 1024 --micro-batch 512 --steps 40
-      --save-every 10 --eval-every 20 --eval-sequences 4 --sample-every 0)
+      --ema 0.99 --save-every 10 --eval-every 20 --eval-sequences 4 --sample-every 0)
 digest() { cat "$1"/checkpoints/step-00000040/{model,trainer}.safetensors | sha256sum; }
 
 "$wels" "${args[@]}" --out "$scratch/whole" --threads 2 >/dev/null 2>&1

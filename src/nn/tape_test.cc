@@ -1,0 +1,102 @@
+// The tape's accumulation: values used once, twice, not at all, and through every op that shares or
+// splits rows; against central differences in double.
+#include "nn/tape.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "backend/registry.h"
+#include "nn/ops.h"
+
+namespace wels {
+namespace {
+
+class TapeTest : public testing::Test {
+ protected:
+  Pool pool_;
+  std::unique_ptr<Device> dev_ = make_device("ref:double");
+
+  Var input(Ctx& ctx, const std::vector<double>& x, int64_t rows) {
+    Var v = ctx.make(DType::kF64, rows, static_cast<int64_t>(x.size()) / rows);
+    dev_->upload(x.data(), v.t);
+    return v;
+  }
+
+  // d/dx of Σ_i c_i·y_i with y = fn(x) and fixed c, by the tape and by differences.
+  void check(const std::vector<double>& x, int64_t rows, std::function<Var(Ctx&, const Var&)> fn) {
+    auto value = [&](const std::vector<double>& at, Tape* tape, std::vector<double>* gradient) {
+      Ctx ctx{.dev = *dev_, .pool = pool_, .tape = tape, .dtype = DType::kF64};
+      Var in = input(ctx, at, rows), y = fn(ctx, in);
+      double sum = 0;
+      std::vector<double> c(static_cast<size_t>(y.t.size()));
+      for (size_t i = 0; i < c.size(); ++i) {
+        c[i] = std::sin(static_cast<double>(i) + 1);
+        sum += c[i] * static_cast<const double*>(y.t.data)[i];
+      }
+      if (tape) {
+        dev_->upload(c.data(), tape->grad_out(y).t);
+        tape->backward();
+        gradient->resize(at.size());
+        dev_->download(tape->grad(in), gradient->data());
+      }
+      return sum;
+    };
+    Tape tape(*dev_, pool_);
+    std::vector<double> gradient;
+    value(x, &tape, &gradient);
+    for (size_t i = 0; i < x.size(); ++i) {
+      std::vector<double> up = x, down = x;
+      up[i] += 1e-5;
+      down[i] -= 1e-5;
+      EXPECT_NEAR(gradient[i], (value(up, nullptr, nullptr) - value(down, nullptr, nullptr)) / 2e-5,
+                  1e-6)
+          << "x[" << i << "]";
+    }
+  }
+  const std::vector<double> x_{0.3, -1.2, 0.7, 2.1, -0.4, 0.9};
+};
+
+TEST_F(TapeTest, AValueUsedTwiceByOneOpGetsBothGradients) {
+  check(x_, 2, [](Ctx& c, const Var& x) { return swiglu(c, x, x); });
+  check(x_, 2, [](Ctx& c, const Var& x) { return add(c, x, x); });
+  check(x_, 2, [](Ctx& c, const Var& x) { return concat(c, x, x); });
+}
+
+TEST_F(TapeTest, AValueUsedByTwoOpsGetsTheirSum) {
+  check(x_, 2, [](Ctx& c, const Var& x) {
+    Var y = swiglu(c, x, x);
+    return add(c, add(c, x, y), swiglu(c, y, x));
+  });
+}
+
+TEST_F(TapeTest, SelectedRowsGetTheirGradientAndTheOthersNone) {
+  check(x_, 3, [](Ctx& c, const Var& x) { return select_rows(c, x, {2, 0}); });
+  check(x_, 3, [](Ctx& c, const Var& x) {
+    return add(c, select_rows(c, x, {2, 0}), select_rows(c, x, {1, 2}));
+  });
+}
+
+TEST_F(TapeTest, RecomputationGivesTheSameGradient) {
+  check(x_, 2, [](Ctx& c, const Var& x) {
+    return recompute(c, swiglu(c, x, x),
+                     [](Ctx& inner, const Var& v) { return swiglu(inner, v, add(inner, v, v)); });
+  });
+}
+
+TEST_F(TapeTest, AnOpThatNobodyUsesIsSkipped) {
+  check(x_, 2, [](Ctx& c, const Var& x) {
+    swiglu(c, x, x);
+    return add(c, x, x);
+  });
+}
+
+TEST_F(TapeTest, BuffersGoBackToThePool) {
+  int64_t before = pool_.bytes_now();
+  check(x_, 2, [](Ctx& c, const Var& x) { return swiglu(c, x, x); });
+  EXPECT_EQ(pool_.bytes_now(), before);
+}
+
+}  // namespace
+}  // namespace wels
