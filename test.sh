@@ -18,7 +18,7 @@ if [ "${1:-}" != quick ]; then
   cmake --build --preset asan --target wels sanitized_tests
   ctest --test-dir build/asan -j "$jobs" --output-on-failure --no-tests=error -L sanitized
   echo "== fuzzing the parsers, ${WELS_FUZZ_SECONDS:-15} s each"
-  tools/install.sh clang
+  tools/install.sh clang libclang-rt-dev libomp-dev
   tools/fuzz.sh "${WELS_FUZZ_SECONDS:-15}"
 fi
 tail -n 30 build/release/ctest.log | grep -E "tests passed|tests failed"
