@@ -3,7 +3,7 @@
 set -euo pipefail
 seconds=${1:-15}
 cmake --preset fuzz >/dev/null
-cmake --build --preset fuzz
+cmake --build --preset fuzz --target fuzzers
 mkdir -p build/fuzz/findings
 for target in build/fuzz/*_fuzz; do
   name=$(basename "$target")
