@@ -1,4 +1,5 @@
-// wels report: the HTML report of a run, or of several with their curves over each other.
+// wels report: the HTML report of a run, or of several with their curves over each other; the
+// figures they end with as a table on the standard output.
 #include <fmt/format.h>
 
 #include "apps/commands.h"
@@ -18,7 +19,7 @@ void add_report(CLI::App& app, Command& run) {
   sub->callback([f, &run] {
     run = [f] {
       write_report(f->out, f->runs);
-      fmt::print("{}\n", f->out);
+      fmt::print("{}\n{}\n", report_table(f->runs), f->out);
       return 0;
     };
   });

@@ -48,4 +48,8 @@ InfoSection machine_section(const Machine& machine, int threads, double peak_gfl
 // has no metrics.jsonl, or out can't be written.
 void write_report(const std::string& out, const std::vector<std::string>& folders);
 
+// The same runs as a Markdown table, a line each: steps, tokens, last and best validation, MaxVio
+// (the worst block, mean of the last 50 steps) and the median rate. Throws Error as write_report.
+std::string report_table(const std::vector<std::string>& folders);
+
 }  // namespace wels

@@ -60,6 +60,24 @@ std::vector<StepMetrics> losses(int64_t n) {
   return out;
 }
 
+TEST_F(Report, TableHasTheLastAndTheBestValidationAndTheBalanceOfTheLastSteps) {
+  std::vector<StepMetrics> lines = losses(60);
+  for (StepMetrics& m : lines) {
+    m.add(metric::kTokens, 1000.0 * static_cast<double>(m.step));
+    m.add(metric::kTokensPerS, m.step == 1 ? 1.0 : 500.0);
+    // The first ten steps are out of balance; they are not among the last fifty.
+    m.add(metric::kMaxVio, std::vector<double>{0.1, m.step <= 10 ? 9.0 : 0.5});
+  }
+  lines[19].add(metric::kValLoss, 1.25);
+  lines[59].add(metric::kValLoss, 1.5);
+  lines[59].add(metric::kValBitsPerByte, 2.125);
+  std::string moe = run("moe", lines), fresh = run("fresh", {});
+  std::string table = report_table({moe, fresh});
+  EXPECT_THAT(table, HasSubstr("| moe | 60 | 60.0k | 1.5000 | 1.2500 | 2.1250 | 0.50 | 500 |\n"));
+  EXPECT_THAT(table, HasSubstr("| fresh | 0 | 0 |  |  |  |  |  |\n"));
+  EXPECT_THROW(report_table({dir_ + "/none"}), Error);
+}
+
 TEST_F(Report, CurvesTablesAndTextsArriveInThePage) {
   auto lines = losses(3);
   lines[1].add(metric::kGradNorm, std::nan(""));
