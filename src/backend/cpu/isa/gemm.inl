@@ -183,8 +183,9 @@ void multiply(const GemmBlock& g) {
   }
 }
 
-// The ceiling: independent accumulators, operands in registers.
-double peak(int64_t rounds, bool bf16) {
+// The ceiling: independent accumulators, operands in registers. per_lane: operations of a lane.
+template <class Step>
+double peak_of(int64_t rounds, int per_lane) {
 #ifdef __AVX512F__
   constexpr int kAccumulators = 24;
 #else
@@ -193,30 +194,22 @@ double peak(int64_t rounds, bool bf16) {
   Vec acc[kAccumulators];
   for (int i = 0; i < kAccumulators; ++i) acc[i] = set1((float)i);
   Vec a = set1(1.0f), b = set1(0.5f);
-  int per_lane = 2;
-  if (bf16) {
-#ifdef __AVX512BF16__
-    per_lane = 4;
-    for (int64_t r = 0; r < rounds; ++r) {
-      asm volatile("" : "+v"(a), "+v"(b));  // else the loop would be folded
+  for (int64_t r = 0; r < rounds; ++r) {
+    asm volatile("" : "+x"(a), "+x"(b));  // else the loop would be folded
 #pragma GCC unroll 32
-      for (int i = 0; i < kAccumulators; ++i) acc[i] = StepBf16::multiply_add(a, b, acc[i]);
-    }
-#else
-    return 0;
-#endif
-  } else {
-    for (int64_t r = 0; r < rounds; ++r) {
-      asm volatile("" : "+x"(a), "+x"(b));
-#pragma GCC unroll 32
-      for (int i = 0; i < kAccumulators; ++i) acc[i] = fma(a, b, acc[i]);
-    }
+    for (int i = 0; i < kAccumulators; ++i) acc[i] = Step::multiply_add(a, b, acc[i]);
   }
   Vec all = zero();
   for (int i = 0; i < kAccumulators; ++i) all = add(all, acc[i]);
   volatile float used = sum(all);
   (void)used;
   return (double)rounds * kAccumulators * kLanes * per_lane;
+}
+double peak(int64_t rounds, bool bf16) {
+#ifdef __AVX512BF16__
+  if (bf16) return peak_of<StepBf16>(rounds, 4);
+#endif
+  return peak_of<StepF32>(rounds, 2);
 }
 
 #include "backend/cpu/isa/gemm_pack.inl"
