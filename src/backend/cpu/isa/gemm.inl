@@ -68,6 +68,19 @@ __attribute__((noinline)) void finish(const GemmBlock& g, const float* tile, int
   }
 }
 
+// A gradient that is added to was last touched a micro-batch ago: its lines come while the sums are
+// made. Experts' dw at 512 rows each: + 4 % (Xeon, 2026-11-24).
+template <int R, int V>
+WELS_INLINE void prefetch_gradient(const GemmBlock& g, int64_t i0, int64_t j0) {
+  if (g.out != GemmOut::kF32Add) return;
+  const float* c = (const float*)g.c + i0 * g.c_stride + j0;
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r, c += g.c_stride) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) __builtin_prefetch(c + v * kLanes);
+  }
+}
+
 template <class Step, int R, int V>
 void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) {
   Vec acc[R][V];
@@ -87,6 +100,7 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
       acc[r][V - 1] = load_first(p + (V - 1) * kLanes, last);
     }
   }
+  prefetch_gradient<R, V>(g, i0, j0);
   const uint8_t* a = (const uint8_t*)g.a + i0 * g.a_row;
   const int64_t a_row = g.a_row, a_step = g.a_step;
   for (int64_t s = 0; s < g.steps; ++s) {
