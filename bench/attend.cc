@@ -120,9 +120,7 @@ int main(int argc, char** argv) {
   Bench b;
   b.rows = argc > 1 ? std::atoll(argv[1]) : 4096;
   b.type = argc > 2 ? DType::kF32 : DType::kBF16;
-  // bf16 runs on f32 instructions where there are no others.
-  DType fastest = b.device.measure_peak_flops(b.type) > 0 ? b.type : DType::kF32;
-  for (int i = 0; i < 6; ++i) b.peak = std::max(b.peak, b.device.measure_peak_flops(fastest));
+  for (int i = 0; i < 6; ++i) b.peak = std::max(b.peak, b.device.measure_peak_flops(b.type));
   fmt::print("{}, {}, peak {:.0f} GFLOP/s\ntraining {:38} forward       backward\n",
              b.device.name(), name(b.type), b.peak / 1e9, "");
   for (int64_t length : {256, 1024}) {

@@ -38,7 +38,7 @@ struct Bench {
   int64_t tokens;
   DType type;
   bool fp8;
-  double peak;
+  double peak = 0;
   double step_flops = 0,
          step_seconds = 0;  // of one preset: its products, each as often as a token meets it
   std::vector<OwnedTensor> keep;
@@ -194,16 +194,10 @@ int main(int argc, char** argv) {
   b.tokens = argc > 1 ? std::atoll(argv[1]) : 4096;
   b.type = mode == "f32" ? DType::kF32 : DType::kBF16;
   b.fp8 = mode == "fp8";
-  double f32 = 0, bf16 = 0;
-  for (int i = 0; i < 4; ++i) {
-    f32 = std::max(f32, b.device.measure_peak_flops(DType::kF32));
-    bf16 = std::max(bf16, b.device.measure_peak_flops(DType::kBF16));
-  }
+  for (int i = 0; i < 4; ++i) b.peak = std::max(b.peak, b.device.measure_peak_flops(b.type));
   fmt::print(
-      "{}: register peak f32 {:.0f}, bf16 {:.0f} GFLOP/s; figures below: GFLOP/s and % of the {} "
-      "peak\n",
-      b.device.name(), f32 / 1e9, bf16 / 1e9, mode == "f32" || bf16 == 0 ? "f32" : "bf16");
-  b.peak = mode == "f32" || bf16 == 0 ? f32 : bf16;
+      "{}: register peak with {} operands {:.0f} GFLOP/s; figures below: GFLOP/s and % of it\n",
+      b.device.name(), name(b.device.product_dtype(b.type)), b.peak / 1e9);
   b.preset("nano", 128, 4, 8, 2, 96, 512);
   b.preset("micro", 192, 6, 16, 2, 128, 2048);
   b.preset("mini", 256, 8, 16, 2, 192, 4096);

@@ -69,6 +69,7 @@ int bench_train(const BenchFlags& f) {
   double rate = static_cast<double>(tokens) / times[times.size() / 2];
   ParameterCount n = count_parameters(cfg);
   double flops = 6.0 * static_cast<double>(n.active - n.embedding + n.mtp_active);
+  DType operands = dev->product_dtype(unit);
   if (f.json) {
     nlohmann::ordered_json j = {{"preset", f.preset},
                                 {"seq", f.sequence},
@@ -88,10 +89,12 @@ int bench_train(const BenchFlags& f) {
     return 0;
   }
   fmt::print(
-      "{} seq {}: {}, {:.0f} GFLOP/s ({:.1f} % of the {:.0f} measured), {} parameters, {} active\n"
+      "{} seq {}: {}, {:.0f} GFLOP/s ({:.1f} % of the measured peak: {:.0f} with {} operands{}), "
+      "{} parameters, {} active\n"
       "  forward {:.0f} ms, backward {:.0f} ms, update {:.0f} ms; activations {}, peak memory {}\n",
       f.preset, f.sequence, human_rate(rate, "tok"), rate * flops / 1e9,
-      peak > 0 ? 100 * rate * flops / peak : 0.0, peak / 1e9,
+      peak > 0 ? 100 * rate * flops / peak : 0.0, peak / 1e9, name(operands),
+      operands == unit ? "" : ", which this CPU multiplies bf16 with",
       human_count(static_cast<double>(n.total)), human_count(static_cast<double>(n.active)),
       parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3,
       human_bytes(static_cast<double>(trainer.pool().bytes_peak())),

@@ -224,8 +224,13 @@ class Device {
   // y = a·x + b·y, f32.
   virtual void axpby(float a, const Tensor& x, float b, Tensor y) = 0;
 
-  // Measured now, in about 50 ms: multiply-adds · 2 per second of all threads in registers (f32 or
-  // bf16), the ceiling that speeds are reported against. 0: the device has no fast path for it.
+  // What the multiply-adds take that products of `dtype` (f32 or bf16) run on: bf16, or f32 where
+  // the device has no faster instruction for bf16 operands and widens them.
+  virtual DType product_dtype(DType dtype) const = 0;
+
+  // Measured now, in about 50 ms: multiply-adds · 2 per second of all threads in registers, with
+  // operands of product_dtype(dtype): the ceiling that speeds of products of `dtype` are reported
+  // against. 0: the device has no fast path for it.
   virtual double measure_peak_flops(DType dtype) = 0;
 };
 

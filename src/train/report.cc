@@ -258,7 +258,7 @@ InfoSection machine_section(const Machine& m, int threads, double peak_gflops) {
             {"threads", fmt::format("{} of {} CPUs", threads, m.cpus)},
             {"memory", human_bytes(static_cast<double>(m.memory_total_bytes))}};
   if (peak_gflops > 0)
-    s.rows.emplace_back("measured bf16 peak", human_count(peak_gflops * 1e9) + "FLOP/s");
+    s.rows.emplace_back("measured peak of products", human_count(peak_gflops * 1e9) + "FLOP/s");
   s.rows.emplace_back("system", m.system);
   s.rows.emplace_back("compiler", m.compiler);
   s.rows.emplace_back("wels", m.version);

@@ -51,10 +51,13 @@ std::string CpuDevice::name() const {
   return "cpu (" + std::string(k_->name) + ", " + std::to_string(thread_count()) + " threads)";
 }
 
+DType CpuDevice::product_dtype(DType dtype) const {
+  return dtype == DType::kBF16 && k_->gemm->bf16 ? DType::kBF16 : DType::kF32;
+}
+
 double CpuDevice::measure_peak_flops(DType dtype) {
   bool pairs = dtype == DType::kBF16;
   if (!pairs && dtype != DType::kF32) return 0;
-  if (k_->gemm->peak(1, pairs) == 0) return 0;
   using Clock = std::chrono::steady_clock;
   double best = 0;
   for (int repeat = 0; repeat < 25;

@@ -38,6 +38,7 @@ class CpuDevice : public RefDevice<float> {
   void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
                            const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                            Tensor dhead, Accum dhead_accum) override;
+  DType product_dtype(DType dtype) const override;
   double measure_peak_flops(DType dtype) override;
 
   // --- attention (attend.cc, attend_backward.cc, attend_absorb.cc) ---

@@ -379,6 +379,14 @@ TEST_P(CpuMatmul, AWeightInATypeWithoutDecoderIsRefused) {
   EXPECT_THROW(cpu->matmul(x.t, w.w, nullptr, y.t), Error);
 }
 
+TEST_P(CpuMatmul, Bf16HasAPeakWhateverItsOperandsBecome) {
+  bool pairs = std::string(GetParam()) == "avx512_bf16";
+  EXPECT_EQ(cpu->product_dtype(DType::kBF16), pairs ? DType::kBF16 : DType::kF32);
+  EXPECT_EQ(cpu->product_dtype(DType::kF32), DType::kF32);
+  EXPECT_GT(cpu->measure_peak_flops(DType::kBF16), 0);
+  EXPECT_GT(cpu->measure_peak_flops(DType::kF32), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, CpuMatmul, testing::Values("avx2", "avx512", "avx512_bf16"),
                          [](const auto& info) { return std::string(info.param); });
 

@@ -178,7 +178,8 @@ PackBlock pack_block(const Tensor& x, void* dst, int width, int64_t steps) {
 }
 
 // One tile of dw, block after block of rows: both operands are packed (two rows side by side for
-// bf16), dy in panels of kTransposedWidth that stay in L1 while the panels of x pass by.
+// bf16). dy's panels of kTransposedWidth are the left operand one by one, x's stay in L2 for all of
+// them.
 void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, bool fp8) {
   const TransposedProduct& p = *t.product;
   Tensor dw = p.dw.row_range(t.row, t.rows).col_range(t.col, t.cols);

@@ -116,6 +116,7 @@ class RefDevice : public Device {
   double sum_squares(const Tensor& t) override;
   void adamw(Tensor w, const Tensor& grad, Tensor m, Tensor v, const AdamWParams& p) override;
   void axpby(float a, const Tensor& x, float b, Tensor y) override;
+  DType product_dtype(DType) const override { return DType::kF32; }
   double measure_peak_flops(DType) override { return 0; }
 };
 

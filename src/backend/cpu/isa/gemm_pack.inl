@@ -68,12 +68,10 @@ WELS_INLINE void interleave(const uint16_t* even, const uint16_t* odd, __m512i* 
   pairs[1] = _mm512_permutex2var_epi16(a, second, b);
 }
 
-// The inner loop of the weight gradient's packing: bf16 rows in whole steps of two, walked row by
-// row as memory lies. Returns how many columns are done; kWidth is the panels' width, units go to
-// them in eights.
+// The weight gradient's packing of bf16 rows in whole steps of two. Returns how many columns are
+// done: all but fewer than 32.
 template <int kWidth>
 int64_t pack_row_pairs(const PackBlock& p) {
-  static_assert(kWidth % 8 == 0);
   int64_t done = p.n / 32 * 32, steps = p.k / 2;
   const uint16_t* even = (const uint16_t*)p.src;
   uint8_t* dst = (uint8_t*)p.dst;
@@ -81,18 +79,10 @@ int64_t pack_row_pairs(const PackBlock& p) {
     for (int64_t c = 0; c < done; c += 32) {
       __m512i v[2];
       interleave(even + c, even + p.src_stride + c, v);
-      if (kWidth % 32 == 0) {
-        uint8_t* to = dst + c / kWidth * p.panel_bytes + c % kWidth * 4;
-        _mm512_storeu_si512(to, v[0]);
-        _mm512_storeu_si512(to + 64, v[1]);
-      } else {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          int64_t j = c + 8 * i;
-          uint8_t* to = dst + j / kWidth * p.panel_bytes + j % kWidth * 4;
-          _mm256_storeu_si256((__m256i*)to, i % 2 ? _mm512_extracti64x4_epi64(v[i / 2], 1)
-                                                  : _mm512_castsi512_si256(v[i / 2]));
-        }
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        int64_t j = c + i * kLanes;
+        _mm512_storeu_si512(dst + j / kWidth * p.panel_bytes + j % kWidth * 4, v[i]);
       }
     }
   }
@@ -100,28 +90,33 @@ int64_t pack_row_pairs(const PackBlock& p) {
 }
 #endif
 
-template <class Units>
-void pack_k_major(const PackBlock& p) {
-  int64_t steps = (p.k + Units::kDepth - 1) / Units::kDepth, first = 0;
+// Row by row as memory lies, so that the source streams; a panel takes whole vectors of it. p by
+// value: a store through a pointer could change what a reference means.
+template <class Units, int kWidth>
+void pack_rows(PackBlock p) {
+  static_assert(kWidth % 16 == 0);
+  int64_t first = 0;
 #ifdef __AVX512BF16__
-  if (Units::kDepth == 2 && p.src_bf16 && p.k % 2 == 0) {
-    if (p.width == kPanel) first = pack_row_pairs<kPanel>(p);
-    if (p.width == kTransposedWidth) first = pack_row_pairs<kTransposedWidth>(p);
-  }
+  if (Units::kDepth == 2 && p.src_bf16 && p.k % 2 == 0) first = pack_row_pairs<kWidth>(p);
 #endif
-  for (int64_t panel = first / p.width; panel * p.width < p.n; ++panel) {
-    float* dst = (float*)((uint8_t*)p.dst + panel * p.panel_bytes);
-    int64_t j = panel * p.width, cols = p.n - j < p.width ? p.n - j : p.width;
-    for (int64_t s = 0; s < steps; ++s, dst += p.width) {
-      int64_t k = s * Units::kDepth, c = j < first ? first - j : 0;
-      for (; c + kLanes <= cols; c += kLanes) store(dst + c, Units::along_n(p, k, j + c, kLanes));
-      if (c < cols) {
-        Vec v = Units::along_n(p, k, j + c, (int)(cols - c));  // zeros after cols
-        int64_t room = p.width - c;
-        room >= kLanes ? store(dst + c, v) : store_part(dst + c, v, (int)room);
-      }
+  uint8_t* dst = (uint8_t*)p.dst;
+  for (int64_t k = 0; k < p.k; k += Units::kDepth, dst += kWidth * 4) {
+    int64_t j = first;
+    for (uint8_t* to = dst; j + kWidth <= p.n; j += kWidth, to += p.panel_bytes) {
+#pragma GCC unroll 6
+      for (int c = 0; c < kWidth; c += kLanes)
+        store((float*)to + c, Units::along_n(p, k, j + c, kLanes));
+    }
+    for (; j < p.n; j += kLanes) {
+      int cols = p.n - j < kLanes ? (int)(p.n - j) : kLanes;  // zeros after them
+      store((float*)(dst + j / kWidth * p.panel_bytes) + j % kWidth, Units::along_n(p, k, j, cols));
     }
   }
+}
+
+template <class Units>
+void pack_k_major(const PackBlock& p) {
+  p.width == kPanel ? pack_rows<Units, kPanel>(p) : pack_rows<Units, kTransposedWidth>(p);
 }
 
 // Rows become columns: r[i] lane j goes to r[j] lane i.
