@@ -35,6 +35,17 @@ void from_host(Device& dev, const std::vector<double>& v, Tensor t) {
   }
 }
 
+// d loss / d logp before the forward, [n, 1]; empty if the objective does not know it.
+Var known_gradient(Ctx& ctx, const Objective& objective, const MicroBatch& mb, int depth,
+                   std::span<const int32_t> rows) {
+  if (!objective.known_dlogp) return {};
+  std::vector<double> dlogp(rows.size(), 0.0);
+  objective.known_dlogp(mb, depth, rows, dlogp);
+  Var known = ctx.make_aux(ctx.stat_dtype(), static_cast<int64_t>(rows.size()), 1);
+  from_host(ctx.dev, dlogp, known.t);
+  return known;
+}
+
 // Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.
 std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t> rows, int depth) {
   std::vector<int32_t> out;
@@ -78,15 +89,8 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   };
   std::vector<Head> heads;
   auto predict = [&](const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> ids) {
-    auto n = static_cast<int64_t>(ids.size());
-    Var known;
-    if (objective.known_dlogp) {
-      std::vector<double> dlogp(ids.size(), 0.0);
-      objective.known_dlogp(mb, static_cast<int>(heads.size()), rows, dlogp);
-      known = ctx.make_aux(ctx.stat_dtype(), n, 1);
-      from_host(dev_, dlogp, known.t);
-    }
-    Var target = ctx.make_ids(ids.data(), n);
+    Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
+    Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
     heads.push_back({token_logp(ctx, hidden, model_.head(), target, known), std::move(rows), {}});
   };
   std::vector<int32_t> all(mb.targets.size());

@@ -25,11 +25,11 @@
 namespace wels {
 namespace {
 
-constexpr int64_t kChunk = 96;  // rows of a tile
-constexpr int64_t kTile = 256;  // columns of a tile: 96 KB of f32 logits
+constexpr int64_t kChunk = 192;  // rows of a tile: a panel of the head comes from L3 once for them
+constexpr int64_t kTile = 512;   // columns of a tile: 384 KB of f32 logits
 constexpr int64_t kVocabBlock = 1024;
-constexpr int64_t kPass = 4096;  // rows whose logit gradients exist at a time, at most
-constexpr int64_t kTermsBytes = 32 << 20;
+constexpr int64_t kPass = 4096;            // rows whose logit gradients exist at a time, at most
+constexpr int64_t kTermsBytes = 32 << 20;  // enough for a vocabulary of 32,000
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -166,7 +166,7 @@ struct KnownGradient {
 };
 
 // Rows whose terms are kept at a time: whole blocks of multiply_transposed's sums. 0: not even one
-// fits. It depends on no thread count, as dhead's sums do depend on it.
+// fits. dhead's bits depend on it, so the number of threads must not matter here.
 int64_t pass_rows(int64_t row_bytes, bool pairs) {
   int64_t block = pairs ? 512 : 256;
   return std::min(kPass, kTermsBytes / row_bytes / block * block);

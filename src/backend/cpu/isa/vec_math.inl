@@ -35,9 +35,9 @@ inline Vec exp(Vec x) {
 #endif
 }
 
-// 2^x for x <= 127: error <= 1.3 units of 2^-24; below -126 it stays at 2^-126, NaN stays NaN. x =
-// n
-// + r with |r| <= 1/2, 2^r by a polynomial through Chebyshev nodes as above.
+// 2^x for x <= 127: relative error <= 1.3 · 2^-24; below -126 it stays at 2^-126, NaN stays NaN.
+// x = n + r with |r| <= 1/2, 2^r by a polynomial of degree 6 through Chebyshev nodes. A quarter
+// less work than e^x.
 inline Vec exp2(Vec x) {
   x = max(set1(-126.0f), x);
 #ifdef __AVX512F__
