@@ -138,6 +138,34 @@ TEST_P(Equivalence, RecomputedBlocksGiveTheSameGradientsBitForBit) {
   EXPECT_EQ(grads[0], grads[1]);
 }
 
+TEST_P(Equivalence, AGradientKnownBeforehandGivesTheSameLossBitForBitAndTheSameGradients) {
+  MicroBatch mb;
+  mb.batch.append(random_ids(40, 3));
+  for (int32_t id : random_ids(40, 4)) mb.targets.push_back(id % 4 == 1 ? -1 : id);
+  std::vector<MicroBatch> batch{mb};
+  Objective objective =
+      pretrain_objective(batch, static_cast<int>(model_->config().num_nextn_predict_layers), 0.3);
+  TrainerConfig config;
+  config.dtype = dtype_;
+  Trainer trainer(*dev_, *model_, config);
+  std::vector<double> loss[2];
+  std::vector<std::vector<double>> grads[2];
+  for (int i = 0; i < 2; ++i) {
+    loss[i] = trainer.gradients(batch, objective).loss;
+    visit_weights(model_->config(), model_->weights(), [&](Weight& w, const WeightSpec&) {
+      for (const Tensor& g : w.grad) grads[i].push_back(values(g));
+    });
+    objective.known_dlogp = nullptr;
+  }
+  EXPECT_EQ(loss[0], loss[1]);
+  ASSERT_EQ(grads[0].size(), grads[1].size());
+  for (size_t i = 0; i < grads[0].size(); ++i) {
+    double largest = 0;
+    for (double g : grads[1][i]) largest = std::max(largest, std::fabs(g));
+    EXPECT_LE(max_difference(grads[0][i], grads[1][i]), bound() * largest) << "gradient " << i;
+  }
+}
+
 TEST_P(Equivalence, PrefillInChunksAndTokenByTokenInEveryFormOfMlaGivesTheSameLogits) {
   std::vector<int32_t> ids = random_ids(70, 6);
   std::vector<double> whole = cached(ids, 70, MlaForm::kExpanded);

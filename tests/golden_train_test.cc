@@ -122,9 +122,10 @@ TEST_P(GoldenTrain, EveryLossOfV3GivesItsGradients) {
     nlohmann::json expected = read_json(folder_ + "/expected.json")["batch0"];
     std::vector<MicroBatch> batch{micro_batch(read_json(folder_ + "/batch.json")["tokens"][0])};
     Objective base = pretrain_objective(batch, 1, 0.3);
-    Objective objective = [&](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
-                              std::span<const double> logp, std::span<double> dlogp) {
-      double loss = base(mb, depth, rows, logp, dlogp);
+    Objective objective;  // no known_dlogp: the way of objectives that need the values first
+    objective.loss = [&](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                         std::span<const double> logp, std::span<double> dlogp) {
+      double loss = base.loss(mb, depth, rows, logp, dlogp);
       double factor = depth == 0 ? arm.ce : static_cast<double>(arm.mtp);
       for (double& d : dlogp) d *= factor;
       return factor * loss;

@@ -214,6 +214,12 @@ class Device {
   virtual void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
                                    const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                                    Tensor dhead, Accum dhead_accum) = 0;
+  // Both at once for a dlogp that is known beforehand: logp, the same bits as token_logp's; dh is
+  // set, dhead (+)=. A device may use each logit for all three while it has it. dh and dhead may be
+  // empty.
+  virtual void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+                                       const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
+                                       Accum dhead_accum) = 0;
 
   // --- optimiser ---
   // Sum of squares in f64, in a fixed order; NaN or Inf if any element is.

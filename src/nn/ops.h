@@ -68,8 +68,11 @@ Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r);
 // y [n, d] = sum of the chosen experts' rows times their weights + shared (empty: none).
 Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
 
-// logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ).
-Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target);
+// logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ). known [n, 1], or empty:
+// the gradient that logp is going to get, if that is known already. With a tape the head's gradient
+// is then computed (and dhead added) right here, together with the values, and the backward checks
+// that it was asked for this one.
+Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known = {});
 
 // y = fn(x), keeping nothing but x: the backward runs fn again with a tape of its own (activation
 // recomputation). fn must not depend on anything else that needs a gradient, except weights.

@@ -30,14 +30,17 @@ GradOut Tape::grad_out(const Var& x) {
 }
 
 void Tape::pass_through(const Var& x, const Var& out) {
+  pass_on(x, grads_[static_cast<size_t>(out.node)]);
+}
+
+void Tape::pass_on(const Var& x, const OwnedTensor& gradient) {
   if (x.node < 0) return;
-  OwnedTensor& from = grads_[static_cast<size_t>(out.node)];
   OwnedTensor& to = grads_[static_cast<size_t>(x.node)];
-  CHECK(x.t.dtype == out.t.dtype);
+  CHECK(x.t.dtype == gradient.t.dtype);
   if (to.t.empty()) {
-    to = from;
+    to = gradient;
   } else {
-    dev_.copy(from.t, to.t, Accum::kAdd);
+    dev_.copy(gradient.t, to.t, Accum::kAdd);
   }
 }
 

@@ -80,6 +80,8 @@ class Tape {
   // Makes the gradient of `out` (whose backward is running) that of x, without a copy if nothing is
   // there yet; else adds it.
   void pass_through(const Var& x, const Var& out);
+  // The same for a finished gradient that the op has kept.
+  void pass_on(const Var& x, const OwnedTensor& gradient);
   // The gradient that reached x; empty if none.
   Tensor grad(const Var& x) const {
     return x.node < 0 ? Tensor() : grads_[static_cast<size_t>(x.node)].t;

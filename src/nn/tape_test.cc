@@ -85,6 +85,48 @@ TEST_F(TapeTest, RecomputationGivesTheSameGradient) {
   });
 }
 
+class TapeOfTheHead : public TapeTest {
+ protected:
+  TapeOfTheHead() {
+    head_.rows = 4;
+    head_.cols = 3;
+    head_.value = {Tensor(values_.data(), DType::kF64, 4, 3)};
+  }
+  // Log-probabilities of one token per row; `known` as check() is going to ask for.
+  Var logp(Ctx& c, const Var& x, std::vector<int32_t> ids, const std::vector<double>& known) {
+    Var d;
+    if (!known.empty()) {
+      d = c.make_aux(DType::kF64, 2, 1);
+      dev_->upload(known.data(), d.t);
+    }
+    return token_logp(c, x, head_, c.make_ids(ids.data(), 2), d);
+  }
+  std::vector<double> values_{0.5, -1, 0.2, 1.5, 0.1, -0.3, 0.7, 0.9, -1.1, 0.4, -0.6, 0.8};
+  Weight head_;
+};
+
+TEST_F(TapeOfTheHead, AGradientKnownBeforehandIsHandedOnAlone) {
+  std::vector<double> known{std::sin(1.0), std::sin(2.0)};
+  check(x_, 2, [&](Ctx& c, const Var& x) { return logp(c, x, {3, -1}, known); });
+}
+
+TEST_F(TapeOfTheHead, AGradientKnownBeforehandIsAddedToAnother) {
+  std::vector<double> known{std::sin(1.0), std::sin(2.0)};
+  check(x_, 2, [&](Ctx& c, const Var& x) {
+    return add(c, add(c, logp(c, x, {3, 0}, known), logp(c, x, {1, 2}, {})),
+               logp(c, x, {1, 1}, known));
+  });
+}
+
+TEST_F(TapeOfTheHead, AnotherGradientThanTheKnownOneIsABug) {
+  Tape tape(*dev_, pool_);
+  Ctx c{.dev = *dev_, .pool = pool_, .tape = &tape, .dtype = DType::kF64};
+  Var y = logp(c, input(c, x_, 2), {3, 0}, {1, 2});
+  std::vector<double> other{1, 2.5};
+  dev_->upload(other.data(), tape.grad_out(y).t);
+  EXPECT_DEATH(tape.backward(), "known");
+}
+
 TEST_F(TapeTest, AnOpThatNobodyUsesIsSkipped) {
   check(x_, 2, [](Ctx& c, const Var& x) {
     swiglu(c, x, x);

@@ -2,9 +2,36 @@
 #include "nn/ops.h"
 
 namespace wels {
+namespace {
 
-Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target) {
+bool same_values(Device& dev, const Tensor& a, const Tensor& b) {
+  if (a.dtype != b.dtype || a.bytes() != b.bytes()) return false;
+  std::vector<uint8_t> x(static_cast<size_t>(a.bytes())), y(x.size());
+  dev.download(a, x.data());
+  dev.download(b, y.data());
+  return x == y;
+}
+
+void with_known_gradient(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known,
+                         const Var& logp) {
+  OwnedTensor dh;
+  if (h.node >= 0) dh = make_tensor(ctx.pool, h.t.dtype, h.t.rows, h.t.cols);
+  GradOut dhead = weight_grad(head);
+  ctx.dev.token_logp_and_gradient(h.t, head, target.t, known.t, logp.t, dh.t, dhead.t, dhead.accum);
+  ctx.tape->record(logp, [&dev = ctx.dev, tape = ctx.tape, h, dh, known](const Tensor& dlogp) {
+    CHECK(same_values(dev, dlogp, known.t));
+    tape->pass_on(h, dh);
+  });
+}
+
+}  // namespace
+
+Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known) {
   Var logp = ctx.make(ctx.stat_dtype(), h.t.rows, 1);
+  if (ctx.tape && !known.empty()) {
+    with_known_gradient(ctx, h, head, target, known, logp);
+    return logp;
+  }
   Var lse = ctx.make_aux(ctx.stat_dtype(), h.t.rows, 1);
   ctx.dev.token_logp(h.t, head, target.t, logp.t, lse.t);
   if (!ctx.tape) return logp;

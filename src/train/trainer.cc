@@ -35,6 +35,17 @@ void from_host(Device& dev, const std::vector<double>& v, Tensor t) {
   }
 }
 
+// d loss / d logp before the forward, [n, 1]; empty if the objective does not know it.
+Var known_gradient(Ctx& ctx, const Objective& objective, const MicroBatch& mb, int depth,
+                   std::span<const int32_t> rows) {
+  if (!objective.known_dlogp) return {};
+  std::vector<double> dlogp(rows.size(), 0.0);
+  objective.known_dlogp(mb, depth, rows, dlogp);
+  Var known = ctx.make_aux(ctx.stat_dtype(), static_cast<int64_t>(rows.size()), 1);
+  from_host(ctx.dev, dlogp, known.t);
+  return known;
+}
+
 // Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.
 std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t> rows, int depth) {
   std::vector<int32_t> out;
@@ -76,31 +87,30 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
     std::vector<int32_t> rows;
     std::vector<double> dlogp;
   };
-  std::vector<Head> heads(1);
-  heads[0].rows.resize(mb.targets.size());
-  std::iota(heads[0].rows.begin(), heads[0].rows.end(), 0);
-  Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
-  heads[0].logp = token_logp(ctx, h, model_.head(), target);
+  std::vector<Head> heads;
+  auto predict = [&](const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> ids) {
+    Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
+    Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
+    heads.push_back({token_logp(ctx, hidden, model_.head(), target, known), std::move(rows), {}});
+  };
+  std::vector<int32_t> all(mb.targets.size());
+  std::iota(all.begin(), all.end(), 0);
+  predict(h, all, mb.targets);
 
   // MTP: the balance loss is the main model's; its router's load counts for the selection bias.
   Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
-  std::vector<int32_t> previous_rows = heads[0].rows;
+  std::vector<int32_t> previous_rows = std::move(all);
   ForwardOptions mtp_options;
   for (int64_t k = 0; k < model_.config().num_nextn_predict_layers; ++k) {
     Model::MtpOut out = model_.mtp(ctx, k, previous, previous_rows, mb.batch, mtp_options, &record);
     if (out.rows.empty()) break;
-    Head head;
-    head.rows = out.rows;
-    std::vector<int32_t> ids = depth_targets(mb, head.rows, static_cast<int>(k) + 1);
-    head.logp = token_logp(ctx, out.hidden, model_.head(),
-                           ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size())));
-    heads.push_back(std::move(head));
+    predict(out.hidden, out.rows, depth_targets(mb, out.rows, static_cast<int>(k) + 1));
     previous = model_.config().mtp_hidden_after_norm ? out.hidden : out.stream;
     previous_rows = std::move(out.rows);
   }
   for (size_t k = 0; k < heads.size(); ++k) {
     std::vector<double> logp = to_host(dev_, heads[k].logp.t), dlogp(logp.size(), 0.0);
-    double loss = objective(mb, static_cast<int>(k), heads[k].rows, logp, dlogp);
+    double loss = objective.loss(mb, static_cast<int>(k), heads[k].rows, logp, dlogp);
     if (stats.loss.size() <= k) stats.loss.push_back(0);
     stats.loss[k] += loss;
     heads[k].dlogp = std::move(dlogp);
@@ -219,16 +229,19 @@ Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, 
     double share = k == 0 ? 1.0 : mtp_lambda / static_cast<double>(mtp_depths);
     weight[k] = count[k] > 0 ? share / count[k] : 0.0;
   }
-  return [weight](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
-                  std::span<const double> logp, std::span<double> dlogp) {
-    double loss = 0, w = weight[static_cast<size_t>(depth)];
+  auto known = [weight](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                        std::span<double> dlogp) {
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (mb.targets[static_cast<size_t>(rows[i] + depth)] < 0) continue;
-      loss -= w * logp[i];
-      dlogp[i] = -w;
+      if (mb.targets[static_cast<size_t>(rows[i] + depth)] >= 0)
+        dlogp[i] = -weight[static_cast<size_t>(depth)];
     }
-    return loss;
   };
+  auto loss = [known](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                      std::span<const double> logp, std::span<double> dlogp) {
+    known(mb, depth, rows, dlogp);
+    return std::inner_product(dlogp.begin(), dlogp.end(), logp.begin(), 0.0);
+  };
+  return {loss, known};
 }
 
 }  // namespace wels

@@ -18,12 +18,19 @@ struct MicroBatch {
   std::vector<int32_t> targets;  // [n]
 };
 
-// Loss of one prediction depth (0: next token, k: MTP module k-1) of one micro-batch; fills dlogp
-// (the gradient of the loss with respect to every log-probability). rows: which rows of the
-// micro-batch the values belong to.
-using Objective =
-    std::function<double(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
-                         std::span<const double> logp, std::span<double> dlogp)>;
+// What a step makes smaller. rows: which rows of the micro-batch the values belong to.
+struct Objective {
+  // Loss of one prediction depth (0: next token, k: MTP module k-1) of one micro-batch; fills
+  // dlogp, zeros before (the gradient of the loss with respect to every log-probability).
+  std::function<double(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                       std::span<const double> logp, std::span<double> dlogp)>
+      loss;
+  // The same dlogp, where it does not depend on the values (any loss that is linear in them): it
+  // spares the head a quarter of its work. Empty: not known before.
+  std::function<void(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                     std::span<double> dlogp)>
+      known_dlogp;
+};
 
 struct TrainerConfig {
   OptimizerConfig optimizer;

@@ -244,6 +244,29 @@ void head(std::vector<OpCase>& out) {
                                          accum, Tensor(), accum);
              }});
       }
+      out.push_back({"token_logp_and_gradient", n, true, [=, d = d, vocab = vocab](OpRun& r) {
+                       // A device may round the softmax's terms to bf16, then their gradient.
+                       Within within{.sums = 256, .mids = 5};
+                       Tensor h = r.input_rows("h", n, d);
+                       Weight& w = r.weight("head", vocab, d, scale);
+                       Tensor target = r.index_row(targets(r, n, vocab));
+                       Tensor dlogp = r.input_f32_rows("dlogp", n, 1);
+                       r.dev.token_logp_and_gradient(
+                           h, w, target, dlogp, r.output_f32_rows("logp", n, 1, logp),
+                           r.output_rows("dh", n, d, within), Tensor(), Accum::kSet);
+                     }});
+      for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+        out.push_back({"token_logp_and_gradient", 0, false, [=, d = d, vocab = vocab](OpRun& r) {
+                         Within within{.sums = 256, .mids = 5};
+                         Tensor h = r.input("h", n, d);
+                         Weight& w = r.weight("head", vocab, d, scale);
+                         Tensor target = r.index_row(targets(r, n, vocab));
+                         r.dev.token_logp_and_gradient(
+                             h, w, target, r.input_f32("dlogp", n, 1),
+                             r.output_f32("logp", n, 1, logp), Tensor(),
+                             gradient(r, "dhead", vocab, d, accum, true, within), accum);
+                       }});
+      }
     }
   }
   out.push_back({"token_logp", 3, true,

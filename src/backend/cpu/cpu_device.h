@@ -38,6 +38,9 @@ class CpuDevice : public RefDevice<float> {
   void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
                            const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                            Tensor dhead, Accum dhead_accum) override;
+  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+                               const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
+                               Accum dhead_accum) override;
   DType product_dtype(DType dtype) const override;
   double measure_peak_flops(DType dtype) override;
 

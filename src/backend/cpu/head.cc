@@ -2,14 +2,21 @@
 // stay in L2.
 //
 // Forward: a work item is a chunk of rows; it walks the vocabulary in blocks and keeps a running
-// maximum and sum per row (online softmax, Milakov & Gimelshein 2018). Backward: the same tiles
-// again, each turned into the gradient of its logits (d · (target - softmax)), which for a
-// vocabulary block of up to 1024 is kept for all rows of the pass, in the operands' dtype; dh adds
-// up over the blocks, and dhead's rows of the block are one transposed product. One recomputed
-// product in place of n × vocab numbers that would have to be written and read twice.
+// maximum and sum per row (online softmax, Milakov & Gimelshein 2018).
+//
+// Gradient together with the values (cross-entropy: dlogp is known before): the same walk also
+// keeps the softmax's terms 2^(z - maximum so far) of a pass of rows, in the operands' dtype and at
+// most kTermsBytes of them. When a row's sum is known, a scale per row and tile makes them the
+// gradient of the logits, dz = dlogp · ([target] - softmax), in place; then dh = dz · head and
+// dhead += dzᵀ · h.
+//
+// Gradient alone (the objective needs the values first, or a pass would have too few rows): the
+// tiles again, each turned into dz, which for a vocabulary block of up to 1024 is kept for all rows
+// of the pass. One recomputed product in place of n × vocab numbers.
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/product.h"
@@ -18,12 +25,19 @@
 namespace wels {
 namespace {
 
-constexpr int64_t kChunk = 96;  // rows of a tile
-constexpr int64_t kTile = 256;  // columns of a tile: 96 KB of f32 logits
+constexpr int64_t kChunk = 192;  // rows of a tile: a panel of the head comes from L3 once for them
+constexpr int64_t kTile = 512;   // columns of a tile: 384 KB of f32 logits
 constexpr int64_t kVocabBlock = 1024;
-constexpr int64_t kPass = 4096;  // rows whose logit gradients exist at a time
+constexpr int64_t kPass = 4096;            // rows whose logit gradients exist at a time, at most
+constexpr int64_t kTermsBytes = 32 << 20;  // enough for a vocabulary of 32,000
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows of a work item. Few rows (a decode step scores one per sequence): smaller chunks, so that
+// all threads have work.
+int64_t chunk_rows(int64_t rows) {
+  return std::clamp<int64_t>(ceil_div(ceil_div(rows, 2 * thread_count()), 6) * 6, 6, kChunk);
+}
 
 // Logits [x.rows, n] of vocabulary entries [begin, begin + n) into tile (rows kTile apart). begin
 // is a multiple of kTile.
@@ -37,31 +51,147 @@ void logits_tile(const Kernels& k, const GemmOperands& ops, const Tensor& x,
   ops.multiply(g);
 }
 
+void fill_zero(const Tensor& t) {
+  for (int64_t r = 0; r < t.rows; ++r)
+    std::fill_n(t.row_raw(r), row_bytes(t.dtype, t.cols), uint8_t{0});
+}
+
+bool has_target(const Tensor& target, int64_t row) { return target.row<int32_t>(0)[row] >= 0; }
+
+// Softmax of a chunk of rows while it walks the vocabulary, in powers of two: p = 2^(z · log2(e) -
+// shift) / sum.
+struct RunningSoftmax {
+  float shift[kChunk], sum[kChunk], chosen[kChunk];  // chosen: the target's logit
+
+  // h: the chunk's rows, target [1, rows]. terms [rows, vocab] of ops' element type gets the terms
+  // 2^(z · log2(e) - shift), with the shift as it was after the tile: shift_of_tile[tile · kChunk +
+  // row]. Empty and null: not wanted.
+  void walk(const Kernels& k, const GemmOperands& ops, const Tensor& h, const PackedWeight& head,
+            const Tensor& target, const Tensor& terms, float* shift_of_tile) {
+    std::fill_n(shift, h.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(sum, h.rows, 0.0f);
+    std::fill_n(chosen, h.rows, 0.0f);
+    Tensor x = left_operand(k, ops, h);
+    float* tile = thread_scratch<float>(Scratch::kC, kChunk * kTile);
+    for (int64_t v = 0; v < head.n; v += kTile) {
+      int64_t n = std::min(kTile, head.n - v);
+      logits_tile(k, ops, x, head, v, n, tile);
+      for (int64_t r = 0; r < h.rows; ++r) {
+        void* out = terms.empty() ? nullptr : terms.col_range(v, n).row_raw(r);
+        ops.softmax_terms(tile + r * kTile, n, &shift[r], &sum[r], out);
+        int64_t t = target.row<int32_t>(0)[r] - v;
+        if (t >= 0 && t < n) chosen[r] = tile[r * kTile + t];
+      }
+      if (shift_of_tile) std::copy_n(shift, h.rows, shift_of_tile + v / kTile * kChunk);
+    }
+  }
+  double log2_sum(int64_t r) const { return shift[r] + std::log2(static_cast<double>(sum[r])); }
+  float log_sum(int64_t r) const { return static_cast<float>(log2_sum(r) * std::numbers::ln2); }
+  float logp(int64_t r, const Tensor& target) const {
+    return has_target(target, r) ? chosen[r] - log_sum(r) : 0.0f;
+  }
+};
+
+// dh (+)= dz · head's rows of the vocabulary block [begin, begin + dz.cols): the sum over the
+// vocabulary goes on from block to block in `sum`, f32 [rows, d]. any: else dz is zero.
+void add_to_dh(const Kernels& k, const GemmOperands& ops, const PackedWeight& head_back,
+               const Tensor& dz, int64_t begin, bool any, const Tensor& sum, const Tensor& dh,
+               Accum accum) {
+  bool first = begin == 0, last = begin + dz.cols == head_back.k;
+  GemmBlock g = left_block(dz, any ? dz.cols : 0);
+  g.b = head_back.expert(0) + begin / (is_pairs(k, ops) ? 2 : 1) * k.gemm->panel * 4;
+  g.b_panel = head_back.panel_bytes;
+  g.n = head_back.n;
+  if (!first) {
+    g.init = sum.row<float>(0);
+    g.init_stride = sum.stride;
+  }
+  last ? set_result(g, dh, accum) : set_result(g, sum, Accum::kSet);
+  ops.multiply(g);
+}
+
+// Values and gradient of the rows of one pass.
+struct KnownGradient {
+  const Kernels& k;
+  const GemmOperands& ops;
+  const PackedWeight &head, &head_back;
+  Tensor h, target, dlogp, logp, dh;  // of the pass
+  Tensor terms;                       // [rows of the pass, vocab], in the end dz
+
+  void chunk(int64_t row, int64_t rows) const {
+    Tensor ids = target.col_range(row, rows), dz = terms.row_range(row, rows);
+    bool any = false;
+    for (int64_t r = 0; r < rows; ++r) any = any || has_target(ids, r);
+    if (!any) {
+      for (const Tensor& t : {logp, terms, dh}) {
+        if (!t.empty()) fill_zero(t.row_range(row, rows));
+      }
+      return;
+    }
+    RunningSoftmax s;
+    float* shifts = thread_scratch<float>(Scratch::kScales, ceil_div(head.n, kTile) * kChunk);
+    s.walk(k, ops, h.row_range(row, rows), head, ids, dz, shifts);
+    for (int64_t r = 0; r < rows; ++r) logp.row<float>(row + r)[0] = s.logp(r, ids);
+    Tensor sum(thread_scratch<float>(Scratch::kC, rows * h.cols), DType::kF32, rows, h.cols);
+    for (int64_t v = 0; v < head.n; v += kVocabBlock) {
+      Tensor block = dz.col_range(v, std::min(kVocabBlock, head.n - v));
+      for (int64_t r = 0; r < rows; ++r) to_gradient(s, shifts, row, r, v, block);
+      if (!dh.empty()) {
+        add_to_dh(k, ops, head_back, block, v, true, sum, dh.row_range(row, rows), Accum::kSet);
+      }
+    }
+  }
+
+  // Row r of the chunk that begins at `row`: block [begin, ..) from terms to dz.
+  void to_gradient(const RunningSoftmax& s, const float* shifts, int64_t row, int64_t r,
+                   int64_t begin, const Tensor& block) const {
+    int32_t t = target.row<int32_t>(0)[row + r];
+    if (t < 0) return fill_zero(block.row_range(r, 1));
+    float d = dlogp.row<float>(row + r)[0];
+    double log2_sum = s.log2_sum(r);
+    for (int64_t v = 0; v < block.cols; v += kTile) {
+      int64_t n = std::min(kTile, block.cols - v);
+      double shift = shifts[(begin + v) / kTile * kChunk + r];
+      ops.scale_terms(block.col_range(v, n).row_raw(r), n,
+                      -d * static_cast<float>(std::exp2(shift - log2_sum)));
+    }
+    if (t < begin || t >= begin + block.cols) return;
+    float at_target = -d * std::expm1(logp.row<float>(row + r)[0]);
+    if (block.dtype == DType::kBF16) {
+      block.row<bf16>(r)[t - begin] = to_bf16(at_target);
+    } else {
+      block.row<float>(r)[t - begin] = at_target;
+    }
+  }
+};
+
+// Rows whose terms are kept at a time: whole blocks of multiply_transposed's sums. 0: not even one
+// fits. dhead's bits depend on it, so the number of threads must not matter here.
+int64_t pass_rows(int64_t row_bytes, bool pairs) {
+  int64_t block = pairs ? 512 : 256;
+  return std::min(kPass, kTermsBytes / row_bytes / block * block);
+}
+
 struct Backward {
   const Kernels& k;
   const GemmOperands& ops;
   const PackedWeight &head, &head_back;
   Tensor h, target, lse, dlogp, dh;
   Accum accum;
-  int64_t vocab;
   Tensor dz;   // [rows of the pass, kVocabBlock]
   Tensor sum;  // dh in f32 [rows of the pass, d]
 
   // Rows [row, row + rows) of the pass that begins at `pass`, vocabulary block [begin, begin + n).
   void chunk(int64_t pass, int64_t row, int64_t rows, int64_t begin, int64_t n) const {
     bool any = false;
-    for (int64_t r = 0; r < rows; ++r) any = any || active(pass + row + r);
+    for (int64_t r = 0; r < rows; ++r) any = any || has_target(target, pass + row + r);
     Tensor d = dz.row_range(row, rows).col_range(0, n);
-    if (any) {
-      fill_gradient(pass, row, d, begin);
-    } else {
-      for (int64_t r = 0; r < rows; ++r)
-        std::fill_n(d.row_raw(r), row_bytes(d.dtype, n), uint8_t{0});
+    any ? fill_gradient(pass, row, d, begin) : fill_zero(d);
+    if (!dh.empty()) {
+      add_to_dh(k, ops, head_back, d, begin, any, sum.row_range(row, rows),
+                dh.row_range(pass + row, rows), accum);
     }
-    if (!dh.empty()) add_to_dh(pass, row, d, begin, any);
   }
-
-  bool active(int64_t r) const { return target.row<int32_t>(0)[r] >= 0; }
 
   void fill_gradient(int64_t pass, int64_t row, const Tensor& d, int64_t begin) const {
     Tensor x = left_operand(k, ops, h.row_range(pass + row, d.rows));
@@ -71,33 +201,15 @@ struct Backward {
       logits_tile(k, ops, x, head, begin + v, n, tile);
       for (int64_t r = 0; r < d.rows; ++r) {
         int64_t i = pass + row + r;
-        void* out = d.col_range(v, n).row_raw(r);
-        if (active(i)) {
+        Tensor out = d.row_range(r, 1).col_range(v, n);
+        if (has_target(target, i)) {
           ops.logit_gradient(tile + r * kTile, n, lse.row<float>(i)[0], dlogp.row<float>(i)[0],
-                             target.row<int32_t>(0)[i] - (begin + v), out);
+                             target.row<int32_t>(0)[i] - (begin + v), out.data);
         } else {
-          std::fill_n(static_cast<uint8_t*>(out), row_bytes(d.dtype, n), uint8_t{0});
+          fill_zero(out);
         }
       }
     }
-  }
-
-  // dh += dz · head's rows of the block: the sum over the vocabulary goes on from block to block in
-  // f32.
-  void add_to_dh(int64_t pass, int64_t row, const Tensor& d, int64_t begin, bool any) const {
-    bool first = begin == 0, last = begin + d.cols == vocab;
-    GemmBlock g = left_block(d, any ? d.cols : 0);  // without targets: nothing to add
-    g.b = head_back.expert(0) + begin / (is_pairs(k, ops) ? 2 : 1) * k.gemm->panel * 4;
-    g.b_panel = head_back.panel_bytes;
-    g.n = head_back.n;
-    Tensor partial = sum.row_range(row, d.rows);
-    if (!first) {
-      g.init = partial.row<float>(0);
-      g.init_stride = partial.stride;
-    }
-    last ? set_result(g, dh.row_range(pass + row, d.rows), accum)
-         : set_result(g, partial, Accum::kSet);
-    ops.multiply(g);
   }
 };
 
@@ -110,33 +222,54 @@ void CpuDevice::token_logp(const Tensor& h, const Weight& head, const Tensor& ta
   const PackedWeight& packed =
       packed_weight(*k_, head, PackDirection::kForward, is_pairs(*k_, ops), false);
   CHECK(h.cols == head.cols);
-  // Few rows (a decode step scores one per sequence): smaller chunks, so that all threads have
-  // work.
-  int64_t chunk =
-      std::clamp<int64_t>(ceil_div(ceil_div(h.rows, 2 * thread_count()), 6) * 6, 6, kChunk);
+  int64_t chunk = chunk_rows(h.rows);
   parallel_tasks(ceil_div(h.rows, chunk), [&](int64_t item) {
     int64_t row = item * chunk, rows = std::min(chunk, h.rows - row);
-    Tensor x = left_operand(*k_, ops, h.row_range(row, rows));
-    float* tile = thread_scratch<float>(Scratch::kC, kChunk * kTile);
-    float top[kChunk], sum[kChunk], chosen[kChunk] = {};
-    std::fill_n(top, rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(sum, rows, 0.0f);
-    for (int64_t v = 0; v < head.rows; v += kTile) {
-      int64_t n = std::min(kTile, head.rows - v);
-      logits_tile(*k_, ops, x, packed, v, n, tile);
-      for (int64_t r = 0; r < rows; ++r) {
-        k_->gemm->softmax_sum(tile + r * kTile, n, &top[r], &sum[r]);
-        int64_t t = target.row<int32_t>(0)[row + r] - v;
-        if (t >= 0 && t < n) chosen[r] = tile[r * kTile + t];
-      }
-    }
+    Tensor ids = target.col_range(row, rows);
+    RunningSoftmax s;
+    s.walk(*k_, ops, h.row_range(row, rows), packed, ids, Tensor(), nullptr);
     for (int64_t r = 0; r < rows; ++r) {
-      float log_sum = top[r] + std::log(sum[r]);
-      logp.row<float>(row + r)[0] =
-          target.row<int32_t>(0)[row + r] < 0 ? 0.0f : chosen[r] - log_sum;
-      if (!lse.empty()) lse.row<float>(row + r)[0] = log_sum;
+      logp.row<float>(row + r)[0] = s.logp(r, ids);
+      if (!lse.empty()) lse.row<float>(row + r)[0] = s.log_sum(r);
     }
   });
+}
+
+void CpuDevice::token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+                                        const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
+                                        Accum dhead_accum) {
+  const GemmOperands& ops = operands_for(*k_, h.dtype, head.full_precision);
+  bool pairs = is_pairs(*k_, ops);
+  DType element = element_type(*k_, ops);
+  // One cache line more than whole ones: rows must not lie multiples of 4 KB apart.
+  int64_t line = 64 / info(element).bytes, stride = (ceil_div(head.rows, line) + 1) * line;
+  int64_t most = pass_rows(row_bytes(element, stride), pairs);
+  if (h.rows == 0 || most == 0) {
+    return RefDevice::token_logp_and_gradient(h, head, target, dlogp, logp, dh, dhead, dhead_accum);
+  }
+  CHECK(h.cols == head.cols);
+  OwnedTensor terms = make_tensor(pool_, element, std::min(most, h.rows), stride);
+  const PackedWeight& forward = packed_weight(*k_, head, PackDirection::kForward, pairs, false);
+  const PackedWeight& back = packed_weight(*k_, head, PackDirection::kBackward, pairs, false);
+  for (int64_t begin = 0; begin < h.rows; begin += most) {
+    int64_t n = std::min(most, h.rows - begin), chunk = chunk_rows(n);
+    Tensor dz = terms.t.row_range(0, n).col_range(0, head.rows);
+    KnownGradient pass{*k_,
+                       ops,
+                       forward,
+                       back,
+                       h.row_range(begin, n),
+                       target.col_range(begin, n),
+                       dlogp.row_range(begin, n),
+                       logp.row_range(begin, n),
+                       dh.empty() ? dh : dh.row_range(begin, n),
+                       dz};
+    parallel_tasks(ceil_div(n, chunk),
+                   [&](int64_t i) { pass.chunk(i * chunk, std::min(chunk, n - i * chunk)); });
+    if (dhead.empty()) continue;
+    TransposedProduct p{dz, h.row_range(begin, n), dhead, begin == 0 ? dhead_accum : Accum::kAdd};
+    multiply_transposed(*k_, ops, {&p, 1}, false);
+  }
 }
 
 void CpuDevice::token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
@@ -163,7 +296,6 @@ void CpuDevice::token_logp_backward(const Tensor& h, const Weight& head, const T
              dlogp,
              dh,
              accum,
-             head.rows,
              dz.t,
              sum.t};
   for (int64_t pass = 0; pass < h.rows; pass += kPass) {

@@ -62,6 +62,17 @@ void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, cons
   if (!dhead.empty()) write(gw, dhead, dhead_accum);
 }
 
+// One after the other, by whatever device this is.
+template <class R>
+void RefDevice<R>::token_logp_and_gradient(const Tensor& h, const Weight& head,
+                                           const Tensor& target, const Tensor& dlogp, Tensor logp,
+                                           Tensor dh, Tensor dhead, Accum dhead_accum) {
+  Mat<R> log_sum(h.rows, 1);
+  Tensor lse(log_sum.v.data(), dtype_of<R>::value, h.rows, 1);
+  this->token_logp(h, head, target, logp, lse);
+  this->token_logp_backward(h, head, target, lse, dlogp, dh, Accum::kSet, dhead, dhead_accum);
+}
+
 template class RefDevice<float>;
 template class RefDevice<double>;
 

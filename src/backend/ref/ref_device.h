@@ -111,6 +111,9 @@ class RefDevice : public Device {
   void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
                            const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                            Tensor dhead, Accum dhead_accum) override;
+  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+                               const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
+                               Accum dhead_accum) override;
 
   // optimizer.cc
   double sum_squares(const Tensor& t) override;

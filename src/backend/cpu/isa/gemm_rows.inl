@@ -1,4 +1,4 @@
-// Row-wise helpers of the products: rounding to E4M3, widening, softmax sums, column sums.
+// Row-wise helpers of the products: rounding to E4M3, widening, softmax, column sums.
 
 WELS_INLINE Vec magnitude(Vec v) { return max(v, sub(zero(), v)); }
 
@@ -105,24 +105,48 @@ void widen(const uint16_t* bf16, float* f32, int64_t n) {
   if (i < n) store_part(f32 + i, load_part_bf16(bf16 + i, (int)(n - i)), (int)(n - i));
 }
 
-void softmax_sum(const float* z, int64_t n, float* max_io, float* sum_io) {
-  Vec top = set1(*max_io);
+template <class Units>
+void softmax_terms(const float* z, int64_t n, float* shift_io, float* sum_io, void* terms) {
+  auto* out = (typename Units::Element*)terms;
+  const Vec log2e = set1(1.44269504f);
+  Vec top = set1(-__builtin_inff());
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) top = max(load(z + i), top);
   float largest = max_of(top);
   for (; i < n; ++i) largest = z[i] > largest ? z[i] : largest;
-  Vec shift = set1(largest), s = zero();
-  for (i = 0; i + kLanes <= n; i += kLanes) s = add(s, exp(sub(load(z + i), shift)));
-  float total = sum(s);
-  if (i < n) {
-    float rest[kLanes];
-    store(rest, exp(sub(load_part(z + i, (int)(n - i)), shift)));
-    for (int j = 0; j < n - i; ++j) total += rest[j];
+  float before = *shift_io, now = largest * 1.44269504f;
+  if (before > now) now = before;
+  Vec down = set1(-now), s = zero();
+  for (i = 0; i + kLanes <= n; i += kLanes) {
+    Vec t = exp2(fma(load(z + i), log2e, down));
+    s = add(s, t);
+    if (out) Units::put(out + i, t, kLanes);
   }
-  float keep[kLanes];
-  store(keep, exp(set1(*max_io - largest)));
-  *sum_io = *sum_io * keep[0] + total;
-  *max_io = largest;
+  float total = sum(s), lanes[kLanes];
+  if (i < n) {
+    Vec t = exp2(fma(load_part(z + i, (int)(n - i)), log2e, down));
+    if (out) Units::put(out + i, t, (int)(n - i));
+    store(lanes, t);
+    for (int j = 0; j < n - i; ++j) total += lanes[j];
+  }
+  if (before != now) {
+    store(lanes, exp2(set1(before - now)));
+    total += *sum_io * lanes[0];
+  } else {
+    total += *sum_io;
+  }
+  *sum_io = total;
+  *shift_io = now;
+}
+
+template <class Units>
+void scale_terms(void* terms, int64_t n, float scale) {
+  auto* p = (typename Units::Element*)terms;
+  constexpr bool kBf16 = Units::kDepth == 2;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    int count = n - i < kLanes ? (int)(n - i) : kLanes;
+    Units::put(p + i, mul(set1(scale), load_any(p, kBf16, i, count)), count);
+  }
 }
 
 template <class Units>

@@ -35,5 +35,31 @@ inline Vec exp(Vec x) {
 #endif
 }
 
+// 2^x for x <= 127: relative error <= 1.3 · 2^-24; below -126 it stays at 2^-126, NaN stays NaN.
+// x = n + r with |r| <= 1/2, 2^r by a polynomial of degree 6 through Chebyshev nodes. A quarter
+// less work than e^x.
+inline Vec exp2(Vec x) {
+  x = max(set1(-126.0f), x);
+#ifdef __AVX512F__
+  Vec n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  Vec n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#endif
+  Vec r = sub(x, n);
+  Vec p = set1(1.54614449e-4f);
+  p = fma(p, r, set1(1.3400428e-3f));
+  p = fma(p, r, set1(9.61805694e-3f));
+  p = fma(p, r, set1(5.55032715e-2f));
+  p = fma(p, r, set1(2.40226507e-1f));
+  p = fma(p, r, set1(6.93147182e-1f));
+  p = fma(p, r, set1(1.0f));
+#ifdef __AVX512F__
+  return _mm512_scalef_ps(p, n);
+#else
+  __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return mul(p, _mm256_castsi256_ps(_mm256_slli_epi32(i, 23)));
+#endif
+}
+
 // 1 / (1 + e^-x)
 inline Vec sigmoid(Vec x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), x)))); }
