@@ -239,6 +239,63 @@ TEST_P(Equivalence,
   EXPECT_LE(max_difference(logp, alone.logp), dtype_ == DType::kF64 ? 1e-5 : 1e-4);
 }
 
+TEST_P(Equivalence, AConversationInTheCacheIsTheOneFromScratch) {
+  // Three turns: one that extends what is cached, one that takes back the middle of it (thinking
+  // that is dropped), one that repeats the second.
+  Generator generator(*dev_, *model_, dtype_, 512);
+  Session session = generator.new_session();
+  auto turn = [&](std::vector<int32_t> prompt, int64_t cached) {
+    std::vector<GenerateRequest> kept(1);
+    kept[0].prompt = prompt;
+    kept[0].max_new_tokens = 9;
+    kept[0].sampling.temperature = 1;
+    kept[0].sampling.top_p = 1;
+    kept[0].sampling.seed = prompt.size();
+    std::vector<GenerateRequest> scratch = kept;
+    kept[0].session = &session;
+    GenerateTiming timing;
+    GenerateResult got = generator.run(kept, &timing)[0], want = generator.run(scratch)[0];
+    EXPECT_EQ(timing.cached_tokens, cached);
+    if (dtype_ == DType::kBF16)
+      return want.tokens;  // rounding may flip an expert, and then a token
+    EXPECT_EQ(got.tokens, want.tokens);
+    EXPECT_LE(max_difference(got.logp, want.logp), dtype_ == DType::kF64 ? 1e-5 : 1e-4);
+    return want.tokens;
+  };
+  std::vector<int32_t> first = random_ids(70, 21);
+  std::vector<int32_t> answer = turn(first, 0);
+  if (dtype_ == DType::kBF16) answer.assign(session.tokens().begin() + 70, session.tokens().end());
+  std::vector<int32_t> second = first;
+  second.insert(second.end(), answer.begin(), answer.end());
+  for (int32_t id : random_ids(30, 22)) second.push_back(id);
+  int64_t extended = static_cast<int64_t>(session.tokens().size());
+  EXPECT_GE(extended, 78);  // the last token of an answer need not be in the cache
+  turn(second, extended);
+  std::vector<int32_t> third = first;
+  for (int32_t id : random_ids(5, 23))
+    third.push_back(third.size() == 70 ? (answer[0] + 1) % 97 : id);
+  turn(third, 70);
+  turn(second, 70);
+  turn(second, static_cast<int64_t>(second.size()) - 1);
+}
+
+TEST(Generator, ACancelledPromptStaysInTheCacheAsFarAsItCame) {
+  auto dev = make_device("cpu");
+  Model model(small_config("v3"));
+  model.init(DType::kF32, 5, true);
+  Generator generator(*dev, model, DType::kF32, 2048);
+  Session session = generator.new_session();
+  std::vector<GenerateRequest> r(1);
+  r[0].prompt = random_ids(1200, 3);
+  r[0].session = &session;
+  int steps = 0;
+  r[0].cancelled = [&] { return steps++ == 2; };
+  GenerateResult result = generator.run(r)[0];
+  EXPECT_EQ(result.finish, GenerateResult::Finish::kCancelled);
+  EXPECT_TRUE(result.tokens.empty());
+  EXPECT_EQ(session.tokens().size(), static_cast<size_t>(2 * Generator::kPrefillChunk));
+}
+
 std::vector<Param> params() {
   std::vector<Param> out;
   for (const char* model : {"v3", "v2", "gqa"}) {

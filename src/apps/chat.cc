@@ -1,170 +1,194 @@
-// wels chat: a conversation in the terminal, in DeepSeek's chat format. Base models (no chat
-// training) continue the conversation as text; that is said once.
+// wels chat: a conversation in the terminal or through a pipe. Text becomes tokens in text/chat,
+// the KV cache stays between turns (engine/generator.h), commands are in chat_commands.h.
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <iterator>
 
+#include "apps/answer_view.h"
+#include "apps/chat_commands.h"
 #include "apps/commands.h"
+#include "apps/line_input.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
 #include "apps/stream_printer.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "base/signal.h"
 #include "engine/generator.h"
+#include "text/unicode.h"
 
 namespace wels {
 namespace {
 
 struct ChatFlags {
   DeviceFlags device;
-  std::string model, dtype = "auto";
-  int64_t max_tokens = 512, context = 4096;
-  SamplingParams sampling;
-  bool verbose = false;
+  std::string model, question, dtype = "auto", chat_template = "auto", system;
+  ChatSettings settings;
+  bool hide_thinking = false;
 };
 
-constexpr const char* kHelp =
-    "  /clear            forget the conversation\n"
-    "  /set NAME VALUE   temperature, top_k, top_p, min_p, seed, max_tokens\n"
-    "  /bye              leave (or Ctrl-D); Ctrl-C stops an answer; \"\"\" begins and ends several "
-    "lines\n";
+// A model in conversation. The generator is made anew where num_ctx has changed.
+struct Chat {
+  LoadedModel model;
+  ChatState state;
+  ShowThinking show_thinking;
+  int64_t context = 0;
+  std::optional<Generator> generator;
+  std::optional<Session> session;
+};
 
-// One message, over several lines between """ and """. False at the end of the input.
-bool read_message(std::string& out) {
-  fmt::print(">>> ");
-  std::fflush(stdout);
-  if (!std::getline(std::cin, out)) return false;
-  if (!out.starts_with("\"\"\"")) return true;
-  out.erase(0, 3);
-  std::string line;
-  while (out.find("\"\"\"") == std::string::npos && std::getline(std::cin, line))
-    out += "\n" + line;
-  if (size_t end = out.find("\"\"\""); end != std::string::npos) out.erase(end);
-  return true;
+std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder) {
+  if (name == "none") return std::nullopt;
+  return name == "auto" ? find_chat_template(folder) : chat_template_by_name(name);
 }
 
-void set_parameter(ChatFlags& f, const std::string& name, const std::string& value) {
-  SamplingParams& p = f.sampling;
+std::string describe(const LoadedModel& m, const Conversation& talk) {
+  const ModelConfig& c = m.model->config();
+  ParameterCount n = count_parameters(c);
+  return fmt::format(
+      "folder        {}\narchitecture  {}\nparameters    {}, {} active\ncontext       {}\n"
+      "device        {}, {}\ntemplate      {}\n",
+      m.folder, architecture_name(c.architecture), human_count(static_cast<double>(n.total)),
+      human_count(static_cast<double>(n.active)), c.max_position_embeddings, m.dev->name(),
+      name(m.dtype), talk.template_name());
+}
+
+void print_counts(const GenerateTiming& t) {
+  auto rate = [](int64_t tokens, double seconds) {
+    return human_rate(static_cast<double>(std::max<int64_t>(tokens, 0)) / std::max(seconds, 1e-9),
+                      "tok");
+  };
+  fmt::print(stderr, "prompt {} tokens, {} of them cached, {}, {}; answer {} tokens, {}, {}\n",
+             t.prompt_tokens, t.cached_tokens, human_duration(t.prefill_s),
+             rate(t.prompt_tokens - t.cached_tokens, t.prefill_s), t.new_tokens,
+             human_duration(t.decode_s), rate(t.new_tokens - 1, t.decode_s));
+}
+
+GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
+  const ChatSettings& s = c.state.settings;
+  const Tokenizer& tokenizer = *c.model.tokenizer;
+  GenerateRequest r;
+  r.prompt = std::move(prompt);
+  bool base = c.state.talk.is_base();
+  r.max_new_tokens = s.num_predict > 0 ? s.num_predict : base ? 200 : s.num_ctx;
+  r.sampling = s.sampling;
+  if (tokenizer.eos()) r.stop_ids.push_back(*tokenizer.eos());
+  for (int64_t id : c.model.model->config().eos_token_ids)
+    r.stop_ids.push_back(static_cast<int32_t>(id));
+  // A model that asks itself the next question has answered this one.
+  if (auto user = tokenizer.find("<｜User｜>"); user && !base) r.stop_ids.push_back(*user);
+  r.session = &*c.session;
+  return r;
+}
+
+// The question's answer, shown as it comes, both kept in the conversation. False: Ctrl-C.
+bool answer(Chat& c, const std::string& question) {
+  const ChatSettings& s = c.state.settings;
+  Conversation& talk = c.state.talk;
+  if (!c.generator || c.context != s.num_ctx) {
+    c.generator.reset();
+    c.generator.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx);
+    c.session = c.generator->new_session();
+    c.context = s.num_ctx;
+  }
+  InterruptSignal interrupt;
+  talk.say("user", question);
   try {
-    if (name == "temperature")
-      p.temperature = std::stod(value);
-    else if (name == "top_k")
-      p.top_k = std::stoi(value);
-    else if (name == "top_p")
-      p.top_p = std::stod(value);
-    else if (name == "min_p")
-      p.min_p = std::stod(value);
-    else if (name == "seed")
-      p.seed = std::stoull(value);
-    else if (name == "max_tokens")
-      f.max_tokens = std::stoll(value);
-    else
-      throw Error("/set", "knows no parameter \"" + name + "\"", "see /?");
-    p.validate();
-  } catch (const std::logic_error&) {
-    throw Error("/set", "\"" + value + "\" is no number");
+    int64_t quarter = std::max<int64_t>(s.num_ctx / 4, 1);
+    int64_t room = s.num_predict > 0 ? std::min(s.num_predict, quarter) : quarter;
+    Conversation::Prompt prompt = talk.prompt(s.thinking, s.num_ctx - room);
+    if (prompt.forgotten > 0)
+      log_info("the oldest {} messages no longer fit into num_ctx {} and are left out",
+               prompt.forgotten, s.num_ctx);
+    std::vector<GenerateRequest> requests{make_request(c, std::move(prompt.tokens))};
+    AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
+    StreamPrinter printer(*c.model.tokenizer, s.stop,
+                          [&](std::string_view text) { view.push(text); });
+    view.push(prompt.begun);
+    requests[0].cancelled = [&] { return interrupt.requested(); };
+    requests[0].on_token = [&](int32_t id) { return printer.push(id); };
+    GenerateTiming timing;
+    c.generator->run(requests, &timing);
+    printer.finish();
+    bool cut = view.thinking();
+    view.finish();
+    fmt::print("\n");
+    std::fflush(stdout);
+    if (s.verbose) print_counts(timing);
+    if (interrupt.requested() && timing.new_tokens == 0) {
+      talk.take_back();  // nothing was said
+      return false;
+    }
+    // Reasoning that was cut short is closed, so that templates can drop it from the next prompt.
+    talk.say("assistant", prompt.begun + printer.text() + (cut ? "</think>" : ""));
+  } catch (const Error&) {
+    talk.take_back();
+    throw;
   }
+  return !interrupt.requested();
 }
 
-// The conversation as tokens. DeepSeek's format where the tokenizer has its tokens, else plain
-// turns.
-class Conversation {
- public:
-  explicit Conversation(const Tokenizer& t)
-      : t_(t), user_(t.find("<｜User｜>")), assistant_(t.find("<｜Assistant｜>")) {
-    clear();
-  }
-  void clear() {
-    ids_.clear();
-    if (t_.bos()) ids_.push_back(*t_.bos());
-  }
-  void ask(const std::string& text) {
-    if (user_ && assistant_) {
-      ids_.push_back(*user_);
-      t_.encode(text, AddedTokens::kAsText, ids_);
-      ids_.push_back(*assistant_);
-    } else {
-      t_.encode("\n" + text + "\n", AddedTokens::kAsText, ids_);
+// Until /bye, the end of the input, or Ctrl-C where nobody sits at a terminal.
+int converse(Chat& c) {
+  LineInput input;
+  if (input.is_terminal())
+    fmt::print("{}, template {} (/? for help)\n", c.model.folder, c.state.talk.template_name());
+  bool failed = false;
+  while (!c.state.leave) {
+    try {
+      std::string text;
+      LineInput::Got got = read_input(input, text);
+      if (got == LineInput::Got::kEnd) break;
+      if (got == LineInput::Got::kInterrupt) fmt::print("\nCtrl-D or /bye leaves\n");
+      if (got == LineInput::Got::kInterrupt || text.empty()) continue;
+      text = utf8_lossy(text);
+      if (c.state.settings.history && text.find('\n') == std::string::npos) input.remember(text);
+      if (text[0] == '/') {
+        fmt::print("{}", run_command(c.state, text));
+        std::fflush(stdout);
+      } else if (!answer(c, text) && !input.is_terminal()) {
+        return 130;
+      }
+    } catch (const Error& e) {  // ends the turn, not the conversation
+      std::fflush(stdout);
+      fmt::print(stderr, "error: {}\n", e.what());
+      failed = true;
     }
   }
-  void answer(const std::vector<int32_t>& ids) {
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
-    if (user_ && t_.eos()) ids_.push_back(*t_.eos());
-  }
-  const std::vector<int32_t>& ids() const { return ids_; }
-  std::vector<int32_t> stops() const {
-    std::vector<int32_t> out;
-    for (const auto& id : {t_.eos(), user_}) {
-      if (id) out.push_back(*id);
-    }
-    return out;
-  }
-
- private:
-  const Tokenizer& t_;
-  std::optional<int32_t> user_, assistant_;
-  std::vector<int32_t> ids_;
-};
-
-void command(ChatFlags& f, Conversation& c, const std::string& line) {
-  if (line == "/clear") {
-    c.clear();
-  } else if (line.starts_with("/set ")) {
-    size_t space = line.find(' ', 5);
-    if (space == std::string::npos) throw Error("/set", "needs a name and a value", "see /?");
-    set_parameter(f, line.substr(5, space - 5), line.substr(space + 1));
-  } else {
-    fmt::print("{}", kHelp);
-  }
+  if (input.is_terminal() && !c.state.leave) fmt::print("\n");
+  return failed && !input.is_terminal() ? 2 : 0;
 }
 
 int chat(ChatFlags f) {
   f.device.apply();
-  f.sampling.validate();
+  f.settings.sampling.validate();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
-  Conversation talk(*m.tokenizer);
-  std::string line;
-  fmt::print("{} (/? for help)\n", m.folder);
-  while (read_message(line) && line != "/bye") {
-    if (line.empty()) continue;
-    try {
-      if (line[0] == '/') {
-        command(f, talk, line);
-        continue;
-      }
-      talk.ask(line);
-      StopSignal stop;
-      StreamPrinter printer(*m.tokenizer, {});
-      std::vector<GenerateRequest> requests(1);
-      GenerateRequest& r = requests[0];
-      r.prompt = talk.ids();
-      r.max_new_tokens = f.max_tokens;
-      r.sampling = f.sampling;
-      r.stop_ids = talk.stops();
-      r.on_token = [&](int32_t id) { return printer.push(id) && !stop.requested(); };
-      int64_t need = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
-      Generator generator(*m.dev, *m.model, m.dtype, std::max(f.context, need));
-      GenerateTiming t;
-      std::vector<GenerateResult> results = generator.run(requests, &t);
-      printer.finish();
-      talk.answer(results[0].tokens);
-      fmt::print("\n");
-      if (f.verbose) {
-        fmt::print(stderr, "prompt {} tokens in {}, answer {} tokens in {}\n", t.prompt_tokens,
-                   human_duration(t.prefill_s), t.new_tokens, human_duration(t.decode_s));
-      }
-    } catch (
-        const Error& e) {  // a bad command or a full context ends the turn, not the conversation
-      fmt::print("error: {}\n", e.what());
-    }
+  f.settings.longest = m.model->config().max_position_embeddings;
+  f.settings.num_ctx = std::min(f.settings.num_ctx, f.settings.longest);
+  Conversation talk(*m.tokenizer, choose_template(f.chat_template, m.folder));
+  talk.set_system(utf8_lossy(f.system));
+  if (f.settings.thinking && !talk.can_switch_thinking())
+    throw Error("--think", "template " + talk.template_name() + " has no such choice");
+  if (talk.is_base()) {
+    log_info("{} has no chat template: it continues what you write{}", m.folder,
+             m.tokenizer->find("<｜User｜>") ? " (--template deepseek-v3.1 asks in turns)" : "");
   }
-  fmt::print("\n");
-  return 0;
+  std::string info = describe(m, talk);
+  ShowThinking how = f.hide_thinking                ? ShowThinking::kHidden
+                     : ::isatty(STDOUT_FILENO) != 0 ? ShowThinking::kDimmed
+                                                    : ShowThinking::kPlain;
+  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, 0, {}, {}};
+  if (f.question.empty()) return converse(c);
+  if (f.question == "-") f.question.assign(std::istreambuf_iterator<char>(std::cin), {});
+  return answer(c, utf8_lossy(f.question)) ? 0 : 130;
 }
 
 }  // namespace
@@ -172,18 +196,30 @@ int chat(ChatFlags f) {
 void add_chat(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("chat", "talk to a model");
   auto f = std::make_shared<ChatFlags>();
+  std::string templates = "auto (the model's own), none (continue the text)";
+  for (const ChatTemplateName& t : chat_template_names()) templates += std::string(", ") + t.name;
   sub->add_option("model", f->model, "model folder or run folder")->required();
-  sub->add_option("-n,--max-tokens", f->max_tokens, "tokens of an answer at most")
-      ->check(CLI::PositiveNumber)
+  sub->add_option("question", f->question,
+                  "answer this and leave (-: all of standard input); else standard input is a "
+                  "conversation, a line each");
+  sub->add_option("-n,--max-tokens", f->settings.num_predict,
+                  "tokens of an answer at most (0: until it ends; base models 200)")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  sub->add_option("--context", f->context, "tokens of the KV cache")
-      ->check(CLI::PositiveNumber)
+  sub->add_option("--context", f->settings.num_ctx, "tokens of the KV cache")
+      ->check(CLI::Range(2, 1 << 30))
       ->capture_default_str();
+  sub->add_option("--template", f->chat_template, templates)->capture_default_str();
+  sub->add_option("--system", f->system, "system prompt");
+  sub->add_option("--stop", f->settings.stop, "stop before this text (may be repeated)")
+      ->allow_extra_args(false);
+  sub->add_flag("--think", f->settings.thinking, "reason first, where the template has the choice");
+  sub->add_flag("--hide-thinking", f->hide_thinking, "show the answer only");
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
-  sub->add_flag("--verbose", f->verbose, "print counts and times");
-  add_sampling_flags(sub, f->sampling);
+  sub->add_flag("--verbose", f->settings.verbose, "print counts and tokens/s");
+  add_sampling_flags(sub, f->settings.sampling);
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return chat(*f); }; });
 }

@@ -8,23 +8,9 @@
 
 #include "apps/commands.h"
 #include "base/error.h"
-#include "base/threads.h"
 #include "base/version.h"
 
 namespace wels {
-
-void DeviceFlags::add(CLI::App* sub) {
-  sub->add_option("--device", device, "cpu, cpu:avx2, cpu:avx512, cpu:avx512_bf16, ref")
-      ->capture_default_str();
-  sub->add_option("--threads", threads, "threads (0: all)")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-}
-
-void DeviceFlags::apply() const {
-  if (threads > 0) set_thread_count(threads);
-}
-
 namespace {
 
 // libgomp's threads spin for milliseconds while they wait, which is ruinous where other programs

@@ -1,7 +1,9 @@
 // Prints a token stream as it comes: whole UTF-8 characters only, and nothing of a stop string.
 #pragma once
 #include <cstdio>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "text/tokenizer.h"
@@ -10,16 +12,21 @@ namespace wels {
 
 class StreamPrinter {
  public:
-  StreamPrinter(const Tokenizer& tokenizer, std::vector<std::string> stop)
-      : decoder_(tokenizer), stop_(std::move(stop)) {}
+  using Show = std::function<void(std::string_view)>;  // gets the text piece by piece
+
+  StreamPrinter(const Tokenizer& tokenizer, std::vector<std::string> stop, Show show = to_stdout)
+      : decoder_(tokenizer), stop_(std::move(stop)), show_(std::move(show)) {}
 
   // False: a stop string is complete.
   bool push(int32_t id) { return take(decoder_.push(id), false); }
   void finish() {
     if (!stopped_) take(decoder_.finish(), true);
-    std::fflush(stdout);
   }
   const std::string& text() const { return text_; }  // what was printed
+  static void to_stdout(std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }
 
  private:
   bool take(const std::string& more, bool last) {
@@ -35,14 +42,14 @@ class StreamPrinter {
     }
     stopped_ = cut != std::string::npos;
     size_t n = stopped_ ? cut : last ? held_.size() : held_.size() - keep;
-    std::fwrite(held_.data(), 1, n, stdout);
-    std::fflush(stdout);
+    show_(std::string_view(held_).substr(0, n));
     text_.append(held_, 0, n);
     held_.erase(0, n);
     return !stopped_;
   }
   StreamDecoder decoder_;
   std::vector<std::string> stop_;
+  Show show_;
   std::string held_, text_;
   bool stopped_ = false;
 };

@@ -23,6 +23,8 @@ void on_signal(int number) {
   [[maybe_unused]] ssize_t n = ::write(STDERR_FILENO, kText, sizeof kText - 1);
 }
 
+void on_interrupt(int number) { caught = number; }
+
 }  // namespace
 
 StopSignal::StopSignal() {
@@ -45,5 +47,23 @@ StopSignal::~StopSignal() {
 
 bool StopSignal::requested() const { return caught != 0; }
 int StopSignal::number() const { return caught; }
+
+InterruptSignal::InterruptSignal() {
+  CHECK(!installed.exchange(true));
+  caught = 0;
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  action.sa_flags = SA_RESTART;
+  ::sigemptyset(&action.sa_mask);
+  CHECK(::sigaction(SIGINT, &action, &old_int) == 0);
+}
+
+InterruptSignal::~InterruptSignal() {
+  ::sigaction(SIGINT, &old_int, nullptr);
+  caught = 0;
+  installed = false;
+}
+
+bool InterruptSignal::requested() const { return caught != 0; }
 
 }  // namespace wels

@@ -16,4 +16,15 @@ class StopSignal {
   int number() const;  // SIGINT or SIGTERM; 0: none came
 };
 
+// While one lives, Ctrl-C (SIGINT) is only noted, however often it comes: for answers in a
+// conversation that goes on. SIGTERM keeps its meaning. One at a time, and not with a StopSignal
+// (CHECK).
+class InterruptSignal {
+ public:
+  InterruptSignal();
+  ~InterruptSignal();
+  InterruptSignal(const InterruptSignal&) = delete;
+  bool requested() const;
+};
+
 }  // namespace wels

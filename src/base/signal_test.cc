@@ -40,5 +40,28 @@ TEST(StopSignalDeathTest, FormerHandlersComeBack) {
       ::testing::KilledBySignal(SIGTERM), "");
 }
 
+TEST(InterruptSignal, IsNotedHoweverOftenItComesAndSaysNothing) {
+  ::testing::internal::CaptureStderr();
+  {
+    InterruptSignal interrupt;
+    EXPECT_FALSE(interrupt.requested());
+    std::raise(SIGINT);
+    std::raise(SIGINT);
+    EXPECT_TRUE(interrupt.requested());
+  }
+  InterruptSignal again;
+  EXPECT_FALSE(again.requested());
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(InterruptSignalDeathTest, LeavesTheOtherSignalAlone) {
+  EXPECT_EXIT(
+      {
+        InterruptSignal interrupt;
+        std::raise(SIGTERM);
+      },
+      ::testing::KilledBySignal(SIGTERM), "");
+}
+
 }  // namespace
 }  // namespace wels

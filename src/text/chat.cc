@@ -372,6 +372,28 @@ ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>&
   return std::move(w.out);
 }
 
+ChatText render_plain_text(const std::vector<ChatMessage>& messages) {
+  check_messages(messages);
+  Writer w;
+  bool first = true;
+  for (const ChatMessage& m : messages) {
+    std::string text = m.content.value_or("");
+    w.foreign(first || m.role == "assistant" ? text : "\n" + text);
+    first = false;
+  }
+  return std::move(w.out);
+}
+
+std::string begun_answer(const ChatText& chat) {
+  std::string begun;
+  for (size_t i = chat.size(); i-- > 0 && chat[i].kind != ChatPart::kForeign;) {
+    if (chat[i].text == kThinkEnd || chat[i].text == kAssistant) return "";
+    begun = chat[i].text + begun;
+    if (chat[i].text == kThink) return begun;
+  }
+  return "";
+}
+
 std::string chat_to_string(const ChatText& chat) {
   std::string out;
   for (const ChatPart& part : chat) out += part.text;
@@ -430,6 +452,22 @@ std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::s
     out.push_back(std::move(m));
   }
   return out;
+}
+
+std::string write_chat_messages(const std::vector<ChatMessage>& messages) {
+  std::string out = "[";
+  for (const ChatMessage& m : messages) {
+    nlohmann::ordered_json json{{"role", m.role}, {"content", nullptr}};
+    if (m.content) json["content"] = *m.content;
+    for (const ToolCall& call : m.tool_calls) {
+      json["tool_calls"].push_back(
+          {{"type", call.type},
+           {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    }
+    if (m.prefix) json["prefix"] = true;
+    out += (out.size() > 1 ? ",\n " : "") + json.dump();
+  }
+  return out + "]\n";
 }
 
 }  // namespace wels

@@ -34,6 +34,10 @@ struct ChatTemplateName {
 const std::vector<ChatTemplateName>& chat_template_names();
 // Throws Error listing the names if there is no such template.
 ChatTemplate chat_template_by_name(std::string_view name);
+// The template that a model folder states, as Jinja in chat_template.jinja or under "chat_template"
+// in tokenizer_config.json, recognised by its marks. Nullopt: it states none, a base model. Throws
+// Error where the template is none of ours.
+std::optional<ChatTemplate> find_chat_template(const std::string& folder);
 
 struct ToolCall {
   std::string type = "function";
@@ -65,7 +69,12 @@ using ChatText = std::vector<ChatPart>;
 // Throws Error("messages[i]", ...) on a role that does not exist or a message without content.
 ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages,
                      const ChatOptions& options);
+// For base models, which know no turns: the texts one after another, a new line between an answer
+// and what follows, and the answer continues the last text. Errors as render_chat.
+ChatText render_plain_text(const std::vector<ChatMessage>& messages);
 std::string chat_to_string(const ChatText& chat);
+// What a generation prompt has already begun of the answer: "<think>", "<think>\n" or nothing.
+std::string begun_answer(const ChatText& chat);
 // Token ids. Markers that the vocabulary does not have are written out as text.
 std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& tokenizer);
 
@@ -73,5 +82,7 @@ std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& token
 // string}}], "prefix"?}, ...], the format of OpenAI's API and of Hugging Face. Throws Error(where,
 // ...) on anything else.
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where);
+// The same format, one message a line; parsing gives the messages back. Texts must be UTF-8.
+std::string write_chat_messages(const std::vector<ChatMessage>& messages);
 
 }  // namespace wels

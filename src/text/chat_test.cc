@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <set>
 
 #include "base/error.h"
@@ -84,6 +86,96 @@ TEST(Chat, RefusesMessagesThatMakeNoSense) {
         R"([{"role":"assistant","tool_calls":[{"function":{}}]}])"}) {
     EXPECT_THROW(parse_chat_messages(json, "test"), Error) << json;
   }
+}
+
+TEST(Chat, WrittenMessagesAreReadBack) {
+  std::string json =
+      R"([{"role":"system","content":"s"},{"role":"user","content":"\"ä\n"},{"role":"assistant",)"
+      R"("content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]},)"
+      R"({"role":"tool","content":"x"},{"role":"assistant","content":"y","prefix":true}])";
+  std::vector<ChatMessage> messages = parse_chat_messages(json, "test");
+  std::string written = write_chat_messages(messages);
+  std::vector<ChatMessage> again = parse_chat_messages(written, "written");
+  ASSERT_EQ(again.size(), 5u);
+  EXPECT_EQ(again[1].content, "\"ä\n");
+  EXPECT_FALSE(again[2].content);
+  EXPECT_EQ(again[2].tool_calls.at(0).name, "f");
+  EXPECT_EQ(again[2].tool_calls.at(0).arguments, "{\"a\": 1}");
+  EXPECT_TRUE(again[4].prefix);
+  EXPECT_EQ(write_chat_messages(again), written);
+  EXPECT_TRUE(parse_chat_messages(write_chat_messages({}), "empty").empty());
+}
+
+TEST(Chat, SaysWhatTheTemplateHasBegunOfTheAnswer) {
+  auto begun = [](ChatTemplate t, bool thinking) {
+    ChatOptions o;
+    o.thinking = thinking;
+    return begun_answer(render_chat(t, {say("user", "<think>")}, o));
+  };
+  EXPECT_EQ(begun(ChatTemplate::kDeepSeekR1, false), "<think>\n");
+  EXPECT_EQ(begun(ChatTemplate::kDeepSeekV31, true), "<think>");
+  EXPECT_EQ(begun(ChatTemplate::kDeepSeekV31, false), "");
+  EXPECT_EQ(begun(ChatTemplate::kDeepSeekR1Qwen, false), "");
+  EXPECT_EQ(begun(ChatTemplate::kDeepSeekV3, true), "");
+}
+
+TEST(Chat, ABaseModelContinuesTheLastText) {
+  ChatText chat = render_plain_text({say("system", "A play."), say("user", "ROMEO:"),
+                                     say("assistant", " Ay me."), say("user", "JULIET:")});
+  EXPECT_EQ(chat_to_string(chat), "A play.\nROMEO: Ay me.\nJULIET:");
+  EXPECT_EQ(begun_answer(chat), "");
+}
+
+class ChatTemplateOfFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "wels_template_XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void config(const nlohmann::json& chat_template) {
+    write_file_atomic(folder_ + "/tokenizer_config.json",
+                      nlohmann::json{{"chat_template", chat_template}}.dump());
+  }
+  std::string folder_;
+};
+
+TEST_F(ChatTemplateOfFolder, IsKnownByItsMarks) {
+  EXPECT_EQ(find_chat_template(folder_), std::nullopt);
+  write_file_atomic(folder_ + "/tokenizer_config.json", "{}");
+  EXPECT_EQ(find_chat_template(folder_), std::nullopt);
+  // What the published programs write; only the marks count.
+  std::string turns = "'<｜User｜>' + x + '<｜Assistant｜>'";
+  config(turns);
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV3);
+  config(turns + "split('</think>')[-1]");
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV3_0324);
+  config(turns + "split('</think>')[-1] '<｜Assistant｜><think>\\n'");
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1);
+  config(turns + "'<｜Assistant｜><think>\\n' if not enable_thinking '</think>'");
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1Qwen);
+  config({{{"name", "tool_use"}, {"template", "x"}},
+          {{"name", "default"}, {"template", turns + "ns.is_last_user '</think>'"}}});
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV31);
+  write_file_atomic(folder_ + "/chat_template.jinja", turns + "macro flush_tool_outputs()");
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kLlamaCppR1) << "the file goes first";
+}
+
+TEST_F(ChatTemplateOfFolder, IsRefusedIfItIsNoneOfOurs) {
+  config("<|im_start|>user");
+  EXPECT_THROW(find_chat_template(folder_), Error);
+  config("<｜User｜><｜Assistant｜>｜DSML｜");
+  EXPECT_THROW(find_chat_template(folder_), Error);
+  config(3);
+  EXPECT_THROW(find_chat_template(folder_), Error);
+  config(nlohmann::json::array({"x"}));
+  EXPECT_THROW(find_chat_template(folder_), Error);
+}
+
+TEST(ChatTemplateOfRelease, V3_0324) {
+  SKIP_WITHOUT("deepseek_v3");
+  EXPECT_EQ(find_chat_template(fixture("deepseek_v3")), ChatTemplate::kDeepSeekV3_0324);
 }
 
 }  // namespace

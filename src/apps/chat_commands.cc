@@ -1,0 +1,225 @@
+#include "apps/chat_commands.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <limits>
+
+#include "base/error.h"
+#include "formats/json.h"
+
+namespace wels {
+namespace {
+
+constexpr const char* kHelp =
+    "/set parameter NAME VALUE   /set parameter alone lists them\n"
+    "/set system TEXT            a system prompt (without TEXT: none)\n"
+    "/set think | nothink        reasoning before the answer, where the template has the choice\n"
+    "/set verbose | quiet        counts and speeds after an answer\n"
+    "/set history | nohistory    the arrow keys bring inputs back\n"
+    "/show parameters | system | template | info\n"
+    "/load FILE   /save FILE     the conversation as JSON, [{\"role\", \"content\"}, ...]\n"
+    "/clear                      forget the conversation, keep the system prompt\n"
+    "/bye                        leave\n"
+    "\"\"\" begins and ends a message of several lines.\n"
+    "Ctrl-C stops an answer or gives up a line, Ctrl-D leaves; arrows and Ctrl-A, -E, -K, -U, -W, "
+    "-R\n"
+    "edit the line.\n";
+
+// The first word, and what follows it.
+std::pair<std::string, std::string> cut_word(const std::string& text) {
+  size_t space = text.find(' ');
+  if (space == std::string::npos) return {text, ""};
+  size_t next = text.find_first_not_of(' ', space);
+  return {text.substr(0, space), next == std::string::npos ? "" : text.substr(next)};
+}
+
+template <class T>
+T number(const std::string& text) {
+  T value{};
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) {
+    throw Error("/set parameter",
+                fmt::format("\"{}\" is no {}", printable(text),
+                            std::is_integral_v<T> ? "whole number that fits" : "number"));
+  }
+  return value;
+}
+
+template <class T>
+T number_from(const std::string& text, T least, T most) {
+  T value = number<T>(text);
+  if (value < least || value > most)
+    throw Error("/set parameter", fmt::format("{} is out of range", value),
+                fmt::format("use {} to {}", least, most));
+  return value;
+}
+
+// \n, \t and \\ as in JSON: stop strings often hold line ends.
+std::string unescape(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : 0;
+    if (next == 'n' || next == 't' || next == '\\') {
+      out += next == 'n' ? '\n' : next == 't' ? '\t' : '\\';
+      ++i;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+std::string list_stops(const ChatSettings& s) {
+  std::string out;
+  for (const std::string& stop : s.stop) {
+    if (!out.empty()) out += ' ';
+    out += '"';
+    for (char c : stop) out += c == '\n' ? "\\n" : c == '\t' ? "\\t" : std::string(1, c);
+    out += '"';
+  }
+  return out.empty() ? "none" : out;
+}
+
+struct Parameter {
+  const char* name;
+  const char* meaning;
+  void (*set)(ChatSettings&, const std::string&);
+  std::string (*get)(const ChatSettings&);
+};
+
+// A number that SamplingParams::validate looks after.
+template <auto Member>
+Parameter sampling(const char* name, const char* meaning) {
+  return {name, meaning,
+          [](ChatSettings& s, const std::string& v) {
+            s.sampling.*Member = number<std::remove_reference_t<decltype(s.sampling.*Member)>>(v);
+          },
+          [](const ChatSettings& s) { return fmt::format("{}", s.sampling.*Member); }};
+}
+
+const std::vector<Parameter>& parameters() {
+  using P = SamplingParams;
+  static const std::vector<Parameter> table = {
+      sampling<&P::temperature>("temperature", "0: always the most probable token"),
+      sampling<&P::top_k>("top_k", "keep the k most probable (0: off)"),
+      sampling<&P::top_p>("top_p", "keep the most probable up to this share (1: off)"),
+      sampling<&P::min_p>("min_p", "drop what is less probable than this times the best"),
+      sampling<&P::repetition_penalty>("repeat_penalty", "divides the logits of seen tokens"),
+      {"repeat_last_n", "tokens that count as seen",
+       [](ChatSettings& s, const std::string& v) {
+         s.sampling.penalty_window =
+             number_from<int64_t>(v, 0, std::numeric_limits<int32_t>::max());
+       },
+       [](const ChatSettings& s) { return fmt::format("{}", s.sampling.penalty_window); }},
+      sampling<&P::presence_penalty>("presence_penalty", "subtracted from seen tokens"),
+      sampling<&P::frequency_penalty>("frequency_penalty", "subtracted per occurrence"),
+      sampling<&P::seed>("seed", "of the random numbers of each answer"),
+      {"num_predict", "tokens of an answer at most (0: until it ends; base models 200)",
+       [](ChatSettings& s, const std::string& v) {
+         s.num_predict = number_from<int64_t>(v, 0, std::numeric_limits<int32_t>::max());
+       },
+       [](const ChatSettings& s) { return fmt::format("{}", s.num_predict); }},
+      {"num_ctx", "tokens of the conversation that the model sees",
+       [](ChatSettings& s, const std::string& v) {
+         s.num_ctx = number_from<int64_t>(v, 2, s.longest);
+       },
+       [](const ChatSettings& s) { return fmt::format("{}", s.num_ctx); }},
+      {"stop", "one more text that ends an answer, \\n a line end (no text: forget them all)",
+       [](ChatSettings& s, const std::string& v) {
+         if (v.empty()) {
+           s.stop.clear();
+         } else {
+           s.stop.push_back(unescape(v));
+         }
+       },
+       list_stops}};
+  return table;
+}
+
+std::string list_parameters(const ChatSettings& s) {
+  std::string out;
+  for (const Parameter& p : parameters())
+    out += fmt::format("{:<18} {:<8} {}\n", p.name, p.get(s), p.meaning);
+  return out;
+}
+
+std::string set(ChatState& state, const std::string& rest) {
+  auto [what, value] = cut_word(rest);
+  ChatSettings& s = state.settings;
+  if (what == "parameter") {
+    auto [name, number] = cut_word(value);
+    if (name.empty()) return list_parameters(s);
+    set_parameter(s, name, number);
+  } else if (what == "system") {
+    state.talk.set_system(value);
+  } else if (what == "think" || what == "nothink") {
+    if (!state.talk.can_switch_thinking()) {
+      throw Error("/set " + what,
+                  fmt::format("template {} has no such choice", state.talk.template_name()),
+                  "--hide-thinking does not show the reasoning of a model that always reasons");
+    }
+    s.thinking = what == "think";
+  } else if (what == "verbose" || what == "quiet") {
+    s.verbose = what == "verbose";
+  } else if (what == "history" || what == "nohistory") {
+    s.history = what == "history";
+  } else {
+    throw Error("/set", fmt::format("knows no \"{}\"", printable(what)),
+                "parameter, system, think, nothink, verbose, quiet, history or nohistory");
+  }
+  return "";
+}
+
+std::string show(const ChatState& state, const std::string& what) {
+  if (what == "parameters") return list_parameters(state.settings);
+  if (what == "info") return state.info;
+  if (what == "system") {
+    std::string system = state.talk.system();
+    return system.empty() ? "no system prompt\n" : system + "\n";
+  }
+  if (what == "template") {
+    return fmt::format("{}\n{}\n", state.talk.template_name(),
+                       state.talk.example(state.settings.thinking));
+  }
+  throw Error("/show", fmt::format("knows no \"{}\"", printable(what)),
+              "parameters, system, template or info");
+}
+
+}  // namespace
+
+void set_parameter(ChatSettings& settings, const std::string& name, const std::string& value) {
+  for (const Parameter& p : parameters()) {
+    if (name != p.name) continue;
+    ChatSettings changed = settings;
+    p.set(changed, value);
+    changed.sampling.validate();
+    settings = std::move(changed);
+    return;
+  }
+  throw Error("/set parameter", fmt::format("knows no \"{}\"", printable(name)),
+              "/set parameter alone lists them");
+}
+
+std::string run_command(ChatState& state, const std::string& line) {
+  auto [command, rest] = cut_word(line);
+  if (command == "/set") return set(state, rest);
+  if (command == "/show") return show(state, rest);
+  if (command == "/?" || command == "/help") return kHelp;
+  if (command == "/load" || command == "/save") {
+    if (rest.empty()) throw Error(command, "needs the name of a file");
+    bool load = command == "/load";
+    load ? state.talk.load(rest) : state.talk.save(rest);
+    return fmt::format("{} {} messages\n", load ? "loaded" : "saved", state.talk.messages().size());
+  }
+  if (command == "/clear") {
+    state.talk.clear();
+  } else if (command == "/bye" || command == "/exit") {
+    state.leave = true;
+  } else {
+    throw Error(printable(command), "is no command", "/? lists them");
+  }
+  return "";
+}
+
+}  // namespace wels

@@ -1,0 +1,36 @@
+// What `wels chat` can be told beside questions: /set, /show, /load, ... in the manner of ollama.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "apps/conversation.h"
+#include "engine/sampler.h"
+
+namespace wels {
+
+struct ChatSettings {
+  SamplingParams sampling;
+  std::vector<std::string> stop;
+  int64_t num_predict = 0;  // tokens of an answer at most; 0: chat models until they stop, base 200
+  int64_t num_ctx = 4096;   // tokens of the KV cache
+  int64_t longest = 4096;   // what the model can have of it
+  bool thinking = false;    // where the template has the choice
+  bool verbose = false;     // counts and speeds after an answer
+  bool history = true;      // the arrow keys bring inputs back
+};
+
+struct ChatState {
+  ChatSettings settings;
+  Conversation talk;
+  std::string info;    // of the model, for /show info
+  bool leave = false;  // /bye was said
+};
+
+// Does what the line says, which begins with "/", and returns the text to show. Throws Error, with
+// nothing changed, where it can't.
+std::string run_command(ChatState& state, const std::string& line);
+
+// Sets a parameter by name, as /set parameter does.
+void set_parameter(ChatSettings& settings, const std::string& name, const std::string& value);
+
+}  // namespace wels
