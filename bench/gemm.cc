@@ -101,18 +101,47 @@ struct Bench {
 
   // Rows spread over the experts as a trained router does: unequal, here linearly from 0.5 to 1.5
   // of the mean.
+  static std::vector<int32_t> spread(int64_t n, int64_t experts) {
+    std::vector<int32_t> offsets{0};
+    for (int64_t e = 0; e < experts; ++e) {
+      double share =
+          (0.5 + static_cast<double>(e) / static_cast<double>(std::max<int64_t>(1, experts - 1))) /
+          static_cast<double>(experts);
+      offsets.push_back(offsets.back() + static_cast<int32_t>(share * static_cast<double>(n)));
+    }
+    offsets.back() = static_cast<int32_t>(n);
+    return offsets;
+  }
+
+  // Both products of SwiGLU and what joins them; one expert: a plain matrix.
+  void gated(const char* name, int64_t in, int64_t out, int64_t experts, int64_t chosen,
+             double count) {
+    Weight gate = weight(out, in, experts), up = weight(out, in, experts);
+    int64_t n = tokens * chosen;
+    Tensor x = random(type, n, in), y = random(type, n, out), dx = random(type, n, in),
+           g = random(type, n, out), u = random(type, n, out);
+    std::vector<int32_t> offsets = spread(n, experts);
+    Tensor o = experts > 1 ? Tensor(offsets.data(), DType::kI32, 1, experts + 1) : Tensor();
+    double f = 4.0 * static_cast<double>(n * in * out);
+    double forward = seconds_of([&] { device.gated_matmul(x, gate, up, o, y, g, u, fp8); });
+    double back =
+        seconds_of([&] { device.gated_matmul_dx(y, gate, up, o, g, u, dx, Accum::kSet, fp8); });
+    double grad = seconds_of(
+        [&] { device.gated_matmul_dw(g, u, x, o, gate.grad, up.grad, Accum::kAdd, fp8); });
+    std::string of = experts > 1 ? fmt::format(" {}e{}", experts, chosen) : "";
+    fmt::print("  {:22} {:5} -> {:5}  {}  {}  {}\n", name + of, in, out, rate(f, forward),
+               rate(f, back), rate(f, grad));
+    step_flops += 3 * f * count;
+    step_seconds += (forward + back + grad) * count;
+    keep.clear();
+  }
+
   void grouped(const char* name, int64_t in, int64_t out, int64_t experts, int64_t chosen,
                double count) {
     Weight w = weight(out, in, experts);
     int64_t n = tokens * chosen;
     Tensor x = random(type, n, in), y = random(type, n, out), dx = random(type, n, in);
-    std::vector<int32_t> offsets{0};
-    for (int64_t e = 0; e < experts; ++e) {
-      double share = (0.5 + static_cast<double>(e) / static_cast<double>(experts - 1)) /
-                     static_cast<double>(experts);
-      offsets.push_back(offsets.back() + static_cast<int32_t>(share * static_cast<double>(n)));
-    }
-    offsets.back() = static_cast<int32_t>(n);
+    std::vector<int32_t> offsets = spread(n, experts);
     Tensor o(offsets.data(), DType::kI32, 1, experts + 1);
     double f = 2.0 * static_cast<double>(n * in * out);
     double forward = seconds_of([&] { device.grouped_matmul(x, w, o, y, fp8); });
@@ -177,11 +206,11 @@ struct Bench {
     product("kv_a", d, d / 4 + 16, n);
     product("kv_b", d / 4, d * 2, n);
     product("o", d, d, n);
-    product("dense gate, up", d, 3 * d, 2);
+    gated("dense gate and up", d, 3 * d, 1, 1, 1);
     product("dense down", 3 * d, d, 1);
-    product("shared gate, up", d, f, 2 * (n - 1));
+    gated("shared gate and up", d, f, 1, 1, n - 1);
     product("shared down", f, d, n - 1);
-    grouped("experts gate, up", d, f, experts, chosen, 2 * (n - 1));
+    gated("experts gate and up", d, f, experts, chosen, n - 1);
     grouped("experts down", f, d, experts, chosen, n - 1);
     head(d, vocab);
     fmt::print("  all products of a step, weighted: {}\n", rate(step_flops, step_seconds));

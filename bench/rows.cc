@@ -78,8 +78,7 @@ struct Bench {
     keep.clear();
     std::string t = type == DType::kF32 ? " f32" : " bf16";
     int64_t one = n * row_bytes(type, d), wide = n * d * 4;
-    Tensor a = make(type, n, d), b = make(type, n, d), c = make(type, n, d), e = make(type, n, d),
-           f = make(type, n, d);
+    Tensor a = make(type, n, d), b = make(type, n, d), c = make(type, n, d);
     Tensor x = make(DType::kF32, n, d), gain = make(DType::kF32, 1, d),
            inv = make(DType::kF32, n, 1);
     Tensor dgain = make(DType::kF32, 1, d), dx = make(DType::kF32, n, d);
@@ -91,8 +90,6 @@ struct Bench {
     line("rms_norm f32 ->" + t, wide + one, [&] { dev.rms_norm(x, w, 1e-6f, a, inv); });
     line("rms_norm_backward f32," + t, 3 * wide + one,
          [&] { dev.rms_norm_backward(x, w, inv, a, dx, Accum::kAdd, dgain); });
-    line("swiglu" + t, 3 * one, [&] { dev.swiglu(a, b, c); });
-    line("swiglu_backward" + t, 5 * one, [&] { dev.swiglu_backward(a, b, c, e, f); });
     Tensor cos = make(DType::kF32, 2048, 32), sin = make(DType::kF32, 2048, 32),
            pos = make(DType::kI32, 1, n);
     for (int64_t i = 0; i < n; ++i) pos.row<int32_t>(0)[i] = static_cast<int32_t>(i % 2048);

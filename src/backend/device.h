@@ -121,6 +121,22 @@ class Device {
   // dw: one [out, in] per expert. An expert without rows: kSet gives zeros.
   virtual void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                                  std::span<const Tensor> dw, Accum accum, bool fp8 = false) = 0;
+  // The first half of a SwiGLU feed-forward: y = silu(g) · u of g = x · gateᵀ and u = x · upᵀ, both
+  // rounded to T first. x [n, d] · gate, up [f, d], of the same kind · offsets as in
+  // grouped_matmul; empty: one matrix for all rows · y [n, f] T · g, u [n, f] T for the backward;
+  // empty: not stored. Source: Shazeer 2020.
+  virtual void gated_matmul(const Tensor& x, const Weight& gate, const Weight& up,
+                            const Tensor& offsets, Tensor y, Tensor g, Tensor u,
+                            bool fp8 = false) = 0;
+  // Turns g and u, as the forward stored them, into their gradients dg and du, rounded to T, and
+  // dx [n, d] (+)= dg · gate + du · up, whose sum is rounded once. dx empty: not wanted.
+  virtual void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
+                               const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
+                               bool fp8 = false) = 0;
+  // dgate (+)= dgᵀ · x, dup (+)= duᵀ · x: one [f, d] per expert each, as grouped_matmul_dw.
+  virtual void gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x,
+                               const Tensor& offsets, std::span<const Tensor> dgate,
+                               std::span<const Tensor> dup, Accum accum, bool fp8 = false) = 0;
   // db [1, d] (+)= sum of dy's rows.
   virtual void column_sum(const Tensor& dy, Tensor db, Accum accum) = 0;
   // c [m, n] = alpha · op(a) · op(b) + beta · c, all f32 (Muon's Newton-Schulz). transpose_x: op(x)
@@ -128,7 +144,7 @@ class Device {
   virtual void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                     float alpha, float beta, Tensor c) = 0;
 
-  // --- norms, positions, activation ---
+  // --- norms, positions, residual stream ---
   // y = x / rms(x) · gain, rms(x) = sqrt(mean(x²) + eps). x [n, d] T or f32 · gain [1, d] · y T ·
   // inv_rms [n, 1] f32, may be empty. Source: Zhang & Sennrich 2019, eq. 4.
   virtual void rms_norm(const Tensor& x, const Weight& gain, float eps, Tensor y,
@@ -141,12 +157,6 @@ class Device {
   // (f64 on ref<double>).
   virtual void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
                     const RopeParams& p, Tensor y, Accum accum = Accum::kSet) = 0;
-  // y = silu(gate) · up, all [n, f] T. Source: Shazeer 2020.
-  virtual void swiglu(const Tensor& gate, const Tensor& up, Tensor y) = 0;
-  // dgate, dup are set. dgate may alias gate and dup may alias up (each element is read before it
-  // is written).
-  virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate,
-                               Tensor dup) = 0;
   // y = a + b: a, y f32 or T · b T. y may alias a.
   virtual void add(const Tensor& a, const Tensor& b, Tensor y) = 0;
 

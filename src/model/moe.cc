@@ -7,7 +7,7 @@
 namespace wels {
 
 Var mlp(Ctx& ctx, MlpWeights& w, const Var& x) {
-  return matmul(ctx, swiglu(ctx, matmul(ctx, x, w.gate), matmul(ctx, x, w.up)), w.down);
+  return matmul(ctx, gated_matmul(ctx, x, w.gate, w.up), w.down);
 }
 
 RouteParams route_params(const ModelConfig& c) {
@@ -35,8 +35,7 @@ Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b) {
   b.observe(name + ".weight", routed.weight);
   if (b.record) b.record->routed.push_back({b.layer, routed});
   Var rows = dispatch_rows(ctx, x, routed);
-  Var inner = swiglu(ctx, grouped_matmul(ctx, rows, w.experts.gate, routed.offsets),
-                     grouped_matmul(ctx, rows, w.experts.up, routed.offsets));
+  Var inner = gated_matmul(ctx, rows, w.experts.gate, w.experts.up, routed.offsets);
   Var out = grouped_matmul(ctx, inner, w.experts.down, routed.offsets);
   Var shared = b.cfg.n_shared_experts > 0 ? mlp(ctx, w.shared, x) : Var();
   return combine(ctx, out, routed, shared);

@@ -26,6 +26,9 @@ Var embed(Ctx& ctx, const Var& ids, Weight& w);
 Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias = nullptr);
 // y [n, out] with the expert e's matrix for rows [offsets[e], offsets[e+1]). offsets i32 [1, e+1].
 Var grouped_matmul(Ctx& ctx, const Var& x, Weight& w, const Var& offsets);
+// y [n, f] T = silu(x · gateᵀ) · (x · upᵀ): the first half of a SwiGLU feed-forward. gate and up
+// [f, d] are trained together or both frozen. offsets as in grouped_matmul; empty: plain matrices.
+Var gated_matmul(Ctx& ctx, const Var& x, Weight& gate, Weight& up, const Var& offsets = {});
 // y [n, d] T = x / rms(x) · gain.  x: T or the residual's dtype.
 Var rms_norm(Ctx& ctx, const Var& x, Weight& gain, float eps);
 // y = x with every head's last `rotated` columns turned.
@@ -34,8 +37,6 @@ Var rope(Ctx& ctx, const Var& x, const Positions& pos, const RopeParams& p);
 // dr]. V3 eq. 1-3.
 std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, const Positions& pos,
                               bool interleaved);
-// y = silu(gate) · up, [n, f].
-Var swiglu(Ctx& ctx, const Var& gate, const Var& up);
 // y = a + b: the residual stream takes a block's output.
 Var add(Ctx& ctx, const Var& a, const Var& b);
 // y [n, da + db] = [a ; b].

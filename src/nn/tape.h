@@ -74,7 +74,7 @@ class Tape {
   void record_always(std::function<void()> backward) { steps_.push_back(std::move(backward)); }
 
   // The gradient slot of x. Take slots into locals, one statement each, in the order in which they
-  // are written: the second request for one node (swiglu(x, x)) must see that the first one has set
+  // are written: the second request for one node (concat(x, x)) must see that the first one has set
   // it.
   GradOut grad_out(const Var& x);
   // Makes the gradient of `out` (whose backward is running) that of x, without a copy if nothing is

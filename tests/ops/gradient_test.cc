@@ -142,12 +142,32 @@ TEST_F(Gradient, OfRopeIsTheInverseRotation) {
   }
 }
 
-TEST_F(Gradient, OfSwiglu) {
-  M gate(3, 5, "gate", 3), up(3, 5, "up"), y(3, 5), dy(3, 5, "dy"), dgate(3, 5), dup(3, 5);
-  auto loss = [&] { return dev.swiglu(gate.t, up.t, y.t), dot(y, dy); };
-  dev.swiglu_backward(gate.t, up.t, dy.t, dgate.t, dup.t);
-  expect_gradient(gate, dgate, loss, "gate");
-  expect_gradient(up, dup, loss, "up");
+TEST_F(Gradient, OfGatedMatmul) {
+  M x(6, 5, "x"), g0(4, 5, "g0"), g1(4, 5, "g1"), g2(4, 5, "g2"), u0(4, 5, "u0"), u1(4, 5, "u1"),
+      u2(4, 5, "u2"), y(6, 4), dy(6, 4, "dy");
+  Indices by_expert({0, 4, 4, 6}, 1, 4);
+  for (bool grouped : {false, true}) {
+    Tensor offsets = grouped ? by_expert.t : Tensor();
+    Weight gate = grouped ? weight_of({&g0, &g1, &g2}) : weight_of({&g0}),
+           up = grouped ? weight_of({&u0, &u1, &u2}) : weight_of({&u0});
+    auto loss = [&] {
+      dev.gated_matmul(x.t, gate, up, offsets, y.t, Tensor(), Tensor(), false);
+      return dot(y, dy);
+    };
+    M g(6, 4), u(6, 4), dx(6, 5), dg0(4, 5), dg1(4, 5), dg2(4, 5), du0(4, 5), du1(4, 5), du2(4, 5);
+    std::vector<Tensor> dgate{dg0.t, dg1.t, dg2.t}, dup{du0.t, du1.t, du2.t};
+    if (!grouped) dgate.resize(1), dup.resize(1);
+    dev.gated_matmul(x.t, gate, up, offsets, y.t, g.t, u.t, false);
+    dev.gated_matmul_dx(dy.t, gate, up, offsets, g.t, u.t, dx.t, Accum::kSet, false);
+    dev.gated_matmul_dw(g.t, u.t, x.t, offsets, dgate, dup, Accum::kSet, false);
+    expect_gradient(x, dx, loss, "x");
+    expect_gradient(g0, dg0, loss, "g0");
+    expect_gradient(g1, dg1, loss, "g1");  // no rows, no matrix: zero
+    expect_gradient(g2, dg2, loss, "g2");
+    expect_gradient(u0, du0, loss, "u0");
+    expect_gradient(u1, du1, loss, "u1");
+    expect_gradient(u2, du2, loss, "u2");
+  }
 }
 
 TEST_F(Gradient, OfAttention) {

@@ -1,4 +1,6 @@
-// Cases of the matrix products: plain, grouped, absorbed, gemm, and the output head.
+// Cases of the matrix products: plain, grouped, gated, absorbed, gemm, and the output head.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -163,6 +165,140 @@ void grouped(std::vector<OpCase>& out) {
   }
 }
 
+struct GatedShape {
+  int64_t in, out;
+  int experts;  // 0: plain matrices
+};
+
+// gate and up so that g and u are about normal, times `scale`.
+std::array<Weight*, 2> pair(OpRun& r, GatedShape s, double scale = 1,
+                            Storage storage = Storage::kOwn, bool full_precision = false) {
+  int64_t experts = std::max(1, s.experts);
+  scale /= std::sqrt(static_cast<double>(s.in));
+  return {&r.weight("gate", s.out, s.in, scale, experts, storage, full_precision),
+          &r.weight("up", s.out, s.in, scale, experts, storage, full_precision)};
+}
+
+// g and u are rounded to bf16 before they are joined, dg and du before they are multiplied.
+constexpr Within kJoined{.sums = 64, .mids = 4};
+constexpr Within kSummed{.sums = 32, .terms = 1};  // over rows
+
+// With these dg and du need no rounding: silu(g) is 0 or g, its slope 1/2 or 1. A rounding would
+// now and then lead to another E4M3 value, an eighth away.
+void saturate(const Tensor& g) {
+  for (int64_t r = 0; r < g.rows; ++r) {
+    for (int64_t c = 0; c < g.cols; ++c) {
+      double x = element(g, r, c);
+      set_element(g, r, c, x > 0 ? 0 : std::min(255.0, 64 + std::round(-16 * x)));
+    }
+  }
+}
+void make_powers_of_two(const Tensor& dy) {
+  for (int64_t r = 0; r < dy.rows; ++r) {
+    for (int64_t c = 0; c < dy.cols; ++c) {
+      double x = element(dy, r, c);
+      set_element(dy, r, c, std::copysign(std::exp2(std::round(x)), x));
+    }
+  }
+}
+
+void gated_case(std::vector<OpCase>& out, int64_t n, GatedShape s, bool fp8) {
+  std::string suffix = fp8 ? "_fp8" : "";
+  auto starts = [=](OpRun& r) { return s.experts > 0 ? offsets(r, n, s.experts) : Tensor(); };
+  out.push_back({"gated_matmul" + suffix, n, true, [=](OpRun& r) {
+                   Tensor x = r.input_rows("x", n, s.in), o = starts(r);
+                   for (bool exact : {false, true}) {
+                     if (exact && fp8) continue;
+                     std::string of = exact ? "_exact" : "";
+                     auto [gate, up] = pair(r, s, 1, Storage::kOwn, exact);
+                     r.dev.gated_matmul(
+                         x, *gate, *up, o, r.output_rows("y" + of, n, s.out, kJoined),
+                         r.output_rows("g" + of, n, s.out), r.output_rows("u" + of, n, s.out), fp8);
+                     r.dev.gated_matmul(x, *gate, *up, o,
+                                        r.output_rows("alone" + of, n, s.out, kJoined), Tensor(),
+                                        Tensor(), fp8);
+                   }
+                 }});
+  for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+    out.push_back({"gated_matmul_dx" + suffix, accum == Accum::kSet ? n : 0, accum == Accum::kSet,
+                   [=](OpRun& r) {
+                     auto [gate, up] = pair(r, s);
+                     Tensor dy = r.input_rows("dy", n, s.out), o = starts(r);
+                     Within within = fp8 ? Within{.sums = 64} : kJoined;
+                     if (fp8) make_powers_of_two(dy);
+                     for (bool wanted : {true, false}) {
+                       Tensor g = r.input_rows("g", n, s.out, 4), u = r.input_rows("u", n, s.out);
+                       if (fp8) saturate(g);
+                       r.compare("dg", g, {}, true);
+                       r.compare("du", u, {}, true);
+                       Tensor dx;
+                       if (wanted && accum == Accum::kSet)
+                         dx = r.output_rows("dx", n, s.in, within);
+                       if (wanted && accum == Accum::kAdd)
+                         dx = gradient(r, "dx", n, s.in, accum, false, within);
+                       r.dev.gated_matmul_dx(dy, *gate, *up, o, g, u, dx, accum, fp8);
+                     }
+                   }});
+    out.push_back({"gated_matmul_dw" + suffix, 0, false, [=](OpRun& r) {
+                     Tensor dg = r.input("dg", n, s.out), du = r.input("du", n, s.out),
+                            x = r.input("x", n, s.in), o = starts(r);
+                     std::vector<Tensor> dgate, dup;
+                     for (int e = 0; e < std::max(1, s.experts); ++e) {
+                       std::string of = std::to_string(e);
+                       dgate.push_back(
+                           gradient(r, "dgate" + of, s.out, s.in, accum, true, kSummed));
+                       dup.push_back(gradient(r, "dup" + of, s.out, s.in, accum, true, kSummed));
+                     }
+                     r.dev.gated_matmul_dw(dg, du, x, o, dgate, dup, accum, fp8);
+                   }});
+  }
+}
+
+void gated(std::vector<OpCase>& out) {
+  for (int64_t n : kRowCounts) {
+    for (GatedShape s : {GatedShape{1, 1, 0},
+                         {40, 7, 0},
+                         {129, 65, 0},
+                         {256, 130, 0},
+                         {16, 16, 1},
+                         {40, 70, 4},
+                         {129, 65, 9}}) {
+      for (bool fp8 : {false, true}) gated_case(out, n, s, fp8);
+    }
+    for (Storage storage : {Storage::kF32, Storage::kBF16, Storage::kF16, Storage::kFp8,
+                            Storage::kQ8_0, Storage::kQ4_K}) {
+      for (int experts : {0, 5}) {
+        out.push_back({"gated_matmul_stored", n, true, [=](OpRun& r) {
+                         Within within{.sums = 64, .mids = storage >= Storage::kF16 ? 8.0 : 4.0};
+                         Tensor x = r.input_rows("x", n, 256);
+                         auto [gate, up] = pair(r, {256, 130, experts}, 1, storage);
+                         r.dev.gated_matmul(x, *gate, *up,
+                                            experts > 0 ? offsets(r, n, experts) : Tensor(),
+                                            r.output_rows("y", n, 130, within), Tensor(), Tensor());
+                       }});
+      }
+    }
+    out.push_back({"gated_matmul", n, true, [=](OpRun& r) {  // the exponential over- and underflows
+                     auto [gate, up] = pair(r, {40, 70, 0}, 100);
+                     r.dev.gated_matmul(r.input_rows("x", n, 40), *gate, *up, Tensor(),
+                                        r.output_rows("y", n, 70, kJoined), Tensor(), Tensor());
+                   }});
+  }
+  out.push_back({"gated_matmul", 3, true, [](OpRun& r) {  // NaN and infinities stay in their rows
+                   Tensor x = r.input_rows("x", 3, 40);
+                   const std::vector<int64_t>& rows = r.rows(3);
+                   for (size_t i = 0; i < rows.size(); ++i) {
+                     if (rows[i] == 0) set_element(x, static_cast<int64_t>(i), 39, std::nan(""));
+                     if (rows[i] == 2)
+                       set_element(x, static_cast<int64_t>(i), 0,
+                                   std::numeric_limits<float>::infinity());
+                   }
+                   auto [gate, up] = pair(r, {40, 37, 0});
+                   r.dev.gated_matmul(x, *gate, *up, Tensor(), r.output_rows("y", 3, 37, kJoined),
+                                      Tensor(), Tensor());
+                 }});
+}
+
 void muon(std::vector<OpCase>& out) {
   for (int form = 0; form < 4; ++form) {
     for (auto [m, n, k] :
@@ -284,6 +420,7 @@ std::vector<OpCase> matmul_ops() {
   std::vector<OpCase> out;
   plain(out);
   grouped(out);
+  gated(out);
   muon(out);
   absorbed(out);
   head(out);

@@ -186,27 +186,9 @@ void positions(std::vector<OpCase>& out) {
   }
 }
 
-void activations(std::vector<OpCase>& out) {
+void sums(std::vector<OpCase>& out) {
   for (int64_t n : kRowCounts) {
     for (int64_t d : kWidths) {
-      out.push_back({"swiglu", n, true, [=](OpRun& r) {
-                       r.dev.swiglu(r.input_rows("gate", n, d, 4), r.input_rows("up", n, d),
-                                    r.output_rows("y", n, d));
-                     }});
-      out.push_back(
-          {"swiglu", n, true, [=](OpRun& r) {  // where the exponential over- and underflows
-             r.dev.swiglu(r.input_rows("gate", n, d, 100), r.input_rows("up", n, d),
-                          r.output_rows("y", n, d));
-           }});
-      out.push_back({"swiglu_backward", n, true, [=](OpRun& r) {
-                       Tensor gate = r.input_rows("gate", n, d, 4), up = r.input_rows("up", n, d),
-                              dy = r.input_rows("dy", n, d);
-                       r.dev.swiglu_backward(gate, up, dy, r.output_rows("dgate", n, d),
-                                             r.output_rows("dup", n, d));
-                       r.compare("dgate_in_place", gate, {}, true);
-                       r.compare("dup_in_place", up, {}, true);
-                       r.dev.swiglu_backward(gate, up, dy, gate, up);
-                     }});
       out.push_back({"add", n, true, [=](OpRun& r) {
                        Tensor a = r.input_rows("a", n, d), b = r.input_rows("b", n, d),
                               f = r.input_f32_rows("f", n, d);
@@ -225,7 +207,7 @@ void activations(std::vector<OpCase>& out) {
       }
     }
   }
-  for (const char* op : {"swiglu", "add", "rms_norm", "copy"}) {
+  for (const char* op : {"add", "rms_norm", "copy"}) {
     out.push_back(
         {op, 0, false,
          [=](OpRun& r) {  // NaN and infinities go where they go on ref, also in vector tails
@@ -235,7 +217,6 @@ void activations(std::vector<OpCase>& out) {
            b[73] = -inf, a[73] = 0;
            Tensor x = r.given(a, 3, 37, r.t()), z = r.given(b, 3, 37, r.t());
            std::string name = op;
-           if (name == "swiglu") r.dev.swiglu(x, z, r.output("y", 3, 37));
            if (name == "add") r.dev.add(x, z, r.output("y", 3, 37));
            if (name == "copy") r.dev.copy(x, r.output_f32("y", 3, 37));
            if (name == "rms_norm") {
@@ -305,7 +286,7 @@ std::vector<OpCase> row_ops() {
   embedding(out);
   norms(out);
   positions(out);
-  activations(out);
+  sums(out);
   optimisers(out);
   return out;
 }

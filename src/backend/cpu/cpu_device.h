@@ -20,7 +20,7 @@ class CpuDevice : public RefDevice<float> {
   ~CpuDevice() override;
   std::string name() const override;
 
-  // --- matrix products (matmul.cc, head.cc) ---
+  // --- matrix products (matmul.cc, gated.cc, head.cc) ---
   void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) override;
   void matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum, bool fp8) override;
   void matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum accum, bool fp8) override;
@@ -30,6 +30,14 @@ class CpuDevice : public RefDevice<float> {
                          Accum accum, bool fp8) override;
   void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                          std::span<const Tensor> dw, Accum accum, bool fp8) override;
+  void gated_matmul(const Tensor& x, const Weight& gate, const Weight& up, const Tensor& offsets,
+                    Tensor y, Tensor g, Tensor u, bool fp8) override;
+  void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
+                       const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
+                       bool fp8) override;
+  void gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x, const Tensor& offsets,
+                       std::span<const Tensor> dgate, std::span<const Tensor> dup, Accum accum,
+                       bool fp8) override;
   void column_sum(const Tensor& dy, Tensor db, Accum accum) override;
   void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha,
             float beta, Tensor c) override;
@@ -60,7 +68,7 @@ class CpuDevice : public RefDevice<float> {
   void absorb_output(const Tensor& x, const Weight& kv_b, int heads, int dn, int dv,
                      Tensor y) override;
 
-  // --- rows: norms, rope, activation, gathers, routing, optimiser (rows.cc, moe.cc, optimizer.cc)
+  // --- rows: norms, rope, gathers, routing, optimiser (rows.cc, moe.cc, optimizer.cc)
   // ---
   void copy(const Tensor& src, Tensor dst, Accum accum) override;
   void zero(Tensor t) override;
@@ -74,9 +82,6 @@ class CpuDevice : public RefDevice<float> {
                          const Tensor& dy, Tensor dx, Accum accum, Tensor dgain) override;
   void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
             const RopeParams& p, Tensor y, Accum accum) override;
-  void swiglu(const Tensor& gate, const Tensor& up, Tensor y) override;
-  void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate,
-                       Tensor dup) override;
   void add(const Tensor& a, const Tensor& b, Tensor y) override;
   void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
              Tensor weight, Tensor load) override;

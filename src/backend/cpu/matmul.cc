@@ -16,13 +16,6 @@ std::vector<float> bias_of(const Weight& bias) {
   return {row.row<float>(0), row.row<float>(0) + bias.cols};
 }
 
-std::span<const int32_t> groups(const Tensor& offsets, int64_t experts, int64_t rows) {
-  CHECK(offsets.cols == experts + 1);
-  const int32_t* o = offsets.row<int32_t>(0);
-  CHECK(o[experts] <= rows);
-  return {o, static_cast<size_t>(experts + 1)};
-}
-
 }  // namespace
 
 void CpuDevice::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) {

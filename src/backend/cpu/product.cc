@@ -1,39 +1,33 @@
 #include "backend/cpu/product.h"
 
 #include <algorithm>
-#include <vector>
+#include <utility>
 
 #include "base/check.h"
-#include "base/threads.h"
 #include "tensor/fp8.h"
 
 namespace wels {
 namespace {
 
-constexpr int64_t kSerialFlops = 400'000;  // below it a parallel region costs more than it gains
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-struct RowItem {
-  int64_t expert, row, rows, col, cols;
-};
+}  // namespace
 
-// Row chunks whose part of x fits in half of L2, all of about one size; columns are split too where
-// there are few rows.
-std::vector<RowItem> row_items(const Kernels& k, const RowProduct& p, int64_t element_bytes) {
+std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s) {
   constexpr int64_t kUnit = 24, kMost = 192;  // 24: a multiple of every micro-kernel's rows
-  const int32_t whole[2] = {0, static_cast<int32_t>(p.x.rows)};
+  const int32_t whole[2] = {0, static_cast<int32_t>(s.rows)};
   std::span<const int32_t> offsets =
-      p.offsets.empty() ? std::span<const int32_t>(whole) : p.offsets;
-  int64_t fit =
-      std::clamp<int64_t>((256 << 10) / (p.b->k * element_bytes) / kUnit * kUnit, kUnit, kMost);
+      s.offsets.empty() ? std::span<const int32_t>(whole) : s.offsets;
+  bool serial = s.rows * s.depth * s.cols * 2 < kSerialFlops || thread_count() == 1;
+  int64_t fit = (256 << 10) / (s.depth * s.element_bytes);
+  if (s.columns == RowSplit::kWhole && !serial) fit = std::min(fit, s.rows / (4 * thread_count()));
+  fit = std::clamp<int64_t>(fit / kUnit * kUnit, kUnit, kMost);
   int64_t chunks = 0;
   for (size_t e = 0; e + 1 < offsets.size(); ++e)
     chunks += ceil_div(offsets[e + 1] - offsets[e], fit);
-  bool serial = p.x.rows * p.b->k * p.b->n * 2 < kSerialFlops || thread_count() == 1;
-  int64_t panels = ceil_div(p.b->n, k.gemm->panel);
+  int64_t panels = ceil_div(s.cols, k.gemm->panel);
   int64_t splits = 1;
-  if (!serial && chunks > 0)
+  if (s.columns == RowSplit::kSplit && !serial && chunks > 0)
     splits = std::clamp<int64_t>(ceil_div(4 * thread_count(), chunks), 1, panels);
   int64_t split_cols = ceil_div(panels, splits) * k.gemm->panel;
   std::vector<RowItem> items;
@@ -42,9 +36,9 @@ std::vector<RowItem> row_items(const Kernels& k, const RowProduct& p, int64_t el
     if (rows == 0) continue;
     int64_t step = ceil_div(ceil_div(rows, parts), kUnit) * kUnit;
     for (int64_t r = 0; r < rows; r += step) {
-      for (int64_t c = 0; c < p.b->n; c += split_cols) {
+      for (int64_t c = 0; c < s.cols; c += split_cols) {
         items.push_back({static_cast<int64_t>(e), begin + r, std::min(step, rows - r), c,
-                         std::min(split_cols, p.b->n - c)});
+                         std::min(split_cols, s.cols - c)});
       }
     }
   }
@@ -55,55 +49,70 @@ std::vector<RowItem> row_items(const Kernels& k, const RowProduct& p, int64_t el
   return items;
 }
 
-void plain_item(const Kernels& k, const GemmOperands& ops, const RowProduct& p, const RowItem& it) {
-  GemmBlock g = left_block(left_operand(k, ops, p.x.row_range(it.row, it.rows)), p.b->k);
-  g.b = p.b->expert(it.expert) + it.col / k.gemm->panel * p.b->panel_bytes;
-  g.b_panel = p.b->panel_bytes;
-  g.n = it.cols;
-  g.bias = p.bias ? p.bias + it.col : nullptr;
-  set_result(g, p.y.row_range(it.row, it.rows).col_range(it.col, it.cols), p.accum);
-  ops.multiply(g);
-}
-
-// x rounded to E4M3 with a scale per row and 128 columns; each 128 of k is a product of its own,
-// scaled and added in f32.
-void fp8_item(const Kernels& k, const GemmOperands& ops, const RowProduct& p, const RowItem& it) {
-  Tensor x = p.x.row_range(it.row, it.rows), y = p.y.row_range(it.row, it.rows);
-  int64_t blocks = ceil_div(p.b->k, kFp8Block), stride = blocks * kFp8Block;
+LeftRows left_rows(const Kernels& k, const GemmOperands& ops, const Tensor& x, bool fp8) {
+  if (!fp8) return {left_operand(k, ops, x)};
+  int64_t blocks = ceil_div(x.cols, kFp8Block), stride = blocks * kFp8Block;
   DType element = element_type(k, ops);
-  Tensor codes(thread_scratch(Scratch::kCodes, it.rows * stride * info(element).bytes), element,
-               it.rows, p.b->k, stride);
-  float* scales = thread_scratch<float>(Scratch::kScales, it.rows * blocks);
+  Tensor codes(thread_scratch(Scratch::kCodes, x.rows * stride * info(element).bytes), element,
+               x.rows, x.cols, stride);
+  float* scales = thread_scratch<float>(Scratch::kScales, x.rows * blocks);
   ops.fp8_rows({x.data, x.dtype == DType::kBF16, x.stride, x.rows, x.cols, codes.data, stride,
                 scales, blocks});
+  return {codes, scales};
+}
 
+namespace {
+
+void multiply_codes(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
+                    const RightColumns& right, const Tensor& y, Accum accum) {
+  int64_t depth = x.x.cols, blocks = ceil_div(depth, kFp8Block);
   int64_t group = std::max<int64_t>(256, k.gemm->panel);  // columns whose f32 sums stay in L2
-  float* sums = thread_scratch<float>(Scratch::kC, it.rows * group);
-  for (int64_t c = it.col; c < it.col + it.cols; c += group) {
-    int64_t n = std::min(group, it.col + it.cols - c);
-    for (int64_t b = 0; b < blocks; ++b) {
-      int64_t begin = b * kFp8Block;
-      Tensor part = codes.col_range(begin, std::min<int64_t>(kFp8Block, p.b->k - begin));
+  float* sums = thread_scratch<float>(Scratch::kC, y.rows * group);
+  for (int64_t c = 0; c < y.cols; c += group) {
+    int64_t n = std::min(group, y.cols - c);
+    Tensor sum(sums, DType::kF32, y.rows, n, group);
+    Tensor init = right.init.empty() ? Tensor() : right.init.col_range(c, n);
+    for (int64_t b = 0; b < blocks; ++b, init = sum) {
+      Tensor part =
+          x.x.col_range(b * kFp8Block, std::min<int64_t>(kFp8Block, depth - b * kFp8Block));
       GemmBlock g = left_block(part, part.cols);
-      g.b = p.b->expert(it.expert) + c / k.gemm->panel * p.b->panel_bytes +
-            begin * info(element).bytes / 4 * k.gemm->panel * 4;
-      g.b_panel = p.b->panel_bytes;
+      g.b = right.b.expert(right.expert) + (right.col + c) / k.gemm->panel * right.b.panel_bytes +
+            b * kFp8Block * info(part.dtype).bytes / 4 * k.gemm->panel * 4;
+      g.b_panel = right.b.panel_bytes;
       g.n = n;
-      g.row_scale = scales + b;
+      g.row_scale = x.scales + b;
       g.row_scale_stride = blocks;
-      g.col_scale = p.b->scale(it.expert, b) + c;
-      g.init = b > 0 ? sums : nullptr;
-      g.init_stride = group;
+      g.col_scale = right.b.scale(right.expert, b) + right.col + c;
+      g.init = static_cast<const float*>(init.data);
+      g.init_stride = init.stride;
       if (b + 1 < blocks) {
-        set_result(g, Tensor(sums, DType::kF32, it.rows, n, group), Accum::kSet);
+        set_result(g, sum, Accum::kSet);
       } else {
-        g.bias = p.bias ? p.bias + c : nullptr;
-        set_result(g, y.col_range(c, n), p.accum);
+        g.bias = right.bias ? right.bias + c : nullptr;
+        set_result(g, y.col_range(c, n), accum);
       }
       ops.multiply(g);
     }
   }
 }
+
+}  // namespace
+
+void multiply_left(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
+                   const RightColumns& right, const Tensor& y, Accum accum) {
+  if (x.scales) return multiply_codes(k, ops, x, right, y, accum);
+  GemmBlock g = left_block(x.x, right.b.k);
+  g.b = right.b.expert(right.expert) + right.col / k.gemm->panel * right.b.panel_bytes;
+  g.b_panel = right.b.panel_bytes;
+  g.n = y.cols;
+  g.bias = right.bias;
+  g.init = static_cast<const float*>(right.init.data);
+  g.init_stride = right.init.stride;
+  set_result(g, y, accum);
+  ops.multiply(g);
+}
+
+namespace {
 
 struct Tile {
   const TransposedProduct* product;
@@ -177,12 +186,11 @@ PackBlock pack_block(const Tensor& x, void* dst, int width, int64_t steps) {
   return p;
 }
 
-// One tile of dw, block after block of rows: both operands are packed (two rows side by side for
-// bf16). dy's panels of kTransposedWidth are the left operand one by one, x's stay in L2 for all of
-// them.
+// One tile of dw (or of dw and dw2), block after block of rows: both operands are packed (two rows
+// side by side for bf16). dy's panels of kTransposedWidth are the left operand one by one, x's stay
+// in L2 for all of them.
 void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, bool fp8) {
   const TransposedProduct& p = *t.product;
-  Tensor dw = p.dw.row_range(t.row, t.rows).col_range(t.col, t.cols);
   int64_t depth = is_pairs(k, ops) ? 2 : 1, block = fp8 ? kFp8Block : 256 * depth,
           most_steps = block / depth;
   int panel = k.gemm->panel;
@@ -194,34 +202,38 @@ void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, b
   float* col_scale = fp8 ? row_scale + t.rows : nullptr;
   for (int64_t begin = 0; begin < p.x.rows; begin += block) {
     int64_t n = std::min(block, p.x.rows - begin), steps = ceil_div(n, depth);
-    Tensor dy = p.dy.row_range(begin, n).col_range(t.row, t.rows),
-           x = p.x.row_range(begin, n).col_range(t.col, t.cols);
-    if (fp8) dy = fp8_columns(k, ops, dy, row_scale);
-    PackBlock pack_a = pack_block(dy, a, kTransposedWidth, steps);
-    ops.pack_k_major(pack_a);
+    Tensor x = p.x.row_range(begin, n).col_range(t.col, t.cols);
     if (fp8) x = fp8_columns(k, ops, x, col_scale);
     PackBlock pack_b = pack_block(x, b, panel, steps);
     ops.pack_k_major(pack_b);
-    for (int64_t r = 0; r < t.rows; r += kTransposedWidth) {
-      GemmBlock g{};
-      g.a = a + r / kTransposedWidth * pack_a.panel_bytes;
-      g.a_row = 4;
-      g.a_step = kTransposedWidth * 4;
-      g.b = b;
-      g.b_panel = pack_b.panel_bytes;
-      g.m = std::min<int64_t>(kTransposedWidth, t.rows - r);
-      g.n = t.cols;
-      g.steps = steps;
-      g.row_scale = fp8 ? row_scale + r : nullptr;
-      g.row_scale_stride = 1;
-      g.col_scale = col_scale;
-      Tensor to = dw.row_range(r, g.m);
-      set_result(g, to, begin == 0 ? p.accum : Accum::kSet);
-      if (begin > 0) {  // goes on where the last block stopped
-        g.init = to.row<float>(0);
-        g.init_stride = to.stride;
+    for (auto [all_dy, all_dw] : {std::pair(p.dy, p.dw), std::pair(p.dy2, p.dw2)}) {
+      if (all_dw.empty()) continue;
+      Tensor dy = all_dy.row_range(begin, n).col_range(t.row, t.rows),
+             dw = all_dw.row_range(t.row, t.rows).col_range(t.col, t.cols);
+      if (fp8) dy = fp8_columns(k, ops, dy, row_scale);
+      PackBlock pack_a = pack_block(dy, a, kTransposedWidth, steps);
+      ops.pack_k_major(pack_a);
+      for (int64_t r = 0; r < t.rows; r += kTransposedWidth) {
+        GemmBlock g{};
+        g.a = a + r / kTransposedWidth * pack_a.panel_bytes;
+        g.a_row = 4;
+        g.a_step = kTransposedWidth * 4;
+        g.b = b;
+        g.b_panel = pack_b.panel_bytes;
+        g.m = std::min<int64_t>(kTransposedWidth, t.rows - r);
+        g.n = t.cols;
+        g.steps = steps;
+        g.row_scale = fp8 ? row_scale + r : nullptr;
+        g.row_scale_stride = 1;
+        g.col_scale = col_scale;
+        Tensor to = dw.row_range(r, g.m);
+        set_result(g, to, begin == 0 ? p.accum : Accum::kSet);
+        if (begin > 0) {  // goes on where the last block stopped
+          g.init = to.row<float>(0);
+          g.init_stride = to.stride;
+        }
+        ops.multiply(g);
       }
-      ops.multiply(g);
     }
   }
 }
@@ -256,21 +268,30 @@ void set_result(GemmBlock& g, const Tensor& c, Accum accum) {
                                  : (add ? GemmOut::kBf16Add : GemmOut::kBf16);
 }
 
+std::span<const int32_t> groups(const Tensor& offsets, int64_t experts, int64_t rows) {
+  if (offsets.empty()) {
+    CHECK(experts == 1);
+    return {};
+  }
+  CHECK(offsets.cols == experts + 1);
+  const int32_t* o = offsets.row<int32_t>(0);
+  CHECK(o[experts] <= rows);
+  return {o, static_cast<size_t>(experts + 1)};
+}
+
 void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& p) {
   CHECK(p.x.cols == p.b->k);
   CHECK(p.y.cols == p.b->n);
   CHECK(p.y.rows == p.x.rows);
   CHECK(p.y.dtype == DType::kF32 || p.y.dtype == DType::kBF16);
-  std::vector<RowItem> items = row_items(k, p, is_pairs(k, ops) ? 2 : 4);
-  auto run = [&](int64_t i) {
-    p.fp8 ? fp8_item(k, ops, p, items[static_cast<size_t>(i)])
-          : plain_item(k, ops, p, items[static_cast<size_t>(i)]);
-  };
-  if (p.x.rows * p.b->k * p.b->n * 2 < kSerialFlops) {
-    for (size_t i = 0; i < items.size(); ++i) run(static_cast<int64_t>(i));
-  } else {
-    parallel_tasks(static_cast<int64_t>(items.size()), run);
-  }
+  std::vector<RowItem> items =
+      row_items(k, {p.x.rows, p.b->k, p.b->n, is_pairs(k, ops) ? 2 : 4, p.offsets});
+  run_items(items.size(), p.x.rows * p.b->k * p.b->n * 2, [&](size_t i) {
+    const RowItem& it = items[i];
+    multiply_left(k, ops, left_rows(k, ops, p.x.row_range(it.row, it.rows), p.fp8),
+                  {*p.b, it.expert, it.col, p.bias ? p.bias + it.col : nullptr},
+                  p.y.row_range(it.row, it.rows).col_range(it.col, it.cols), p.accum);
+  });
 }
 
 void multiply_transposed(const Kernels& k, const GemmOperands& ops,
@@ -280,19 +301,17 @@ void multiply_transposed(const Kernels& k, const GemmOperands& ops,
     CHECK(p.dw.rows == p.dy.cols);
     CHECK(p.dw.cols == p.x.cols);
     CHECK(p.dw.dtype == DType::kF32);
-    if (p.x.rows == 0 && p.accum == Accum::kSet) {
-      for (int64_t r = 0; r < p.dw.rows; ++r) std::fill_n(p.dw.row<float>(r), p.dw.cols, 0.0f);
+    CHECK(p.dw2.empty() || (p.dy2.rows == p.dy.rows && p.dy2.cols == p.dy.cols &&
+                            p.dw2.rows == p.dw.rows && p.dw2.cols == p.dw.cols));
+    for (const Tensor& dw : {p.dw, p.dw2}) {
+      if (dw.empty() || p.x.rows > 0 || p.accum == Accum::kAdd) continue;
+      for (int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row<float>(r), dw.cols, 0.0f);
     }
   }
   std::vector<Tile> tiles = tiles_of(k, products);
   int64_t flops = 0;
   for (const Tile& t : tiles) flops += 2 * t.work();
-  auto run = [&](int64_t i) { transposed_tile(k, ops, tiles[static_cast<size_t>(i)], fp8); };
-  if (flops < kSerialFlops) {
-    for (size_t i = 0; i < tiles.size(); ++i) run(static_cast<int64_t>(i));
-  } else {
-    parallel_tasks(static_cast<int64_t>(tiles.size()), run);
-  }
+  run_items(tiles.size(), flops, [&](size_t i) { transposed_tile(k, ops, tiles[i], fp8); });
 }
 
 }  // namespace wels

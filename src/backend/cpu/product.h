@@ -8,8 +8,10 @@
 // the order of a sum.
 #pragma once
 #include <span>
+#include <vector>
 
 #include "backend/cpu/weight_pack.h"
+#include "base/threads.h"
 
 namespace wels {
 
@@ -33,13 +35,62 @@ GemmBlock left_block(const Tensor& x, int64_t depth);
 // c as the block's result.
 void set_result(GemmBlock& g, const Tensor& c, Accum accum);
 
+// Where the rows of each matrix begin: [offsets[e], offsets[e + 1]) belong to matrix e. Without
+// offsets there must be one matrix, and the result is empty.
+std::span<const int32_t> groups(const Tensor& offsets, int64_t experts, int64_t rows);
+
+// A block of the result of a product of rows: the unit of work.
+struct RowItem {
+  int64_t expert, row, rows, col, cols;
+};
+struct RowSplit {
+  int64_t rows, depth, cols, element_bytes;  // of the product x [rows, depth] · B [depth, cols]
+  std::span<const int32_t> offsets;
+  enum Columns { kSplit, kWhole } columns = kSplit;
+};
+// Row chunks whose part of x fits in half of L2, all of about one size. Where they are few for the
+// threads, columns are split too, or (kWhole) chunks are made smaller.
+std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s);
+
+inline constexpr int64_t kSerialFlops = 400'000;  // below it a parallel region costs more than it gains
+
+// Calls fn(i) for i in [0, n), which cost `flops` together.
+template <class Fn>
+void run_items(size_t n, int64_t flops, Fn&& fn) {
+  if (flops < kSerialFlops) {
+    for (size_t i = 0; i < n; ++i) fn(i);
+  } else {
+    parallel_tasks(static_cast<int64_t>(n), [&](int64_t i) { fn(static_cast<size_t>(i)); });
+  }
+}
+
+// Rows of x as the left operand of one product or several, in the thread's scratch (kA, kCodes,
+// kScales): of ops' element type, or rounded to E4M3 with a scale per row and 128 columns.
+struct LeftRows {
+  Tensor x;
+  const float* scales = nullptr;  // [rows, ceil(cols / 128)], FP8 only
+};
+LeftRows left_rows(const Kernels& k, const GemmOperands& ops, const Tensor& x, bool fp8);
+
+// The right operand: columns [col, ..) of one matrix (col a multiple of the panel), and what the
+// sums start from.
+struct RightColumns {
+  const PackedWeight& b;
+  int64_t expert, col = 0;
+  const float* bias = nullptr;  // of column `col`
+  Tensor init{};                // f32, the shape of y; empty: zeros
+};
+// y (+)= init + x · right + bias. FP8: each 128 of the depth is a product of its own, scaled and
+// added in f32.
+void multiply_left(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
+                   const RightColumns& right, const Tensor& y, Accum accum);
+
 struct RowProduct {
-  Tensor x;               // [n, k] f32 or bf16
-  const PackedWeight* b;  // one matrix per group
-  std::span<const int32_t>
-      offsets;  // rows [offsets[e], offsets[e + 1]) belong to matrix e; empty: all to matrix 0
-  const float* bias = nullptr;  // [b->n]
-  Tensor y;                     // [n, b->n] f32 or bf16
+  Tensor x;                          // [n, k] f32 or bf16
+  const PackedWeight* b;             // one matrix per group
+  std::span<const int32_t> offsets;  // as groups() gives them
+  const float* bias = nullptr;       // [b->n]
+  Tensor y;                          // [n, b->n] f32 or bf16
   Accum accum = Accum::kSet;
   bool fp8 = false;
 };
@@ -48,6 +99,7 @@ void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& 
 struct TransposedProduct {
   Tensor dy, x, dw;  // [n, out] · [n, in] · f32 [out, in]
   Accum accum;
+  Tensor dy2{}, dw2{};  // another pair with the same x, which is packed once for both; or empty
 };
 void multiply_transposed(const Kernels& k, const GemmOperands& ops,
                          std::span<const TransposedProduct> products, bool fp8);

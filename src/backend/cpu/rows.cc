@@ -1,7 +1,7 @@
-// Row ops of the CPU device: copies, gathers, embedding, norms, RoPE, activation. All are bound by
-// memory: each element is read and written once, rows are split over the threads, and what sums
-// over rows does so in blocks of fixed size whose partial sums are added in order, so that the bits
-// do not depend on the number of threads.
+// Row ops of the CPU device: copies, gathers, embedding, norms, RoPE. All are bound by memory: each
+// element is read and written once, rows are split over the threads, and what sums over rows does
+// so in blocks of fixed size whose partial sums are added in order, so that the bits do not depend
+// on the number of threads.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -172,30 +172,6 @@ void CpuDevice::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, cons
                p.inverse, element(y, r, c), p.head_dim, accum == Accum::kAdd);
       }
     }
-  });
-}
-
-void CpuDevice::swiglu(const Tensor& gate, const Tensor& up, Tensor y) {
-  if (!is_row_type(y) || gate.dtype != y.dtype || up.dtype != y.dtype)
-    return RefDevice::swiglu(gate, up, y);
-  auto kernel = k_->rows->swiglu[row_type(y)];
-  for_elements({&y, &gate, &up}, [&](int64_t r, int64_t c, int64_t n) {
-    kernel(element(gate, r, c), element(up, r, c), element(y, r, c), n);
-  });
-}
-
-void CpuDevice::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
-                                Tensor dgate, Tensor dup) {
-  bool known = is_row_type(dy);
-  for (const Tensor* t :
-       {&gate, &up, static_cast<const Tensor*>(&dgate), static_cast<const Tensor*>(&dup)}) {
-    known = known && t->dtype == dy.dtype;
-  }
-  if (!known) return RefDevice::swiglu_backward(gate, up, dy, dgate, dup);
-  auto kernel = k_->rows->swiglu_backward[row_type(dy)];
-  for_elements({&dy, &gate, &up, &dgate, &dup}, [&](int64_t r, int64_t c, int64_t n) {
-    kernel(element(gate, r, c), element(up, r, c), element(dy, r, c), element(dgate, r, c),
-           element(dup, r, c), n);
   });
 }
 

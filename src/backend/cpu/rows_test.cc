@@ -95,8 +95,6 @@ class AllOps {
     dev_.zero(result("zero"));
     dev_.add(wide, narrow, result("add to f32", f32));
     dev_.add(narrow, other, result("add"));
-    dev_.swiglu(narrow, other, result("swiglu"));
-    dev_.swiglu_backward(narrow, other, in("dy"), result("dgate"), result("dup"));
   }
 
   void norms() {

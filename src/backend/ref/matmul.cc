@@ -103,7 +103,9 @@ Mat<R> product(const Operand<R>& a, const Operand<R>& b) {
   return y;
 }
 
-std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e) {
+// First row and number of rows of matrix e; without offsets: all `rows`.
+std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e, int64_t rows) {
+  if (offsets.empty()) return {0, rows};
   const int32_t* o = offsets.row<int32_t>(0);
   return {o[e], o[e + 1] - o[e]};
 }
@@ -138,7 +140,7 @@ template <class R>
 void RefDevice<R>::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y,
                                   bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
-    auto [begin, n] = group(offsets, e);
+    auto [begin, n] = group(offsets, e, x.rows);
     write(product(activation(read<R>(x.row_range(begin, n)), fp8), weight<R>(w, e, false, fp8)),
           y.row_range(begin, n));
   }
@@ -148,7 +150,7 @@ template <class R>
 void RefDevice<R>::grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets,
                                      Tensor dx, Accum accum, bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
-    auto [begin, n] = group(offsets, e);
+    auto [begin, n] = group(offsets, e, dy.rows);
     write(product(activation(read<R>(dy.row_range(begin, n)), fp8), weight<R>(w, e, true, fp8)),
           dx.row_range(begin, n), accum);
   }
@@ -158,8 +160,56 @@ template <class R>
 void RefDevice<R>::grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                                      std::span<const Tensor> dw, Accum accum, bool fp8) {
   for (size_t e = 0; e < dw.size(); ++e) {
-    auto [begin, n] = group(offsets, static_cast<int64_t>(e));
+    auto [begin, n] = group(offsets, static_cast<int64_t>(e), x.rows);
     matmul_dw(dy.row_range(begin, n), x.row_range(begin, n), dw[e], accum, fp8);
+  }
+}
+
+template <class R>
+void RefDevice<R>::gated_matmul(const Tensor& x, const Weight& gate, const Weight& up,
+                                const Tensor& offsets, Tensor y, Tensor g, Tensor u, bool fp8) {
+  auto rounded = [&](const Weight& w, Tensor keep) {
+    offsets.empty() ? matmul(x, w, nullptr, y, fp8) : grouped_matmul(x, w, offsets, y, fp8);
+    if (!keep.empty()) copy(y, keep, Accum::kSet);
+    return read<R>(y);
+  };
+  Mat<R> a = rounded(gate, g), b = rounded(up, u);
+  for (size_t i = 0; i < a.v.size(); ++i) a.v[i] = a.v[i] / (R(1) + std::exp(-a.v[i])) * b.v[i];
+  write(a, y);
+}
+
+// silu(g) = g·σ(g), silu'(g) = σ(g)·(1 + g·(1 - σ(g))).
+template <class R>
+void RefDevice<R>::gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
+                                   const Tensor& offsets, Tensor g, Tensor u, Tensor dx,
+                                   Accum accum, bool fp8) {
+  Mat<R> a = read<R>(g), b = read<R>(u), d = read<R>(dy);
+  for (size_t i = 0; i < a.v.size(); ++i) {
+    R sigma = R(1) / (R(1) + std::exp(-a.v[i])), silu = a.v[i] * sigma;
+    a.v[i] = d.v[i] * b.v[i] * sigma * (R(1) + a.v[i] * (R(1) - sigma));
+    b.v[i] = d.v[i] * silu;
+  }
+  write(a, g);
+  write(b, u);
+  for (int64_t e = 0; e < gate.experts() && !dx.empty(); ++e) {
+    auto [begin, n] = group(offsets, e, dy.rows);
+    auto part = [&, begin = begin, n = n](const Tensor& t, const Weight& w) {
+      return product(activation(read<R>(t.row_range(begin, n)), fp8), weight<R>(w, e, true, fp8));
+    };
+    Mat<R> sum = part(g, gate), other = part(u, up);
+    for (size_t i = 0; i < sum.v.size(); ++i) sum.v[i] += other.v[i];
+    write(sum, dx.row_range(begin, n), accum);
+  }
+}
+
+template <class R>
+void RefDevice<R>::gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x,
+                                   const Tensor& offsets, std::span<const Tensor> dgate,
+                                   std::span<const Tensor> dup, Accum accum, bool fp8) {
+  for (size_t e = 0; e < dgate.size(); ++e) {
+    auto [begin, n] = group(offsets, static_cast<int64_t>(e), x.rows);
+    matmul_dw(dg.row_range(begin, n), x.row_range(begin, n), dgate[e], accum, fp8);
+    matmul_dw(du.row_range(begin, n), x.row_range(begin, n), dup[e], accum, fp8);
   }
 }
 

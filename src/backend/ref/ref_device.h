@@ -54,9 +54,6 @@ class RefDevice : public Device {
                          const Tensor& dy, Tensor dx, Accum accum, Tensor dgain) override;
   void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
             const RopeParams& p, Tensor y, Accum accum) override;
-  void swiglu(const Tensor& gate, const Tensor& up, Tensor y) override;
-  void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, Tensor dgate,
-                       Tensor dup) override;
   void add(const Tensor& a, const Tensor& b, Tensor y) override;
   void column_sum(const Tensor& dy, Tensor db, Accum accum) override;
 
@@ -70,6 +67,14 @@ class RefDevice : public Device {
                          Accum accum, bool fp8) override;
   void grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                          std::span<const Tensor> dw, Accum accum, bool fp8) override;
+  void gated_matmul(const Tensor& x, const Weight& gate, const Weight& up, const Tensor& offsets,
+                    Tensor y, Tensor g, Tensor u, bool fp8) override;
+  void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
+                       const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
+                       bool fp8) override;
+  void gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x, const Tensor& offsets,
+                       std::span<const Tensor> dgate, std::span<const Tensor> dup, Accum accum,
+                       bool fp8) override;
   void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha,
             float beta, Tensor c) override;
   void absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv,

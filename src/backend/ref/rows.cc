@@ -1,4 +1,4 @@
-// Ops on rows: copies, gathers, embedding, RMSNorm, RoPE, SwiGLU.
+// Ops on rows: copies, gathers, embedding, RMSNorm, RoPE.
 #include <algorithm>
 #include <cstring>
 
@@ -134,27 +134,6 @@ void RefDevice<R>::rope(const Tensor& x, const Tensor& pos, const Tensor& cos, c
     }
   }
   write(out, y, accum);
-}
-
-template <class R>
-void RefDevice<R>::swiglu(const Tensor& gate, const Tensor& up, Tensor y) {
-  Mat<R> g = read<R>(gate), u = read<R>(up);
-  for (size_t i = 0; i < g.v.size(); ++i) g.v[i] = g.v[i] / (R(1) + std::exp(-g.v[i])) * u.v[i];
-  write(g, y);
-}
-
-// silu(g) = g·σ(g), silu'(g) = σ(g)·(1 + g·(1 - σ(g))).
-template <class R>
-void RefDevice<R>::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
-                                   Tensor dgate, Tensor dup) {
-  Mat<R> g = read<R>(gate), u = read<R>(up), d = read<R>(dy);
-  for (size_t i = 0; i < g.v.size(); ++i) {
-    R sigma = R(1) / (R(1) + std::exp(-g.v[i])), silu = g.v[i] * sigma;
-    g.v[i] = d.v[i] * u.v[i] * sigma * (R(1) + g.v[i] * (R(1) - sigma));
-    u.v[i] = d.v[i] * silu;
-  }
-  write(g, dgate);
-  write(u, dup);
 }
 
 template <class R>

@@ -1,0 +1,125 @@
+// SwiGLU with its products, block of rows by block of rows, so that what lies between the products
+// is worked on in the cache.
+//
+// Forward: a block of x is read (widened, rounded to E4M3) once for both weights; each strip of g
+// and u is joined to y where it was just computed, and without a tape goes no further. Backward: g
+// and u of a block become dg and du, and both products go into one f32 sum. Gradients of the
+// weights: x is packed once for both (product.cc).
+#include <algorithm>
+
+#include "backend/cpu/cpu_device.h"
+#include "backend/cpu/product.h"
+#include "backend/cpu/row_type.h"
+
+namespace wels {
+namespace {
+
+constexpr int64_t kStrip = 64;  // columns of g and u that are joined while still in L1 or L2
+
+struct Gated {
+  const Kernels& k;
+  const GemmOperands& ops;
+  const PackedWeight &gate, &up;
+  bool fp8;
+
+  Gated(const Kernels& k, DType activation, const Weight& gate, const Weight& up,
+        PackDirection direction, bool fp8)
+      : k(k),
+        ops(operands_for(k, activation, gate.full_precision)),
+        gate(packed_weight(k, gate, direction, is_pairs(k, ops), fp8)),
+        up(packed_weight(k, up, direction, is_pairs(k, ops), fp8)),
+        fp8(fp8) {
+    CHECK(gate.rows == up.rows);
+    CHECK(gate.cols == up.cols);
+    CHECK(gate.experts() == up.experts());
+    CHECK(gate.full_precision == up.full_precision);
+  }
+
+  std::vector<RowItem> items(int64_t rows, std::span<const int32_t> offsets,
+                             RowSplit::Columns columns) const {
+    return row_items(k, {rows, gate.k, gate.n, is_pairs(k, ops) ? 2 : 4, offsets, columns});
+  }
+
+  // g, u: empty if nobody keeps them.
+  void forward(const RowItem& it, const Tensor& all_x, const Tensor& all_y, const Tensor& g,
+               const Tensor& u) const {
+    LeftRows x = left_rows(k, ops, all_x.row_range(it.row, it.rows), fp8);
+    int64_t strip = (kStrip + k.gemm->panel - 1) / k.gemm->panel * k.gemm->panel;
+    auto* tiles = thread_scratch<float>(Scratch::kOther, 2 * it.rows * strip);
+    auto join = k.rows->swiglu[row_type(all_y)];
+    for (int64_t c = it.col; c < it.col + it.cols; c += strip) {
+      int64_t n = std::min(strip, it.col + it.cols - c);
+      auto place = [&](const Tensor& kept, float* tile) {
+        if (kept.empty()) return Tensor(tile, all_y.dtype, it.rows, n, strip);
+        return kept.row_range(it.row, it.rows).col_range(c, n);
+      };
+      Tensor y = all_y.row_range(it.row, it.rows).col_range(c, n), gs = place(g, tiles),
+             us = place(u, tiles + it.rows * strip);
+      multiply_left(k, ops, x, {gate, it.expert, c}, gs, Accum::kSet);
+      multiply_left(k, ops, x, {up, it.expert, c}, us, Accum::kSet);
+      for (int64_t r = 0; r < it.rows; ++r) join(gs.row_raw(r), us.row_raw(r), y.row_raw(r), n);
+    }
+  }
+
+  void backward(const RowItem& it, const Tensor& dy, const Tensor& all_g, const Tensor& all_u,
+                const Tensor& dx, Accum accum) const {
+    Tensor g = all_g.row_range(it.row, it.rows), u = all_u.row_range(it.row, it.rows);
+    auto part = k.rows->swiglu_backward[row_type(dy)];
+    for (int64_t r = 0; r < it.rows; ++r) {
+      part(g.row_raw(r), u.row_raw(r), dy.row_raw(it.row + r), g.row_raw(r), u.row_raw(r), dy.cols);
+    }
+    if (dx.empty()) return;
+    Tensor sum(thread_scratch<float>(Scratch::kOther, it.rows * dx.cols), DType::kF32, it.rows,
+               dx.cols);
+    multiply_left(k, ops, left_rows(k, ops, g, fp8), {gate, it.expert}, sum, Accum::kSet);
+    multiply_left(k, ops, left_rows(k, ops, u, fp8), {.b = up, .expert = it.expert, .init = sum},
+                  dx.row_range(it.row, it.rows), accum);
+  }
+};
+
+}  // namespace
+
+void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& up,
+                             const Tensor& offsets, Tensor y, Tensor g, Tensor u, bool fp8) {
+  if (x.rows == 0) return;
+  CHECK(is_row_type(y) && y.dtype == x.dtype);
+  CHECK(g.empty() == u.empty());
+  for (const Tensor& t : {y, g, u})
+    CHECK(t.empty() || (t.dtype == x.dtype && t.rows == x.rows && t.cols == gate.rows));
+  Gated job(*k_, x.dtype, gate, up, PackDirection::kForward, fp8);
+  std::vector<RowItem> items =
+      job.items(x.rows, groups(offsets, gate.experts(), x.rows), RowSplit::kSplit);
+  run_items(items.size(), 4 * x.rows * gate.rows * gate.cols,
+            [&](size_t i) { job.forward(items[i], x, y, g, u); });
+}
+
+void CpuDevice::gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
+                                const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
+                                bool fp8) {
+  if (dy.rows == 0) return;
+  CHECK(is_row_type(dy));
+  for (const Tensor& t : {g, u})
+    CHECK(t.dtype == dy.dtype && t.rows == dy.rows && t.cols == dy.cols);
+  CHECK(dx.empty() || (dx.rows == dy.rows && dx.cols == gate.cols));
+  Gated job(*k_, dy.dtype, gate, up, PackDirection::kBackward, fp8);
+  std::vector<RowItem> items =
+      job.items(dy.rows, groups(offsets, gate.experts(), dy.rows), RowSplit::kWhole);
+  run_items(items.size(), 4 * dy.rows * gate.rows * gate.cols,
+            [&](size_t i) { job.backward(items[i], dy, g, u, dx, accum); });
+}
+
+void CpuDevice::gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x,
+                                const Tensor& offsets, std::span<const Tensor> dgate,
+                                std::span<const Tensor> dup, Accum accum, bool fp8) {
+  CHECK(dgate.size() == dup.size());
+  std::span<const int32_t> o = groups(offsets, static_cast<int64_t>(dgate.size()), x.rows);
+  std::vector<TransposedProduct> products;
+  for (size_t e = 0; e < dgate.size(); ++e) {
+    int64_t begin = o.empty() ? 0 : o[e], n = o.empty() ? x.rows : o[e + 1] - begin;
+    products.push_back({dg.row_range(begin, n), x.row_range(begin, n), dgate[e], accum,
+                        du.row_range(begin, n), dup[e]});
+  }
+  multiply_transposed(*k_, operands_for(*k_, x.dtype, false), products, fp8);
+}
+
+}  // namespace wels

@@ -1,0 +1,33 @@
+// SwiGLU with its two linear layers, plain or per expert: y = silu(g) · u of g = x · gateᵀ and
+// u = x · upᵀ. Backward: dg = dy · u · silu'(g), du = dy · silu(g), which take the places of g and
+// u; dx = dg · gate + du · up, dgate = dgᵀ · x, dup = duᵀ · x.
+#include "nn/ops.h"
+
+namespace wels {
+
+Var gated_matmul(Ctx& ctx, const Var& x, Weight& gate, Weight& up, const Var& offsets) {
+  CHECK(gate.fp8 == up.fp8);
+  bool fp8 = ctx.fp8 && gate.fp8;
+  Var y = ctx.make(ctx.dtype, x.t.rows, gate.rows);
+  if (!ctx.tape) {
+    ctx.dev.gated_matmul(x.t, gate, up, offsets.t, y.t, Tensor(), Tensor(), fp8);
+    return y;
+  }
+  Var g = ctx.make_aux(ctx.dtype, y.t.rows, y.t.cols),
+      u = ctx.make_aux(ctx.dtype, g.t.rows, g.t.cols);
+  ctx.dev.gated_matmul(x.t, gate, up, offsets.t, y.t, g.t, u.t, fp8);
+  ctx.tape->record(
+      y, [&dev = ctx.dev, tape = ctx.tape, x, &gate, &up, offsets, g, u, fp8](const Tensor& dy) {
+        GradOut dx = tape->grad_out(x);
+        dev.gated_matmul_dx(dy, gate, up, offsets.t, g.t, u.t, dx.t, dx.accum, fp8);
+        CHECK(gate.trainable() == up.trainable());
+        if (!gate.trainable()) return;
+        CHECK(gate.fresh_grad == up.fresh_grad);
+        Accum accum = gate.fresh_grad ? Accum::kSet : Accum::kAdd;
+        dev.gated_matmul_dw(g.t, u.t, x.t, offsets.t, gate.grad, up.grad, accum, fp8);
+        gate.fresh_grad = up.fresh_grad = false;
+      });
+  return y;
+}
+
+}  // namespace wels
