@@ -172,7 +172,7 @@ int chat(ChatFlags f) {
 void add_chat(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("chat", "talk to a model");
   auto f = std::make_shared<ChatFlags>();
-  sub->add_option("model", f->model, "model folder or run folder")->required();
+  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("-n,--max-tokens", f->max_tokens, "tokens of an answer at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
