@@ -198,7 +198,7 @@ void add_chat(CLI::App& app, Command& run) {
   auto f = std::make_shared<ChatFlags>();
   std::string templates = "auto (the model's own), none (continue the text)";
   for (const ChatTemplateName& t : chat_template_names()) templates += std::string(", ") + t.name;
-  sub->add_option("model", f->model, "model folder or run folder")->required();
+  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("question", f->question,
                   "answer this and leave (-: all of standard input); else standard input is a "
                   "conversation, a line each");

@@ -85,7 +85,7 @@ int eval(const EvalFlags& f) {
 void add_eval(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("eval", "bits per byte and perplexity of texts");
   auto f = std::make_shared<EvalFlags>();
-  sub->add_option("model", f->model, "model folder or run folder")->required();
+  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders")->required();
   sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")
       ->check(CLI::NonNegativeNumber);

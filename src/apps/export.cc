@@ -54,6 +54,7 @@ int export_command(const std::string& model, const std::string& out, const std::
   std::optional<GgufTokenizer> tokenizer;
   if (std::filesystem::exists(folder + "/tokenizer.json"))
     tokenizer = gguf_tokenizer(load_vocab_source(folder), cfg.vocab_size);
+  if (tokenizer) tokenizer->chat_template = load_chat_template(folder);
   export_gguf(out, cfg, weights, tokenizer ? &*tokenizer : nullptr, options);
   fmt::print("{}: {}\n", out, human_bytes(static_cast<double>(std::filesystem::file_size(out))));
   return 0;

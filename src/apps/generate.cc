@@ -75,7 +75,7 @@ void add_generate(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("generate", "continue a text");
   auto f = std::make_shared<GenerateFlags>();
   f->sampling.temperature = 0.8;
-  sub->add_option("model", f->model, "model folder or run folder")->required();
+  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("prompt,--prompt", f->prompt, "the text to continue (-: standard input)");
   sub->add_option("-n,--max-tokens", f->max_tokens, "new tokens at most")
       ->check(CLI::PositiveNumber)

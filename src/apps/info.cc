@@ -8,7 +8,7 @@
 #include "apps/loaded_model.h"
 #include "base/error.h"
 #include "base/progress.h"
-#include "formats/gguf_deepseek.h"
+#include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
 #include "formats/safetensors.h"
 #include "train/memory_plan.h"

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "formats/json.h"
 #include "model/checkpoint.h"
+#include "text/gguf_vocab.h"
 #include "train/run_folder.h"
 
 namespace wels {
@@ -31,20 +32,38 @@ std::string resolve_checkpoint(const std::string& path) {
   return best >= 0 && fs::exists(best_folder + "/config.json") ? best_folder : newest;
 }
 
+namespace {
+
+void open_gguf(LoadedModel& m) {
+  auto file = std::make_shared<GgufCheckpoint>(m.folder);
+  const GgufContent& content = file->content();
+  if (!content.has("tokenizer.ggml.model") || content.text("tokenizer.ggml.model") == "none")
+    throw Error(m.folder, "has no tokenizer", "export it from a folder with its tokenizer.json");
+  m.tokenizer.emplace(parse_gguf_vocab(content));
+  m.model = std::make_unique<Model>(file->config());
+  load_weights(*m.model, file, WeightStorage::kMapped);
+}
+
+}  // namespace
+
 LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype) {
   LoadedModel m;
-  m.folder = resolve_checkpoint(path);
   m.dev = make_device(device);
-  m.model = load_model(m.folder, WeightStorage::kMapped);
-  if (std::filesystem::exists(m.folder + "/tokenizer.json")) {
-    m.tokenizer.emplace(Tokenizer::load(m.folder));
-    if (m.tokenizer->vocab_size() > m.model->config().vocab_size) {
-      throw Error(m.folder + "/tokenizer.json",
-                  fmt::format("has {} tokens, the model's embedding {}", m.tokenizer->vocab_size(),
-                              m.model->config().vocab_size),
-                  "use the tokenizer the model was trained with");
-    }
+  if (std::filesystem::is_regular_file(path)) {
+    m.folder = path;
+    open_gguf(m);
+  } else {
+    m.folder = resolve_checkpoint(path);
+    m.model = load_model(m.folder, WeightStorage::kMapped);
+    if (std::filesystem::exists(m.folder + "/tokenizer.json"))
+      m.tokenizer.emplace(Tokenizer::load(m.folder));
+  }
+  if (m.tokenizer && m.tokenizer->vocab_size() > m.model->config().vocab_size) {
+    throw Error(m.folder,
+                fmt::format("its tokenizer has {} tokens, its embedding {}",
+                            m.tokenizer->vocab_size(), m.model->config().vocab_size),
+                "use the tokenizer the model was trained with");
   }
   bool fast_bf16 = m.dev->name().find("bf16") != std::string::npos;
   m.dtype = dtype == "bf16" || (dtype == "auto" && fast_bf16) ? DType::kBF16 : DType::kF32;

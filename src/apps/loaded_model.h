@@ -1,4 +1,4 @@
-// A checkpoint folder opened for inference: model, tokenizer, device.
+// A checkpoint folder or GGUF file opened for inference: model, tokenizer, device.
 #pragma once
 #include <memory>
 #include <optional>
@@ -15,12 +15,12 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
   std::optional<Tokenizer> tokenizer;
   DType dtype = DType::kF32;  // of activations
-  std::string folder;
+  std::string folder;         // or the GGUF file
 };
 
-// path: a Hugging Face folder, or a run folder of `wels pretrain` (its best checkpoint, else its
-// newest). dtype: "auto" (bf16 where the device is a CPU with a bf16 kernel, else f32), "bf16" or
-// "f32". Weights stay memory mapped. Throws Error.
+// path: a Hugging Face folder, a run folder of `wels pretrain` (its best checkpoint, else its
+// newest), or a GGUF file (of several parts the first). dtype: "auto" (bf16 where the device is a
+// CPU with a bf16 kernel, else f32), "bf16" or "f32". Weights stay memory mapped. Throws Error.
 LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 

@@ -419,14 +419,51 @@ GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where)
   return out;
 }
 
-struct GgufReader::File {
-  MappedFile mapped;
+void GgufContent::append(GgufContent part) {
+  for (TensorEntry& t : part.tensors) {
+    if (!tensor_index_.emplace(t.name, tensors.size()).second)
+      throw Error(part.where, fmt::format("tensor {} is in another part too", printable(t.name)),
+                  "the parts belong to different models");
+    tensors.push_back(std::move(t));
+  }
+}
+
+struct GgufReader::Files {
+  std::vector<MappedFile> mapped;
+  GgufContent parse(const std::string& path) {
+    mapped.emplace_back(path);
+    return parse_gguf(mapped.back().bytes(), path);
+  }
 };
 GgufReader::GgufReader(GgufReader&&) noexcept = default;
 GgufReader& GgufReader::operator=(GgufReader&&) noexcept = default;
 GgufReader::~GgufReader() = default;
-GgufReader::GgufReader(const std::string& path)
-    : file_(new File{MappedFile(path)}), content_(parse_gguf(file_->mapped.bytes(), path)) {}
+GgufReader::GgufReader(const std::string& path) : files_(new Files) {
+  content_ = files_->parse(path);
+  int64_t count = content_.has("split.count") ? content_.integer("split.count") : 0;
+  if (count > 1) open_parts(path, count);
+}
+
+void GgufReader::open_parts(const std::string& path, int64_t count) {
+  auto ending = [&](int64_t part) { return fmt::format("-{:05}-of-{:05}.gguf", part, count); };
+  if (content_.integer("split.no") != 0 || !path.ends_with(ending(1))) {
+    throw Error(path, fmt::format("part {} of {}", content_.integer("split.no") + 1, count),
+                "give the first part, the others beside it: NAME" + ending(1));
+  }
+  for (int64_t i = 1; i < count; ++i) {
+    std::string other = path.substr(0, path.size() - ending(1).size()) + ending(i + 1);
+    GgufContent part = files_->parse(other);
+    if (part.integer("split.no") != i || part.integer("split.count") != count)
+      throw Error(other, fmt::format("is not part {} of {}", i + 1, count),
+                  "the parts belong to different models");
+    content_.append(std::move(part));
+  }
+  int64_t want = content_.integer("split.tensors.count");
+  int64_t got = static_cast<int64_t>(content_.tensors.size());
+  if (got != want)
+    throw Error(path, fmt::format("{} parts hold {} tensors instead of {}", count, got, want),
+                "the parts belong to different models");
+}
 
 std::string ggml_type_name(uint32_t type) {
   static constexpr std::pair<uint32_t, const char*> kOthers[] = {

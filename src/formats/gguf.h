@@ -1,10 +1,14 @@
 // GGUF: llama.cpp's model format, one file with metadata, tokenizer and weights.
 //
 //   "GGUF" · u32 version (2 or 3) · u64 number of tensors · u64 number of metadata pairs
-//   pair:    string key · u32 type · value          string: u64 length, bytes · array: u32 element
-//   type, u64 count, elements tensor:  string name · u32 dimensions · u64 extents, fastest first ·
-//   u32 ggml type · u64 offset into the data padding to the alignment (general.alignment, 32 by
-//   default) · data, every tensor aligned
+//   pair:    string key · u32 type · value
+//   string:  u64 length, bytes          array: u32 element type, u64 count, elements
+//   tensor:  string name · u32 dimensions · u64 extents, fastest first · u32 ggml type · u64 offset
+//            into the data
+//   padding to the alignment (general.alignment, 32 by default) · data, every tensor aligned
+//
+// A model in several files: NAME-00001-of-00003.gguf and on, the metadata in the first, in each
+// split.no (from 0), split.count and split.tensors.count (of all).
 //
 // All little endian. wels gives shapes slowest dimension first, as everywhere else. Source: the
 // GGUF specification (ggml repository, docs/gguf.md).
@@ -86,6 +90,8 @@ struct GgufContent {
   std::vector<double> numbers(std::string_view key) const;    // array of any integer or float type
   const TensorEntry* find_tensor(std::string_view name) const;
   const TensorEntry& tensor(std::string_view name) const;  // throws Error: not there
+  // Adds the tensors of another part of the same model. Throws Error: a name that is there already.
+  void append(GgufContent part);
 
  private:
   friend GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where);
@@ -97,7 +103,9 @@ struct GgufContent {
 // unknown types, bad alignment, offsets that are out of range, unaligned or overlapping.
 GgufContent parse_gguf(std::span<const uint8_t> bytes, const std::string& where);
 
-// An opened, memory-mapped file.
+// An opened, memory-mapped file. The first of several parts opens them all: their tensors are one
+// list, the metadata those of the first. Throws Error: a later part, parts missing or of another
+// model.
 class GgufReader {
  public:
   explicit GgufReader(const std::string& path);
@@ -108,8 +116,9 @@ class GgufReader {
   const GgufContent* operator->() const { return &content_; }
 
  private:
-  struct File;
-  std::unique_ptr<File> file_;
+  void open_parts(const std::string& path, int64_t count);
+  struct Files;
+  std::unique_ptr<Files> files_;
   GgufContent content_;
 };
 

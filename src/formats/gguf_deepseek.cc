@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <numbers>
 
@@ -26,6 +25,7 @@ using Transform = GgufTransform;
 
 // Collects the plan; `hf` and `gguf` are the prefixes of the current layer.
 struct Planner {
+  GgufKvB kv_b;
   std::vector<GgufTensorPlan> plan;
   std::string hf, gguf;
 
@@ -36,11 +36,11 @@ struct Planner {
   void add(const std::string& to, std::vector<int64_t> shape, const std::string& from,
            bool full_precision = false) {
     bool f32 = full_precision || shape.size() == 1;
-    plan.push_back({gguf + to, std::move(shape), Transform::kCopy, {hf + from}, 0, f32});
+    plan.push_back({gguf + to, std::move(shape), Transform::kCopy, hf + from, 0, f32});
   }
   void per_head(const std::string& to, std::vector<int64_t> shape, const std::string& from,
                 Transform t, int64_t heads) {
-    plan.push_back({gguf + to, std::move(shape), t, {hf + from}, heads, false});
+    plan.push_back({gguf + to, std::move(shape), t, hf + from, heads, false});
   }
 };
 
@@ -73,9 +73,13 @@ void plan_attention(Planner& p, const ModelConfig& c) {
   }
   p.add("attn_kv_a_mqa.weight", {r + dr, d}, "self_attn.kv_a_proj_with_mqa.weight");
   p.add("attn_kv_a_norm.weight", {r}, "self_attn.kv_a_layernorm.weight");
-  p.per_head("attn_k_b.weight", {h, r, dn}, "self_attn.kv_b_proj.weight", Transform::kKeysOfKvB, h);
-  p.per_head("attn_v_b.weight", {h, dv, r}, "self_attn.kv_b_proj.weight", Transform::kValuesOfKvB,
-             h);
+  const char* kv_b = "self_attn.kv_b_proj.weight";
+  if (p.kv_b == GgufKvB::kWhole) {
+    p.add("attn_kv_b.weight", {h * (dn + dv), r}, kv_b);
+  } else {
+    p.per_head("attn_k_b.weight", {h, r, dn}, kv_b, Transform::kKeysOfKvB, h);
+    p.per_head("attn_v_b.weight", {h, dv, r}, kv_b, Transform::kValuesOfKvB, h);
+  }
   p.add("attn_output.weight", {d, h * dv}, "self_attn.o_proj.weight");
 }
 
@@ -98,9 +102,9 @@ void plan_ffn(Planner& p, const ModelConfig& c, int64_t layer) {
     t.name = fmt::format("{}ffn_{}_exps.weight", p.gguf, part);
     t.shape = down ? std::vector<int64_t>{e, d, f} : std::vector<int64_t>{e, f, d};
     t.transform = Transform::kStack;
-    for (int64_t i = 0; i < e; ++i)
-      t.sources.push_back(fmt::format("{}mlp.experts.{}.{}_proj.weight", p.hf, i, part));
+    t.source = fmt::format("{}mlp.experts.{{}}.{}_proj.weight", p.hf, part);
     p.plan.push_back(std::move(t));
+    if (fs == 0) continue;
     p.add(fmt::format("ffn_{}_shexp.weight", part),
           down ? std::vector<int64_t>{d, fs} : std::vector<int64_t>{fs, d},
           fmt::format("mlp.shared_experts.{}_proj.weight", part));
@@ -137,27 +141,6 @@ void check_expressible(const ModelConfig& c) {
             c.q_lora_rank, c.num_hidden_layers),
         "use another number of layers, or q_lora_rank 0");
   }
-}
-
-std::vector<float> rope_factors(const ModelConfig& c) {
-  const RopeConfig& r = c.rope;
-  double original = static_cast<double>(r.original_max_position_embeddings);
-  std::vector<float> out;
-  for (int64_t i = 0; i < c.head_dim / 2; ++i) {
-    double frequency =
-        std::pow(r.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
-    double wavelength = 2 * std::numbers::pi / frequency;
-    if (wavelength < original / r.high_freq_factor) {
-      out.push_back(1);
-    } else if (wavelength > original / r.low_freq_factor) {
-      out.push_back(static_cast<float>(r.factor));
-    } else {
-      double smooth =
-          (original / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
-      out.push_back(static_cast<float>(1 / ((1 - smooth) / r.factor + smooth)));
-    }
-  }
-  return out;
 }
 
 const char* gguf_architecture(const ModelConfig& c) {
@@ -369,19 +352,19 @@ void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c,
   RowWriter out(dtype, cols, sink);
   std::vector<float> row(static_cast<size_t>(cols));
   if (t.transform == Transform::kRopeFactors) {
-    out.write(rope_factors(c).data());
+    out.write(gguf_rope_factors(c).data());
   } else if (t.transform == Transform::kCopy || t.transform == Transform::kStack) {
     std::vector<int64_t> shape = t.shape;
     if (t.transform == Transform::kStack) shape.erase(shape.begin());
-    for (const std::string& source : t.sources) {
-      RowReader in(weights, c, source, shape);
+    for (int64_t i = 0; i < (t.transform == Transform::kStack ? t.shape[0] : 1); ++i) {
+      RowReader in(weights, c, gguf_source_name(t, i), shape);
       for (int64_t r = 0; r < in.rows(); ++r) {
         in.read(r, row.data());
         out.write(row.data());
       }
     }
   } else if (t.transform == Transform::kPairRows) {
-    RowReader in(weights, c, t.sources[0], t.shape);
+    RowReader in(weights, c, t.source, t.shape);
     int64_t width = in.rows() / t.heads, half = width / 2;
     for (int64_t r = 0; r < in.rows(); ++r) {  // row 2j + p of a head was row p · half + j
       int64_t head = r / width, j = r % width / 2, p = r % 2;
@@ -390,7 +373,7 @@ void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c,
     }
   } else {
     int64_t dn = c.qk_nope_head_dim, dv = c.v_head_dim, r = c.kv_lora_rank;
-    RowReader in(weights, c, t.sources[0], {t.heads * (dn + dv), r});
+    RowReader in(weights, c, t.source, {t.heads * (dn + dv), r});
     std::vector<float> head(static_cast<size_t>(std::max(dn, dv) * r));
     for (int64_t h = 0; h < t.heads; ++h) {
       bool keys = t.transform == Transform::kKeysOfKvB;
@@ -407,15 +390,40 @@ void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c,
 
 }  // namespace
 
-std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& c, bool include_mtp) {
-  check_expressible(c);
-  Planner p;
+std::vector<float> gguf_rope_factors(const ModelConfig& c) {
+  const RopeConfig& r = c.rope;
+  double original = static_cast<double>(r.original_max_position_embeddings);
+  std::vector<float> out;
+  for (int64_t i = 0; i < c.head_dim / 2; ++i) {
+    double frequency =
+        std::pow(r.theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
+    double wavelength = 2 * std::numbers::pi / frequency;
+    if (wavelength < original / r.high_freq_factor) {
+      out.push_back(1);
+    } else if (wavelength > original / r.low_freq_factor) {
+      out.push_back(static_cast<float>(r.factor));
+    } else {
+      double smooth =
+          (original / wavelength - r.low_freq_factor) / (r.high_freq_factor - r.low_freq_factor);
+      out.push_back(static_cast<float>(1 / ((1 - smooth) / r.factor + smooth)));
+    }
+  }
+  return out;
+}
+
+std::string gguf_source_name(const GgufTensorPlan& t, int64_t i) {
+  if (t.transform != Transform::kStack) return t.source;
+  return std::string(t.source).replace(t.source.find("{}"), 2, std::to_string(i));
+}
+
+std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& c, bool include_mtp, GgufKvB kv_b) {
+  Planner p{kv_b, {}, "", ""};
   p.add("token_embd.weight", {c.vocab_size, c.hidden_size}, "model.embed_tokens.weight");
   p.add("output_norm.weight", {c.hidden_size}, "model.norm.weight");
   if (!c.tie_word_embeddings)
     p.add("output.weight", {c.vocab_size, c.hidden_size}, "lm_head.weight");
   if (c.rope.scaling == RopeScaling::kLlama3) {
-    p.plan.push_back({"rope_freqs.weight", {c.head_dim / 2}, Transform::kRopeFactors, {}, 0, true});
+    p.plan.push_back({"rope_freqs.weight", {c.head_dim / 2}, Transform::kRopeFactors, "", 0, true});
   }
   for (int64_t i = 0; i < c.num_hidden_layers + (include_mtp ? c.num_nextn_predict_layers : 0);
        ++i) {
@@ -475,138 +483,6 @@ void export_gguf(const std::string& path, const ModelConfig& c, const Safetensor
                        }});
   }
   write_gguf(path, metadata, sources);
-}
-
-namespace {
-
-// Metadata keys under the file's architecture.
-struct MetadataReader {
-  const GgufContent& file;
-  std::string arch;
-  std::string key(const char* k) const { return arch + "." + k; }
-  bool has(const char* k) const { return file.has(key(k)); }
-  int64_t integer(const char* k) const { return file.integer(key(k)); }
-  int64_t integer(const char* k, int64_t fallback) const { return has(k) ? integer(k) : fallback; }
-  // float32 values as the decimal numbers they were written from: 1e-6, not 9.99999997e-07.
-  double number(const char* k, double fallback) const {
-    if (!has(k)) return fallback;
-    double v = file.number(key(k));
-    return std::strtod(fmt::format("{}", static_cast<float>(v)).c_str(), nullptr);
-  }
-};
-
-RopeConfig read_rope(const MetadataReader& m, const ModelConfig& c) {
-  RopeConfig r;
-  r.theta = m.number("rope.freq_base", 10000.0);
-  std::string type = m.has("rope.scaling.type") ? m.file.text(m.key("rope.scaling.type")) : "none";
-  if (m.file.find_tensor("rope_freqs.weight")) {
-    throw Error(m.file.where,
-                "RoPE with llama3 scaling: its parameters cannot be told from rope_freqs.weight",
-                "use the Hugging Face checkpoint");
-  }
-  if (type == "none") return r;
-  if (type != "yarn")
-    throw Error(m.file.where,
-                fmt::format("rope.scaling.type \"{}\" is not supported", printable(type)),
-                "supported: none, yarn");
-  r.scaling = RopeScaling::kYarn;
-  r.factor = m.number("rope.scaling.factor", 1.0);
-  r.original_max_position_embeddings =
-      m.integer("rope.scaling.original_context_length", c.max_position_embeddings);
-  r.beta_fast = m.number("rope.scaling.yarn_beta_fast", 32.0);
-  r.beta_slow = m.number("rope.scaling.yarn_beta_slow", 1.0);
-  r.attention_factor = m.number("rope.scaling.yarn_attn_factor", 0.0);
-  if (c.is_mla()) {
-    // One float32 division away from what was written: rounded to the seven digits that float32
-    // holds.
-    double all = m.number("rope.scaling.yarn_log_multiplier", 0.0) / 0.1;
-    r.mscale_all_dim = std::strtod(fmt::format("{:.7g}", all).c_str(), nullptr);
-    r.mscale = r.mscale_all_dim;
-  }
-  return r;
-}
-
-void read_deepseek(const MetadataReader& m, ModelConfig& c) {
-  bool sigmoid = m.integer("expert_gating_func", 1) == 2;
-  c.num_nextn_predict_layers = m.integer("nextn_predict_layers", 0);
-  c.num_hidden_layers -= c.num_nextn_predict_layers;
-  c.num_key_value_heads = c.num_attention_heads;
-  if (!m.has("attention.key_length_mla")) {
-    throw Error(
-        m.file.where,
-        "attention.key_length_mla is missing: the file is of the old kind with unsplit attn_kv_b",
-        "convert the model again");
-  }
-  c.q_lora_rank = m.integer("attention.q_lora_rank", 0);
-  c.kv_lora_rank = m.integer("attention.kv_lora_rank");
-  c.qk_rope_head_dim = m.integer("rope.dimension_count");
-  if (__builtin_sub_overflow(m.integer("attention.key_length_mla"), c.qk_rope_head_dim,
-                             &c.qk_nope_head_dim))
-    c.qk_nope_head_dim = -1;
-  c.v_head_dim = m.integer("attention.value_length_mla");
-  c.n_routed_experts = m.integer("expert_count", 0);
-  c.first_k_dense_replace = m.integer("leading_dense_block_count", 0);
-  bool biased = false;
-  for (const TensorEntry& t : m.file.tensors) biased |= t.name.ends_with(".exp_probs_b.bias");
-  bool v3 = sigmoid || biased || c.num_nextn_predict_layers > 0;
-  c.architecture = v3 ? Architecture::kDeepseekV3 : Architecture::kDeepseekV2;
-  if (c.n_routed_experts == 0) return;
-  c.n_shared_experts = m.integer("expert_shared_count", 0);
-  c.num_experts_per_tok = m.integer("expert_used_count");
-  c.moe_intermediate_size = m.integer("expert_feed_forward_length");
-  c.n_group = m.integer("expert_group_count", 1);
-  c.topk_group = m.integer("expert_group_used_count", 1);
-  c.norm_topk_prob = m.has("expert_weights_norm") && m.file.boolean(m.key("expert_weights_norm"));
-  c.routed_scaling_factor = m.number("expert_weights_scale", 1.0);
-  c.scoring_func = sigmoid ? ScoringFunc::kSigmoid : ScoringFunc::kSoftmax;
-  c.topk_method = biased          ? TopkMethod::kNoauxTc
-                  : c.n_group > 1 ? TopkMethod::kGroupLimitedGreedy
-                                  : TopkMethod::kGreedy;
-}
-
-int64_t vocabulary(const MetadataReader& m) {
-  if (m.has("vocab_size")) return m.integer("vocab_size");
-  const TensorEntry& t = m.file.tensor("token_embd.weight");
-  return t.shape.empty() ? 0 : t.shape[0];
-}
-
-}  // namespace
-
-ModelConfig gguf_model_config(const GgufContent& file) {
-  MetadataReader m{file, file.text("general.architecture")};
-  ModelConfig c;
-  bool deepseek = m.arch == "deepseek2";
-  if (!deepseek && m.arch != "qwen2" && m.arch != "llama") {
-    throw Error(file.where, fmt::format("architecture \"{}\" is not supported", printable(m.arch)),
-                "supported: deepseek2, qwen2, llama");
-  }
-  c.num_hidden_layers = m.integer("block_count");
-  c.max_position_embeddings = m.integer("context_length");
-  c.hidden_size = m.integer("embedding_length");
-  c.intermediate_size = m.integer("feed_forward_length");
-  c.num_attention_heads = m.integer("attention.head_count");
-  c.vocab_size = vocabulary(m);
-  c.rms_norm_eps = m.number("attention.layer_norm_rms_epsilon", 1e-6);
-  c.tie_word_embeddings = !file.find_tensor("output.weight");
-  if (deepseek) {
-    read_deepseek(m, c);
-  } else {
-    c.architecture = m.arch == "qwen2" ? Architecture::kQwen2 : Architecture::kLlama;
-    c.attention = AttentionKind::kGqa;
-    c.attention_bias = c.architecture == Architecture::kQwen2;
-    c.num_key_value_heads = m.integer("attention.head_count_kv", c.num_attention_heads);
-    int64_t width = c.num_attention_heads > 0 ? c.hidden_size / c.num_attention_heads : 0;
-    c.head_dim = m.integer("attention.key_length", width);
-  }
-  c.rope = read_rope(m, c);
-  if (file.has("tokenizer.ggml.bos_token_id"))
-    c.bos_token_id = file.integer("tokenizer.ggml.bos_token_id");
-  if (file.has("tokenizer.ggml.eos_token_id"))
-    c.eos_token_ids = {file.integer("tokenizer.ggml.eos_token_id")};
-  if (file.has("tokenizer.ggml.padding_token_id"))
-    c.pad_token_id = file.integer("tokenizer.ggml.padding_token_id");
-  c.validate(file.where);
-  return c;
 }
 
 }  // namespace wels

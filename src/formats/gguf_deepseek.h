@@ -50,15 +50,24 @@ struct GgufTensorPlan {
   std::string name;            // "blk.3.attn_k_b.weight"
   std::vector<int64_t> shape;  // slowest first
   GgufTransform transform = GgufTransform::kCopy;
-  std::vector<std::string> sources;  // HF names, in order
-  int64_t heads = 0;                 // of the transforms that work per head
-  bool full_precision = false;       // F32 whatever the file's type
+  std::string source;           // HF name; of a stack with "{}" for the number, shape[0] of them
+  int64_t heads = 0;            // of the transforms that work per head
+  bool full_precision = false;  // F32 whatever the file's type
 };
 
-// Every tensor of the file, with its shape and where it comes from. cfg must be valid.
-// Throws Error where the architecture cannot express cfg (MoE in every other layer, MoE without
-// shared experts, ...).
-std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& cfg, bool include_mtp);
+// How deepseek2 files hold kv_b_proj: split as said above, or as it is (before April 2025).
+enum class GgufKvB { kSplit, kWhole };
+
+// Every tensor of the file, with its shape and where it comes from: the one table of names, for
+// writing and for reading (gguf_checkpoint.h). cfg must be valid.
+std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& cfg, bool include_mtp,
+                                             GgufKvB kv_b = GgufKvB::kSplit);
+// HF name of part i of a plan's tensor; i is 0 but for stacks.
+std::string gguf_source_name(const GgufTensorPlan& plan, int64_t i);
+
+// The tensor rope_freqs of a model with llama3 scaling: what each of its head_dim / 2 frequencies
+// is divided by.
+std::vector<float> gguf_rope_factors(const ModelConfig& cfg);
 
 // The tokenizer's part of a file, as llama.cpp's byte-level BPE wants it.
 struct GgufTokenizer {
@@ -78,19 +87,16 @@ struct GgufExportOptions {
 };
 
 // The metadata of cfg, in the converter's order. tokenizer nullptr: tokenizer.ggml.model is "none"
-// (llama.cpp then takes token ids only).
+// (llama.cpp then takes token ids only). Throws Error where the architecture cannot express cfg
+// (MoE in every other layer, MoE without shared experts, ...).
 GgufMetadata gguf_metadata(const ModelConfig& cfg, const GgufTokenizer* tokenizer,
                            const GgufExportOptions& options);
 
 // Writes the file from a Hugging Face checkpoint (any float dtype; FP8 is decoded by its
 // weight_scale_inv), one row or head at a time. Rows that are no multiple of a quantised type's
 // block are written as F16, as the converter does. Throws Error: a tensor missing or of another
-// shape, a type wels cannot encode, what gguf_tensor_plan refuses.
+// shape, a type wels cannot encode, what gguf_metadata refuses.
 void export_gguf(const std::string& path, const ModelConfig& cfg, const SafetensorsReader& weights,
                  const GgufTokenizer* tokenizer, const GgufExportOptions& options);
-
-// The config that a GGUF file's metadata describe; valid. What GGUF does not hold has its default.
-// Throws Error: another architecture, missing keys, dimensions that do not fit.
-ModelConfig gguf_model_config(const GgufContent& file);
 
 }  // namespace wels

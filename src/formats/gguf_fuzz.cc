@@ -1,11 +1,11 @@
 // Any bytes as a GGUF file: parsed with every tensor inside the bytes, or refused with an Error;
-// the same for the model that its metadata describe.
+// the same for the model that its metadata describe and for its weights under their names in it.
 #include <cstdint>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "formats/gguf.h"
-#include "formats/gguf_deepseek.h"
+#include "formats/gguf_checkpoint.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
@@ -15,7 +15,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             (t.data.data() >= data && t.data.data() + t.data.size() <= data + size));
       CHECK(static_cast<int64_t>(t.data.size()) == wels::tensor_bytes(t.dtype, t.shape).value());
     }
-    wels::count_parameters(wels::gguf_model_config(c));
+    wels::ModelConfig cfg = wels::gguf_model_config(c);
+    wels::count_parameters(cfg);
+    for (const wels::TensorEntry& t : wels::gguf_weights(c, cfg).tensors) {
+      CHECK(static_cast<int64_t>(t.data.size()) == wels::tensor_bytes(t.dtype, t.shape).value());
+    }
   } catch (const wels::Error&) {
   }
   return 0;

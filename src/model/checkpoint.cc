@@ -1,15 +1,19 @@
 #include "model/checkpoint.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
-#include <filesystem>
-#include <set>
+#include <cstring>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "formats/hf_config.h"
 #include "tensor/fp8.h"
+#include "tensor/quant.h"
 
 namespace wels {
 namespace {
@@ -23,38 +27,38 @@ bool is_vector(const WeightSpec& s) {
   return s.kind != WeightKind::kMatrix && s.kind != WeightKind::kEmbedding;
 }
 
-double element(const Tensor& t, int64_t r, int64_t c) {
+bool is_weight(DType t) {
+  return t == DType::kF64 || t == DType::kF8E4M3 || find_quant_format(t) != nullptr;
+}
+
+// Row r of a weight as doubles; FP8 times its scale, one per 128 × 128 block.
+void read_row(const Tensor& t, const Tensor& scale, int64_t r, std::vector<float>& scratch,
+              std::vector<double>& out) {
   const uint8_t* row = t.row_raw(r);
-  switch (t.dtype) {
-    case DType::kF64:
-      return reinterpret_cast<const double*>(row)[c];
-    case DType::kF32:
-      return static_cast<double>(reinterpret_cast<const float*>(row)[c]);
-    case DType::kBF16:
-      return static_cast<double>(to_float(reinterpret_cast<const bf16*>(row)[c]));
-    case DType::kF16: {
-      _Float16 h;
-      std::memcpy(&h, row + 2 * c, 2);
-      return static_cast<double>(h);
-    }
-    case DType::kF8E4M3:
-      return static_cast<double>(fp8_to_float(row[c]));
-    default:
-      return NAN;
+  if (t.dtype == DType::kF64) {
+    std::memcpy(out.data(), row, out.size() * sizeof(double));
+    return;
   }
+  if (t.dtype == DType::kF8E4M3) {
+    for (int64_t c = 0; c < t.cols; ++c) {
+      out[static_cast<size_t>(c)] =
+          static_cast<double>(fp8_to_float(row[c])) *
+          static_cast<double>(scale.row<float>(r / kFp8Block)[c / kFp8Block]);
+    }
+    return;
+  }
+  find_quant_format(t.dtype)->decode(row, scratch.data(), t.cols);
+  std::copy(scratch.begin(), scratch.end(), out.begin());
 }
 
-bool is_float(DType t) {
-  return t == DType::kF64 || t == DType::kF32 || t == DType::kF16 || t == DType::kBF16 ||
-         t == DType::kF8E4M3;
-}
-
-// dst = src · scale (FP8: one per 128 × 128 block), refusing what is not finite.
+// dst = src · scale, refusing what is not finite.
 void convert(const Tensor& src, const Tensor& scale, Tensor dst, const std::string& where) {
+  std::vector<double> row(static_cast<size_t>(src.cols));
+  std::vector<float> scratch(row.size());
   for (int64_t r = 0; r < src.rows; ++r) {
+    read_row(src, scale, r, scratch, row);
     for (int64_t c = 0; c < src.cols; ++c) {
-      double x = element(src, r, c);
-      if (!scale.empty()) x *= element(scale, r / kFp8Block, c / kFp8Block);
+      double x = row[static_cast<size_t>(c)];
       if (!std::isfinite(x)) {
         throw Error(where, fmt::format("value [{}, {}] is not finite", r, c),
                     "the checkpoint is damaged; use an earlier one");
@@ -68,24 +72,47 @@ void convert(const Tensor& src, const Tensor& scale, Tensor dst, const std::stri
   }
 }
 
-// The tensor of that name, which must have that shape.
-const TensorEntry& require(const SafetensorsReader& reader, const std::string& name,
-                           const std::vector<int64_t>& shape) {
-  const TensorEntry& e = reader.at(name);
-  if (e.shape != shape) {
-    throw Error(reader.path(),
-                fmt::format("tensor {} has shape [{}], config.json asks for [{}]", name,
-                            fmt::join(e.shape, ", "), fmt::join(shape, ", ")),
-                "use the config.json of this checkpoint");
+// The tensors of a checkpoint by name; every one that was asked for is remembered.
+class NamedTensors {
+ public:
+  NamedTensors(const std::string& where, const std::vector<TensorEntry>& tensors)
+      : where_(where), tensors_(tensors) {
+    for (const TensorEntry& e : tensors) by_name_.emplace(e.name, &e);
   }
-  return e;
-}
+  // The tensor of that name, which must have that shape.
+  const TensorEntry& require(const std::string& name, const std::vector<int64_t>& shape) {
+    auto it = by_name_.find(name);
+    if (it == by_name_.end() || it->second->shape != shape) {
+      throw Error(
+          where_,
+          fmt::format("tensor {} {}, config.json asks for [{}]", name,
+                      it == by_name_.end()
+                          ? std::string("is missing")
+                          : fmt::format("has shape [{}]", fmt::join(it->second->shape, ", ")),
+                      fmt::join(shape, ", ")),
+          "use the config.json of this checkpoint");
+    }
+    used_.insert(it->first);
+    return *it->second;
+  }
+  // Refuses tensors that nobody asked for, but for those that may be there beyond the config's.
+  void finish() const {
+    for (const TensorEntry& e : tensors_) {
+      bool derived = e.name.ends_with("rotary_emb.inv_freq") ||
+                     e.name.ends_with(".embed_tokens.weight") ||
+                     e.name.ends_with("shared_head.head.weight") || e.name == "lm_head.weight";
+      if (!used_.contains(e.name) && !derived)
+        throw Error(where_, "tensor " + e.name + " has no place in this config.json",
+                    "use the config.json of this checkpoint");
+    }
+  }
 
-// Tensors that a checkpoint may hold beyond the config's weights.
-bool is_derived(const std::string& name) {
-  return name.ends_with("rotary_emb.inv_freq") || name.ends_with(".embed_tokens.weight") ||
-         name.ends_with("shared_head.head.weight") || name == "lm_head.weight";
-}
+ private:
+  const std::string& where_;
+  const std::vector<TensorEntry>& tensors_;
+  std::unordered_map<std::string_view, const TensorEntry*> by_name_;
+  std::unordered_set<std::string_view> used_;
+};
 
 // A weight as it goes to the file: rows converted from f32 where the types differ.
 TensorSource converted(std::string name, const Tensor& t, DType type, bool vector) {
@@ -106,11 +133,9 @@ TensorSource converted(std::string name, const Tensor& t, DType type, bool vecto
           }};
 }
 
-}  // namespace
-
-void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader,
+void load_weights(Model& model, const std::string& where, const std::vector<TensorEntry>& tensors,
                   WeightStorage storage) {
-  std::set<std::string> used;
+  NamedTensors named(where, tensors);
   if (storage == WeightStorage::kF32 || storage == WeightStorage::kF64) {
     model.allocate(storage == WeightStorage::kF64 ? DType::kF64 : DType::kF32);
   }
@@ -123,20 +148,17 @@ void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader
       std::string name = expert_name(s.name, e);
       std::vector<int64_t> shape =
           is_vector(s) ? std::vector<int64_t>{s.cols} : std::vector<int64_t>{s.rows, s.cols};
-      const TensorEntry& entry = require(*reader, name, shape);
-      if (!is_float(entry.dtype)) {
-        throw Error(reader->path(), fmt::format("tensor {} is {}", name, wels::name(entry.dtype)),
+      const TensorEntry& entry = named.require(name, shape);
+      if (!is_weight(entry.dtype)) {
+        throw Error(where, fmt::format("tensor {} is {}", name, wels::name(entry.dtype)),
                     "weights must be floating point");
       }
-      used.insert(name);
       Tensor scale;
       if (entry.dtype == DType::kF8E4M3) {
-        std::vector<int64_t> blocks{(s.rows + kFp8Block - 1) / kFp8Block,
-                                    (s.cols + kFp8Block - 1) / kFp8Block};
-        const TensorEntry& se = require(*reader, name + "_scale_inv", blocks);
-        if (se.dtype != DType::kF32)
-          throw Error(reader->path(), "tensor " + se.name + " is not F32");
-        used.insert(se.name);
+        const TensorEntry& se = named.require(
+            name + "_scale_inv",
+            {(s.rows + kFp8Block - 1) / kFp8Block, (s.cols + kFp8Block - 1) / kFp8Block});
+        if (se.dtype != DType::kF32) throw Error(where, "tensor " + se.name + " is not F32");
         scale = se.view();
       }
       Tensor from = entry.view();
@@ -144,18 +166,26 @@ void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader
         w.value.push_back(from);
         if (!scale.empty()) w.scale.push_back(scale);
       } else {
-        convert(from, scale, w.value[static_cast<size_t>(e)], reader->path() + ": tensor " + name);
+        convert(from, scale, w.value[static_cast<size_t>(e)], where + ": tensor " + name);
       }
     }
     ++w.version;
   });
-  for (const TensorEntry& entry : reader->tensors()) {
-    if (!used.contains(entry.name) && !is_derived(entry.name)) {
-      throw Error(reader->path(), "tensor " + entry.name + " has no place in this config.json",
-                  "use the config.json of this checkpoint");
-    }
-  }
+  named.finish();
+}
+
+}  // namespace
+
+void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader,
+                  WeightStorage storage) {
+  load_weights(model, reader->path(), reader->tensors(), storage);
   if (storage == WeightStorage::kMapped) model.keep(reader);
+}
+
+void load_weights(Model& model, const std::shared_ptr<GgufCheckpoint>& file,
+                  WeightStorage storage) {
+  load_weights(model, file->content().where, file->tensors(), storage);
+  if (storage == WeightStorage::kMapped) model.keep(file);
 }
 
 std::unique_ptr<Model> load_model(const std::string& folder, WeightStorage storage) {

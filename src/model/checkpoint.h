@@ -1,23 +1,26 @@
-// Checkpoints: Hugging Face folders (config.json, safetensors) to and from a Model.
+// Checkpoints: Hugging Face folders (config.json, safetensors) to and from a Model, and GGUF files
+// to one.
 #pragma once
 #include <map>
 #include <memory>
 #include <string>
 
+#include "formats/gguf_checkpoint.h"
 #include "formats/safetensors.h"
 #include "model/model.h"
 
 namespace wels {
 
-// Gives the model the weights of a folder or file. kF32, kF64: copied and converted (training,
-// exact tests) into new memory; kCopyF32: into the memory that the model has already (resuming);
-// kMapped: used in place, in whatever type they are stored (the reader stays alive with the model).
-// Tensors that the config does not ask for are refused unless their name is known to be derived
-// (rotary tables, MTP's copies of embedding and head). NaN or infinite values are refused when
-// converting. Throws Error.
+// Gives the model the weights of a folder or file, whose config it must have. kF32, kF64: copied
+// and converted (training, exact tests) into new memory; kCopyF32: into the memory that the model
+// has already (resuming); kMapped: used in place, in whatever type they are stored (the reader
+// stays alive with the model). Tensors that the config does not ask for are refused unless their
+// name is known to be derived (rotary tables, MTP's copies of embedding and head). NaN or infinite
+// values are refused when converting. Throws Error.
 enum class WeightStorage { kF32, kF64, kCopyF32, kMapped };
 void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader,
                   WeightStorage storage);
+void load_weights(Model& model, const std::shared_ptr<GgufCheckpoint>& file, WeightStorage storage);
 
 // Config and weights of a folder.
 std::unique_ptr<Model> load_model(const std::string& folder, WeightStorage storage);

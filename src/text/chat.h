@@ -34,10 +34,10 @@ struct ChatTemplateName {
 const std::vector<ChatTemplateName>& chat_template_names();
 // Throws Error listing the names if there is no such template.
 ChatTemplate chat_template_by_name(std::string_view name);
-// The template that a model folder states, as Jinja in chat_template.jinja or under "chat_template"
-// in tokenizer_config.json, recognised by its marks. Nullopt: it states none, a base model. Throws
-// Error where the template is none of ours.
-std::optional<ChatTemplate> find_chat_template(const std::string& folder);
+// The template that a model folder or GGUF file states (text/vocab_source.h, load_chat_template),
+// recognised by its marks. Nullopt: it states none, a base model. Throws Error where the template
+// is none of ours.
+std::optional<ChatTemplate> find_chat_template(const std::string& path);
 
 struct ToolCall {
   std::string type = "function";

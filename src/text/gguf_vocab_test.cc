@@ -1,7 +1,9 @@
 #include "text/gguf_vocab.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <sstream>
 
 #include "base/error.h"
@@ -100,6 +102,31 @@ TEST(GgufVocab, WhatIsWrittenIsReadBack) {
   VocabSource characters = small_source();
   characters.steps = character_steps();
   EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error);
+}
+
+TEST(ChatTemplateText, IsFoundInAFolderAndInAGgufFile) {
+  namespace fs = std::filesystem;
+  fs::path folder = fs::temp_directory_path() / ("wels_template_" + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  auto write = [&](const char* name, const std::string& text) {
+    write_file_atomic((folder / name).string(), text);
+  };
+  EXPECT_EQ(load_chat_template(folder.string()), "");
+  write("tokenizer_config.json", R"({"chat_template": "plain"})");
+  EXPECT_EQ(load_chat_template(folder.string()), "plain");
+  write("tokenizer_config.json", R"({"chat_template": [{"name": "tools", "template": "t"},
+    {"name": "default", "template": "d"}]})");
+  EXPECT_EQ(load_chat_template(folder.string()), "d");
+  write("tokenizer_config.json", R"({"chat_template": 1})");
+  EXPECT_THROW(load_chat_template(folder.string()), Error);
+  write("chat_template.jinja", "own file");
+  EXPECT_EQ(load_chat_template(folder.string()), "own file");
+  std::string gguf = (folder / "m.gguf").string();
+  write_gguf(gguf, {{"tokenizer.chat_template", gguf_string("in GGUF")}}, {});
+  EXPECT_EQ(load_chat_template(gguf), "in GGUF");
+  write_gguf(gguf, {}, {});
+  EXPECT_EQ(load_chat_template(gguf), "");
+  fs::remove_all(folder);
 }
 
 TEST(GgufVocab, RejectsBrokenMetadataWithOneClearError) {

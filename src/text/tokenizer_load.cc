@@ -1,4 +1,4 @@
-// load_vocab_source, Tokenizer::load: finds out what a path holds and reads it.
+// load_vocab_source, load_chat_template, Tokenizer::load: finds out what a path holds and reads it.
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
@@ -40,7 +40,33 @@ void read_names(const std::string& path, VocabSource& source) {
   read("pad_token", source.pad);
 }
 
+std::string template_of_config(const std::string& path) {
+  nlohmann::json root = parse_json(MappedFile(path).text(), path);
+  if (!root.is_object() || !root.contains("chat_template")) return "";
+  const nlohmann::json& value = root["chat_template"];
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_array()) {
+    for (const nlohmann::json& item : value) {
+      if (item.is_object() && item.value("name", nlohmann::json()) == "default" &&
+          item.contains("template") && item["template"].is_string())
+        return item["template"].get<std::string>();
+    }
+  }
+  throw Error(path, "chat_template is neither a text nor a list with a default",
+              "fetch the file again");
+}
+
 }  // namespace
+
+std::string load_chat_template(const std::string& path) {
+  if (is_folder(path)) {
+    std::string jinja = path + "/chat_template.jinja", config = path + "/tokenizer_config.json";
+    if (is_file(jinja)) return read_file(jinja);
+    return is_file(config) ? template_of_config(config) : "";
+  }
+  GgufReader gguf(path);
+  return gguf->has("tokenizer.chat_template") ? gguf->text("tokenizer.chat_template") : "";
+}
 
 VocabSource load_vocab_source(const std::string& path) {
   std::string file = is_folder(path) ? path + "/tokenizer.json" : path;

@@ -53,6 +53,11 @@ VocabSource parse_tokenizer_json(std::string_view json, const std::string& where
 // is one), or a GGUF file.
 VocabSource load_vocab_source(const std::string& path);
 
+// The Jinja chat template that goes with such a vocabulary: a folder's chat_template.jinja, else
+// "chat_template" of its tokenizer_config.json (a text, or a list of {"name", "template"} of which
+// "default" counts), or tokenizer.chat_template of a GGUF file. Empty: none. Throws Error.
+std::string load_chat_template(const std::string& path);
+
 // source → tokenizer.json that other tools load. Tokens and merges are written in their order.
 std::string write_tokenizer_json(const VocabSource& source);
 

@@ -1,0 +1,170 @@
+// GGUF files as models: the logits of the same weights loaded from Hugging Face's folder, bit for
+// bit, on every device; and of every quantised type those of its decoded values.
+#include "model/checkpoint.h"
+
+#include <unistd.h>
+
+#include "backend/registry.h"
+#include "base/rng.h"
+#include "formats/gguf_deepseek.h"
+#include "formats/hf_config.h"
+#include "tensor/quant.h"
+#include "tests/golden.h"
+
+namespace wels {
+namespace {
+
+// Of a whole prefill, then of the last tokens one by one over a cache (both forms of MLA).
+std::vector<double> logits(Device& dev, Model& model, DType dtype) {
+  Pool pool;
+  Ctx ctx{.dev = dev, .pool = pool, .tape = nullptr, .dtype = dtype};
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 9; ++i)
+    ids.push_back(i * 37 % static_cast<int32_t>(model.config().vocab_size));
+  Batch whole;
+  whole.append(ids);
+  std::vector<double> out = values(model.logits(ctx, model.hidden(ctx, whole, {})).t);
+  KvCache kv(model.config(), dtype, 64);
+  int32_t sequence = kv.add_sequence();
+  ForwardOptions options;
+  options.kv = &kv;
+  size_t at = 0;
+  for (size_t n : {size_t{6}, size_t{1}, size_t{2}}) {
+    Batch batch;
+    batch.append(std::span(ids).subspan(at, n), static_cast<int64_t>(at), sequence);
+    std::vector<double> z = values(model.logits(ctx, model.hidden(ctx, batch, options)).t);
+    out.insert(out.end(), z.begin(), z.end());
+    at += n;
+  }
+  if (model.config().num_nextn_predict_layers > 0) {
+    std::vector<int32_t> rows(ids.size());
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
+    Model::MtpOut mtp = model.mtp(ctx, 0, model.hidden(ctx, whole, {}), rows, whole, {});
+    std::vector<double> z = values(model.logits(ctx, mtp.hidden).t);
+    out.insert(out.end(), z.begin(), z.end());
+  }
+  return out;
+}
+
+class GgufCheckpointTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    path_ = std::filesystem::temp_directory_path() /
+            ("wels_checkpoint_test_" + std::to_string(::getpid()) + ".gguf");
+    dev_ = make_device(GetParam());
+    exact_ = GetParam() == "ref:double";
+    dtypes_ = {exact_ ? DType::kF64 : DType::kF32};
+    if (GetParam().starts_with("cpu")) dtypes_.push_back(DType::kBF16);
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  std::unique_ptr<Model> gguf(WeightStorage storage) {
+    auto file = std::make_shared<GgufCheckpoint>(path_.string());
+    auto model = std::make_unique<Model>(file->config());
+    load_weights(*model, file, storage);
+    return model;
+  }
+  WeightStorage decoded() const { return exact_ ? WeightStorage::kF64 : WeightStorage::kF32; }
+  void expect_same_logits(Model& a, Model& b) {
+    for (DType t : dtypes_) {
+      std::vector<double> x = logits(*dev_, a, t), y = logits(*dev_, b, t);
+      for (double z : x) ASSERT_TRUE(std::isfinite(z)) << name(t);
+      EXPECT_EQ(x, y) << name(t);
+    }
+  }
+
+  std::filesystem::path path_;
+  std::unique_ptr<Device> dev_;
+  std::vector<DType> dtypes_;
+  bool exact_ = false;
+};
+
+TEST_P(GgufCheckpointTest, GivesTheLogitsOfTheFolderItWasMadeFrom) {
+  SKIP_WITHOUT_GOLDEN();
+  for (const std::string& golden : golden_cases("models")) {
+    std::string folder = golden_folder() + "/models/" + golden;
+    ModelConfig cfg = load_hf_config(folder);
+    for (DType type : {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1}) {
+      SCOPED_TRACE(golden + " " + std::string(name(type)));
+      GgufExportOptions options;
+      options.dtype = type;
+      export_gguf(path_.string(), cfg, SafetensorsReader(folder), nullptr, options);
+      std::unique_ptr<Model> mapped = gguf(WeightStorage::kMapped);
+      // FP8 times its scale is rounded to f32 on its way into a file, so the folder's is too.
+      bool same_values =
+          type == DType::kF32 || (type == DType::kBF16 && golden.find("bf16") != std::string::npos);
+      WeightStorage from = type == DType::kBF16 ? WeightStorage::kMapped : WeightStorage::kF32;
+      std::unique_ptr<Model> other = same_values ? load_model(folder, from) : gguf(decoded());
+      expect_same_logits(*mapped, *other);
+    }
+  }
+}
+
+// Blocks whose values are of a weight's size: random bytes, kept where they happen to be.
+std::vector<uint8_t> random_blocks(const QuantFormat& f, int64_t count, Rng& rng) {
+  size_t bytes = static_cast<size_t>(info(f.dtype).bytes);
+  std::vector<std::vector<uint8_t>> good;
+  std::vector<float> x(static_cast<size_t>(info(f.dtype).block));
+  while (good.size() < 24) {
+    std::vector<uint8_t> block(bytes);
+    for (uint8_t& b : block) b = static_cast<uint8_t>(rng.below(256));
+    f.decode(block.data(), x.data(), info(f.dtype).block);
+    float most = 0;
+    for (float v : x) most = std::isfinite(v) ? std::max(most, std::fabs(v)) : INFINITY;
+    if (most > 1e-3f && most < 0.5f) good.push_back(block);
+  }
+  std::vector<uint8_t> out;
+  for (int64_t i = 0; i < count; ++i) {
+    const std::vector<uint8_t>& block = good[static_cast<size_t>(rng.below(good.size()))];
+    out.insert(out.end(), block.begin(), block.end());
+  }
+  return out;
+}
+
+TEST_P(GgufCheckpointTest, EveryTypeOfFileGivesTheLogitsOfItsDecodedValues) {
+  ModelConfig cfg;
+  cfg.vocab_size = 40;
+  cfg.hidden_size = cfg.kv_lora_rank = cfg.q_lora_rank = cfg.qk_nope_head_dim = 256;
+  cfg.num_hidden_layers = 2;
+  cfg.intermediate_size = cfg.moe_intermediate_size = 256;
+  cfg.num_attention_heads = cfg.num_key_value_heads = 2;
+  cfg.qk_rope_head_dim = 32;
+  cfg.v_head_dim = 128;
+  cfg.n_routed_experts = 4;
+  cfg.num_experts_per_tok = 2;
+  cfg.n_shared_experts = 1;
+  cfg.first_k_dense_replace = 1;
+  cfg.max_position_embeddings = 64;
+  Rng rng(7);
+  for (const QuantFormat& f : quant_formats()) {
+    SCOPED_TRACE(f.gguf_name);
+    std::vector<TensorSource> tensors;
+    for (const GgufTensorPlan& t : gguf_tensor_plan(cfg, true)) {
+      const QuantFormat& format = t.full_precision ? *find_quant_format(DType::kF32) : f;
+      int64_t n = 1;
+      for (int64_t s : t.shape) n *= s;
+      std::vector<uint8_t> bytes = random_blocks(format, n / info(format.dtype).block, rng);
+      tensors.push_back({t.name, format.dtype, t.shape,
+                         [bytes](const ByteSink& sink) { sink(bytes.data(), bytes.size()); }});
+    }
+    write_gguf(path_.string(), gguf_metadata(cfg, nullptr, {}), tensors);
+    std::unique_ptr<Model> mapped = gguf(WeightStorage::kMapped), values = gguf(decoded());
+    expect_same_logits(*mapped, *values);
+    EXPECT_EQ(mapped->weights().blocks[1].experts.experts.up.value[3].dtype, f.dtype);
+  }
+}
+
+std::vector<std::string> devices() {
+  std::vector<std::string> out = test_devices();
+  out.push_back("ref:double");
+  return out;
+}
+INSTANTIATE_TEST_SUITE_P(Devices, GgufCheckpointTest, testing::ValuesIn(devices()),
+                         [](const testing::TestParamInfo<std::string>& info) {
+                           std::string n = info.param;
+                           std::replace(n.begin(), n.end(), ':', '_');
+                           return n;
+                         });
+
+}  // namespace
+}  // namespace wels

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# A GGUF file is a model like the folder it was made from: the same text, the same bits per byte; what is wrong with it is said.
+. "$(dirname "$0")/common.sh"
+cd "$scratch"
+seq 1 60000 | sed 's/$/ is a number of no importance/' > text.txt
+"$wels" pretrain text.txt --out run --preset nano --seq 64 --batch-tokens 512 --micro-batch 512 --vocab 400 --steps 30 \
+  --sample-every 0 >/dev/null 2>log || { cat log; fail "training"; }
+checkpoint=$(ls -d run/checkpoints/step-*)
+cp -r "$checkpoint" model
+cp run/tokenizer.json model/ 2>/dev/null || true
+printf '{"chat_template": "{{ messages }}"}' > model/tokenizer_config.json
+"$wels" export model --gguf m.gguf --type f32 --mtp >/dev/null || fail "export"
+
+greedy() { "$wels" generate "$1" "12 is a" -n 40 --temperature 0 --quiet 2>/dev/null; }
+folder=$(greedy model) && file=$(greedy m.gguf) || fail "generate"
+[ -n "$file" ] && [ "$folder" = "$file" ] || fail "the folder writes '$folder', the file '$file'"
+head -100 text.txt > few.txt
+[ "$("$wels" eval model few.txt --json)" = "$("$wels" eval m.gguf few.txt --json)" ] || fail "eval differs"
+"$wels" info m.gguf | grep -q "experts: 2 of 8 + 1 shared" || fail "info"
+"$wels" info m.gguf | grep -qF 'tokenizer.chat_template = {{ messages }}' || fail "no chat template"
+printf 'twelve\n/bye\n' | "$wels" chat m.gguf -n 8 >/dev/null 2>log || { cat log; fail "chat"; }
+"$wels" export model --gguf q.gguf --type q8_0 >/dev/null && greedy q.gguf >/dev/null || fail "q8_0"
+
+refuse() {
+  local pattern=$1 code=0
+  shift
+  "$@" >/dev/null 2>log || code=$?
+  [ "$code" -eq 2 ] && grep -qE "^error: .*$pattern" log || { cat log; fail "exit code $code, no error with '$pattern': $*"; }
+}
+head -c 20000 m.gguf > short.gguf
+refuse 'short.gguf' "$wels" generate short.gguf hello
+refuse 'does not begin with GGUF' "$wels" generate text.txt hello
+rm model/tokenizer.json
+"$wels" export model --gguf mute.gguf >/dev/null || fail "export without tokenizer"
+refuse 'mute.gguf: has no tokenizer' "$wels" generate mute.gguf hello
+echo "GGUF: the same model as its folder"
