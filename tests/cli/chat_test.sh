@@ -80,9 +80,18 @@ has 'tokenizer_config.json: the chat template is none that wels knows' err
 code=0; chat official x --template new </dev/null >out || code=$?
 [ "$code" -eq 2 ] && has "'new' is unknown" err
 
+# On a terminal: a prompt, an edited line, reasoning dimmed.
+if command -v script >/dev/null; then
+  printf 'one dog\x7f\x7f\x7fcat\n/save tty.json\n/bye\n' |
+    script -qec "$wels chat run --template deepseek-r1-distill-llama-8b -n 6 --temperature 0" /dev/null >tty || fail "on a terminal"
+  has '>>> ' tty
+  has $'\033[2m<think>' tty
+  has '"content":"one cat"' tty.json
+fi
+
 # Ctrl-C ends a single answer with 130.
-"$wels" chat run one -n 100000 --context 4096 >out 2>err </dev/null & pid=$!
-for _ in $(seq 100); do [ -s out ] && break; sleep 0.1; done
+"$wels" chat run one -n 100000 --temperature 0 >out 2>err </dev/null & pid=$!
+for _ in $(seq 500); do [ -s out ] && break; sleep 0.02; done
 kill -INT "$pid" 2>/dev/null || fail "the answer was over before Ctrl-C"
 code=0; wait "$pid" || code=$?
 [ "$code" -eq 130 ] || fail "Ctrl-C ended with $code instead of 130"
