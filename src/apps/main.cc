@@ -1,4 +1,5 @@
-// wels: the program. Bad input ends with one line on stderr and exit code 2; a bug of ours aborts.
+// wels: the program. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130, what
+// nobody foresaw with 1; a bug of ours aborts.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -31,6 +32,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version",
                        fmt::format("wels {} ({})", wels::version(), wels::git_version()));
   app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 done, 2 bad input or flags (one line on stderr says what and what to do), 130 "
+      "stopped by Ctrl-C.");
   app.get_formatter()->column_width(34);
   wels::Command run;
   wels::add_pretrain(app, run);

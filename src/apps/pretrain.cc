@@ -7,18 +7,16 @@
 #include <filesystem>
 
 #include "apps/commands.h"
+#include "apps/pretrain_data.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/machine.h"
 #include "base/progress.h"
-#include "base/rng.h"
 #include "base/threads.h"
-#include "data/corpus.h"
 #include "engine/generator.h"
 #include "formats/hf_config.h"
-#include "text/bpe_trainer.h"
 #include "train/presets.h"
 #include "train/pretrain.h"
 #include "train/report.h"
@@ -29,66 +27,15 @@ namespace {
 
 struct PretrainFlags {
   DeviceFlags device;
+  DataFlags data;
   PretrainSettings settings;
-  std::vector<std::string> corpus;
-  std::string preset = "nano", config, tokenizer = "bpe", dtype = "bf16", optimizer = "adamw",
-              schedule = "v3", split = "auto";
+  std::string preset = "nano", config, dtype = "bf16", optimizer = "adamw", schedule = "v3";
   std::string sample_prompt;
   int depth = 0;
-  int64_t vocab = 0, local_mb = 24, seq = 0, batch = 0, steps = 0, experts = -1, chosen = -1,
-          mtp = -1, warmup = -1;
-  double lr = 0, split_share = -1;
+  int64_t seq = 0, batch = 0, steps = 0, experts = -1, chosen = -1, mtp = -1, warmup = -1;
+  double lr = 0;
   bool fp8 = false, recompute = false, dense = false;
 };
-
-// --- tokenizer and data ---
-
-VocabSource character_vocabulary(std::span<const std::string_view> documents) {
-  std::vector<AddedToken> first(1);
-  first[0].content = "<｜end▁of▁sentence｜>";
-  first[0].special = true;
-  return train_characters(documents, first);
-}
-
-// The run's tokenizer: the one it has already, a given one, or one trained on the corpus.
-std::string make_tokenizer(const PretrainFlags& f, int64_t vocab,
-                           const std::vector<std::string>& documents) {
-  std::string path = f.settings.out + "/tokenizer.json";
-  if (std::filesystem::exists(path)) return read_file(path);
-  std::string json;
-  std::vector<std::string_view> views(documents.begin(), documents.end());
-  double t0 = monotonic_seconds();
-  if (f.tokenizer == "bpe") {
-    json =
-        write_tokenizer_json(train_bpe(views, deepseek_style_options(static_cast<int32_t>(vocab))));
-    log_info("learned {} tokens in {}", vocab, human_duration(monotonic_seconds() - t0));
-  } else if (f.tokenizer == "char") {
-    json = write_tokenizer_json(character_vocabulary(views));
-  } else {
-    json = write_tokenizer_json(load_vocab_source(f.tokenizer));
-  }
-  write_file_atomic(path, json);
-  return json;
-}
-
-std::vector<std::string> read_documents(const PretrainFlags& f) {
-  std::vector<std::string> files =
-      f.corpus.empty() ? find_local_text(f.local_mb * 1'000'000) : list_corpus(f.corpus);
-  std::vector<std::string> documents;
-  CorpusStats stats =
-      read_corpus(files, [&](std::string_view text) { documents.emplace_back(text); });
-  log_info("corpus: {} files, {} documents, {} of text", stats.files, stats.documents,
-           human_bytes(static_cast<double>(stats.bytes)));
-  return documents;
-}
-
-SplitRule split_rule(const PretrainFlags& f) {
-  SplitRule rule;
-  if (f.split == "hash") rule.kind = SplitRule::Kind::kHash;
-  if (f.split == "tail") rule = {SplitRule::Kind::kTail, 0.1};
-  if (f.split_share > 0) rule.share = f.split_share;
-  return rule;
-}
 
 // --- model ---
 
@@ -175,19 +122,8 @@ RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShar
 
 // --- the command ---
 
-int pretrain_command(PretrainFlags f) {
-  f.device.apply();
-  PretrainSettings& s = f.settings;
-  make_folder(s.out);
-  FolderLock lock(s.out);
-  auto dev = make_device(f.device.device);
-  PresetSettings shape = choose_shape(f);
-  std::vector<std::string> documents = read_documents(f);
-  std::string tokenizer_json =
-      make_tokenizer(f, f.vocab > 0 ? f.vocab : shape.model.vocab_size, documents);
-  Tokenizer tokenizer = Tokenizer::from_json(tokenizer_json, s.out + "/tokenizer.json");
-
-  ModelConfig cfg = shape.model;
+// The shape's config with the tokenizer's vocabulary and special tokens.
+ModelConfig with_tokenizer(const PretrainFlags& f, ModelConfig cfg, const Tokenizer& tokenizer) {
   if (f.config.empty()) {
     cfg.vocab_size = tokenizer.vocab_size();
   } else if (tokenizer.vocab_size() > cfg.vocab_size) {
@@ -198,26 +134,40 @@ int pretrain_command(PretrainFlags f) {
   }
   cfg.bos_token_id = tokenizer.bos() ? *tokenizer.bos() : -1;
   if (tokenizer.eos()) cfg.eos_token_ids = {*tokenizer.eos()};
-  fill_settings(f, shape, cfg);
+  return cfg;
+}
 
-  double t0 = monotonic_seconds();
-  uint64_t tokenizer_hash = hash_name(tokenizer_json);
-  bool made = prepare_shards(
-      documents,
-      [&](std::string_view text, std::vector<int32_t>& ids) {
-        tokenizer.encode(text, AddedTokens::kAsText, ids);
-      },
-      cfg.vocab_size, tokenizer.eos().value_or(0), tokenizer_hash, split_rule(f),
-      s.out + "/tokens");
-  documents = {};
-  TokenShard train(s.out + "/tokens/train.tokens", cfg.vocab_size, tokenizer_hash);
-  TokenShard validation(s.out + "/tokens/validation.tokens", cfg.vocab_size, tokenizer_hash);
-  if (made) {
-    log_info("{} training and {} validation tokens in {}",
-             human_count(static_cast<double>(train.tokens())),
-             human_count(static_cast<double>(validation.tokens())),
-             human_duration(monotonic_seconds() - t0));
-  }
+int stopped_early() {
+  fmt::print("stopped before training; the same command starts again\n");
+  return 130;
+}
+
+int pretrain_command(PretrainFlags f) {
+  f.device.apply();
+  PretrainSettings& s = f.settings;
+  make_folder(s.out);
+  FolderLock lock(s.out);
+  auto dev = make_device(f.device.device);
+  PresetSettings shape = choose_shape(f);
+  std::vector<std::string> files = corpus_files(f.data);
+  std::optional<RunStart> start = find_run_start(s.out);
+  std::optional<std::string> tokenizer_json =
+      make_tokenizer(f.data, files, shape.model.vocab_size, s.out, start);
+  if (!tokenizer_json) return stopped_early();
+  Tokenizer tokenizer = Tokenizer::from_json(*tokenizer_json, s.out + "/tokenizer.json");
+  ModelConfig cfg = with_tokenizer(f, shape.model, tokenizer);
+  fill_settings(f, shape, cfg);
+  require_memory(s, cfg);
+
+  TextEncoder encoder = text_encoder(tokenizer);
+  Prepared shards = prepare_run(f.data, files, encoder, s.out, s.seed, start);
+  if (shards.stopped) return stopped_early();
+  TokenShard train(shards.train, encoder.vocab, encoder.hash);
+  TokenShard validation(shards.validation, encoder.vocab, encoder.hash);
+  log_info("{} training and {} validation tokens{}",
+           human_count(static_cast<double>(train.tokens())),
+           human_count(static_cast<double>(validation.tokens())),
+           shards.reused ? ", made by an earlier call" : "");
   Model model(cfg);
   model.init(DType::kF32, s.seed, true);
   ParameterCount n = count_parameters(cfg);
@@ -228,7 +178,7 @@ int pretrain_command(PretrainFlags f) {
   PretrainContext ctx{.dev = *dev,
                       .model = model,
                       .tokenizer = tokenizer,
-                      .tokenizer_json = tokenizer_json,
+                      .tokenizer_json = *tokenizer_json,
                       .train = train,
                       .validation = validation,
                       .sample = {},
@@ -272,28 +222,13 @@ void add_pretrain(CLI::App& app, Command& run) {
   auto f = std::make_shared<PretrainFlags>();
   PretrainSettings& s = f->settings;
   TrainerConfig& t = s.trainer;
-  sub->add_option(
-      "corpus", f->corpus,
-      "files or folders: .txt .md .jsonl code, .gz .zst (none: text found on this machine)");
+  f->data.add(sub);
   sub->add_option("-o,--out", s.out, "run folder")->capture_default_str();
   sub->add_option("--preset", f->preset, "nano, micro, mini, small, base")->capture_default_str();
   sub->add_option("--depth", f->depth, "one dial instead of a preset: number of blocks")
       ->check(CLI::Range(2, 32));
   sub->add_option("--config", f->config, "a config.json instead of a preset")
       ->check(CLI::ExistingFile);
-  sub->add_option("--tokenizer", f->tokenizer, "bpe, char, or a tokenizer.json")
-      ->capture_default_str();
-  sub->add_option("--vocab", f->vocab, "tokens to learn (0: the preset's)")
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option("--local-mb", f->local_mb, "without a corpus: how much of the machine's text")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--split", f->split,
-                  "validation: hash of each document, tail of the text, or auto")
-      ->check(CLI::IsMember({"auto", "hash", "tail"}))
-      ->capture_default_str();
-  sub->add_option("--split-share", f->split_share, "share that validates (hash 0.01, tail 0.1)")
-      ->check(CLI::Range(0.0001, 0.5));
   sub->add_option("--seq", f->seq, "sequence length (0: the preset's)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--batch-tokens", f->batch, "tokens per step (0: the preset's)")
@@ -362,7 +297,7 @@ void add_pretrain(CLI::App& app, Command& run) {
   sub->add_option("--qk-clip", t.qk_clip, "MLA: largest attention score of a head (0: off)")
       ->check(CLI::NonNegativeNumber);
   sub->add_flag("--document-mask", s.document_mask,
-                "documents in one sequence do not see each other");
+                "documents packed into one sequence do not see each other (V3: they do)");
   sub->add_option("--seed", s.seed, "of weights and data order")->capture_default_str();
   sub->add_option("--save-every", s.save_every, "steps")
       ->check(CLI::PositiveNumber)

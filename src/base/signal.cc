@@ -19,7 +19,7 @@ struct sigaction old_int, old_term;
 void on_signal(int number) {
   int none = 0;
   if (!caught.compare_exchange_strong(none, number)) ::_exit(128 + number);
-  constexpr char kText[] = "\nstopping after this step and saving; once more to stop at once\n";
+  constexpr char kText[] = "\nstopping cleanly; once more to stop at once\n";
   [[maybe_unused]] ssize_t n = ::write(STDERR_FILENO, kText, sizeof kText - 1);
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "data/byte_stream.h"
 #include "data/file_kind.h"
 #include "data/hash.h"
@@ -35,6 +36,7 @@ void walk(const fs::path& folder, std::vector<std::string>& files, bool top) {
   if (ec && top)
     throw Error(folder.string(), "cannot read the folder: " + ec.message(),
                 "check its permissions");
+  if (ec) log_warn("{}: cannot read the folder: {}; it is left out", folder.string(), ec.message());
   std::sort(entries.begin(), entries.end(),
             [](const auto& a, const auto& b) { return a.path() < b.path(); });
   for (const fs::directory_entry& entry : entries) {

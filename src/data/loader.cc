@@ -61,6 +61,11 @@ int64_t permute(int64_t i, int64_t n, uint64_t key) {
 
 Loader::Loader(const TokenShard& shard, LoaderConfig config) : shard_(shard), config_(config) {
   int64_t t = config_.sequence_length;
+  if (config_.document_mask && shard.end_of_text() < 0) {
+    throw Error("--document-mask",
+                "the tokenizer has no end-of-sentence token to tell documents by",
+                "leave it out, or use another --tokenizer");
+  }
   // One window less than fits, so that every offset of an epoch leaves room for all.
   windows_ = (shard.tokens() - 1) / t - 1;
   if (windows_ < 1) {
@@ -102,7 +107,7 @@ void Loader::sequence(int64_t i, Batch& batch, std::vector<int32_t>& targets) {
     while (at >= starts_[doc + 1]) ++doc;
     ids.push_back(shard_.token(shard_.document_begin(order_[doc]) + at - starts_[doc]));
   }
-  append_ids(ids, config_.document_mask, config_.end_of_text, batch, targets);
+  append_ids(ids, config_.document_mask, shard_.end_of_text(), batch, targets);
 }
 
 std::vector<int64_t> validation_windows(const TokenShard& shard, int64_t t, int64_t count) {

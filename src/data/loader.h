@@ -17,15 +17,15 @@ struct LoaderConfig {
   int64_t sequence_length = 256;  // T
   uint64_t seed = 1;
   // false: a window is one sequence whatever documents it holds (V3 §4.1). true: documents do not
-  // see each other (V4).
+  // see each other (V4), and none predicts how the next begins.
   bool document_mask = false;
-  int32_t end_of_text = 0;  // the token that ends documents; used by the mask only
 };
 
 class Loader {
  public:
   Loader(const TokenShard& shard,
-         LoaderConfig config);  // throws Error where the shard is shorter than one window
+         LoaderConfig config);  // throws Error where the shard is shorter than one window, or a
+                                // mask is asked for and nothing ends its documents
   int64_t sequences_per_epoch() const { return windows_; }
   // Appends sequence number i of the whole run (i counts through the epochs) to batch and targets:
   // T rows; the target of a row is the stream's next token, with the mask -1 behind a document's

@@ -52,7 +52,7 @@ Sequences take(const TokenShard& shard, LoaderConfig c, int64_t first, int64_t c
 TEST(Loader, EveryTokenOfAnEpochIsUsedOnceUpToPartialWindows) {
   TestFolder f;
   TokenShard shard = numbered(f, varied(200));
-  LoaderConfig c{16, 3, false, kEnd};
+  LoaderConfig c{16, 3, false};
   int64_t windows = Loader(shard, c).sequences_per_epoch();
   for (int64_t epoch : {0, 1, 7}) {
     Sequences s = take(shard, c, epoch * windows, windows);
@@ -76,7 +76,7 @@ TEST(Loader, EveryTokenOfAnEpochIsUsedOnceUpToPartialWindows) {
 TEST(Loader, TargetsAreTheNextTokens) {
   TestFolder f;
   TokenShard shard = numbered(f, varied(100));
-  Sequences s = take(shard, {16, 3, false, kEnd}, 0, 40);
+  Sequences s = take(shard, {16, 3, false}, 0, 40);
   ASSERT_EQ(s.batch.segments.size(), 40u);
   for (const Segment& seg : s.batch.segments) {
     EXPECT_EQ(seg.rows, 16);
@@ -94,7 +94,7 @@ TEST(Loader, TargetsAreTheNextTokens) {
 TEST(Loader, EpochsAndSeedsDifferAndTheSameSeedRepeats) {
   TestFolder f;
   TokenShard shard = numbered(f, varied(100));
-  LoaderConfig c{16, 3, false, kEnd}, other{16, 4, false, kEnd};
+  LoaderConfig c{16, 3, false}, other{16, 4, false};
   int64_t n = Loader(shard, c).sequences_per_epoch();
   auto tokens = [&](LoaderConfig config, int64_t first) {
     return take(shard, config, first, n).batch.tokens;
@@ -116,7 +116,7 @@ TEST(Loader, ResumingAnywhereEqualsContinuing) {
   TestFolder f;
   TokenShard shard = numbered(f, varied(60));
   for (bool mask : {false, true}) {
-    LoaderConfig c{16, 9, mask, kEnd};
+    LoaderConfig c{16, 9, mask};
     int64_t n = 2 * Loader(shard, c).sequences_per_epoch() + 3;  // across two borders of epochs
     Loader whole(shard, c);
     for (int64_t i = 0; i < n; ++i) {
@@ -131,7 +131,7 @@ TEST(Loader, ResumingAnywhereEqualsContinuing) {
 TEST(Loader, TheMaskEndsSegmentsAtDocumentsAndDropsTargetsAcross) {
   TestFolder f;
   TokenShard shard = numbered(f, varied(100));
-  LoaderConfig c{32, 3, true, kEnd}, open{32, 3, false, kEnd};
+  LoaderConfig c{32, 3, true}, open{32, 3, false};
   int64_t n = Loader(shard, c).sequences_per_epoch();
   Sequences masked = take(shard, c, 0, n), plain = take(shard, open, 0, n);
   EXPECT_EQ(masked.batch.tokens, plain.batch.tokens) << "the same windows";
@@ -151,10 +151,23 @@ TEST(Loader, TheMaskEndsSegmentsAtDocumentsAndDropsTargetsAcross) {
   EXPECT_EQ(row, masked.batch.rows());
 }
 
+TEST(Loader, TheMaskNeedsATokenThatEndsDocuments) {
+  TestFolder f;
+  ShardWriter w(f / "s", kVocab, -1);
+  w.append(std::vector<int32_t>(100, 1), 100);
+  w.end_document();
+  w.finish(1, 1);
+  TokenShard shard(f / "s", kVocab, 1);
+  EXPECT_THAT(error_of([&] {
+                Loader(shard, {16, 3, true});
+              }),
+              HasSubstr("no end-of-sentence token"));
+}
+
 TEST(Loader, OneDocumentIsShuffledByWindows) {
   TestFolder f;
   TokenShard shard = numbered(f, {1000});
-  LoaderConfig c{8, 1, false, kEnd};
+  LoaderConfig c{8, 1, false};
   Sequences s = take(shard, c, 0, Loader(shard, c).sequences_per_epoch());
   int rising = 0;
   for (size_t i = 8; i < s.batch.tokens.size(); i += 8)
@@ -166,10 +179,10 @@ TEST(Loader, TooLittleTextIsAnError) {
   TestFolder f;
   TokenShard shard = numbered(f, {30});
   EXPECT_THAT(error_of([&] {
-                Loader(shard, {16, 1, false, kEnd});
+                Loader(shard, {16, 1, false});
               }),
               HasSubstr("31 training tokens are too few"));
-  Loader fits(shard, {15, 1, false, kEnd});
+  Loader fits(shard, {15, 1, false});
   EXPECT_EQ(fits.sequences_per_epoch(), 1);
 }
 

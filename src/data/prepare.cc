@@ -4,11 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
-#include <memory>
+#include <fstream>
+#include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/rng.h"
@@ -21,6 +22,7 @@ namespace wels {
 namespace {
 
 constexpr size_t kBatchBytes = 16 << 20;  // of text, encoded at once
+constexpr size_t kHashBytes = 1 << 20;    // of a file, hashed at once
 constexpr uint64_t kFimStream = hash_name("data.fim");
 
 bool starts_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }
@@ -107,25 +109,6 @@ SplitPlan make_plan(const std::vector<DocumentSize>& documents, int64_t total, S
                                              : plan_by_hash(documents, total, rule.share);
 }
 
-class ProgressClock {
- public:
-  using Clock = std::chrono::steady_clock;
-  explicit ProgressClock(const PrepareOptions& options)
-      : report_(options.progress), start_(Clock::now()) {}
-  void update(bool encoding, double done, double total) {
-    if (!report_) return;
-    auto now = Clock::now();
-    if (now - shown_ < std::chrono::milliseconds(100) && done < total) return;
-    shown_ = now;
-    double s = std::max(1e-6, std::chrono::duration<double>(now - start_).count()), rate = done / s;
-    report_({encoding, done, total, rate, rate > 0 ? (total - done) / rate : 0});
-  }
-
- private:
-  std::function<void(const PrepareProgress&)> report_;
-  Clock::time_point start_, shown_{};
-};
-
 // A stretch of text that goes to one shard.
 struct Job {
   std::string text;
@@ -177,52 +160,36 @@ class Splitter {
   int64_t seen_ = 0;  // characters of the cut document
 };
 
-// Where pieces come from: a corpus on disk or documents in memory. Read twice, by two calls of
-// open().
-struct Pieces {
-  std::function<bool(Piece&)> next;
-  std::function<CorpusStats()> stats;
-  std::function<std::pair<int64_t, int64_t>()> stored;  // bytes read and in all
-};
-using OpenPieces = std::function<Pieces()>;
-
-OpenPieces from_files(const std::vector<std::string>& files) {
-  return [&files] {
-    auto reader = std::make_shared<CorpusReader>(files);
-    return Pieces{
-        [reader](Piece& p) { return reader->next(p); }, [reader] { return reader->stats(); },
-        [reader] { return std::pair(reader->stored_bytes_done(), reader->stored_bytes_total()); }};
-  };
-}
-
-OpenPieces from_memory(const std::vector<std::string>& documents) {
-  return [&documents] {
-    auto i = std::make_shared<size_t>(0);
-    auto stats = std::make_shared<CorpusStats>();
-    auto next = [&documents, i, stats](Piece& p) {
-      while (*i < documents.size() && documents[*i].empty()) ++*i;
-      if (*i == documents.size()) return false;
-      p = {documents[*i], stats->documents++, true, true, hash_bytes(documents[*i])};
-      stats->bytes += static_cast<int64_t>(p.text.size());
-      ++*i;
-      return true;
-    };
-    auto n = static_cast<int64_t>(documents.size());
-    return Pieces{next, [stats] { return *stats; },
-                  [i, n] { return std::pair(static_cast<int64_t>(*i), n); }};
-  };
-}
-
 uint64_t options_hash(const TextEncoder& encoder, const PrepareOptions& o) {
   constexpr std::string_view kPipeline =
-      "wels data 2";  // raise when the same files give other tokens
+      "wels data 3";  // raise when the same files give other tokens
   return hash_bytes(fmt::format(
       "{} {} {} {} {} {} {} {:016x}", kPipeline, static_cast<int>(o.split.kind), o.split.share,
       o.fim_rate, o.fim_rate > 0 ? o.seed : 0, encoder.end_of_text, encoder.vocab, encoder.hash));
 }
 
-Prepared shard_paths(const std::string& folder) {
-  return {folder + "/train.tokens", folder + "/validation.tokens", false, {}};
+// The hash of everything that decides the shards' content; nothing: stopped.
+std::optional<uint64_t> source_hash(const std::vector<std::string>& files,
+                                    const TextEncoder& encoder, const PrepareOptions& options) {
+  uint64_t h = options_hash(encoder, options);
+  int64_t done = 0, total = CorpusReader(files).stored_bytes_total();
+  WatchedStage stage(options.watch, "checking");
+  std::string block(kHashBytes, '\0');
+  for (const std::string& path : files) {
+    if (::access(path.c_str(), R_OK) != 0 && files.size() > 1)
+      continue;  // skipped and counted by the reader
+    h ^= static_cast<uint64_t>(file_kind(path));
+    std::ifstream in(path, std::ios::binary);
+    do {
+      in.read(block.data(), static_cast<std::streamsize>(block.size()));
+      if (in.bad() || !in.is_open()) throw Error(path, "cannot read", "is it still there?");
+      auto n = static_cast<size_t>(in.gcount());
+      h = hash_bytes(std::string_view(block).substr(0, n), h);
+      done += static_cast<int64_t>(n);
+      if (!stage.goes_on(done, total)) return std::nullopt;
+    } while (in);
+  }
+  return h;
 }
 
 bool is_prepared(const Prepared& out, uint64_t source, const TextEncoder& encoder) {
@@ -245,49 +212,51 @@ void check_options(const TextEncoder& encoder, const PrepareOptions& o) {
                 "0.01 is usual");
   }
   if (!(o.fim_rate >= 0 && o.fim_rate <= 0.9)) {
-    throw Error("fill-in-the-middle rate", fmt::format("{} is not in [0, 0.9]", o.fim_rate),
-                "DeepSeek-V3 uses 0.1");
+    throw Error("--fim", fmt::format("{} is not in [0, 0.9]", o.fim_rate), "DeepSeek-V3 uses 0.1");
   }
   if (o.fim_rate > 0 && (encoder.fim_begin < 0 || encoder.fim_hole < 0 || encoder.fim_end < 0)) {
-    throw Error("tokenizer", "it has no fill-in-the-middle tokens",
-                "use a tokenizer with <｜fim▁begin｜> ..., or rate 0");
+    throw Error(
+        "--fim", "the tokenizer has no fill-in-the-middle tokens",
+        "use one with <｜fim▁begin｜>, <｜fim▁hole｜> and <｜fim▁end｜> (--tokenizer bpe learns "
+        "them), or leave --fim out");
   }
 }
 
-// First reading: what there is, and which of it validates.
-SplitPlan count_pieces(const OpenPieces& open, const PrepareOptions& options,
-                       const std::string& where, CorpusStats& stats) {
+// First reading of the text: what there is, and which of it validates; nothing: stopped.
+std::optional<SplitPlan> count_pieces(const std::vector<std::string>& files,
+                                      const PrepareOptions& options, CorpusStats& stats) {
   std::vector<DocumentSize> documents;
   int64_t total = 0;
-  Pieces pieces = open();
-  ProgressClock clock(options);
-  for (Piece piece; pieces.next(piece);) {
+  CorpusReader reader(files);
+  WatchedStage stage(options.watch, "counting");
+  for (Piece piece; reader.next(piece);) {
     if (piece.first) documents.push_back({piece.hash, 0});
     int64_t n = characters(piece.text);
     documents.back().characters += n;
     total += n;
-    auto [done, all] = pieces.stored();
-    clock.update(false, static_cast<double>(done) / 1e6, static_cast<double>(all) / 1e6);
+    if (!stage.goes_on(reader.stored_bytes_done(), reader.stored_bytes_total()))
+      return std::nullopt;
   }
-  stats = pieces.stats();
-  if (total < 2) throw Error(where, "too little text to train and validate on", "give more text");
+  stats = reader.stats();
+  if (total < 2)
+    throw Error(files.front(), "too little text to train and validate on", "give more text");
   return make_plan(documents, total, options.split);
 }
 
-// Second reading: tokens.
-void encode_pieces(const OpenPieces& open, const TextEncoder& encoder, const SplitPlan& plan,
-                   const CorpusStats& counted, const PrepareOptions& options,
-                   const std::string& where, ShardWriter& train, ShardWriter& validation) {
+// Second reading: tokens. False: stopped.
+bool encode_pieces(const std::vector<std::string>& files, const TextEncoder& encoder,
+                   const SplitPlan& plan, const PrepareOptions& options, ShardWriter& train,
+                   ShardWriter& validation, Prepared& out) {
   Splitter splitter(plan, options);
-  Pieces pieces = open();
-  ProgressClock clock(options);
+  CorpusReader reader(files);
+  WatchedStage stage(options.watch, "encoding");
   int64_t bytes = 0;
   bool changed = false;
   Piece piece;
   for (bool more = true; more && !changed;) {
     std::vector<Job> jobs;
-    for (size_t have = 0; have < kBatchBytes && (more = pieces.next(piece));) {
-      changed = piece.document >= counted.documents;
+    for (size_t have = 0; have < kBatchBytes && (more = reader.next(piece));) {
+      changed = piece.document >= out.stats.documents;
       if (changed) break;
       have += piece.text.size();
       splitter.add(std::move(piece), jobs);
@@ -301,61 +270,51 @@ void encode_pieces(const OpenPieces& open, const TextEncoder& encoder, const Spl
       auto n = static_cast<int64_t>(job.text.size());
       to.append(job.ids, n);
       if (job.last) to.end_document();
+      out.fim_documents += job.fim;
       bytes += n;
     }
-    clock.update(true, static_cast<double>(bytes) / 1e6, static_cast<double>(counted.bytes) / 1e6);
+    if (!stage.goes_on(bytes, out.stats.bytes)) return false;
   }
-  if (changed || bytes != counted.bytes || pieces.stats().documents != counted.documents) {
-    throw Error(where, "the corpus changed while it was read",
+  if (changed || bytes != out.stats.bytes || reader.stats().documents != out.stats.documents) {
+    throw Error(files.front(), "the corpus changed while it was read",
                 "start again when nothing writes to it");
   }
-}
-
-Prepared prepare_from(const OpenPieces& open, const TextEncoder& encoder, const std::string& where,
-                      uint64_t source, const std::string& folder, const PrepareOptions& options) {
-  Prepared out = shard_paths(folder);
-  if (is_prepared(out, source, encoder)) {
-    out.reused = true;
-    return out;
-  }
-  SplitPlan plan = count_pieces(open, options, where, out.stats);
-  make_folder(folder);
-  ShardWriter train(out.train, encoder.vocab, encoder.end_of_text),
-      validation(out.validation, encoder.vocab, encoder.end_of_text);
-  encode_pieces(open, encoder, plan, out.stats, options, where, train, validation);
-  if (train.tokens() < 2 || validation.tokens() < 2) {
-    throw Error(where, "too little text to train and validate on", "give more text");
-  }
-  validation.finish(encoder.hash, source);
-  train.finish(encoder.hash, source);
-  return out;
+  return true;
 }
 
 }  // namespace
 
 Prepared prepare(const std::vector<std::string>& files, const TextEncoder& encoder,
                  const std::string& folder, const PrepareOptions& options) {
+  CHECK(!files.empty());
   check_options(encoder, options);
-  uint64_t source = options_hash(encoder, options);
-  for (const std::string& path : files) {
-    if (::access(path.c_str(), R_OK) != 0 && files.size() > 1)
-      continue;  // skipped and counted by the reader
-    source = hash_bytes(MappedFile(path).text(), source ^ static_cast<uint64_t>(file_kind(path)));
+  Prepared out;
+  out.train = folder + "/train.tokens";
+  out.validation = folder + "/validation.tokens";
+  std::optional<uint64_t> source = source_hash(files, encoder, options);
+  out.stopped = !source;
+  if (out.stopped) return out;
+  if (options.expected_source != 0 && *source != options.expected_source) {
+    throw Error("corpus",
+                "it, or how it is split and tokenised, is not what this run was started with",
+                "give the same files and flags to resume, or another --out for a new run");
   }
-  return prepare_from(from_files(files), encoder, files.empty() ? "corpus" : files.front(), source,
-                      folder, options);
-}
-
-bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab,
-                    int32_t end_of_text, uint64_t tokenizer_hash, SplitRule rule,
-                    const std::string& out) {
-  TextEncoder encoder{encode, vocab, tokenizer_hash, end_of_text};
-  PrepareOptions options;
-  options.split = rule;
-  check_options(encoder, options);
-  uint64_t source = options_hash(encoder, options);
-  for (const std::string& d : documents) source = hash_bytes(d, source);
-  return !prepare_from(from_memory(documents), encoder, "corpus", source, out, options).reused;
+  out.reused = is_prepared(out, *source, encoder);
+  if (out.reused) return out;
+  std::optional<SplitPlan> plan = count_pieces(files, options, out.stats);
+  out.stopped = !plan;
+  if (out.stopped) return out;
+  make_folder(folder);
+  ShardWriter train(out.train, encoder.vocab, encoder.end_of_text),
+      validation(out.validation, encoder.vocab, encoder.end_of_text);
+  out.stopped = !encode_pieces(files, encoder, *plan, options, train, validation, out);
+  if (out.stopped) return out;
+  if (train.tokens() < 2 || validation.tokens() < 2) {
+    throw Error(files.front(), "too little text to train and validate on", "give more text");
+  }
+  validation.finish(encoder.hash, *source);
+  train.finish(encoder.hash, *source);
+  return out;
 }
 
 TextEncoder text_encoder(const Tokenizer& tokenizer) {

@@ -1,7 +1,8 @@
 // prepare(): corpus → two token shards, one to train on and one to validate with, in bounded
-// memory. The corpus is read twice: once to count it, plan the split and find damaged files within
-// seconds, once to encode it on all threads. Shards appear whole or not at all, and carry a hash of
-// the corpus' content, the tokenizer and the options: a second call with the same finds them.
+// memory. The corpus is read three times: once to see whether the shards of an earlier call are
+// still right (a hash of the corpus' content, the tokenizer and the options), once to count it,
+// plan the split and find damaged files within seconds, once to encode it on all threads. Shards
+// appear whole or not at all.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -11,6 +12,7 @@
 
 #include "data/corpus.h"
 #include "data/shards.h"
+#include "data/watch.h"
 
 namespace wels {
 
@@ -18,7 +20,8 @@ class Tokenizer;
 
 // What prepare() needs of a tokenizer.
 struct TextEncoder {
-  Encoder encode;  // of ordinary text: nothing in it means a special token
+  // Appends the ids of ordinary text: nothing in it means a special token. Thread-safe.
+  std::function<void(std::string_view text, std::vector<int32_t>& ids)> encode;
   int64_t vocab = 0;
   uint64_t hash = 0;         // changes when ids change
   int32_t end_of_text = -1;  // put after each document, -1: nothing
@@ -29,10 +32,12 @@ struct TextEncoder {
 // `tokenizer` is copied (cheap).
 TextEncoder text_encoder(const Tokenizer& tokenizer);
 
-struct PrepareProgress {
-  bool encoding = false;       // false: counting
-  double done = 0, total = 0;  // MB of text (counting: of stored files)
-  double mb_per_s = 0, eta_s = 0;
+// How documents are divided: by a hash of each one (about `share` of them validate; at least one,
+// or a part of the longest where none is small enough), or the last `share` of the characters of
+// the whole corpus (nanoGPT's way; with 0.1 what kAuto takes for fewer than 50 documents).
+struct SplitRule {
+  enum class Kind { kAuto, kHash, kTail } kind = Kind::kAuto;
+  double share = 0.01;
 };
 
 struct PrepareOptions {
@@ -42,14 +47,17 @@ struct PrepareOptions {
   // In [0, 0.9]; documents in several pieces stay.
   double fim_rate = 0;
   uint64_t seed = 0;  // of the cuts
-  std::function<void(const PrepareProgress&)>
-      progress;  // at most ten times a second, from the caller's thread
+  // Not 0: throws Error unless corpus, tokenizer and options have this source hash (a run that goes
+  // on must read what it began with).
+  uint64_t expected_source = 0;
+  Watch watch;
 };
 
 struct Prepared {
-  std::string train, validation;  // paths of the shards
-  bool reused = false;
-  CorpusStats stats;  // empty if reused
+  std::string train, validation;         // paths of the shards
+  bool reused = false, stopped = false;  // stopped: by watch; the shards are as they were before
+  CorpusStats stats;                     // empty if reused
+  int64_t fim_documents = 0;             // rearranged; 0 if reused
 };
 
 // Writes <folder>/train.tokens and <folder>/validation.tokens (the folder is made). files: from

@@ -17,8 +17,6 @@
 // Written under a temporary name, synced, renamed.
 #pragma once
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -85,22 +83,5 @@ class ShardWriter {
   std::string block_;
   uint64_t checksum_ = 0;
 };
-
-// How documents are divided: by a hash of each one (about `share` of them validate; at least one,
-// or a part of the longest where none is small enough), or the last `share` of the characters of
-// the whole corpus (nanoGPT's way; with 0.1 what kAuto takes for fewer than 50 documents).
-struct SplitRule {
-  enum class Kind { kAuto, kHash, kTail } kind = Kind::kAuto;
-  double share = 0.01;
-};
-
-// Tokenises documents (in parallel) into out/train.tokens and out/validation.tokens, unless they
-// are there already with the same source, tokenizer and rule. encode: appends, thread-safe.
-// end_of_text: put after each document, -1: nothing. Returns true if it had to work. For corpora
-// that need not fit into memory: prepare() in prepare.h, which makes the same shards.
-using Encoder = std::function<void(std::string_view text, std::vector<int32_t>& ids)>;
-bool prepare_shards(const std::vector<std::string>& documents, const Encoder& encode, int64_t vocab,
-                    int32_t end_of_text, uint64_t tokenizer_hash, SplitRule rule,
-                    const std::string& out);
 
 }  // namespace wels

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "base/threads.h"
 #include "data/prepare.h"
+#include "data/sample.h"
 #include "data/test_folder.h"
 #include "text/tokenizer.h"
 
@@ -155,17 +156,16 @@ TEST(Prepare, ADocumentStaysOnItsSideWhenTheCorpusGrows) {
   for (const auto& d : before) EXPECT_THAT(after, testing::Contains(d));
 }
 
-TEST(Prepare, FilesAndMemoryGiveTheSameShardsAtAnyThreadCount) {
+TEST(Prepare, AnyThreadCountGivesTheSameShards) {
   TestFolder f;
-  auto documents = many_documents(300);
+  std::string a = f.file("a.txt", joined(many_documents(300)));
   int threads = thread_count();
-  prepare({f.file("a.txt", joined(documents))}, byte_encoder(), f / "1");
+  Prepared many = prepare({a}, byte_encoder(), f / "1");
   set_thread_count(1);
-  EXPECT_TRUE(prepare_shards(documents, encode_bytes, kVocab, kEnd, 77, {}, f / "2"));
+  Prepared one = prepare({a}, byte_encoder(), f / "2");
   set_thread_count(threads);
-  EXPECT_FALSE(prepare_shards(documents, encode_bytes, kVocab, kEnd, 77, {}, f / "2")) << "reused";
-  EXPECT_EQ(texts_of(f / "1/train.tokens"), texts_of(f / "2/train.tokens"));
-  EXPECT_EQ(texts_of(f / "1/validation.tokens"), texts_of(f / "2/validation.tokens"));
+  EXPECT_TRUE(read_file(many.train) == read_file(one.train));
+  EXPECT_TRUE(read_file(many.validation) == read_file(one.validation));
 }
 
 TEST(Prepare, TheTailSplitIsNanoGptsToTheCharacter) {
@@ -249,6 +249,7 @@ TEST(Prepare, FillInTheMiddleRearrangesItsShareOfTrainingDocuments) {
     EXPECT_THAT(documents, testing::Contains(pre + mid + suf));
   }
   EXPECT_NEAR(fim, 150, 40);
+  EXPECT_EQ(p.fim_documents, fim);
   for (const std::string& t : texts_of(p.validation)) EXPECT_FALSE(t.starts_with("<257>"));
   TextEncoder without = byte_encoder();
   without.fim_hole = -1;
@@ -276,16 +277,74 @@ TEST(Prepare, BadCorporaAndFoldersLeaveOldShardsAlone) {
   EXPECT_THAT(error_of([&] { prepare({a}, byte_encoder(), f / "out", o); }), HasSubstr("0.7"));
 }
 
-TEST(Prepare, ProgressReachesItsEnd) {
+TEST(Prepare, WatchSeesEveryStageReachItsEnd) {
   TestFolder f;
   PrepareOptions o;
-  PrepareProgress last;
-  o.progress = [&](const PrepareProgress& p) { last = p; };
+  std::vector<DataProgress> ends;
+  o.watch = [&](const DataProgress& p) {
+    if (p.done == p.total) ends.push_back(p);
+    return true;
+  };
   Prepared p =
       prepare({f.file("a.txt", joined(many_documents(200)))}, byte_encoder(), f / "out", o);
-  EXPECT_TRUE(last.encoding);
-  EXPECT_DOUBLE_EQ(last.done, last.total);
-  EXPECT_DOUBLE_EQ(last.total, static_cast<double>(p.stats.bytes) / 1e6);
+  ASSERT_GE(ends.size(), 3u);
+  EXPECT_EQ(ends.front().stage, "checking");
+  EXPECT_EQ(ends.back().stage, "encoding");
+  EXPECT_DOUBLE_EQ(ends.back().total, static_cast<double>(p.stats.bytes) / 1e6);
+}
+
+TEST(Prepare, StoppedAtAnyStageLeavesOldShardsAndNoRemains) {
+  TestFolder f;
+  Prepared old = prepare({f.file("a.txt", joined(many_documents(100)))}, byte_encoder(), f / "out");
+  std::string before = read_file(old.train);
+  std::string b = f.file("b.txt", joined(many_documents(150, 3)));
+  for (std::string_view stage : {"checking", "counting", "encoding"}) {
+    PrepareOptions o;
+    o.watch = [&](const DataProgress& p) { return p.stage != stage; };
+    Prepared p = prepare({b}, byte_encoder(), f / "out", o);
+    EXPECT_TRUE(p.stopped && !p.reused) << stage;
+    EXPECT_TRUE(read_file(old.train) == before) << stage;
+    EXPECT_FALSE(std::filesystem::exists(old.train + ".tmp")) << stage;
+  }
+  EXPECT_FALSE(prepare({b}, byte_encoder(), f / "out").stopped);
+}
+
+TEST(Prepare, ARunThatGoesOnRefusesAnotherCorpus) {
+  TestFolder f;
+  std::string a = f.file("a.txt", joined(many_documents(100)));
+  PrepareOptions o;
+  Prepared p = prepare({a}, byte_encoder(), f / "out");
+  std::string before = read_file(p.train);
+  o.expected_source = TokenShard(p.train, kVocab, 77).source_hash();
+  EXPECT_TRUE(prepare({a}, byte_encoder(), f / "out", o).reused);
+  std::filesystem::remove(p.train);
+  EXPECT_FALSE(prepare({a}, byte_encoder(), f / "out", o).reused) << "made again";
+  EXPECT_TRUE(read_file(p.train) == before);
+  f.file("a.txt", joined(many_documents(101)));
+  EXPECT_THAT(error_of([&] { prepare({a}, byte_encoder(), f / "out", o); }),
+              HasSubstr("is not what this run was started with"));
+  EXPECT_TRUE(read_file(p.train) == before);
+}
+
+TEST(Sample, IsTheWholeCorpusWhereItFitsAndASpreadPartInAnyOrderElse) {
+  TestFolder f;
+  auto documents = many_documents(2000);
+  std::string a = f.file("a.txt", joined(documents)),
+              b = f.file("b.txt", joined(many_documents(2000, 7)) + "other");
+  TextSample whole = sample_corpus({a}, 1 << 20);
+  EXPECT_THAT(whole.pieces, testing::UnorderedElementsAreArray(documents));
+  EXPECT_EQ(whole.bytes, whole.stats.bytes);
+  TextSample part = sample_corpus({a, b}, 100'000), turned = sample_corpus({b, a}, 100'000);
+  EXPECT_THAT(part.pieces, testing::UnorderedElementsAreArray(turned.pieces));
+  EXPECT_LE(part.bytes, 100'000);
+  EXPECT_GE(part.bytes, 99'000);
+  int64_t of_a = 0;
+  for (const std::string& p : part.pieces)
+    of_a += std::find(documents.begin(), documents.end(), p) != documents.end();
+  EXPECT_NEAR(static_cast<double>(of_a) / static_cast<double>(part.pieces.size()), 0.5, 0.1);
+  EXPECT_EQ(part.stats.documents, 4000);
+  TextSample stopped = sample_corpus({a}, 1 << 20, [](const DataProgress&) { return false; });
+  EXPECT_TRUE(stopped.stopped && stopped.pieces.empty());
 }
 
 // Pieces must encode as the whole document does, with a real tokeniser.

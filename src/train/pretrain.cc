@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -14,6 +15,8 @@
 #include "base/machine.h"
 #include "base/progress.h"
 #include "base/signal.h"
+#include "formats/hf_config.h"
+#include "formats/json.h"
 #include "model/checkpoint.h"
 #include "train/ema.h"
 #include "train/memory_plan.h"
@@ -27,10 +30,11 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMostSkipsInARow = 5;
-constexpr int64_t kCalibrationSteps = 4;  // of a run given in minutes; the first is not counted
+constexpr int64_t kBatchBytesPerToken = 24;  // id, position and target, while their vectors grow
+constexpr int64_t kCalibrationSteps = 4;     // of a run given in minutes; the first is not counted
 
 // Everything that changes the numbers of a run.
-json settings_json(const PretrainSettings& s, const ModelConfig& cfg) {
+json settings_json(const PretrainSettings& s, const ModelConfig& cfg, uint64_t source) {
   const TrainerConfig& t = s.trainer;
   return {{"sequence_length", s.sequence_length},
           {"batch_tokens", s.batch_tokens},
@@ -63,7 +67,8 @@ json settings_json(const PretrainSettings& s, const ModelConfig& cfg) {
           {"qk_clip", t.qk_clip},
           {"document_mask", s.document_mask},
           {"seed", s.seed},
-          {"vocab", cfg.vocab_size}};
+          {"vocab", cfg.vocab_size},
+          {"source", fmt::format("{:016x}", source)}};
 }
 
 void require_same(const json& then, const json& now, const std::string& run) {
@@ -79,10 +84,30 @@ void require_same(const json& then, const json& now, const std::string& run) {
   }
 }
 
+// The model of the checkpoint in every field, but for how its weights are stored.
+void require_same_model(const std::string& folder, const ModelConfig& cfg, const std::string& run) {
+  std::string path = folder + "/config.json";
+  json then, now = json::parse(to_hf_config(cfg));
+  try {
+    then = parse_json(read_file(path), path);
+  } catch (const Error& e) {
+    throw_damaged_checkpoint(run, e);
+  }
+  for (const char* storage : {"torch_dtype", "quantization_config"}) now.erase(storage);
+  require_same(then, now, run);
+}
+
 double flops_per_token(const ModelConfig& cfg) {
   ParameterCount n = count_parameters(cfg);
   return 6.0 * static_cast<double>(n.active - n.embedding +
                                    (cfg.tie_word_embeddings ? n.embedding : 0) + n.mtp_active);
+}
+
+int64_t sequences_per_step(const PretrainSettings& s) {
+  return std::max<int64_t>(1, s.batch_tokens / s.sequence_length);
+}
+int64_t sequences_per_micro_batch(const PretrainSettings& s) {
+  return std::clamp<int64_t>(s.micro_batch_tokens / s.sequence_length, 1, sequences_per_step(s));
 }
 
 std::vector<MicroBatch> step_batch(Loader& loader, int64_t first, int64_t sequences,
@@ -96,6 +121,21 @@ std::vector<MicroBatch> step_batch(Loader& loader, int64_t first, int64_t sequen
 }
 
 }  // namespace
+
+void require_memory(const PretrainSettings& s, const ModelConfig& cfg) {
+  int64_t available = memory_available_bytes() + rss_bytes();
+  if (s.batch_tokens > available / kBatchBytesPerToken) {
+    throw Error(
+        "memory",
+        fmt::format("a step of {} tokens needs {} for their ids alone, {} are free", s.batch_tokens,
+                    human_bytes(static_cast<double>(s.batch_tokens) * kBatchBytesPerToken),
+                    human_bytes(static_cast<double>(available))),
+        "use a smaller --batch-tokens");
+  }
+  require_memory(plan_memory(cfg, sequences_per_micro_batch(s) * s.sequence_length, s.trainer.dtype,
+                             s.trainer.recompute, s.trainer.optimizer.muon),
+                 available);
+}
 
 Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenShard& shard,
                     int64_t sequence_length, int64_t count, int64_t rows_at_once,
@@ -131,15 +171,12 @@ class Run {
   Run(const PretrainContext& c, PretrainSettings s)
       : c_(c),
         s_(std::move(s)),
-        loader_(c.train, {s_.sequence_length, s_.seed, s_.document_mask, end_of_text(c.tokenizer)}),
+        loader_(c.train, {s_.sequence_length, s_.seed, s_.document_mask}),
         trainer_(c.dev, c.model, s_.trainer),
-        full_(std::max<int64_t>(1, s_.batch_tokens / s_.sequence_length)),
-        per_micro_batch_(std::clamp<int64_t>(s_.micro_batch_tokens / s_.sequence_length, 1, full_)),
+        full_(sequences_per_step(s_)),
+        per_micro_batch_(sequences_per_micro_batch(s_)),
         flops_per_token_(flops_per_token(c.model.config())) {
-    settings_ = settings_json(s_, c.model.config());
-    require_memory(plan_memory(c.model.config(), per_micro_batch_ * s_.sequence_length,
-                               s_.trainer.dtype, s_.trainer.recompute, s_.trainer.optimizer.muon),
-                   memory_available_bytes() + rss_bytes());
+    settings_ = settings_json(s_, c.model.config(), c.train.source_hash());
     make_folder(s_.out + "/checkpoints");
     if (s_.ema > 0) ema_ = std::make_unique<WeightEma>(c.dev, c.model, s_.ema);
     resume();
@@ -168,24 +205,19 @@ class Run {
   }
 
  private:
-  static int32_t end_of_text(const Tokenizer& t) { return t.eos().value_or(0); }
-
   void resume() {
-    std::vector<int64_t> steps = list_checkpoints(s_.out);
-    if (steps.empty()) return;
-    std::string folder = checkpoint_folder(s_.out, steps.back());
+    std::optional<RunStart> start = find_run_start(s_.out);
+    if (!start) return;
+    json then = json::parse(start->settings);
+    require_same(then, settings_, s_.out);
+    require_same_model(start->folder, c_.model.config(), s_.out);
     try {
-      state_ = load_checkpoint(folder, c_.model, state_tensors());
+      state_ = load_checkpoint(start->folder, c_.model, state_tensors());
       trainer_.optimizer().set_steps(state_.optimizer_steps);
       if (ema_) ema_->set_updates(state_.ema_updates);
     } catch (const Error& e) {
-      throw Error(e.where(), e.fact(),
-                  fmt::format("remove {} to continue from {}", folder,
-                              steps.size() > 1 ? checkpoint_folder(s_.out, steps[steps.size() - 2])
-                                               : std::string("the start")));
+      throw_damaged_checkpoint(s_.out, e);
     }
-    json then = json::parse(state_.settings);
-    require_same(then, settings_, s_.out);
     s_.schedule.steps = then["steps"].get<int64_t>();
     s_.schedule.warmup = then["warmup"].get<int64_t>();
     calibrated_ = true;

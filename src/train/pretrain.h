@@ -48,6 +48,10 @@ struct PretrainContext {
   std::function<void()> report;         // writes the run's report; may be empty
 };
 
+// Throws Error saying how much is missing and what to change where a run cannot fit into the memory
+// that is free now. To be called before the model is allocated.
+void require_memory(const PretrainSettings& settings, const ModelConfig& cfg);
+
 // Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
 // continues from the newest, bit for bit as if it had never stopped; with settings that differ in
 // anything but output and intervals it throws Error.

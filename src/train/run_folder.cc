@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/version.h"
@@ -32,6 +35,16 @@ T field(const json& j, const char* name, const std::string& where) {
   }
 }
 
+void require_finite(const TensorEntry& e, const std::string& where) {
+  for (size_t at = 0; at + sizeof(float) <= e.data.size(); at += sizeof(float)) {
+    float x;
+    std::memcpy(&x, e.data.data() + at, sizeof x);
+    if (!std::isfinite(x))
+      throw Error(where, fmt::format("tensor {}: value {} is not finite", e.name, at / sizeof x),
+                  "the checkpoint is damaged");
+  }
+}
+
 }  // namespace
 
 std::string checkpoint_folder(const std::string& run, int64_t step) {
@@ -51,11 +64,10 @@ std::vector<int64_t> list_checkpoints(const std::string& run) {
   return out;
 }
 
-void save_checkpoint(const std::string& run, Model& model, const StateTensors& tensors,
-                     const TrainerState& s, const std::string& tokenizer_json) {
-  std::string final_name = checkpoint_folder(run, s.step), tmp = run + "/checkpoints/tmp";
-  std::error_code ec;
-  fs::remove_all(tmp, ec);
+namespace {
+
+void write_checkpoint(const std::string& tmp, Model& model, const StateTensors& tensors,
+                      const TrainerState& s, const std::string& tokenizer_json) {
   make_folder(tmp);
   save_model(tmp, model, DType::kF32,
              {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
@@ -82,6 +94,21 @@ void save_checkpoint(const std::string& run, Model& model, const StateTensors& t
             {"git", git_version()}};
   write_file_atomic(tmp + "/trainer.json", j.dump(2));
   sync_folder(tmp);
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& run, Model& model, const StateTensors& tensors,
+                     const TrainerState& s, const std::string& tokenizer_json) {
+  std::string final_name = checkpoint_folder(run, s.step), tmp = run + "/checkpoints/tmp";
+  std::error_code ec;
+  fs::remove_all(tmp, ec);
+  try {
+    write_checkpoint(tmp, model, tensors, s, tokenizer_json);
+  } catch (const Error&) {
+    fs::remove_all(tmp, ec);  // on a full disk its part would be in the way
+    throw;
+  }
   fs::remove_all(final_name, ec);
   fs::rename(tmp, final_name, ec);
   if (ec) throw Error(final_name, "cannot rename the new checkpoint here: " + ec.message());
@@ -112,6 +139,7 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, const Stat
 
   for (auto& [name, t] : tensors) {
     const TensorEntry& e = moments.at(name);
+    if (t.dtype == DType::kF32) require_finite(e, moments.path());
     if (e.dtype != t.dtype || e.shape != std::vector<int64_t>{t.rows, t.cols}) {
       throw Error(moments.path(), "tensor " + name + " has another shape or type than this run",
                   "resume with the same settings");
@@ -122,6 +150,33 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, const Stat
     std::memcpy(t.data, moments.at(name).data.data(), static_cast<size_t>(t.bytes()));
 
   return s;
+}
+
+std::optional<RunStart> find_run_start(const std::string& run) {
+  std::vector<int64_t> steps = list_checkpoints(run);
+  if (steps.empty()) return std::nullopt;
+  RunStart start;
+  start.folder = checkpoint_folder(run, steps.back());
+  try {
+    std::string path = start.folder + "/trainer.json";
+    json settings = field<json>(parse_json(read_file(path), path), "settings", path);
+    std::string hex = field<std::string>(settings, "source", path);
+    std::from_chars(hex.data(), hex.data() + hex.size(), start.source_hash, 16);
+    start.settings = settings.dump();
+    start.tokenizer_json = read_file(start.folder + "/tokenizer.json");
+  } catch (const Error& e) {
+    throw_damaged_checkpoint(run, e);
+  }
+  return start;
+}
+
+void throw_damaged_checkpoint(const std::string& run, const Error& e) {
+  std::vector<int64_t> steps = list_checkpoints(run);
+  CHECK(!steps.empty());
+  throw Error(e.where(), e.fact(),
+              fmt::format("remove {} to continue from {}", checkpoint_folder(run, steps.back()),
+                          steps.size() > 1 ? checkpoint_folder(run, steps[steps.size() - 2])
+                                           : std::string("the start")));
 }
 
 void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step) {

@@ -5,9 +5,11 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "model/model.h"
 
 namespace wels {
@@ -37,6 +39,16 @@ void save_checkpoint(const std::string& run, Model& model, const StateTensors& t
 // Loads values, state tensors and state; the model must have been built with the run's config.
 // Throws Error naming what is damaged.
 TrainerState load_checkpoint(const std::string& folder, Model& model, const StateTensors& tensors);
+// What a run that goes on must agree with, from its newest checkpoint; nothing where there is none.
+// Throws Error naming what is damaged.
+struct RunStart {
+  std::string folder;  // of the checkpoint
+  std::string tokenizer_json, settings;
+  uint64_t source_hash = 0;  // of the training shard
+};
+std::optional<RunStart> find_run_start(const std::string& run);
+// The same error with the hint to go on from the checkpoint before the newest.
+[[noreturn]] void throw_damaged_checkpoint(const std::string& run, const Error& error);
 // Removes all but the last `keep` checkpoints and the best one.
 void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step);
 

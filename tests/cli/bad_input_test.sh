@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Bad input ends with one line on stderr that names the place, exit code 2, and nothing lost.
+# Bad input ends with one line on stderr that names the place, exit code 2, and nothing lost. What needs root to be tried (mounts)
+# or must not be root (permissions) says so where it is left out.
 . "$(dirname "$0")/common.sh"
 cd "$scratch"
 seq 1 60000 | sed 's/$/ is a number of no importance/' > text.txt
 small=(--preset nano --seq 64 --batch-tokens 512 --micro-batch 512 --vocab 400 --steps 3 --sample-every 0)
 long=("${small[@]/#3/2000}")
+mounted=()
+trap 'for m in "${mounted[@]}"; do umount "$m"; done; rm -rf "$scratch"' EXIT
 
 # expect PATTERN COMMAND...: exit code 2 and one line on stderr that matches.
 expect() {
@@ -15,46 +18,191 @@ expect() {
   grep -E "^error: " stderr.log | grep -qE "$pattern" || { cat stderr.log; fail "no error line with '$pattern': $*"; }
   [ "$(grep -c '^error: ' stderr.log)" -eq 1 ] || fail "more than one error line: $*"
 }
+pretrain() { "$wels" pretrain "$@"; }
 
-expect 'no such file or folder' "$wels" pretrain missing.txt --out a
+# --- Corpora.
+expect 'missing.txt: no such file or folder' pretrain missing.txt --out a
 : > empty.txt
-expect 'no text' "$wels" pretrain empty.txt --out b
+expect 'empty.txt: holds no text' pretrain empty.txt --out a
+mkdir -p nothing pictures
+expect 'nothing: holds no text file; give .txt' pretrain nothing --out a
+printf 'P6 1 1 255 abc' > pictures/a.png
+expect 'pictures: holds no text file; give .txt' pretrain pictures --out a
+printf 'b\0in\0ary' > pictures/b.txt
+expect 'b.txt: is binary, or not UTF-8; convert' pretrain pictures --out a
+printf 'x' > short.txt
+expect 'short.txt: too little text' pretrain short.txt --out a
+head -c 2000 text.txt > few.txt
+expect 'training tokens are too few for sequences of 64; give more text' pretrain few.txt --out a "${small[@]}"
 printf '{"text": "fine"}\n{"text": broken\n' > bad.jsonl
-expect 'bad.jsonl:2' "$wels" pretrain bad.jsonl --out c
+expect 'bad.jsonl:2: ' pretrain bad.jsonl --out a
+printf '{"text": "fine"}\n\n{"body": "no text"}\n' > bad.jsonl
+expect 'bad.jsonl:3: the object has none of "text"' pretrain bad.jsonl --out a
 gzip -c text.txt > whole.gz
 head -c 3000 whole.gz > broken.txt.gz
-expect 'broken.txt.gz' "$wels" pretrain broken.txt.gz --out d
-expect 'unknown preset' "$wels" pretrain text.txt --out e --preset giant
-expect 'cannot|Permission|Read-only|directory' "$wels" pretrain text.txt --out /proc/nowhere
-expect 'memory.*needs' "$wels" pretrain text.txt --out f --preset base --micro-batch 200000000 --batch-tokens 200000000
-expect 'beyond the model' "$wels" pretrain text.txt --out g --preset nano --seq 100000
+expect 'broken.txt.gz: truncated after 3000 bytes; the file is damaged' pretrain text.txt broken.txt.gz --out a
+if command -v zstd >/dev/null; then
+  zstd -qc text.txt > whole.zst
+  head -c 3000 whole.zst > broken.txt.zst
+  expect 'broken.txt.zst: truncated after 3000 bytes; the file is damaged' pretrain text.txt broken.txt.zst --out a
+else
+  echo "left out: a truncated .zst, no zstd here"
+fi
+cp text.txt secret.txt && chmod 000 secret.txt
+if [ "$(id -u)" -ne 0 ]; then
+  expect 'secret.txt: cannot read the corpus: no permission' pretrain secret.txt --out a
+else
+  echo "left out: an unreadable file, root reads everything"
+fi
 
-"$wels" pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "a good run failed"
+# --- Flags, config, memory.
+expect 'unknown preset' pretrain text.txt --out a --preset giant
+expect 'beyond the model' pretrain text.txt --out a --preset nano --seq 100000
+expect 'vocab_size: 200 is less than.*use at least' pretrain text.txt --out a --vocab 200
+expect 'the tokenizer has no fill-in-the-middle tokens; use one with' pretrain text.txt --out a --tokenizer char --fim 0.1
+expect 'memory: training needs .* GiB.* are free; use a smaller --micro-batch' \
+  pretrain text.txt --out a --preset base --vocab 400 --micro-batch 200000000 --batch-tokens 200000000
+expect 'memory: training needs .* are free; use a smaller --preset or --depth' pretrain text.txt --out a --depth 32 --vocab 400 --experts 1024
+expect 'memory: a step of 9000000000000000000 tokens.*use a smaller --batch-tokens' \
+  pretrain text.txt --out a --vocab 400 --batch-tokens 9000000000000000000
+for command in pretrain generate chat eval info export report bench; do
+  code=0; "$wels" "$command" --no-such-flag >stdout.log 2>stderr.log || code=$?
+  [ "$code" -eq 2 ] || fail "an unknown flag of $command ends with $code"
+  grep -qE 'no-such-flag|required' stderr.log || { cat stderr.log; fail "$command does not name the unknown flag"; }
+done
+code=0; "$wels" pretrain text.txt --fim 2 >stdout.log 2>stderr.log || code=$?
+[ "$code" -eq 2 ] && grep -q -- '--fim' stderr.log || fail "--fim 2 ends with $code"
+
+pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "a good run failed"
 checkpoint=$(ls -d run/checkpoints/step-*)
-sed 's/"num_attention_heads": *[0-9]*/"num_attention_heads": 0/' "$checkpoint/config.json" > bad_config.json
-expect 'num_attention_heads' "$wels" pretrain text.txt --out h --config bad_config.json
-sed 's/DeepseekV3ForCausalLM/MambaForCausalLM/' "$checkpoint/config.json" > other_config.json
-expect 'MambaForCausalLM' "$wels" pretrain text.txt --out i --config other_config.json
-expect 'was started with lr' "$wels" pretrain text.txt --out run "${small[@]}" --lr 0.5
+# config FIELD VALUE PATTERN: that field of a good config is refused.
+config() {
+  sed -E "s/\"$1\": *[^,]*/\"$1\": $2/" "$checkpoint/config.json" > bad_config.json
+  cmp -s bad_config.json "$checkpoint/config.json" && fail "config.json has no $1"
+  expect "bad_config.json: $3" pretrain text.txt --out a --vocab 400 --config bad_config.json
+}
+config num_attention_heads 0 'num_attention_heads is 0; it must be between'
+config num_key_value_heads 3 'num_key_value_heads 3 differs.*set num_key_value_heads to 4'
+config qk_rope_head_dim 15 'qk_rope_head_dim 15 is odd.*use 14 or 16'
+config num_experts_per_tok 9 'num_experts_per_tok is 9; it must be between 1 and 8'
+config hidden_size '"wide"' 'hidden_size'
+config vocab_size 300 'vocab_size 300 is smaller than the tokenizer.s 400; raise vocab_size'
+sed 's/DeepseekV3ForCausalLM/MambaForCausalLM/' "$checkpoint/config.json" > bad_config.json
+expect 'MambaForCausalLM' pretrain text.txt --out a --config bad_config.json
+[ -z "$(ls a/checkpoints 2>/dev/null)" ] || fail "bad input left a checkpoint"
 
-# A truncated and a foreign checkpoint; the other files stay as they are.
-cp -r "$checkpoint" broken
-head -c 100000 "$checkpoint/model.safetensors" > broken/model.safetensors
-expect 'model.safetensors' "$wels" generate broken hello
-cp "$checkpoint/model.safetensors" broken/model.safetensors
-sed -i 's/"hidden_size": *[0-9]*/"hidden_size": 256/' broken/config.json
-expect 'shape' "$wels" generate broken hello
+# --- A run that goes on with something else.
+expect 'run: was started with lr' pretrain text.txt --out run "${small[@]}" --lr 0.5
+expect 'run: was started with document_mask false, not true' pretrain text.txt --out run "${small[@]}" --document-mask
+expect 'run: was started with num_experts_per_tok 2, not 3' pretrain text.txt --out run "${small[@]}" --experts-per-token 3
+expect 'corpus: it, or how it is split.*is not what this run was started with' pretrain text.txt bad_config.json --out run "${small[@]}"
+expect 'corpus: it, or how it is split.*is not what this run was started with' pretrain text.txt --out run "${small[@]}" --fim 0.1
+pretrain text.txt --out other "${small[@]/#400/500}" >/dev/null 2>&1 || fail "a good run failed"
+cp other/tokenizer.json run/tokenizer.json
+expect 'run/tokenizer.json: is not the tokenizer this run.*put it back: cp' pretrain text.txt --out run "${small[@]}"
+$(sed -n 's/.*put it back: //p' stderr.log)
+pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "the tokenizer put back as told is not accepted"
+
+# --- Damaged and foreign checkpoints. broken/ is a copy; each case starts from the good files.
+broken() { rm -rf broken; cp -r "$checkpoint" broken; }
+weights=broken/model.safetensors
+patch() { printf "$2" | dd of="$1" bs=1 seek="$3" conv=notrunc status=none; }
+size=$(stat -c %s "$checkpoint/model.safetensors")
+broken; head -c 100000 "$checkpoint/model.safetensors" > $weights
+expect "$weights: .*truncated or damaged; copy it again" "$wels" generate broken hello
+broken; head -c 5 "$checkpoint/model.safetensors" > $weights
+expect "$weights: 5 bytes are too few" "$wels" generate broken hello
+broken; sed -i 's/"hidden_size": *[0-9]*/"hidden_size": 256/' broken/config.json
+expect 'shape .*config.json asks for.*use the config.json of this checkpoint' "$wels" generate broken hello
+broken; LC_ALL=C sed -i '1s/"F32"/"I32"/' $weights
+expect 'is I32; weights must be floating point' "$wels" generate broken hello
+broken; patch $weights '\x00\x00\xc0\x7f' $((size - 4))
+expect 'not finite.*; the checkpoint is damaged|not finite' "$wels" generate broken hello
+broken; cp other/tokenizer.json broken/
+expect 'broken/tokenizer.json: has 500 tokens, the model.s embedding 400; use the tokenizer' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello
-head -c 50000 "$checkpoint/trainer.safetensors" > run/t && mv run/t "$checkpoint/trainer.safetensors"
-expect "trainer.safetensors" "$wels" pretrain text.txt --out run "${small[@]}"
+# safetensors HEADER BYTES: a file of that header and so many bytes of zeros in place of the weights.
+safetensors() {
+  broken
+  { printf "\\x$(printf %02x ${#1})\0\0\0\0\0\0\0%s" "$1"; head -c "$2" /dev/zero; } > $weights
+}
+safetensors '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}' 12
+expect "$weights: tensor b \[4, 12\] overlaps tensor a \[0, 8\]; the file is damaged" "$wels" info broken
+safetensors '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[9],"data_offsets":[8,44]}}' 12
+expect "$weights: tensor b: its data ends at offset 44, the file has 12 bytes" "$wels" info broken
+safetensors '{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}' 8
+expect "$weights: tensor a: data_offsets \[8, 0\] run backwards" "$wels" info broken
 
-code=0; "$wels" generate --no-such-flag >/dev/null 2>&1 || code=$?
-[ "$code" -eq 2 ] || fail "unknown flags exit with $code"
+# The same in a run: resuming refuses, says what to remove, and touches nothing.
+rm -rf backup; cp -r "$checkpoint" backup
+restore() { rm -rf "$checkpoint"; cp -r backup "$checkpoint"; }
+resume() { expect "$1" pretrain text.txt --out run "${small[@]}"; restore; }
+patch "$checkpoint/model.safetensors" '\x00\x00\xc0\x7f' $((size - 4))
+resume 'model.safetensors: tensor .*is not finite; remove run/checkpoints/step-00000003 to continue from the start'
+patch "$checkpoint/trainer.safetensors" '\x00\x00\x80\x7f' $(($(stat -c %s "$checkpoint/trainer.safetensors") - 4))
+resume 'trainer.safetensors: tensor .*is not finite; remove run/checkpoints/step-00000003'
+head -c 50000 backup/trainer.safetensors > "$checkpoint/trainer.safetensors"
+resume 'trainer.safetensors: .*; remove run/checkpoints/step-00000003'
+sed -i 's/"version": 1/"version": 7/' "$checkpoint/trainer.json"
+resume 'trainer.json: is of version 7, this program reads 1'
+head -c 200 backup/trainer.json > "$checkpoint/trainer.json"
+resume 'trainer.json: .*; remove run/checkpoints/step-00000003'
+head -c 200 backup/config.json > "$checkpoint/config.json"
+resume 'config.json: .*; remove run/checkpoints/step-00000003'
+pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "the checkpoint put back is not accepted"
 
-# Two runs on one folder.
-"$wels" pretrain text.txt --out two "${long[@]}" >/dev/null 2>&1 & first=$!
+# --- Folders that cannot be written.
+expect 'cannot|Permission|Read-only|directory' pretrain text.txt --out /proc/nowhere
+printf 'file' > plain
+expect 'plain: cannot make the folder.*' pretrain text.txt --out plain
+mkdir -p readonly full
+if mount -t tmpfs -o ro,size=1m none readonly 2>/dev/null; then
+  mounted+=("$scratch/readonly")
+  expect 'readonly: cannot write to the folder: Read-only file system; choose a folder' pretrain text.txt --out readonly
+elif [ "$(id -u)" -ne 0 ]; then
+  chmod 555 readonly
+  expect 'readonly: cannot write to the folder: Permission denied; choose a folder' pretrain text.txt --out readonly
+else
+  echo "left out: a read-only folder, root without the right to mount"
+fi
+
+# A disk that is full in the middle of a run (or, where nothing can be mounted, a limit on the size of files): the last checkpoint
+# stays and loads; with room the same command goes on.
+few=("${small[@]/#3/40}" --save-every 10 --keep 1)
+if mount -t tmpfs -o size=40m none full 2>/dev/null; then
+  mounted+=("$scratch/full")
+  expect 'No space left on device; free some space' pretrain text.txt --out full/run "${few[@]}"
+  room() { mount -o remount,size=400m full; }
+else
+  echo "no mounts here: a limit on the size of files stands for the full disk"
+  pretrain text.txt --out full/run "${few[@]}" >/dev/null 2>&1 & first=$!
+  for _ in $(seq 600); do ls full/run/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.05; done
+  kill -INT "$first"; wait "$first" && fail "the run was over before the disk was full" || true
+  limited() { (trap '' XFSZ; ulimit -f 9000; pretrain text.txt --out full/run "${few[@]}"); }
+  expect 'File too large' limited
+  room() { :; }
+fi
+kept=$(ls -d full/run/checkpoints/step-*)
+[ ! -e full/run/checkpoints/tmp ] || fail "a part of a checkpoint stays on the full disk"
+"$wels" generate full/run hello -n 5 >/dev/null 2>stderr.log || { cat stderr.log; fail "$kept does not load"; }
+room
+pretrain text.txt --out full/run "${few[@]}" >stdout.log 2>stderr.log || { cat stderr.log; fail "no going on with room"; }
+grep -q "resuming at step" stderr.log || fail "started again instead of resuming"
+
+# --- Text with warts is read, and what was wrong is counted.
+mkdir warts
+{ printf '\xef\xbb\xbf'; sed 's/$/\r/' text.txt; printf 'bad \xff\xfe bytes \xc3'; } > warts/a.txt
+tr '\n' ' ' < text.txt | sed 's/ number / NUMBER /g' > warts/one_line.txt
+cp pictures/b.txt warts/b.txt
+cp text.txt warts/c.txt; cp text.txt warts/d.txt
+pretrain warts --out warts_run "${small[@]}" >/dev/null 2>stderr.log || { cat stderr.log; fail "text with warts"; }
+grep -q 'corpus: 3 files, 3 documents.*3 bytes not UTF-8, replaced; skipped 2 files (1 binary, 1 duplicate)' stderr.log ||
+  { cat stderr.log; fail "warts are not counted"; }
+
+# --- Two runs on one folder.
+pretrain text.txt --out two "${long[@]}" >/dev/null 2>&1 & first=$!
 for _ in $(seq 100); do [ -f two/.lock ] && break; sleep 0.1; done
 sleep 0.3
-expect 'another run holds' "$wels" pretrain text.txt --out two "${long[@]}"
+expect 'two: another run holds this folder \(process [0-9]+\); wait for it' pretrain text.txt --out two "${long[@]}"
 kill -9 "$first"; wait "$first" 2>/dev/null || true
 echo "bad input: all as expected"

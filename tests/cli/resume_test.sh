@@ -27,6 +27,18 @@ ls "$scratch"/stopped/checkpoints/step-* >/dev/null || fail "Ctrl-C saved nothin
 "$wels" "${args[@]}" --out "$scratch/stopped" --threads 2 >/dev/null 2>&1
 [ "$(digest "$scratch/stopped")" = "$want" ] || fail "stopped and resumed: other bits"
 
+# Ctrl-C while the corpus is prepared: nothing half made stays, and the same command starts again.
+for _ in $(seq 60); do cat "$data/tinyshakespeare.txt"; done > "$scratch/long.txt"
+long=(pretrain "$scratch/long.txt" "${args[@]:2}" --out "$scratch/prepared")
+"$wels" "${long[@]}" >"$scratch/out" 2>&1 & pid=$!
+for _ in $(seq 3000); do [ -e "$scratch/prepared/tokens/train.tokens.tmp" ] && break; sleep 0.02; done
+kill -INT "$pid"
+code=0; wait "$pid" || code=$?
+[ "$code" -eq 130 ] || fail "Ctrl-C while preparing ended with $code instead of 130"
+grep -q "stopped before training; the same command starts again" "$scratch/out" || { cat "$scratch/out"; fail "Ctrl-C while preparing"; }
+[ -z "$(ls "$scratch/prepared/tokens")" ] || fail "Ctrl-C while preparing left $(ls "$scratch/prepared/tokens")"
+"$wels" "${long[@]}" --threads 1 >/dev/null 2>&1 || fail "no start after Ctrl-C while preparing"
+
 # No step is twice in the metrics.
 steps=$(grep -o '"step":[0-9]*' "$scratch/killed/metrics.jsonl" | sort | uniq -d | wc -l)
 [ "$steps" -eq 0 ] || fail "$steps steps are twice in metrics.jsonl"
