@@ -218,6 +218,7 @@ int pretrain_command(PretrainFlags f) {
              human_count(static_cast<double>(validation.tokens())),
              human_duration(monotonic_seconds() - t0));
   }
+  require_memory(*dev, cfg, training_shape(s), memory_available_bytes() + rss_bytes());
   Model model(cfg);
   model.init(DType::kF32, s.seed, true);
   ParameterCount n = count_parameters(cfg);

@@ -16,7 +16,6 @@
 #include "base/signal.h"
 #include "model/checkpoint.h"
 #include "train/ema.h"
-#include "train/memory_plan.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
 #include "train/tfevents.h"
@@ -137,9 +136,6 @@ class Run {
         per_micro_batch_(std::clamp<int64_t>(s_.micro_batch_tokens / s_.sequence_length, 1, full_)),
         flops_per_token_(flops_per_token(c.model.config())) {
     settings_ = settings_json(s_, c.model.config());
-    require_memory(plan_memory(c.model.config(), per_micro_batch_ * s_.sequence_length,
-                               s_.trainer.dtype, s_.trainer.recompute, s_.trainer.optimizer.muon),
-                   memory_available_bytes() + rss_bytes());
     make_folder(s_.out + "/checkpoints");
     if (s_.ema > 0) ema_ = std::make_unique<WeightEma>(c.dev, c.model, s_.ema);
     resume();
@@ -423,6 +419,16 @@ class Run {
 };
 
 }  // namespace
+
+TrainingShape training_shape(const PretrainSettings& s) {
+  return {.trainer = s.trainer,
+          .sequence_length = s.sequence_length,
+          .batch_tokens = s.batch_tokens,
+          .micro_batch_tokens = s.micro_batch_tokens,
+          .mtp_lambda = s.mtp_lambda,
+          .average = s.ema > 0,
+          .samples = s.sample_every > 0};
+}
 
 PretrainResult pretrain(const PretrainContext& ctx, PretrainSettings settings) {
   return Run(ctx, std::move(settings)).go();

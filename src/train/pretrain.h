@@ -5,6 +5,7 @@
 
 #include "data/loader.h"
 #include "text/tokenizer.h"
+#include "train/memory_plan.h"
 #include "train/schedule.h"
 #include "train/trainer.h"
 
@@ -26,6 +27,9 @@ struct PretrainSettings {
   int64_t eval_sequences = 64;  // 0: the whole validation split
   bool quiet = false;
 };
+
+// What the run's memory depends on (memory_plan.h).
+TrainingShape training_shape(const PretrainSettings& settings);
 
 struct PretrainResult {
   int64_t steps = 0, tokens = 0;
