@@ -36,13 +36,12 @@ int bench_train(const BenchFlags& f) {
   config.dtype = f.dtype == "f32" ? DType::kF32 : DType::kBF16;
   config.fp8 = f.fp8;
   config.recompute = f.recompute;
-  double planned =
-      static_cast<double>(plan_training(*dev, cfg,
-                                        {.trainer = config,
-                                         .sequence_length = f.sequence,
-                                         .batch_tokens = f.batch_tokens,
-                                         .micro_batch_tokens = f.micro_batch_tokens})
-                              .total());
+  double planned = static_cast<double>(plan_training(*dev, cfg,
+                                                     {.trainer = config,
+                                                      .sequence_length = f.sequence,
+                                                      .batch_tokens = f.batch_tokens,
+                                                      .micro_batch_tokens = f.micro_batch_tokens})
+                                           .total());
   Model model(cfg);
   model.init(DType::kF32, 1, true);
   Trainer trainer(*dev, model, config);
@@ -104,8 +103,8 @@ int bench_train(const BenchFlags& f) {
       f.preset, f.sequence, human_rate(rate, "tok"), rate * flops / 1e9,
       peak > 0 ? 100 * rate * flops / peak : 0.0, peak / 1e9,
       human_count(static_cast<double>(n.total)), human_count(static_cast<double>(n.active)),
-      parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3,
-      human_bytes(used), human_bytes(planned));
+      parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3, human_bytes(used),
+      human_bytes(planned));
   return 0;
 }
 

@@ -160,8 +160,7 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
     bool whole = values >= count_parameters(c).total;  // not one shard of several
     print_model(c, *dev, whole ? bytes : 0);
   } else {
-    fmt::print("values: {}; there is no config.json beside it to tell more\n",
-               exact_text(values));
+    fmt::print("values: {}; there is no config.json beside it to tell more\n", exact_text(values));
   }
   print_types(types);
   return 0;

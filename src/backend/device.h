@@ -72,8 +72,8 @@ struct AdamWParams {
 // The largest calls of a training step, for Device::work_bytes.
 struct WorkShape {
   bool fp8 = false;
-  int64_t widest = 0;                                   // in or out of a matmul
-  int64_t gemm_right = 0;                               // elements of gemm's right operand
+  int64_t widest = 0;                                    // in or out of a matmul
+  int64_t gemm_right = 0;                                // elements of gemm's right operand
   int64_t head_rows = 0, head_cols = 0, head_vocab = 0;  // of token_logp_backward
   DType dtype = DType::kF32;                             // of the activations
   AttendParams attend;                                   // of attend_backward

@@ -61,10 +61,14 @@ std::shared_ptr<void> Pool::take(int64_t bytes) {
   State* s = state_.get();
   int64_t size = size_class(bytes);
   void* p;
-  auto it = s->idle.find(size);
-  if (it != s->idle.end() && !it->second.empty()) {
+  // An idle buffer of up to twice the size serves as well as a new one: what a forward left behind
+  // goes on in the backward, and a shorter micro-batch lives in a longer one's buffers.
+  auto it = s->idle.lower_bound(size);
+  if (it != s->idle.end() && it->first <= 2 * size) {
+    size = it->first;
     p = it->second.back();
     it->second.pop_back();
+    if (it->second.empty()) s->idle.erase(it);
   } else {
     p = s->allocate(size);
     s->held += size;
@@ -87,8 +91,8 @@ void Pool::trim() {
   for (auto& [size, buffers] : state_->idle) {
     for (void* p : buffers) state_->free(p, size);
     state_->held -= size * static_cast<int64_t>(buffers.size());
-    buffers.clear();
   }
+  state_->idle.clear();
 }
 
 OwnedTensor make_tensor(Pool& pool, DType dtype, int64_t rows, int64_t cols) {

@@ -16,6 +16,8 @@
 namespace wels {
 namespace {
 
+constexpr int kSteps = 4;  // until the pool's buffers are spread over their uses as they stay
+
 std::string bytes_text(int64_t n) { return human_bytes(static_cast<double>(n)); }
 
 // Gives every weight addresses of the device without any memory behind them; returns the bytes of
@@ -111,7 +113,9 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
   double scale;
   std::vector<MicroBatch> batch = blank_batch(shape, &scale);
   int depths = static_cast<int>(cfg.num_nextn_predict_layers);
-  StepStats stats = trainer.step(batch, pretrain_objective(batch, depths, shape.mtp_lambda), 0);
+  Objective objective = pretrain_objective(batch, depths, shape.mtp_lambda);
+  StepStats stats;
+  for (int i = 0; i < kSteps; ++i) stats = trainer.step(batch, objective, 0);
   int64_t held = trainer.pool().bytes_held();
   plan.activations = scaled(stats.activation_bytes, scale);
   plan.backward = scaled(held - stats.activation_bytes, scale);
@@ -166,12 +170,11 @@ void require_memory(const Device& dev, const ModelConfig& cfg, const TrainingSha
       parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name, bytes_text(bytes));
   }
   std::string flags = cheaper(dev, cfg, shape, available);
-  throw Error("memory",
-              fmt::format("training needs {} ({}), {} are free: {} are missing",
-                          bytes_text(plan.total()), parts, bytes_text(available),
-                          bytes_text(plan.total() - available)),
-              flags.empty() ? "use a smaller --preset, --depth, --vocab or --seq"
-                            : "use " + flags);
+  throw Error(
+      "memory",
+      fmt::format("training needs {} ({}), {} are free: {} are missing", bytes_text(plan.total()),
+                  parts, bytes_text(available), bytes_text(plan.total() - available)),
+      flags.empty() ? "use a smaller --preset, --depth, --vocab or --seq" : "use " + flags);
 }
 
 }  // namespace wels

@@ -1,7 +1,7 @@
 // What a run needs in memory, part by part, known before any of it is taken: for refusing a run
 // that cannot fit, and for `wels info`.
 //
-// Nothing is estimated by formula: the trainer's own step runs once on a device that computes
+// Nothing is estimated by formula: the trainer's own step runs on a device that computes
 // nothing (dry_device.h), and its buffers are added up. A change of the model, the optimiser or the
 // tape is a change of the plan.
 #pragma once
@@ -41,7 +41,7 @@ struct TrainingShape {
   bool samples = false;  // the model generates in between
 };
 
-// The plan of one training step. Parts are exact but `work`. cfg must be valid.
+// The plan of a run after its first steps. Parts are exact but `work`. cfg must be valid.
 MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape);
 
 // The plan of generating from a checkpoint of `stored_bytes` that is mapped: one sequence, without

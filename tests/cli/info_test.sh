@@ -38,8 +38,8 @@ checkpoint=$(ls -d run/checkpoints/step-*)
 "$wels" export run --gguf run.gguf --type f32 --mtp >/dev/null
 "$wels" info run | grep '^parameters:' > want.log
 for path in "$checkpoint" "$checkpoint/config.json" "$checkpoint/model.safetensors" run.gguf; do
-  expect "^$(cat want.log)$" "$path"
   expect '^  total' "$path"
+  grep '^parameters:' out.log | diff want.log - || fail "wels info $path counts otherwise"
 done
 cp "$checkpoint/model.safetensors" alone.safetensors
 expect '^values: ' alone.safetensors

@@ -1,6 +1,6 @@
 // What the CPU device keeps beside the tensors of its calls, for plans of a run's memory
-// (train/memory_plan.h). Packs are exact; work space is an upper bound, told from the block sizes of
-// the files that take it. train/memory_plan_test.cc holds both against a real step.
+// (train/memory_plan.h). Packs are exact; work space is an upper bound, told from the block sizes
+// of the files that take it. train/memory_plan_test.cc holds both against a real step.
 #include <algorithm>
 
 #include "backend/cpu/cpu_device.h"
