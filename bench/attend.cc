@@ -7,31 +7,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "backend/cpu/cpu_device.h"
 #include "base/rng.h"
+#include "timing.h"
 
 namespace wels {
 namespace {
-
-double seconds_of(const std::function<void()>& fn) {
-  using Clock = std::chrono::steady_clock;
-  double best = 1e9, spent = 0;
-  for (int i = 0; i < 200 && (i < 5 || spent < 0.15); ++i) {
-    auto start = Clock::now();
-    fn();
-    double s = std::chrono::duration<double>(Clock::now() - start).count();
-    best = std::min(best, s);
-    spent += s;
-  }
-  return best;
-}
 
 struct Bench {
   CpuDevice device;

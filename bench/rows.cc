@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <numeric>
@@ -18,22 +17,10 @@
 #include "base/rng.h"
 #include "base/threads.h"
 #include "tensor/pool.h"
+#include "timing.h"
 
 namespace wels {
 namespace {
-
-double seconds_of(const std::function<void()>& fn) {
-  using Clock = std::chrono::steady_clock;
-  double best = 1e9, spent = 0;
-  for (int i = 0; i < 200 && (i < 4 || spent < 0.1); ++i) {
-    auto start = Clock::now();
-    fn();
-    double s = std::chrono::duration<double>(Clock::now() - start).count();
-    best = std::min(best, s);
-    spent += s;
-  }
-  return best;
-}
 
 struct Bench {
   CpuDevice dev;

@@ -10,6 +10,7 @@
 #include "base/machine.h"
 #include "base/progress.h"
 #include "base/rng.h"
+#include "train/memory_plan.h"
 #include "train/presets.h"
 #include "train/trainer.h"
 
@@ -31,12 +32,18 @@ int bench_train(const BenchFlags& f) {
   if (!f.mtp) cfg.num_nextn_predict_layers = 0;
   if (f.dense) make_dense(cfg);
   cfg.max_position_embeddings = std::max(cfg.max_position_embeddings, f.sequence);
-  Model model(cfg);
-  model.init(DType::kF32, 1, true);
   TrainerConfig config;
   config.dtype = f.dtype == "f32" ? DType::kF32 : DType::kBF16;
   config.fp8 = f.fp8;
   config.recompute = f.recompute;
+  double planned = static_cast<double>(plan_training(*dev, cfg,
+                                                     {.trainer = config,
+                                                      .sequence_length = f.sequence,
+                                                      .batch_tokens = f.batch_tokens,
+                                                      .micro_batch_tokens = f.micro_batch_tokens})
+                                           .total());
+  Model model(cfg);
+  model.init(DType::kF32, 1, true);
   Trainer trainer(*dev, model, config);
 
   std::vector<MicroBatch> batch;
@@ -70,6 +77,7 @@ int bench_train(const BenchFlags& f) {
   ParameterCount n = count_parameters(cfg);
   double flops = 6.0 * static_cast<double>(n.active - n.embedding + n.mtp_active);
   DType operands = dev->product_dtype(unit);
+  double used = static_cast<double>(peak_rss_bytes());
   if (f.json) {
     nlohmann::ordered_json j = {{"preset", f.preset},
                                 {"seq", f.sequence},
@@ -81,6 +89,8 @@ int bench_train(const BenchFlags& f) {
                                 {"params_total", n.total},
                                 {"params_active", n.active},
                                 {"peak_rss_bytes", peak_rss_bytes()},
+                                {"planned_bytes", static_cast<int64_t>(planned)},
+                                {"measured_over_planned", used / planned},
                                 {"dtype", f.dtype},
                                 {"fp8", f.fp8},
                                 {"dense", f.dense},
@@ -91,14 +101,13 @@ int bench_train(const BenchFlags& f) {
   fmt::print(
       "{} seq {}: {}, {:.0f} GFLOP/s ({:.1f} % of the measured peak: {:.0f} with {} operands{}), "
       "{} parameters, {} active\n"
-      "  forward {:.0f} ms, backward {:.0f} ms, update {:.0f} ms; activations {}, peak memory {}\n",
+      "  forward {:.0f} ms, backward {:.0f} ms, update {:.0f} ms; peak memory {}, planned {}\n",
       f.preset, f.sequence, human_rate(rate, "tok"), rate * flops / 1e9,
       peak > 0 ? 100 * rate * flops / peak : 0.0, peak / 1e9, name(operands),
       operands == unit ? "" : ", which this CPU multiplies bf16 with",
       human_count(static_cast<double>(n.total)), human_count(static_cast<double>(n.active)),
-      parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3,
-      human_bytes(static_cast<double>(trainer.pool().bytes_peak())),
-      human_bytes(static_cast<double>(peak_rss_bytes())));
+      parts.forward_s * 1e3, parts.backward_s * 1e3, parts.update_s * 1e3, human_bytes(used),
+      human_bytes(planned));
   return 0;
 }
 

@@ -1,11 +1,15 @@
 // wels info: what is in a checkpoint, what its parameters add up to, what it needs.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <numeric>
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
+#include "backend/registry.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "formats/gguf_checkpoint.h"
@@ -17,7 +21,13 @@ namespace wels {
 namespace {
 
 std::string bytes_text(int64_t n) { return human_bytes(static_cast<double>(n)); }
-std::string count_text(int64_t n) { return human_count(static_cast<double>(n)); }
+
+// 1,234,567
+std::string exact_text(int64_t n) {
+  std::string s = std::to_string(n);
+  for (size_t i = s.size(); i > 3;) s.insert(i -= 3, ",");
+  return s;
+}
 
 void print_config(const ModelConfig& c) {
   ParameterCount n = count_parameters(c);
@@ -38,16 +48,55 @@ void print_config(const ModelConfig& c) {
         c.topk_group, c.n_group, c.first_k_dense_replace, c.intermediate_size);
   }
   fmt::print("parameters: {} total, {} active per token (embedding {}, head {})",
-             count_text(n.total), count_text(n.active), count_text(n.embedding),
-             count_text(n.head));
+             exact_text(n.total), exact_text(n.active), exact_text(n.embedding),
+             exact_text(n.head));
   if (n.mtp > 0)
-    fmt::print(", and {} in {} MTP module(s)", count_text(n.mtp), c.num_nextn_predict_layers);
+    fmt::print(", and {} in {} MTP module(s)", exact_text(n.mtp), c.num_nextn_predict_layers);
   int64_t layers = c.num_hidden_layers + c.num_nextn_predict_layers;
   fmt::print("\nKV cache: {} values per token and block; bf16: {} per 1,000 tokens\n",
              c.kv_values_per_token(), bytes_text(2000 * layers * c.kv_values_per_token()));
-  fmt::print("inference, weights in bf16: {}\n", bytes_text(2 * (n.total + n.mtp)));
-  fmt::print("training, micro-batch of 4,096 tokens, bf16, AdamW: {}\n",
-             plan_memory(c, 4096, DType::kBF16, false, false).text());
+}
+
+// Columns of one plan each; parts that no plan has are left out.
+void print_plans(const std::string& title, const std::vector<std::string>& columns,
+                 const std::vector<MemoryPlan>& plans) {
+  fmt::print("{:32}", title);
+  for (const std::string& c : columns) fmt::print("{:>16}", c);
+  fmt::print("\n");
+  auto line = [&](const std::string& name, auto&& value) {
+    if (std::all_of(plans.begin(), plans.end(), [&](auto& p) { return value(p) == 0; })) return;
+    fmt::print("  {:30}", name);
+    for (const MemoryPlan& p : plans) fmt::print("{:>16}", bytes_text(value(p)));
+    fmt::print("\n");
+  };
+  std::vector<MemoryPlan::Part> parts = plans[0].parts();
+  for (size_t i = 0; i < parts.size(); ++i)
+    line(parts[i].name, [&](const MemoryPlan& p) { return p.parts()[i].bytes; });
+  line("total", [](const MemoryPlan& p) { return p.total(); });
+}
+
+// stored_bytes: of the checkpoint's tensors; 0: there is none, the weights count as bf16.
+void print_memory(const ModelConfig& c, const Device& dev, int64_t stored_bytes) {
+  ParameterCount n = count_parameters(c);
+  if (stored_bytes == 0) stored_bytes = 2 * (n.total + n.mtp);
+  DType type = activation_type(dev, "auto");
+  print_plans(fmt::format("generating, {}", name(type)), {""},
+              {plan_inference(dev, c, type, stored_bytes)});
+  TrainingShape shape;
+  shape.sequence_length = std::min(shape.sequence_length, c.max_position_embeddings);
+  std::vector<MemoryPlan> plans = {plan_training(dev, c, shape)};
+  shape.trainer.recompute = true;
+  plans.push_back(plan_training(dev, c, shape));
+  shape.trainer.recompute = false;
+  shape.trainer.optimizer.muon = true;
+  plans.push_back(plan_training(dev, c, shape));
+  print_plans(fmt::format("training, {} tokens at a time", shape.micro_batch_tokens),
+              {"bf16, AdamW", "--recompute", "Muon"}, plans);
+}
+
+void print_model(const ModelConfig& c, const Device& dev, int64_t stored_bytes) {
+  print_config(c);
+  print_memory(c, dev, stored_bytes);
 }
 
 void print_types(const std::map<std::string, std::pair<int64_t, int64_t>>& types) {
@@ -72,36 +121,47 @@ std::string value_text(const GgufValue& v) {
   return std::visit(Text{}, v.value);
 }
 
-int info_command(const std::string& path, bool list) {
+int info_command(const std::string& path, bool list, const DeviceFlags& device) {
   namespace fs = std::filesystem;
+  device.apply();
+  std::unique_ptr<Device> dev = make_device(device.device);
+  int64_t bytes = 0, values = 0;
   std::map<std::string, std::pair<int64_t, int64_t>> types;
   auto one = [&](const std::string& name, DType dtype, const std::vector<int64_t>& shape,
                  size_t size) {
     auto& t = types[std::string(wels::name(dtype))];
     ++t.first;
     t.second += static_cast<int64_t>(size);
+    bytes += static_cast<int64_t>(size);
+    values += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
     if (list) fmt::print("{:60} {:8} [{}]\n", name, wels::name(dtype), fmt::join(shape, ", "));
   };
   if (path.ends_with(".gguf")) {
     GgufReader gguf(path);
     for (const TensorEntry& t : gguf->tensors) one(t.name, t.dtype, t.shape, t.data.size());
     for (const auto& [key, value] : gguf->metadata) fmt::print("{} = {}\n", key, value_text(value));
-    print_config(gguf_model_config(gguf.content()));
+    print_model(gguf_model_config(gguf.content()), *dev, bytes);
     print_types(types);
     return 0;
   }
   if (path.ends_with(".json")) {
-    print_config(load_hf_config(path));
+    print_model(load_hf_config(path), *dev, 0);
     return 0;
   }
-  std::string folder = fs::is_directory(path) ? resolve_checkpoint(path) : path;
-  if (fs::is_directory(folder)) {
-    fmt::print("{}\n", folder);
-    print_config(load_hf_config(folder));
-  }
+  bool is_folder = fs::is_directory(path);
+  std::string folder = is_folder ? resolve_checkpoint(path) : path;
   SafetensorsReader reader(folder);
+  fmt::print("{}\n", folder);
   for (const TensorEntry& t : reader.tensors()) one(t.name, t.dtype, t.shape, t.data.size());
   for (const auto& [key, value] : reader.metadata()) fmt::print("metadata: {} = {}\n", key, value);
+  fs::path config = (is_folder ? fs::path(folder) : fs::path(path).parent_path()) / "config.json";
+  if (fs::exists(config)) {
+    ModelConfig c = load_hf_config(config.string());
+    bool whole = values >= count_parameters(c).total;  // not one shard of several
+    print_model(c, *dev, whole ? bytes : 0);
+  } else {
+    fmt::print("values: {}; there is no config.json beside it to tell more\n", exact_text(values));
+  }
   print_types(types);
   return 0;
 }
@@ -113,12 +173,14 @@ void add_info(CLI::App& app, Command& run) {
   struct Flags {
     std::string path;
     bool list = false;
+    DeviceFlags device;
   };
   auto f = std::make_shared<Flags>();
   sub->add_option("path", f->path, "model or run folder, .safetensors, .gguf or config.json")
       ->required();
   sub->add_flag("--tensors", f->list, "list every tensor");
-  sub->callback([f, &run] { run = [f] { return info_command(f->path, f->list); }; });
+  f->device.add(sub);
+  sub->callback([f, &run] { run = [f] { return info_command(f->path, f->list, f->device); }; });
 }
 
 }  // namespace wels

@@ -65,9 +65,13 @@ LoadedModel open_model(const std::string& path, const std::string& device,
                             m.tokenizer->vocab_size(), m.model->config().vocab_size),
                 "use the tokenizer the model was trained with");
   }
-  bool fast_bf16 = m.dev->name().find("bf16") != std::string::npos;
-  m.dtype = dtype == "bf16" || (dtype == "auto" && fast_bf16) ? DType::kBF16 : DType::kF32;
+  m.dtype = activation_type(*m.dev, dtype);
   return m;
+}
+
+DType activation_type(const Device& dev, const std::string& dtype) {
+  bool fast_bf16 = dev.name().find("bf16") != std::string::npos;
+  return dtype == "bf16" || (dtype == "auto" && fast_bf16) ? DType::kBF16 : DType::kF32;
 }
 
 }  // namespace wels

@@ -24,6 +24,9 @@ struct LoadedModel {
 LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 
+// T of the activations by the same rule.
+DType activation_type(const Device& dev, const std::string& dtype);
+
 // The checkpoint folder that `path` means (see open_model).
 std::string resolve_checkpoint(const std::string& path);
 

@@ -157,7 +157,7 @@ int pretrain_command(PretrainFlags f) {
   Tokenizer tokenizer = Tokenizer::from_json(*tokenizer_json, s.out + "/tokenizer.json");
   ModelConfig cfg = with_tokenizer(f, shape.model, tokenizer);
   fill_settings(f, shape, cfg);
-  require_memory(s, cfg);
+  require_memory(*dev, s, cfg);
 
   TextEncoder encoder = text_encoder(tokenizer);
   Prepared shards = prepare_run(f.data, files, encoder, s.out, s.seed, start);

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 
+#include "tensor/pool.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -68,12 +69,35 @@ struct AdamWParams {
   float bias1, bias2;  // 1 - beta1^t, 1 - beta2^t
 };
 
+// The largest calls of a training step, for Device::work_bytes.
+struct WorkShape {
+  bool fp8 = false;
+  int64_t widest = 0;                                    // in or out of a matmul
+  int64_t gemm_right = 0;                                // elements of gemm's right operand
+  int64_t head_rows = 0, head_cols = 0, head_vocab = 0;  // of the head's gradient
+  DType dtype = DType::kF32;                             // of the activations
+  AttendParams attend;                                   // of attend_backward
+  int64_t attend_rows = 0, attend_segments = 0, longest_segment = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
   virtual std::string name() const = 0;  // "ref", "cpu (avx512_bf16, 2 threads)"
 
-  // --- memory and plain copies ---
+  // --- memory ---
+  // A buffer for tensors. Throws Error when there is none. The default is the host's memory.
+  virtual void* allocate(int64_t bytes) { return allocate_host(bytes); }
+  virtual void release(void* p, int64_t bytes) { free_host(p, bytes); }
+  // What the device will keep beside `w` for its kernels: for products x · wᵀ with x of `dtype`, or
+  // (backward) dy · w. Reads shape and flags of w only.
+  virtual int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const {
+    return 0;
+  }
+  // An upper bound of the work space that it will keep for itself after such calls.
+  virtual int64_t work_bytes(const WorkShape& largest) const { return 0; }
+
+  // --- plain copies ---
   // Between host memory and a contiguous tensor of the same bytes. The default is for devices that
   // share the host's memory.
   virtual void upload(const void* host, Tensor t) {
@@ -249,5 +273,11 @@ class Device {
   // against. 0: the device has no fast path for it.
   virtual double measure_peak_flops(DType dtype) = 0;
 };
+
+// A pool of the device's memory. The device outlives all its buffers.
+inline Pool device_pool(Device& dev) {
+  return Pool([&dev](int64_t bytes) { return dev.allocate(bytes); },
+              [&dev](void* p, int64_t bytes) { dev.release(p, bytes); });
+}
 
 }  // namespace wels

@@ -24,6 +24,8 @@ class Pool {
 
   // An uninitialised buffer of at least `bytes`; goes back to the pool with its last owner.
   std::shared_ptr<void> take(int64_t bytes);
+  // What take(bytes) takes from the system where it finds nothing to reuse.
+  static int64_t size_class(int64_t bytes);
   int64_t bytes_now() const { return state_->now; }    // in use
   int64_t bytes_peak() const { return state_->peak; }  // largest in use since reset_peak()
   int64_t bytes_held() const { return state_->held; }  // taken from the system
@@ -40,10 +42,13 @@ class Pool {
   std::shared_ptr<State> state_;
 };
 
-// 64-byte aligned host memory; >= 2 MB blocks are aligned to and advised for huge pages. Throws
+// 64-byte aligned host memory; blocks >= 2 MB are aligned to and advised for huge pages. Throws
 // Error when there is none.
 void* allocate_host(int64_t bytes);
 void free_host(void* p, int64_t bytes);
+// All bytes of allocate_host in this process that free_host has not got back: weights, states,
+// pools, packs and scratch of a CPU device, KV caches.
+int64_t host_bytes();
 
 // A tensor that owns its memory.
 struct OwnedTensor {

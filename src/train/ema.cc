@@ -4,7 +4,8 @@
 
 namespace wels {
 
-WeightEma::WeightEma(Device& dev, Model& model, double decay) : dev_(dev), decay_(decay) {
+WeightEma::WeightEma(Device& dev, Model& model, double decay)
+    : dev_(dev), decay_(decay), pool_(device_pool(dev)) {
   CHECK(decay >= 0 && decay < 1);
   visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
     Slot slot{&w, {}, {}};

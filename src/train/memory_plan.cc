@@ -3,88 +3,178 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <tuple>
 
 #include "base/error.h"
+#include "base/machine.h"
 #include "base/progress.h"
+#include "train/dry_device.h"
+#include "train/ema.h"
 
 namespace wels {
 namespace {
 
-// Bytes per token that a block's ops keep on the tape, in the order of model/mla.cc and
-// model/moe.cc.
-struct BlockBytes {
-  int64_t kept = 0, widest = 0;
-};
+constexpr int kSteps = 4;  // until the pool's buffers are spread over their uses as they stay
 
-BlockBytes block_bytes(const ModelConfig& c, int64_t t, int64_t residual, bool moe) {
-  int64_t d = c.hidden_size, h = c.num_attention_heads, dq = c.qk_head_dim();
-  int64_t kept = 2 * (d * t + 4);  // two norms
-  int64_t qkv = 0, out = 0;
-  if (c.is_mla()) {
-    int64_t r = c.kv_lora_rank, dr = c.qk_rope_head_dim;
-    qkv = (c.q_lora_rank > 0 ? 2 * c.q_lora_rank * t + 4 : 0) + 2 * h * dq * t + (r + dr) * t +
-          r * t + 4 + dr * t + h * (c.qk_nope_head_dim + c.v_head_dim) * t;
-    out = h * c.v_head_dim * t;
-  } else {
-    qkv = (2 * h + 3 * c.num_key_value_heads) * c.head_dim * t;
-    out = h * c.head_dim * t;
+std::string bytes_text(int64_t n) { return human_bytes(static_cast<double>(n)); }
+
+// Gives every weight addresses of the device without any memory behind them; returns the bytes of
+// values and of gradients.
+std::pair<int64_t, int64_t> place_weights(DryDevice& dev, Model& model, bool trainable) {
+  int64_t values = 0, gradients = 0;
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+    for (int64_t e = 0; e < s.experts; ++e) {
+      int64_t bytes = s.rows * row_bytes(DType::kF32, s.cols);
+      w.value.emplace_back(dev.allocate(bytes), DType::kF32, s.rows, s.cols);
+      values += bytes;
+      if (!trainable || s.kind == WeightKind::kBuffer) continue;
+      w.grad.emplace_back(dev.allocate(bytes), DType::kF32, s.rows, s.cols);
+      gradients += bytes;
+    }
+  });
+  return {values, gradients};
+}
+
+int64_t scaled(int64_t bytes, double scale) {
+  return static_cast<int64_t>(static_cast<double>(bytes) * scale);
+}
+
+MicroBatch blank(int64_t sequences, int64_t length) {
+  std::vector<int32_t> ids(static_cast<size_t>(length));
+  MicroBatch out;
+  for (int64_t i = 0; i < sequences; ++i) out.batch.append(ids);
+  out.targets.resize(static_cast<size_t>(sequences * length));
+  return out;
+}
+
+// A step's largest micro-batch and, where its last one is shorter, that one, of token 0. Of very
+// many rows only a part, `scale` times smaller: what a step keeps grows with the rows, and lists of
+// all of them would need memory themselves.
+std::vector<MicroBatch> blank_batch(const TrainingShape& s, double* scale) {
+  constexpr int64_t kMostRows = 65536;
+  int64_t sequences = std::max<int64_t>(1, s.batch_tokens / s.sequence_length);
+  int64_t at_once = std::clamp<int64_t>(s.micro_batch_tokens / s.sequence_length, 1, sequences);
+  int64_t rest = sequences % at_once, most = std::max<int64_t>(1, kMostRows / s.sequence_length);
+  *scale = 1;
+  if (at_once > most) {
+    *scale = static_cast<double>(at_once) / static_cast<double>(most);
+    at_once = most;
+    rest = 0;
   }
-  kept += qkv + out + h * 4 + 2 * d * residual +
-          2 * d * t;  // attention's result, both sums, both branches
-  int64_t ffn;
-  if (moe) {
-    int64_t k = c.num_experts_per_tok, fe = c.moe_intermediate_size, fs = fe * c.n_shared_experts;
-    ffn = c.n_routed_experts * 4 + k * 16 + k * (2 * d + 3 * fe) * t + (3 * fs + d) * t;
-  } else {
-    ffn = 3 * c.intermediate_size * t;
-  }
-  return {kept + ffn, std::max(qkv + out, ffn)};
+  std::vector<MicroBatch> out = {blank(at_once, s.sequence_length)};
+  if (rest > 0) out.push_back(blank(rest, s.sequence_length));
+  return out;
+}
+
+void generate_token(DryDevice& dev, Model& model, DType dtype) {
+  Pool pool = device_pool(dev);
+  KvCache cache(model.config(), dtype, 1);
+  Batch batch;
+  batch.append(std::vector<int32_t>{0}, 0, cache.add_sequence());
+  ForwardOptions options;
+  options.kv = &cache;
+  Ctx ctx{.dev = dev, .pool = pool, .tape = nullptr, .dtype = dtype};
+  model.logits(ctx, model.hidden(ctx, batch, options));
 }
 
 }  // namespace
 
-MemoryPlan plan_memory(const ModelConfig& c, int64_t rows, DType dtype, bool recompute, bool muon) {
-  ParameterCount count = count_parameters(c);
-  int64_t n = count.total + count.mtp, matrices = n - count.embedding - count.head;
-  int64_t t = info(dtype).bytes, residual = dtype == DType::kBF16 ? 4 : t;
-  MemoryPlan p;
-  p.weights = 4 * n;
-  p.gradients = 4 * n;
-  p.optimizer = 8 * n - (muon ? 4 * matrices : 0);
-  p.packed = 2 * t * n;
-  int64_t kept = 0, largest_block = 0, widest = 0,
-          depth = c.num_hidden_layers + c.num_nextn_predict_layers;
-  for (int64_t l = 0; l < depth; ++l) {
-    BlockBytes b = block_bytes(c, t, residual, c.is_moe_layer(l));
-    largest_block = std::max(largest_block, b.kept);
-    widest = std::max(widest, b.widest);
-    kept += recompute && l < c.num_hidden_layers ? c.hidden_size * residual : b.kept;
+int64_t MemoryPlan::total() const {
+  return program + weights + gradients + optimizer + average + packed + activations + backward +
+         work;
+}
+
+std::vector<MemoryPlan::Part> MemoryPlan::parts() const {
+  return {{"program", program},
+          {"weights", weights},
+          {"gradients", gradients},
+          {"optimiser state", optimizer},
+          {"average of the weights", average},
+          {"packed weights", packed},
+          {"activations", activations},
+          {"gradients of activations", backward},
+          {"work space", work}};
+}
+
+MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape) {
+  MemoryPlan plan;
+  plan.program = rss_bytes();
+  DryDevice dry(dev);
+  Model model(cfg);
+  std::tie(plan.weights, plan.gradients) = place_weights(dry, model, true);
+  int64_t before = dry.held_bytes();
+  std::optional<WeightEma> average;
+  if (shape.average) average.emplace(dry, model, 0.999);
+  plan.average = dry.held_bytes() - before;
+  before = dry.held_bytes();
+  Trainer trainer(dry, model, shape.trainer);
+  double scale;
+  std::vector<MicroBatch> batch = blank_batch(shape, &scale);
+  int depths = static_cast<int>(cfg.num_nextn_predict_layers);
+  Objective objective = pretrain_objective(batch, depths, shape.mtp_lambda);
+  StepStats stats;
+  for (int i = 0; i < kSteps; ++i) stats = trainer.step(batch, objective, 0);
+  int64_t held = trainer.pool().bytes_held();
+  plan.activations = scaled(stats.activation_bytes, scale);
+  plan.backward = scaled(held - stats.activation_bytes, scale);
+  plan.optimizer = dry.held_bytes() - before - held;
+  if (shape.samples) generate_token(dry, model, shape.trainer.dtype);
+  plan.packed = dry.packed_bytes();
+  plan.work = dry.work_bytes();
+  return plan;
+}
+
+MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, DType dtype,
+                          int64_t stored_bytes) {
+  MemoryPlan plan;
+  plan.program = rss_bytes();
+  plan.weights = stored_bytes;
+  DryDevice dry(dev);
+  Model model(cfg);
+  place_weights(dry, model, false);
+  generate_token(dry, model, dtype);
+  plan.packed = dry.packed_bytes();
+  plan.work = dry.work_bytes();
+  return plan;
+}
+
+namespace {
+
+// The first of some cheaper ways to train the same model that fits, as flags; empty: none does.
+std::string cheaper(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape,
+                    int64_t available) {
+  for (bool recompute : {shape.trainer.recompute, true}) {
+    for (int64_t tokens = std::min(shape.micro_batch_tokens, shape.batch_tokens);
+         tokens >= shape.sequence_length; tokens /= 2) {
+      TrainingShape s = shape;
+      s.trainer.recompute = recompute;
+      s.micro_batch_tokens = tokens;
+      if (plan_training(dev, cfg, s).total() > available) continue;
+      return fmt::format("--micro-batch {}{}", tokens, recompute ? " --recompute" : "");
+    }
   }
-  if (recompute) kept += largest_block;
-  kept += c.num_nextn_predict_layers * c.hidden_size * (7 * t + residual);  // MTP's inputs
-  kept += c.hidden_size * (t + residual);
-  p.activations = rows * kept;
-  p.backward = rows * (widest + 2 * c.hidden_size * residual);
-  return p;
+  return "";
 }
 
-std::string MemoryPlan::text() const {
-  auto b = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
-  return fmt::format(
-      "weights {}, gradients {}, optimiser {}, packed copies {}, activations {}, their gradients "
-      "{}: {}",
-      b(weights), b(gradients), b(optimizer), b(packed), b(activations), b(backward), b(total()));
-}
+}  // namespace
 
-void require_memory(const MemoryPlan& plan, int64_t available) {
+void require_memory(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape,
+                    int64_t available) {
+  MemoryPlan plan = plan_training(dev, cfg, shape);
   if (plan.total() <= available) return;
-  throw Error("memory",
-              fmt::format("training needs {} ({}), {} are free",
-                          human_bytes(static_cast<double>(plan.total())), plan.text(),
-                          human_bytes(static_cast<double>(available))),
-              plan.activations + plan.backward > plan.total() / 2
-                  ? "use a smaller --micro-batch, a shorter --seq or --recompute"
-                  : "use a smaller --preset or --depth");
+  std::string parts;
+  for (const auto& [name, bytes] : plan.parts()) {
+    if (bytes > 0)
+      parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", name, bytes_text(bytes));
+  }
+  std::string flags = cheaper(dev, cfg, shape, available);
+  throw Error(
+      "memory",
+      fmt::format("training needs {} ({}), {} are free: {} are missing", bytes_text(plan.total()),
+                  parts, bytes_text(available), bytes_text(plan.total() - available)),
+      flags.empty() ? "use a smaller --preset, --depth, --vocab or --seq" : "use " + flags);
 }
 
 }  // namespace wels

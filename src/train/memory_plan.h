@@ -1,32 +1,57 @@
-// What a training step needs in memory, by adding up what is kept: for refusing a run that cannot
-// fit before it starts, and for `wels info`.
+// What a run needs in memory, part by part, known before any of it is taken: for refusing a run
+// that cannot fit, and for `wels info`.
+//
+// Nothing is estimated by formula: the trainer's own step runs on a device that computes
+// nothing (dry_device.h), and its buffers are added up. A change of the model, the optimiser or the
+// tape is a change of the plan.
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "formats/model_config.h"
-#include "tensor/dtype.h"
+#include "train/trainer.h"
 
 namespace wels {
 
 struct MemoryPlan {
-  int64_t weights = 0;      // f32 masters
+  int64_t program = 0;      // what the process holds now: code, libraries, tokenizer
+  int64_t weights = 0;      // f32 masters, or a checkpoint as it is stored
   int64_t gradients = 0;    // f32
-  int64_t optimizer = 0;    // m and v, f32
-  int64_t packed = 0;       // the device's copies for its kernels, both directions
+  int64_t optimizer = 0;    // m and v, f32; Muon: m, and work space of one matrix
+  int64_t average = 0;      // the weights' moving average, f32
+  int64_t packed = 0;       // the device's copies of weights in its kernels' layout
   int64_t activations = 0;  // kept for the backward, of one micro-batch
-  int64_t backward = 0;     // gradients of activations that live at the same time
-  int64_t total() const {
-    return weights + gradients + optimizer + packed + activations + backward;
-  }
-  std::string text() const;
+  int64_t backward = 0;     // their gradients, and what the pool holds beyond its peak
+  int64_t work = 0;         // the device's work space, of all threads; an upper bound
+  int64_t total() const;
+  struct Part {
+    std::string name;
+    int64_t bytes;
+  };
+  std::vector<Part> parts() const;  // in the order above
 };
 
-// rows: tokens of one micro-batch. dtype: T. muon: one state tensor for matrices.
-MemoryPlan plan_memory(const ModelConfig& cfg, int64_t rows, DType dtype, bool recompute,
-                       bool muon);
+// How a run trains, as far as memory is concerned.
+struct TrainingShape {
+  TrainerConfig trainer;
+  int64_t sequence_length = 256, batch_tokens = 4096, micro_batch_tokens = 4096;
+  double mtp_lambda = 0.3;
+  bool average = false;  // with a moving average of the weights
+  bool samples = false;  // the model generates in between
+};
 
-// Throws Error saying how much is missing and what to change if the plan exceeds what is available.
-void require_memory(const MemoryPlan& plan, int64_t available_bytes);
+// The plan of a run after its first steps. Parts are exact but `work`. cfg must be valid.
+MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape);
+
+// The plan of generating from a checkpoint of `stored_bytes` that is mapped: one sequence, without
+// its KV cache and MTP modules. dtype: T of the activations.
+MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, DType dtype,
+                          int64_t stored_bytes);
+
+// Throws Error where the plan of `shape` exceeds what is available: what is missing, and which
+// flags of `wels pretrain` would make it fit.
+void require_memory(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape,
+                    int64_t available_bytes);
 
 }  // namespace wels

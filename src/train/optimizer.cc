@@ -28,7 +28,7 @@ double clip_coefficient(double norm, double clip) {
 }
 
 Optimizer::Optimizer(Device& dev, Model& model, OptimizerConfig config)
-    : dev_(dev), config_(config) {
+    : dev_(dev), config_(config), pool_(device_pool(dev)) {
   visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& spec) {
     if (!w.trainable()) return;
     bool matrix = spec.kind == WeightKind::kMatrix || spec.kind == WeightKind::kEmbedding;

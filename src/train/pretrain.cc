@@ -19,7 +19,6 @@
 #include "formats/json.h"
 #include "model/checkpoint.h"
 #include "train/ema.h"
-#include "train/memory_plan.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
 #include "train/tfevents.h"
@@ -122,7 +121,7 @@ std::vector<MicroBatch> step_batch(Loader& loader, int64_t first, int64_t sequen
 
 }  // namespace
 
-void require_memory(const PretrainSettings& s, const ModelConfig& cfg) {
+void require_memory(const Device& dev, const PretrainSettings& s, const ModelConfig& cfg) {
   int64_t available = memory_available_bytes() + rss_bytes();
   if (s.batch_tokens > available / kBatchBytesPerToken) {
     throw Error(
@@ -132,9 +131,7 @@ void require_memory(const PretrainSettings& s, const ModelConfig& cfg) {
                     human_bytes(static_cast<double>(available))),
         "use a smaller --batch-tokens");
   }
-  require_memory(plan_memory(cfg, sequences_per_micro_batch(s) * s.sequence_length, s.trainer.dtype,
-                             s.trainer.recompute, s.trainer.optimizer.muon),
-                 available);
+  require_memory(dev, cfg, training_shape(s), available);
 }
 
 Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenShard& shard,
@@ -455,6 +452,16 @@ class Run {
 };
 
 }  // namespace
+
+TrainingShape training_shape(const PretrainSettings& s) {
+  return {.trainer = s.trainer,
+          .sequence_length = s.sequence_length,
+          .batch_tokens = s.batch_tokens,
+          .micro_batch_tokens = s.micro_batch_tokens,
+          .mtp_lambda = s.mtp_lambda,
+          .average = s.ema > 0,
+          .samples = s.sample_every > 0};
+}
 
 PretrainResult pretrain(const PretrainContext& ctx, PretrainSettings settings) {
   return Run(ctx, std::move(settings)).go();

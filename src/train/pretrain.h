@@ -5,6 +5,7 @@
 
 #include "data/loader.h"
 #include "text/tokenizer.h"
+#include "train/memory_plan.h"
 #include "train/schedule.h"
 #include "train/trainer.h"
 
@@ -26,6 +27,9 @@ struct PretrainSettings {
   int64_t eval_sequences = 64;  // 0: the whole validation split
   bool quiet = false;
 };
+
+// What the run's memory depends on (memory_plan.h).
+TrainingShape training_shape(const PretrainSettings& settings);
 
 struct PretrainResult {
   int64_t steps = 0, tokens = 0;
@@ -50,7 +54,7 @@ struct PretrainContext {
 
 // Throws Error saying how much is missing and what to change where a run cannot fit into the memory
 // that is free now. To be called before the model is allocated.
-void require_memory(const PretrainSettings& settings, const ModelConfig& cfg);
+void require_memory(const Device& dev, const PretrainSettings& settings, const ModelConfig& cfg);
 
 // Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
 // continues from the newest, bit for bit as if it had never stopped; with settings that differ in

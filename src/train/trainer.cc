@@ -63,7 +63,11 @@ double StepStats::LayerLoad::max_violation() const {
 }
 
 Trainer::Trainer(Device& dev, Model& model, TrainerConfig config)
-    : dev_(dev), model_(model), config_(config), optimizer_(dev, model, config.optimizer) {}
+    : dev_(dev),
+      model_(model),
+      config_(config),
+      pool_(device_pool(dev)),
+      optimizer_(dev, model, config.optimizer) {}
 
 void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective,
                               StepStats& stats) {
@@ -132,6 +136,7 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
     for (size_t e = 0; e < load.size(); ++e) stats.load[i].load[e] += load[e];
   }
   record.routed.clear();  // lets the pool have the routers' memory as the backward goes
+  stats.activation_bytes = std::max(stats.activation_bytes, pool_.bytes_now());
   double t1 = now_s();
   for (const Head& head : heads) {
     GradOut g = tape.grad_out(head.logp);

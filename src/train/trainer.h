@@ -59,6 +59,7 @@ struct StepStats {
     double max_violation() const;  // MaxVio: max load / mean load - 1
   };
   std::vector<LayerLoad> load;
+  int64_t activation_bytes = 0;  // kept for the backward, of the largest micro-batch
   double forward_s = 0, backward_s = 0, update_s = 0;
 };
 

@@ -19,6 +19,8 @@ class CpuDevice : public RefDevice<float> {
   explicit CpuDevice(const std::string& isa = "");
   ~CpuDevice() override;
   std::string name() const override;
+  int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const override;
+  int64_t work_bytes(const WorkShape& largest) const override;
 
   // --- matrix products (matmul.cc, gated.cc, head.cc) ---
   void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) override;

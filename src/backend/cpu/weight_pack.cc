@@ -34,6 +34,21 @@ const std::array<float, 256>& fp8_values() {
   return table;
 }
 
+// The pack's shape, without memory.
+PackedWeight layout(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs) {
+  int64_t panel = kernels.gemm->panel, depth = pairs ? 2 : 1;
+  PackedWeight out;
+  out.k = direction == PackDirection::kForward ? w.cols : w.rows;
+  out.n = direction == PackDirection::kForward ? w.rows : w.cols;
+  out.panel_bytes = (out.k + depth - 1) / depth * panel * 4;
+  out.expert_bytes = (out.n + panel - 1) / panel * out.panel_bytes;
+  return out;
+}
+
+int64_t scale_bytes(const PackedWeight& p, int64_t experts) {
+  return experts * ((p.k + kFp8Block - 1) / kFp8Block) * p.n * 4;
+}
+
 struct Packing {
   const Kernels& kernels;
   const Weight& w;
@@ -46,7 +61,7 @@ struct Packing {
     const GemmKernels& g = *kernels.gemm;
     const Tensor& value = w.value[static_cast<size_t>(e)];
     Tensor rows;
-    if (value.dtype == DType::kBF16 && !fp8) {
+    if (value.dtype == DType::kF32 || (value.dtype == DType::kBF16 && !fp8)) {
       rows = value.row_range(begin, n);
     } else {
       rows = weight_rows_f32(w, e, begin, n, thread_scratch<float>(Scratch::kA, n * w.cols));
@@ -144,14 +159,10 @@ const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackD
       cache->packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
   if (out.memory && out.version == w.version) return out;
 
-  int64_t panel = kernels.gemm->panel, depth = pairs ? 2 : 1;
   if (!out.memory) {
-    out.k = forward ? w.cols : w.rows;
-    out.n = forward ? w.rows : w.cols;
-    out.panel_bytes = (out.k + depth - 1) / depth * panel * 4;
-    out.expert_bytes = (out.n + panel - 1) / panel * out.panel_bytes;
-    out.memory = allocate(std::max<int64_t>(out.expert_bytes * w.experts(), 64));
-    if (fp8) out.scales = allocate(w.experts() * ((out.k + kFp8Block - 1) / kFp8Block) * out.n * 4);
+    out = layout(kernels, w, direction, pairs);
+    out.memory = allocate(out.expert_bytes * w.experts());
+    if (fp8) out.scales = allocate(scale_bytes(out, w.experts()));
   }
   Packing job{kernels, w, direction, pairs, fp8, out};
   int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
@@ -164,6 +175,12 @@ const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackD
                });
   out.version = w.version;
   return out;
+}
+
+int64_t pack_bytes(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs,
+                   bool fp8) {
+  PackedWeight p = layout(kernels, w, direction, pairs);
+  return p.expert_bytes * w.experts() + (fp8 ? scale_bytes(p, w.experts()) : 0);
 }
 
 void* thread_scratch(Scratch slot, int64_t bytes) {

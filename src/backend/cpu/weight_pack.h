@@ -37,6 +37,10 @@ enum class PackDirection { kForward, kBackward };
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
                                   bool pairs, bool fp8);
 
+// Bytes of that pack, its scales included. Reads the shape of w only.
+int64_t pack_bytes(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs,
+                   bool fp8);
+
 // Rows [begin, begin + n) of matrix e as f32: the master itself where it is f32, else decoded into
 // `scratch` [n, cols].
 Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, float* scratch);
