@@ -217,7 +217,7 @@ TEST_P(CpuMatmul, GatedProductsEqualTheSeparateOnesBitForBit) {
       cpu->gated_matmul_dx(dy.t, gate.w, up.w, o, g.t, u.t, dx.t, Accum::kAdd, fp8);
       cpu->grouped_matmul_dx(g.t, gate.w, o, dx2.t, Accum::kAdd, fp8);
       cpu->grouped_matmul_dx(u.t, up.w, o, dx2.t, Accum::kAdd, fp8);
-      EXPECT_LT(difference(dx.t, dx2.t), t == DType::kF32 ? 1e-5 : 0.04);
+      EXPECT_LT(difference(dx.t, dx2.t), bound(t));
 
       std::vector<Data> dw;
       std::vector<Tensor> dgate, dup, plain_dw;
@@ -391,34 +391,6 @@ TEST_P(CpuMatmul, TokenLogpAndItsGradientEqualRef) {
   }
 }
 
-// One pass of rows, several, and a vocabulary of which no pass has room (see head.cc).
-TEST_P(CpuMatmul, TokenLogpAndGradientAtOnceEqualOneAfterTheOtherWithTheSameLogp) {
-  for (DType t : kTypes) {
-    for (auto [n, d, vocab] : {Shape{230, 48, 2100}, {530, 4, 20'000}, {5, 8, 40'000}}) {
-      SCOPED_TRACE(testing::Message() << name(t) << " " << n << "x" << d << "x" << vocab);
-      TestWeight head(vocab, d);
-      Data h(t, n, d, 1, 3.0f), dlogp(DType::kF32, n, 1, 2);
-      std::vector<int32_t> ids(static_cast<size_t>(n));
-      Rng rng(3);
-      for (size_t i = 0; i < ids.size(); ++i)  // whole chunks without a target, and single rows
-        ids[i] = (i < 200 || i > 450) && i % 3 != 1 ? static_cast<int32_t>(rng.below(vocab)) : -1;
-      Tensor target(ids.data(), DType::kI32, 1, n);
-      Data logp(DType::kF32, n, 1, 4), logp2(DType::kF32, n, 1, 5), lse(DType::kF32, n, 1, 6),
-          dh(t, n, d, 7), dh2(t, n, d, 8);
-      for (Accum a : {Accum::kSet, Accum::kAdd}) {
-        Data dw(DType::kF32, vocab, d, 9), dw2(DType::kF32, vocab, d, 9);
-        cpu->token_logp_and_gradient(h.t, head.w, target, dlogp.t, logp.t, dh.t, dw.t, a);
-        cpu->token_logp(h.t, head.w, target, logp2.t, lse.t);
-        cpu->token_logp_backward(h.t, head.w, target, lse.t, dlogp.t, dh2.t, Accum::kSet, dw2.t, a);
-        EXPECT_TRUE(same_bits(logp.t, logp2.t));
-        double most = t == DType::kF32 ? 1e-5 : 0.01;  // bf16: two roundings of dz against one
-        EXPECT_LT(difference_of_largest(dh.t, dh2.t), most);
-        EXPECT_LT(difference_of_largest(dw.t, dw2.t), most);
-      }
-    }
-  }
-}
-
 TEST_P(CpuMatmul, WeightsOfEveryQuantFormatEqualTheirDecodedValues) {
   for (const QuantFormat& format : quant_formats()) {
     if (!format.encode) continue;
@@ -449,14 +421,6 @@ TEST_P(CpuMatmul, AWeightInATypeWithoutDecoderIsRefused) {
   w.w.cols = 128;
   Data x(DType::kF32, 2, 128, 1), y(DType::kF32, 2, 4, 2);
   EXPECT_THROW(cpu->matmul(x.t, w.w, nullptr, y.t), Error);
-}
-
-TEST_P(CpuMatmul, Bf16HasAPeakWhateverItsOperandsBecome) {
-  bool pairs = std::string(GetParam()) == "avx512_bf16";
-  EXPECT_EQ(cpu->product_dtype(DType::kBF16), pairs ? DType::kBF16 : DType::kF32);
-  EXPECT_EQ(cpu->product_dtype(DType::kF32), DType::kF32);
-  EXPECT_GT(cpu->measure_peak_flops(DType::kBF16), 0);
-  EXPECT_GT(cpu->measure_peak_flops(DType::kF32), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, CpuMatmul, testing::Values("avx2", "avx512", "avx512_bf16"),

@@ -52,7 +52,8 @@ struct RowSplit {
 // threads, columns are split too, or (kWhole) chunks are made smaller.
 std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s);
 
-inline constexpr int64_t kSerialFlops = 400'000;  // below it a parallel region costs more than it gains
+inline constexpr int64_t kSerialFlops =
+    400'000;  // below it a parallel region costs more than it gains
 
 // Calls fn(i) for i in [0, n), which cost `flops` together.
 template <class Fn>
