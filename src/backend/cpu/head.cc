@@ -5,7 +5,7 @@
 // maximum and sum per row (online softmax, Milakov & Gimelshein 2018).
 //
 // Gradient together with the values (cross-entropy: dlogp is known before): the same walk also
-// keeps the softmax's terms 2^(z - maximum so far) of a pass of rows, in the operands' dtype and at
+// keeps the softmax's terms e^(z - maximum so far) of a pass of rows, in the operands' dtype and at
 // most kTermsBytes of them. When a row's sum is known, a scale per row and tile makes them the
 // gradient of the logits, dz = dlogp · ([target] - softmax), in place; then dh = dz · head and
 // dhead += dzᵀ · h.
@@ -16,7 +16,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/product.h"
@@ -58,17 +57,16 @@ void fill_zero(const Tensor& t) {
 
 bool has_target(const Tensor& target, int64_t row) { return target.row<int32_t>(0)[row] >= 0; }
 
-// Softmax of a chunk of rows while it walks the vocabulary, in powers of two: p = 2^(z · log2(e) -
-// shift) / sum.
+// Softmax of a chunk of rows while it walks the vocabulary: p = e^(z - top) / sum.
 struct RunningSoftmax {
-  float shift[kChunk], sum[kChunk], chosen[kChunk];  // chosen: the target's logit
+  float top[kChunk], sum[kChunk], chosen[kChunk];  // chosen: the target's logit
 
   // h: the chunk's rows, target [1, rows]. terms [rows, vocab] of ops' element type gets the terms
-  // 2^(z · log2(e) - shift), with the shift as it was after the tile: shift_of_tile[tile · kChunk +
-  // row]. Empty and null: not wanted.
+  // e^(z - top), with top as it was after their tile: top_of_tile[tile · kChunk + row]. Empty and
+  // null: not wanted.
   void walk(const Kernels& k, const GemmOperands& ops, const Tensor& h, const PackedWeight& head,
-            const Tensor& target, const Tensor& terms, float* shift_of_tile) {
-    std::fill_n(shift, h.rows, -std::numeric_limits<float>::infinity());
+            const Tensor& target, const Tensor& terms, float* top_of_tile) {
+    std::fill_n(top, h.rows, -std::numeric_limits<float>::infinity());
     std::fill_n(sum, h.rows, 0.0f);
     std::fill_n(chosen, h.rows, 0.0f);
     Tensor x = left_operand(k, ops, h);
@@ -78,17 +76,16 @@ struct RunningSoftmax {
       logits_tile(k, ops, x, head, v, n, tile);
       for (int64_t r = 0; r < h.rows; ++r) {
         void* out = terms.empty() ? nullptr : terms.col_range(v, n).row_raw(r);
-        ops.softmax_terms(tile + r * kTile, n, &shift[r], &sum[r], out);
+        ops.softmax_terms(tile + r * kTile, n, &top[r], &sum[r], out);
         int64_t t = target.row<int32_t>(0)[r] - v;
         if (t >= 0 && t < n) chosen[r] = tile[r * kTile + t];
       }
-      if (shift_of_tile) std::copy_n(shift, h.rows, shift_of_tile + v / kTile * kChunk);
+      if (top_of_tile) std::copy_n(top, h.rows, top_of_tile + v / kTile * kChunk);
     }
   }
-  double log2_sum(int64_t r) const { return shift[r] + std::log2(static_cast<double>(sum[r])); }
-  float log_sum(int64_t r) const { return static_cast<float>(log2_sum(r) * std::numbers::ln2); }
+  float log_sum(int64_t r) const { return top[r] + std::log(sum[r]); }
   float logp(int64_t r, const Tensor& target) const {
-    return has_target(target, r) ? chosen[r] - log_sum(r) : 0.0f;
+    return has_target(target, r) ? chosen[r] - top[r] - std::log(sum[r]) : 0.0f;
   }
 };
 
@@ -129,13 +126,13 @@ struct KnownGradient {
       return;
     }
     RunningSoftmax s;
-    float* shifts = thread_scratch<float>(Scratch::kScales, ceil_div(head.n, kTile) * kChunk);
-    s.walk(k, ops, h.row_range(row, rows), head, ids, dz, shifts);
+    float* tops = thread_scratch<float>(Scratch::kScales, ceil_div(head.n, kTile) * kChunk);
+    s.walk(k, ops, h.row_range(row, rows), head, ids, dz, tops);
     for (int64_t r = 0; r < rows; ++r) logp.row<float>(row + r)[0] = s.logp(r, ids);
     Tensor sum(thread_scratch<float>(Scratch::kC, rows * h.cols), DType::kF32, rows, h.cols);
     for (int64_t v = 0; v < head.n; v += kVocabBlock) {
       Tensor block = dz.col_range(v, std::min(kVocabBlock, head.n - v));
-      for (int64_t r = 0; r < rows; ++r) to_gradient(s, shifts, row, r, v, block);
+      for (int64_t r = 0; r < rows; ++r) to_gradient(s, tops, row, r, v, block);
       if (!dh.empty()) {
         add_to_dh(k, ops, head_back, block, v, true, sum, dh.row_range(row, rows), Accum::kSet);
       }
@@ -143,17 +140,16 @@ struct KnownGradient {
   }
 
   // Row r of the chunk that begins at `row`: block [begin, ..) from terms to dz.
-  void to_gradient(const RunningSoftmax& s, const float* shifts, int64_t row, int64_t r,
+  void to_gradient(const RunningSoftmax& s, const float* tops, int64_t row, int64_t r,
                    int64_t begin, const Tensor& block) const {
     int32_t t = target.row<int32_t>(0)[row + r];
     if (t < 0) return fill_zero(block.row_range(r, 1));
     float d = dlogp.row<float>(row + r)[0];
-    double log2_sum = s.log2_sum(r);
     for (int64_t v = 0; v < block.cols; v += kTile) {
       int64_t n = std::min(kTile, block.cols - v);
-      double shift = shifts[(begin + v) / kTile * kChunk + r];
+      float then = tops[(begin + v) / kTile * kChunk + r];
       ops.scale_terms(block.col_range(v, n).row_raw(r), n,
-                      -d * static_cast<float>(std::exp2(shift - log2_sum)));
+                      -d * std::exp(then - s.top[r]) / s.sum[r]);
     }
     if (t < begin || t >= begin + block.cols) return;
     float at_target = -d * std::expm1(logp.row<float>(row + r)[0]);

@@ -66,10 +66,10 @@ struct GemmOperands {
   // scale [rows, ceil(cols / 128)]: one per row and 128 columns
   void (*fp8_rows)(const Fp8Block& q);
   void (*fp8_columns)(const Fp8Block& q);  // rows <= 128, scale [cols]: one per column
-  // One more block of a row of logits: shift is the largest so far times log2(e), sum the sum of
-  // 2^(z · log2(e) - shift), both updated. terms (null: not wanted): the block's own terms with the
-  // new shift, in the operands' type; the sum is that of the unrounded ones.
-  void (*softmax_terms)(const float* z, int64_t n, float* shift, float* sum, void* terms);
+  // One more block of a row of logits: max and sum of e^(z - max), both updated. terms (null: not
+  // wanted): the block's own e^(z - new max), in the operands' type; the sum is that of the
+  // unrounded ones.
+  void (*softmax_terms)(const float* z, int64_t n, float* max, float* sum, void* terms);
   // terms[i] = scale · terms[i], in the operands' type.
   void (*scale_terms)(void* terms, int64_t n, float scale);
   // out[i] = d · ([i = target] - e^(z[i] - lse)), in the operands' type: the gradient of

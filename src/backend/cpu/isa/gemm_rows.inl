@@ -106,37 +106,30 @@ void widen(const uint16_t* bf16, float* f32, int64_t n) {
 }
 
 template <class Units>
-void softmax_terms(const float* z, int64_t n, float* shift_io, float* sum_io, void* terms) {
+void softmax_terms(const float* z, int64_t n, float* max_io, float* sum_io, void* terms) {
   auto* out = (typename Units::Element*)terms;
-  const Vec log2e = set1(1.44269504f);
-  Vec top = set1(-__builtin_inff());
+  Vec top = set1(*max_io);
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) top = max(load(z + i), top);
   float largest = max_of(top);
   for (; i < n; ++i) largest = z[i] > largest ? z[i] : largest;
-  float before = *shift_io, now = largest * 1.44269504f;
-  if (before > now) now = before;
-  Vec down = set1(-now), s = zero();
+  const Vec shift = set1(largest), log2e = set1(1.44269504f);
+  Vec s = zero();
   for (i = 0; i + kLanes <= n; i += kLanes) {
-    Vec t = exp2(fma(load(z + i), log2e, down));
+    Vec t = exp2(mul(sub(load(z + i), shift), log2e));
     s = add(s, t);
     if (out) Units::put(out + i, t, kLanes);
   }
   float total = sum(s), lanes[kLanes];
   if (i < n) {
-    Vec t = exp2(fma(load_part(z + i, (int)(n - i)), log2e, down));
+    Vec t = exp2(mul(sub(load_part(z + i, (int)(n - i)), shift), log2e));
     if (out) Units::put(out + i, t, (int)(n - i));
     store(lanes, t);
     for (int j = 0; j < n - i; ++j) total += lanes[j];
   }
-  if (before != now) {
-    store(lanes, exp2(set1(before - now)));
-    total += *sum_io * lanes[0];
-  } else {
-    total += *sum_io;
-  }
-  *sum_io = total;
-  *shift_io = now;
+  store(lanes, exp2(mul(set1(*max_io - largest), log2e)));
+  *sum_io = *sum_io * lanes[0] + total;
+  *max_io = largest;
 }
 
 template <class Units>
