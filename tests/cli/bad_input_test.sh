@@ -201,6 +201,17 @@ pretrain warts --out warts_run "${small[@]}" >/dev/null 2>stderr.log || { cat st
 grep -q 'corpus: 3 files, 3 documents.*3 bytes not UTF-8, replaced; skipped 2 files (1 binary, 1 duplicate)' stderr.log ||
   { cat stderr.log; fail "warts are not counted"; }
 
+# --- Documents: fill-in-the-middle and the mask change what is learned from them, and say so.
+seq 1 300 | sed 's/.*/{"text": "Document & is short, and many of them fill one sequence."}/' > short.jsonl
+"$wels" pretrain short.jsonl --out plain_run "${small[@]}" 2>/dev/null | grep -o 'validation.*' > plain.log
+"$wels" pretrain short.jsonl --out mask_run "${small[@]}" --document-mask 2>/dev/null | grep -o 'validation.*' > mask.log
+"$wels" pretrain short.jsonl --out fim_run "${small[@]}" --fim 0.5 2>stderr.log | grep -o 'validation.*' > fim.log
+grep -qE 'fill-in-the-middle: 1[0-9][0-9] documents' stderr.log || { cat stderr.log; fail "--fim 0.5 of 300 documents"; }
+! cmp -s plain.log mask.log || fail "--document-mask changes nothing"
+! cmp -s plain.log fim.log || fail "--fim changes nothing"
+"$wels" pretrain text.txt --out fim_none "${small[@]}" --fim 0.1 2>stderr.log >/dev/null || fail "--fim with one document"
+grep -q 'warning: text.txt: --fim 0.1 rearranged no document' stderr.log || { cat stderr.log; fail "no word of --fim without effect"; }
+
 # --- Two runs on one folder.
 "$wels" pretrain text.txt --out two "${long[@]}" >/dev/null 2>&1 & first=$!
 for _ in $(seq 100); do [ -f two/.lock ] && break; sleep 0.1; done
