@@ -40,10 +40,6 @@ class WatchedWork {
   double start_ = monotonic_seconds();
 };
 
-std::string megabytes(int64_t bytes) {
-  return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
-}
-
 std::optional<std::string> learn_merges(const std::vector<std::string>& files, int64_t vocab) {
   double t0 = monotonic_seconds();
   BpeTrainerOptions options = deepseek_style_options(static_cast<int32_t>(vocab));
@@ -56,7 +52,8 @@ std::optional<std::string> learn_merges(const std::vector<std::string>& files, i
   std::vector<std::string_view> views(sample.pieces.begin(), sample.pieces.end());
   VocabSource source = train_bpe(views, options);
   log_info("learned {} tokens from {} of {} in {}", source.tokens.size() + options.last.size(),
-           megabytes(sample.bytes), megabytes(sample.stats.bytes),
+           human_bytes(static_cast<double>(sample.bytes)),
+           human_bytes(static_cast<double>(sample.stats.bytes)),
            human_duration(monotonic_seconds() - t0));
   return write_tokenizer_json(source);
 }

@@ -32,7 +32,7 @@ printf 'b\0in\0ary' > pictures/b.txt
 expect 'b.txt: is binary, or not UTF-8; convert' pretrain pictures --out a
 printf 'x' > short.txt
 expect 'short.txt: too little text' pretrain short.txt --out a
-head -c 2000 text.txt > few.txt
+head -c 300 text.txt > few.txt
 expect 'training tokens are too few for sequences of 64; give more text' pretrain few.txt --out a "${small[@]}"
 printf '{"text": "fine"}\n{"text": broken\n' > bad.jsonl
 expect 'bad.jsonl:2: ' pretrain bad.jsonl --out a
@@ -115,9 +115,11 @@ expect "$weights: 5 bytes are too few" "$wels" generate broken hello
 broken; sed -i 's/"hidden_size": *[0-9]*/"hidden_size": 256/' broken/config.json
 expect 'shape .*config.json asks for.*use the config.json of this checkpoint' "$wels" generate broken hello
 broken; LC_ALL=C sed -i '1s/"F32"/"I32"/' $weights
-expect 'is I32; weights must be floating point' "$wels" generate broken hello
-broken; patch $weights '\x00\x00\xc0\x7f' $((size - 4))
-expect 'not finite.*; the checkpoint is damaged|not finite' "$wels" generate broken hello
+expect 'tensor .* is i32; weights must be floating point' "$wels" generate broken hello
+# The first norm's gain follows the header and the embedding of 400 tokens of 128 floats.
+broken; patch $weights '\x00\x00\xc0\x7f' $((8 + $(od -An -tu8 -N8 $weights) + 400 * 128 * 4))
+expect 'no logit is finite; the model.s weights are damaged' "$wels" generate broken hello
+expect 'broken: gives log-probabilities that are not finite; the weights are damaged' "$wels" eval broken few.txt
 broken; cp other/tokenizer.json broken/
 expect 'broken/tokenizer.json: has 500 tokens, the model.s embedding 400; use the tokenizer' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello
@@ -138,7 +140,7 @@ rm -rf backup; cp -r "$checkpoint" backup
 restore() { rm -rf "$checkpoint"; cp -r backup "$checkpoint"; }
 resume() { expect "$1" pretrain text.txt --out run "${small[@]}"; restore; }
 patch "$checkpoint/model.safetensors" '\x00\x00\xc0\x7f' $((size - 4))
-resume 'model.safetensors: tensor .*is not finite; remove run/checkpoints/step-00000003 to continue from the start'
+resume 'step-00000003: tensor .*is not finite; remove run/checkpoints/step-00000003 to continue from the start'
 patch "$checkpoint/trainer.safetensors" '\x00\x00\x80\x7f' $(($(stat -c %s "$checkpoint/trainer.safetensors") - 4))
 resume 'trainer.safetensors: tensor .*is not finite; remove run/checkpoints/step-00000003'
 head -c 50000 backup/trainer.safetensors > "$checkpoint/trainer.safetensors"
@@ -175,7 +177,7 @@ if mount -t tmpfs -o size=40m none full 2>/dev/null; then
   room() { mount -o remount,size=400m full; }
 else
   echo "no mounts here: a limit on the size of files stands for the full disk"
-  pretrain text.txt --out full/run "${few[@]}" >/dev/null 2>&1 & first=$!
+  "$wels" pretrain text.txt --out full/run "${few[@]}" >/dev/null 2>&1 & first=$!
   for _ in $(seq 600); do ls full/run/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.05; done
   kill -INT "$first"; wait "$first" && fail "the run was over before the disk was full" || true
   limited() { (trap '' XFSZ; ulimit -f 9000; pretrain text.txt --out full/run "${few[@]}"); }
@@ -199,8 +201,19 @@ pretrain warts --out warts_run "${small[@]}" >/dev/null 2>stderr.log || { cat st
 grep -q 'corpus: 3 files, 3 documents.*3 bytes not UTF-8, replaced; skipped 2 files (1 binary, 1 duplicate)' stderr.log ||
   { cat stderr.log; fail "warts are not counted"; }
 
+# --- Documents: fill-in-the-middle and the mask change what is learned from them, and say so.
+seq 1 300 | sed 's/.*/{"text": "Document & is short, and many of them fill one sequence."}/' > short.jsonl
+"$wels" pretrain short.jsonl --out plain_run "${small[@]}" 2>/dev/null | grep -o 'validation.*' > plain.log
+"$wels" pretrain short.jsonl --out mask_run "${small[@]}" --document-mask 2>/dev/null | grep -o 'validation.*' > mask.log
+"$wels" pretrain short.jsonl --out fim_run "${small[@]}" --fim 0.5 2>stderr.log | grep -o 'validation.*' > fim.log
+grep -qE 'fill-in-the-middle: 1[0-9][0-9] documents' stderr.log || { cat stderr.log; fail "--fim 0.5 of 300 documents"; }
+! cmp -s plain.log mask.log || fail "--document-mask changes nothing"
+! cmp -s plain.log fim.log || fail "--fim changes nothing"
+"$wels" pretrain text.txt --out fim_none "${small[@]}" --fim 0.1 2>stderr.log >/dev/null || fail "--fim with one document"
+grep -q 'warning: text.txt: --fim 0.1 rearranged no document' stderr.log || { cat stderr.log; fail "no word of --fim without effect"; }
+
 # --- Two runs on one folder.
-pretrain text.txt --out two "${long[@]}" >/dev/null 2>&1 & first=$!
+"$wels" pretrain text.txt --out two "${long[@]}" >/dev/null 2>&1 & first=$!
 for _ in $(seq 100); do [ -f two/.lock ] && break; sleep 0.1; done
 sleep 0.3
 expect 'two: another run holds this folder \(process [0-9]+\); wait for it' pretrain text.txt --out two "${long[@]}"
