@@ -76,7 +76,7 @@ has 'deepseek-r1-distill-llama-8b' out
 printf '{"chat_template": "<|im_start|>"}' > official/tokenizer_config.json
 code=0; chat official x </dev/null >out || code=$?
 [ "$code" -eq 2 ] || fail "an unknown template must be refused"
-has 'tokenizer_config.json: the chat template is none that wels knows' err
+has 'official: the chat template is none that wels knows' err
 code=0; chat official x --template new </dev/null >out || code=$?
 [ "$code" -eq 2 ] && has "'new' is unknown" err
 

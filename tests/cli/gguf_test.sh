@@ -18,7 +18,7 @@ head -100 text.txt > few.txt
 [ "$("$wels" eval model few.txt --json)" = "$("$wels" eval m.gguf few.txt --json)" ] || fail "eval differs"
 "$wels" info m.gguf | grep -q "experts: 2 of 8 + 1 shared" || fail "info"
 "$wels" info m.gguf | grep -qF 'tokenizer.chat_template = {{ messages }}' || fail "no chat template"
-printf 'twelve\n/bye\n' | "$wels" chat m.gguf -n 8 >/dev/null 2>log || { cat log; fail "chat"; }
+printf 'twelve\n/bye\n' | "$wels" chat m.gguf --template none -n 8 >/dev/null 2>log || { cat log; fail "chat"; }
 "$wels" export model --gguf q.gguf --type q8_0 >/dev/null && greedy q.gguf >/dev/null || fail "q8_0"
 
 refuse() {
