@@ -170,7 +170,7 @@ std::string refusal(const TrainingShape& shape, int64_t available) {
 
 TEST(MemoryPlan, ARefusalSaysWhatIsMissingAndWhichFlagsWouldFit) {
   auto dev = make_device("cpu");
-  TrainingShape shape{.sequence_length = 256, .batch_tokens = 8192, .micro_batch_tokens = 8192};
+  TrainingShape shape{.sequence_length = 1024, .batch_tokens = 8192, .micro_batch_tokens = 8192};
   ModelConfig cfg = preset("nano").model;
   auto need = [&](int64_t tokens, bool recompute) {
     TrainingShape s = shape;
@@ -182,7 +182,7 @@ TEST(MemoryPlan, ARefusalSaysWhatIsMissingAndWhichFlagsWouldFit) {
   EXPECT_THAT(refusal(shape, need(2048, false)),
               testing::AllOf(testing::HasSubstr("are missing"), testing::HasSubstr("activations"),
                              testing::EndsWith("use --micro-batch 2048")));
-  EXPECT_THAT(refusal(shape, need(256, true)),
+  EXPECT_THAT(refusal(shape, need(1024, true)),
               testing::ContainsRegex("use --micro-batch [0-9]+ --recompute$"));
   EXPECT_THAT(refusal(shape, 1 << 20), testing::HasSubstr("use a smaller --preset"));
 }
