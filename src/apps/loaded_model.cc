@@ -60,9 +60,10 @@ LoadedModel open_model(const std::string& path, const std::string& device,
       m.tokenizer.emplace(Tokenizer::load(m.folder));
   }
   if (m.tokenizer && m.tokenizer->vocab_size() > m.model->config().vocab_size) {
-    throw Error(m.folder,
-                fmt::format("its tokenizer has {} tokens, its embedding {}",
-                            m.tokenizer->vocab_size(), m.model->config().vocab_size),
+    bool one_file = std::filesystem::is_regular_file(path);
+    throw Error(one_file ? m.folder : m.folder + "/tokenizer.json",
+                fmt::format("has {} tokens, the model's embedding {}", m.tokenizer->vocab_size(),
+                            m.model->config().vocab_size),
                 "use the tokenizer the model was trained with");
   }
   m.dtype = activation_type(*m.dev, dtype);

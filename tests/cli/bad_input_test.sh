@@ -60,9 +60,9 @@ expect 'unknown preset' pretrain text.txt --out a --preset giant
 expect 'beyond the model' pretrain text.txt --out a --preset nano --seq 100000
 expect 'vocab_size: 200 is less than.*use at least' pretrain text.txt --out a --vocab 200
 expect 'the tokenizer has no fill-in-the-middle tokens; use one with' pretrain text.txt --out a --tokenizer char --fim 0.1
-expect 'memory: training needs .* GiB.* are free; use a smaller --micro-batch' \
+expect 'memory: training needs .* are free: .* are missing; use --micro-batch [0-9]' \
   pretrain text.txt --out a --preset base --vocab 400 --micro-batch 200000000 --batch-tokens 200000000
-expect 'memory: training needs .* are free; use a smaller --preset or --depth' pretrain text.txt --out a --depth 32 --vocab 400 --experts 1024
+expect 'memory: training needs .* are missing; use a smaller --preset, --depth, --vocab or --seq' pretrain text.txt --out a --depth 32 --vocab 400 --experts 1024
 expect 'memory: a step of 9000000000000000000 tokens.*use a smaller --batch-tokens' \
   pretrain text.txt --out a --vocab 400 --batch-tokens 9000000000000000000
 for command in pretrain generate chat eval info export report bench; do
