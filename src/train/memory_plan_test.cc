@@ -161,7 +161,7 @@ TEST(MemoryPlan, AModelFarBeyondTheMachineIsPlanned) {
 std::string refusal(const TrainingShape& shape, int64_t available) {
   auto dev = make_device("cpu");
   try {
-    require_memory(*dev, preset("nano").model, shape, available);
+    require_memory(*dev, preset("mini").model, shape, available);
   } catch (const Error& e) {
     return e.what();
   }
@@ -171,12 +171,13 @@ std::string refusal(const TrainingShape& shape, int64_t available) {
 TEST(MemoryPlan, ARefusalSaysWhatIsMissingAndWhichFlagsWouldFit) {
   auto dev = make_device("cpu");
   TrainingShape shape{.sequence_length = 1024, .batch_tokens = 8192, .micro_batch_tokens = 8192};
-  ModelConfig cfg = preset("nano").model;
+  ModelConfig cfg = preset("mini").model;
   auto need = [&](int64_t tokens, bool recompute) {
     TrainingShape s = shape;
     s.micro_batch_tokens = tokens;
     s.trainer.recompute = recompute;
-    return plan_training(*dev, cfg, s).total() + (6 << 20);  // the program may grow a little
+    return plan_training(*dev, cfg, s).total() +
+           (64 << 20);  // the program grows, under a sanitizer by more
   };
   EXPECT_EQ(refusal(shape, need(8192, false)), "");
   EXPECT_THAT(refusal(shape, need(2048, false)),
