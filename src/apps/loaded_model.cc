@@ -71,7 +71,7 @@ LoadedModel open_model(const std::string& path, const std::string& device,
 }
 
 DType activation_type(const Device& dev, const std::string& dtype) {
-  bool fast_bf16 = dev.name().find("bf16") != std::string::npos;
+  bool fast_bf16 = dev.product_dtype(DType::kBF16) == DType::kBF16;
   return dtype == "bf16" || (dtype == "auto" && fast_bf16) ? DType::kBF16 : DType::kF32;
 }
 

@@ -423,11 +423,14 @@ class Run {
                            std::max(result_.tokens_per_s, 1e-9)
                      : NAN;
     double rate = result_.tokens_per_s * flops_per_token_;
+    std::string validation;  // nothing before the first one
+    if (result_.validation_loss > 0) {
+      validation = fmt::format("  val {:.4f} ({:.3f} bits/byte)", result_.validation_loss,
+                               result_.validation_bits_per_byte);
+    }
     return fmt::format(
-        "step {}/{}  loss {:.4f}  val {:.4f} ({:.3f} bits/byte)  {}  {:.0f} GFLOP/s{}  MaxVio "
-        "{:.2f}  {} left",
-        state_.step, s_.schedule.steps, loss_, result_.validation_loss,
-        result_.validation_bits_per_byte, human_rate(result_.tokens_per_s, "tok"), rate / 1e9,
+        "step {}/{}  loss {:.4f}{}  {}  {:.0f} GFLOP/s{}  MaxVio {:.2f}  {} left", state_.step,
+        s_.schedule.steps, loss_, validation, human_rate(result_.tokens_per_s, "tok"), rate / 1e9,
         peak_flops_ > 0 ? fmt::format(" ({:.0f}% of peak)", 100 * rate / peak_flops_) : "",
         max_violation_, human_duration(eta));
   }

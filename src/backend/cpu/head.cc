@@ -168,6 +168,12 @@ int64_t pass_rows(int64_t row_bytes, bool pairs) {
   return std::min(kPass, kTermsBytes / row_bytes / block * block);
 }
 
+// One cache line more than whole ones: rows must not lie multiples of 4 KB apart.
+int64_t terms_stride(int64_t vocab, DType element) {
+  int64_t line = 64 / info(element).bytes;
+  return (ceil_div(vocab, line) + 1) * line;
+}
+
 struct Backward {
   const Kernels& k;
   const GemmOperands& ops;
@@ -211,6 +217,15 @@ struct Backward {
 
 }  // namespace
 
+int64_t head_gradient_bytes(int64_t rows, int64_t vocab, int64_t d, DType element) {
+  int64_t terms = row_bytes(element, terms_stride(vocab, element));
+  if (int64_t most = pass_rows(terms, element == DType::kBF16); most > 0)
+    return Pool::size_class(std::min(most, rows) * terms);
+  int64_t pass = std::min(kPass, rows);
+  return Pool::size_class(pass * row_bytes(element, std::min(kVocabBlock, vocab))) +
+         Pool::size_class(pass * row_bytes(DType::kF32, d));
+}
+
 void CpuDevice::token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
                            Tensor lse) {
   if (h.rows == 0) return;
@@ -237,8 +252,7 @@ void CpuDevice::token_logp_and_gradient(const Tensor& h, const Weight& head, con
   const GemmOperands& ops = operands_for(*k_, h.dtype, head.full_precision);
   bool pairs = is_pairs(*k_, ops);
   DType element = element_type(*k_, ops);
-  // One cache line more than whole ones: rows must not lie multiples of 4 KB apart.
-  int64_t line = 64 / info(element).bytes, stride = (ceil_div(head.rows, line) + 1) * line;
+  int64_t stride = terms_stride(head.rows, element);
   int64_t most = pass_rows(row_bytes(element, stride), pairs);
   if (h.rows == 0 || most == 0) {
     return RefDevice::token_logp_and_gradient(h, head, target, dlogp, logp, dh, dhead, dhead_accum);

@@ -39,18 +39,6 @@ int64_t attend_shared(const WorkShape& s) {
   return 4 * s.attend_rows * s.attend.kv_heads * s.attend.dr;
 }
 
-// The head's gradient (head.cc): terms of the softmax for a pass of rows, of up to 32 MB; where not
-// even one pass fits, gradients of 1024 logits and f32 sums of dh for 4096 rows.
-int64_t head_buffers(const WorkShape& s, int64_t element_bytes) {
-  constexpr int64_t kTermsBytes = 32 << 20;
-  int64_t rows = std::min<int64_t>(s.head_rows, 4096);
-  int64_t row_bytes = (s.head_vocab + 128) * element_bytes;
-  if (256 * row_bytes <= kTermsBytes)
-    return Pool::size_class(std::min(kTermsBytes, rows * row_bytes));
-  return Pool::size_class(rows * std::min<int64_t>(s.head_vocab, 1024) * element_bytes) +
-         Pool::size_class(rows * s.head_cols * 4);
-}
-
 }  // namespace
 
 int64_t CpuDevice::packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const {
@@ -60,9 +48,10 @@ int64_t CpuDevice::packed_bytes(const Weight& w, DType dtype, bool fp8, bool bac
 }
 
 int64_t CpuDevice::work_bytes(const WorkShape& s) const {
-  int64_t element = is_pairs(*k_, operands_for(*k_, s.dtype, false)) ? 2 : 4;
+  DType element = element_type(*k_, operands_for(*k_, s.dtype, false));
   return thread_count() * (product_scratch(s) + attend_scratch(s)) +
-         Pool::size_class(attend_shared(s)) + head_buffers(s, element) + 4 * s.gemm_right;
+         Pool::size_class(attend_shared(s)) +
+         head_gradient_bytes(s.head_rows, s.head_vocab, s.head_cols, element) + 4 * s.gemm_right;
 }
 
 }  // namespace wels

@@ -105,4 +105,9 @@ struct TransposedProduct {
 void multiply_transposed(const Kernels& k, const GemmOperands& ops,
                          std::span<const TransposedProduct> products, bool fp8);
 
+// What the head's gradient holds beside its tensors (head.cc): softmax terms of a pass of rows, or,
+// for vocabularies of which not even one pass fits, gradients of the logits and sums of dh.
+// element: type of the operands.
+int64_t head_gradient_bytes(int64_t rows, int64_t vocab, int64_t d, DType element);
+
 }  // namespace wels
