@@ -1,6 +1,7 @@
 #include "apps/chat_commands.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -79,7 +80,8 @@ TEST(ChatCommands, TheRestDoesWhatItSays) {
   run_command(s, "/set system  Be brief.\nAnd kind.");
   EXPECT_EQ(run_command(s, "/show system"), "Be brief.\nAnd kind.\n");
   s.talk.say("user", "x");
-  std::string path = testing::TempDir() + "wels_chat_commands.json";
+  std::string path =
+      testing::TempDir() + "wels_chat_commands_" + std::to_string(::getpid()) + ".json";
   EXPECT_EQ(run_command(s, "/save " + path), "saved 2 messages\n");
   run_command(s, "/clear");
   EXPECT_EQ(s.talk.messages().size(), 1u);

@@ -67,7 +67,7 @@ TEST(GgufVocab, PaddingIsNeverFoundAndCharactersDecodeAsThemselves) {
 GgufContent content_of(const GgufMetadata& metadata) {
   GgufContent out;
   out.where = "test.gguf";
-  std::string path = testing::TempDir() + "wels_gguf_vocab_test.gguf";
+  std::string path = testing::TempDir() + "wels_gguf_vocab_" + std::to_string(::getpid()) + ".gguf";
   write_gguf(path, metadata, {});
   std::string bytes = read_file(path);
   std::remove(path.c_str());
