@@ -40,11 +40,15 @@ Model::Model(ModelConfig cfg) : cfg_(std::move(cfg)) {
 
 void Model::allocate(DType dtype) {
   CHECK(dtype == DType::kF32 || dtype == DType::kF64);
-  visit_weights(cfg_, weights_, [&](Weight& w, const WeightSpec& s) {
-    // One block of memory per weight, experts one after another. The selection bias is f32 always:
-    // it is no parameter.
-    w.value = stack(s.kind == WeightKind::kBuffer ? DType::kF32 : dtype, s);
+  allocate([dtype](const WeightSpec& s) {
+    return s.kind == WeightKind::kBuffer ? DType::kF32 : dtype;
   });
+}
+
+// One block of memory per weight, experts one after another.
+void Model::allocate(const std::function<DType(const WeightSpec&)>& dtype_of) {
+  visit_weights(cfg_, weights_,
+                [&](Weight& w, const WeightSpec& s) { w.value = stack(dtype_of(s), s); });
 }
 
 void Model::init(DType dtype, uint64_t seed, bool trainable) {

@@ -52,8 +52,11 @@ class Model {
   ModelWeights& weights() { return weights_; }
   Weight& head() { return cfg_.tie_word_embeddings ? weights_.embed : weights_.head; }
 
-  // Gives every weight memory of `dtype` (f32 or f64), without values.
+  // Gives every weight memory of `dtype` (f32 or f64), without values. The selection bias is f32
+  // always: it is no parameter.
   void allocate(DType dtype);
+  // The same with a type for each weight. cols must be a multiple of the type's block.
+  void allocate(const std::function<DType(const WeightSpec&)>& dtype_of);
   // Keeps something alive as long as the model (a mapped checkpoint).
   void keep(std::shared_ptr<void> owner) { memory_.push_back(std::move(owner)); }
   // Gives every weight memory of `dtype` and initial values from `seed` (each by its own name, so

@@ -1,0 +1,455 @@
+// wels bench infer: prompt and generation speed of a model, or of random weights in a published
+// model's shape, next to the ceilings measured in the same run: decoding reads every active weight
+// once per step and is held against the bandwidth of memory; a prompt is arithmetic and is held
+// against the peak of the units that its products run on.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "apps/bench.h"
+#include "apps/bench_shapes.h"
+#include "apps/loaded_model.h"
+#include "backend/registry.h"
+#include "base/error.h"
+#include "base/machine.h"
+#include "base/progress.h"
+#include "base/rng.h"
+#include "base/threads.h"
+#include "tensor/float_formats.h"
+#include "tensor/fp8.h"
+#include "tensor/quant.h"
+#include "tensor/read_bandwidth.h"
+
+namespace wels {
+namespace {
+
+struct Flags {
+  DeviceFlags device;
+  std::string shape, model, type = "bf16", dtype = "auto";
+  int64_t layers = 0;
+  std::vector<int64_t> prompts{512}, generated{64}, depths{0}, streams{1};
+  int repeats = 3;
+  bool json = false, csv = false;
+};
+
+// --- random weights ---
+
+DType type_named(const std::string& wanted) {
+  for (int i = 0; i < static_cast<int>(DType::kCount); ++i) {
+    auto t = static_cast<DType>(i);
+    bool weight = is_quantised(t) || t == DType::kF32 || t == DType::kF16 || t == DType::kBF16;
+    if (weight && name(t) == wanted) return t;
+  }
+  if (wanted == "fp8") return DType::kF8E4M3;
+  throw Error(
+      "--type", fmt::format("unknown type \"{}\"", wanted),
+      "use f32, f16, bf16, fp8, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_0, q5_1, q4_0, q4_1, "
+      "iq4_nl, iq4_xs or mxfp4");
+}
+
+// What of a weight is kept in the type of the run. As in published files, vectors and the router
+// stay f32, a quantised head has 6 bits at least, and rows that are no whole blocks of 256 take the
+// next larger type with blocks of 32.
+DType stored_type(DType wanted, const WeightSpec& s) {
+  if (s.kind != WeightKind::kMatrix && s.kind != WeightKind::kEmbedding) return DType::kF32;
+  if (s.full_precision) return DType::kF32;
+  if (wanted == DType::kF8E4M3) return s.fp8 ? wanted : DType::kBF16;
+  if (!is_quantised(wanted)) return wanted;
+  if (s.kind == WeightKind::kEmbedding && wanted != DType::kQ8_0) wanted = DType::kQ6_K;
+  if (s.cols % info(wanted).block == 0) return wanted;
+  double bits = 8.0 * info(wanted).bytes / info(wanted).block;
+  DType smaller = bits < 5 ? DType::kQ5_0 : bits < 6 ? DType::kQ5_1 : DType::kQ8_0;
+  return s.cols % 32 == 0 ? smaller : DType::kF32;
+}
+
+// Rows of normal values in the weight's type, one after another.
+std::vector<uint8_t> random_rows(DType t, int64_t rows, int64_t cols, double deviation,
+                                 uint64_t seed) {
+  Rng rng(seed, 0);
+  std::vector<float> values(static_cast<size_t>(rows * cols));
+  for (float& v : values) v = static_cast<float>(rng.normal() * deviation);
+  std::vector<uint8_t> out(static_cast<size_t>(rows * row_bytes(t, cols)));
+  if (const QuantFormat* q = find_quant_format(t)) {
+    if (!q->encode)
+      throw Error("--type", std::string(name(t)) + " has no encoder", "use another type");
+    q->encode(values.data(), out.data(), rows * cols);
+    return out;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    switch (t) {
+      case DType::kF32:
+        std::memcpy(out.data() + 4 * i, &values[i], 4);
+        break;
+      case DType::kBF16: {
+        bf16 b = to_bf16(values[i]);
+        std::memcpy(out.data() + 2 * i, &b, 2);
+        break;
+      }
+      case DType::kF16: {
+        uint16_t h = float_to_half(values[i]);
+        std::memcpy(out.data() + 2 * i, &h, 2);
+        break;
+      }
+      default:  // E4M3 with a scale of `deviation` per block
+        out[i] = float_to_fp8(values[i] / static_cast<float>(deviation));
+    }
+  }
+  return out;
+}
+
+// Fills a weight with a few random rows over and over, each copy in memory of its own: what a
+// matrix's values are does not change its speed.
+void fill(Weight& w, const WeightSpec& s, double deviation) {
+  DType t = w.value[0].dtype;
+  int64_t distinct = std::min<int64_t>(w.rows, 61), bytes = row_bytes(t, w.cols);
+  std::vector<uint8_t> rows;
+  if (s.kind == WeightKind::kMatrix || s.kind == WeightKind::kEmbedding) {
+    rows = random_rows(t, distinct, w.cols, deviation, hash_name(s.name));
+  } else {
+    CHECK(t == DType::kF32);
+    std::vector<float> constant(static_cast<size_t>(distinct * w.cols),
+                                s.kind == WeightKind::kNorm ? 1.0f : 0.0f);
+    rows.resize(static_cast<size_t>(distinct * bytes));
+    std::memcpy(rows.data(), constant.data(), rows.size());
+  }
+  parallel_for(w.experts() * w.rows, 64, [&](int64_t i, int64_t end) {
+    for (; i < end; ++i) {
+      int64_t e = i / w.rows, r = i % w.rows;
+      std::memcpy(w.value[static_cast<size_t>(e)].row_raw(r),
+                  rows.data() + (r + 7 * e) % distinct * bytes, static_cast<size_t>(bytes));
+    }
+  });
+}
+
+std::unique_ptr<Model> random_model(const Flags& f, Pool& pool,
+                                    std::vector<std::shared_ptr<void>>& kept) {
+  ModelConfig c = published_shape(f.shape);
+  if (f.layers > 0) {
+    c.num_hidden_layers = f.layers;
+    c.first_k_dense_replace = std::min(c.first_k_dense_replace, f.layers);
+  }
+  DType type = type_named(f.type);
+  auto model = std::make_unique<Model>(c);
+  model->allocate([&](const WeightSpec& s) { return stored_type(type, s); });
+  double deviation = 1 / std::sqrt(static_cast<double>(c.hidden_size));
+  visit_weights(c, model->weights(), [&](Weight& w, const WeightSpec& s) {
+    fill(w, s, deviation);
+    if (w.value[0].dtype != DType::kF8E4M3) return;
+    int64_t r = (w.rows + kFp8Block - 1) / kFp8Block, n = (w.cols + kFp8Block - 1) / kFp8Block;
+    for (int64_t e = 0; e < w.experts(); ++e) {
+      kept.push_back(pool.take(r * n * 4));
+      w.scale.emplace_back(kept.back().get(), DType::kF32, r, n);
+      std::fill_n(w.scale.back().row<float>(0), r * n, static_cast<float>(deviation));
+    }
+  });
+  return model;
+}
+
+// --- measuring ---
+
+int64_t stored_bytes(const Weight& w) { return w.value.empty() ? 0 : w.value[0].bytes(); }
+
+struct Run {
+  Device& dev;
+  Model& model;
+  DType dtype;
+  Pool pool;
+  Rng rng{1, 0};
+  ReadBandwidth reader;
+  double bandwidth = 0, peak = 0;
+  DType peak_type;
+
+  Run(Device& dev, Model& model, DType dtype)
+      : dev(dev), model(model), dtype(dtype), peak_type(product_type()) {}
+
+  // What the products run on: int8 where weights are quantised.
+  DType product_type() {
+    DType t = model.weights().blocks.back().attention.o.value[0].dtype;
+    return is_quantised(t) ? DType::kI8 : DType::kBF16;
+  }
+  // Between the measurements, since the machine may be shared.
+  void measure_ceilings() {
+    bandwidth = std::max(bandwidth, reader.measure());
+    peak = std::max(peak, dev.measure_peak_flops(peak_type));
+  }
+  std::vector<int32_t> random_tokens(int64_t n) {
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < n; ++i)
+      ids.push_back(
+          static_cast<int32_t>(rng.below(static_cast<uint64_t>(model.config().vocab_size))));
+    return ids;
+  }
+  // One forward; logits of the last row of each segment. Seconds.
+  double forward(KvCache& kv, const Batch& batch, ForwardRecord* record) {
+    double begin = monotonic_seconds();
+    Ctx ctx{.dev = dev, .pool = pool, .tape = nullptr, .dtype = dtype};
+    ForwardOptions options;
+    options.kv = &kv;
+    std::vector<int32_t> last;
+    for (const Segment& s : batch.segments)
+      last.push_back(static_cast<int32_t>(s.row_begin + s.rows - 1));
+    Var h = model.hidden(ctx, batch, options, record);
+    Var z = model.logits(ctx, select_rows(ctx, h, last));
+    std::vector<float> out(static_cast<size_t>(z.t.size()));
+    dev.download(z.t, out.data());
+    if (!std::isfinite(out[0])) throw Error("bench infer", "logits are not finite", "");
+    return monotonic_seconds() - begin;
+  }
+  // Weights that one step with these routers' choices reads.
+  int64_t weight_bytes(const ForwardRecord& record) {
+    int64_t bytes = stored_bytes(model.head());
+    std::vector<int64_t> touched(model.weights().blocks.size(), 0);
+    for (const auto& layer : record.routed) {
+      const Tensor& load = layer.routed.load.t;
+      for (int64_t e = 0; e < load.cols; ++e)
+        touched[static_cast<size_t>(layer.layer)] += load.row<int32_t>(0)[e] > 0;
+    }
+    visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+      if (s.layer < 0 || s.layer >= model.config().num_hidden_layers) return;
+      bytes += stored_bytes(w) * (s.experts > 1 ? touched[static_cast<size_t>(s.layer)] : 1);
+    });
+    return bytes;
+  }
+};
+
+struct Prefill {
+  int64_t prompt = 0;
+  double tokens_per_s = 0, flops_per_token = 0;
+};
+
+// A prompt as one chunk of the engine after another, from an empty cache: the median.
+Prefill prefill(Run& run, int64_t prompt, int repeats) {
+  constexpr int64_t kChunk = 512;
+  const ModelConfig& c = run.model.config();
+  KvCache kv(c, run.dtype, prompt + KvCache::kPageRows);
+  int32_t sequence = kv.add_sequence();
+  std::vector<double> seconds;
+  for (int i = 0; i <= repeats; ++i) {  // the first repacks weights and warms up
+    kv.truncate(sequence, 0);
+    double s = 0;
+    for (int64_t past = 0; past < prompt; past += kChunk) {
+      Batch batch;
+      batch.append(run.random_tokens(std::min(kChunk, prompt - past)), past, sequence);
+      s += run.forward(kv, batch, nullptr);
+      kv.commit(batch);
+    }
+    if (i > 0) seconds.push_back(s);
+    run.measure_ceilings();
+  }
+  std::sort(seconds.begin(), seconds.end());
+  ParameterCount n = count_parameters(c);
+  int64_t tied = c.tie_word_embeddings ? 0 : n.head;
+  double per_token = 2.0 * static_cast<double>(n.active - n.embedding - tied);
+  return {prompt, static_cast<double>(prompt) / seconds[seconds.size() / 2], per_token};
+}
+
+struct Decode {
+  int64_t generated = 0, depth = 0, streams = 0;
+  double tokens_per_s = 0;  // of all streams together
+  int64_t step_bytes = 0;   // weights and cached rows that a step reads
+};
+
+// Rows of small random values, as if they had been computed.
+void fill_cache(Run& run, KvCache& kv, int32_t sequence, int64_t rows) {
+  if (rows == 0) return;
+  Batch batch;
+  batch.append(run.random_tokens(rows), 0, sequence);
+  std::vector<int32_t> places = kv.reserve(batch);
+  const ModelConfig& c = run.model.config();
+  for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
+    Tensor pool = kv.pool(layer);
+    std::vector<float> values(static_cast<size_t>(pool.cols));
+    for (float& v : values) v = static_cast<float>(run.rng.normal());
+    Tensor row(values.data(), DType::kF32, 1, pool.cols);
+    for (int32_t place : places) run.dev.copy(row, pool.row_range(place, 1));
+  }
+  kv.commit(batch);
+}
+
+Decode decode(Run& run, int64_t generated, int64_t depth, int64_t streams) {
+  const ModelConfig& c = run.model.config();
+  int64_t rows = (depth + generated + 1 + KvCache::kPageRows) * streams;
+  KvCache kv(c, run.dtype, rows);
+  std::vector<int32_t> sequences;
+  for (int64_t i = 0; i < streams; ++i) {
+    sequences.push_back(kv.add_sequence());
+    fill_cache(run, kv, sequences.back(), depth);
+  }
+  std::vector<double> seconds;
+  ForwardRecord record;
+  for (int64_t i = 0; i <= generated; ++i) {
+    Batch batch;
+    for (int32_t s : sequences) batch.append(run.random_tokens(1), kv.length(s), s);
+    record.routed.clear();
+    double s = run.forward(kv, batch, &record);
+    kv.commit(batch);
+    if (i > 0) seconds.push_back(s);
+    if (i % 16 == 0) run.measure_ceilings();
+  }
+  std::sort(seconds.begin(), seconds.end());
+  int64_t cached = (depth + generated / 2) * c.num_hidden_layers * c.kv_values_per_token() *
+                   row_bytes(run.dtype, 1) * streams;
+  return {generated, depth, streams, static_cast<double>(streams) / seconds[seconds.size() / 2],
+          run.weight_bytes(record) + cached};
+}
+
+// --- reporting ---
+
+nlohmann::ordered_json result(const Flags& f, const Run& run, const Prefill* p, const Decode* d) {
+  nlohmann::ordered_json j;
+  j["model"] = f.model.empty() ? f.shape : f.model;
+  j["layers"] = run.model.config().num_hidden_layers;
+  j["type"] = f.model.empty() ? f.type : "file";
+  j["threads"] = thread_count();
+  if (p) {
+    j["prompt"] = p->prompt;
+    j["prefill_tokens_per_s"] = p->tokens_per_s;
+    j["prefill_flops_per_token"] = p->flops_per_token;
+    j["peak_ops"] = run.peak;
+    j["peak_type"] = name(run.peak_type);
+    j["prefill_fraction_of_peak"] =
+        run.peak > 0 ? p->tokens_per_s * p->flops_per_token / run.peak : 0.0;
+  }
+  if (d) {
+    double per_s = d->tokens_per_s / static_cast<double>(d->streams);
+    j["generated"] = d->generated;
+    j["depth"] = d->depth;
+    j["streams"] = d->streams;
+    j["decode_tokens_per_s"] = d->tokens_per_s;
+    j["bytes_read_per_token"] = d->step_bytes / d->streams;
+    j["read_bandwidth"] = run.bandwidth;
+    j["decode_fraction_of_bandwidth"] = per_s * static_cast<double>(d->step_bytes) / run.bandwidth;
+  }
+  j["peak_rss_bytes"] = peak_rss_bytes();
+  j["dtype"] = name(run.dtype);
+  j["device"] = run.dev.name();
+  return j;
+}
+
+void print_table(const std::vector<nlohmann::ordered_json>& rows) {
+  for (const auto& j : rows) {
+    if (j.contains("prompt"))
+      fmt::print(
+          "{} {}, {} layers: prompt {:>6}: {:>9.1f} tokens/s, {:4.1f} % of {:.0f} Gop/s {}\n",
+          j["model"].get<std::string>(), j["type"].get<std::string>(), j["layers"].get<int64_t>(),
+          j["prompt"].get<int64_t>(), j["prefill_tokens_per_s"].get<double>(),
+          100 * j["prefill_fraction_of_peak"].get<double>(), j["peak_ops"].get<double>() / 1e9,
+          j["peak_type"].get<std::string>());
+    if (j.contains("streams"))
+      fmt::print(
+          "{} {}, {} layers: {:>3} streams at depth {:>6}: {:>9.1f} tokens/s, {:.3f} GB a token, "
+          "{:4.1f} % of {:.1f} GB/s\n",
+          j["model"].get<std::string>(), j["type"].get<std::string>(), j["layers"].get<int64_t>(),
+          j["streams"].get<int64_t>(), j["depth"].get<int64_t>(),
+          j["decode_tokens_per_s"].get<double>(), j["bytes_read_per_token"].get<double>() / 1e9,
+          100 * j["decode_fraction_of_bandwidth"].get<double>(),
+          j["read_bandwidth"].get<double>() / 1e9);
+  }
+}
+
+void print_csv(const std::vector<nlohmann::ordered_json>& rows) {
+  std::vector<std::string> names;
+  for (const auto& j : rows) {
+    for (const auto& [key, value] : j.items()) {
+      if (std::find(names.begin(), names.end(), key) == names.end()) names.push_back(key);
+    }
+  }
+  fmt::print("{}\n", fmt::join(names, ","));
+  for (const auto& j : rows) {
+    std::vector<std::string> cells;
+    for (const auto& n : names) cells.push_back(j.contains(n) ? j[n].dump() : "");
+    fmt::print("{}\n", fmt::join(cells, ","));
+  }
+}
+
+int bench_infer(const Flags& f) {
+  f.device.apply();
+  if (f.shape.empty() == f.model.empty())
+    throw Error("bench infer", "needs a model", "give either --shape or --model");
+  LoadedModel loaded;
+  Pool pool;
+  std::vector<std::shared_ptr<void>> kept;
+  if (f.model.empty()) {
+    loaded.dev = make_device(f.device.device);
+    loaded.model = random_model(f, pool, kept);
+    loaded.dtype = activation_type(*loaded.dev, f.dtype);
+  } else {
+    loaded = open_model(f.model, f.device.device, f.dtype);
+  }
+  Run run(*loaded.dev, *loaded.model, loaded.dtype);
+  bool one = f.prompts.size() * f.generated.size() * f.depths.size() * f.streams.size() == 1;
+  std::vector<nlohmann::ordered_json> rows;
+  std::optional<Prefill> first;
+  for (int64_t prompt : f.prompts) {
+    if (prompt == 0) continue;
+    Prefill p = prefill(run, prompt, f.repeats);
+    if (one) first = p;
+    if (!one) rows.push_back(result(f, run, &p, nullptr));
+  }
+  for (int64_t g : f.generated) {
+    for (int64_t depth : f.depths) {
+      for (int64_t streams : f.streams) {
+        if (g == 0) continue;
+        Decode d = decode(run, g, depth, streams);
+        rows.push_back(result(f, run, first ? &*first : nullptr, &d));
+      }
+    }
+  }
+  if (rows.empty() && first) rows.push_back(result(f, run, &*first, nullptr));
+  if (f.json) {
+    for (const auto& j : rows) fmt::print("{}\n", j.dump());
+  } else if (f.csv) {
+    print_csv(rows);
+  } else {
+    print_table(rows);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_infer(CLI::App* bench, Command& run) {
+  CLI::App* sub = bench->add_subcommand("infer", "tokens/s of prompts and of generation");
+  auto f = std::make_shared<Flags>();
+  sub->add_option(
+      "--shape", f->shape,
+      fmt::format("random weights in the shape of {}", fmt::join(published_shape_names(), ", ")));
+  sub->add_option("--model", f->model, "a checkpoint folder or GGUF file");
+  sub->add_option("--layers", f->layers, "only so many blocks (0: all)")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--type", f->type, "of random weights: f32, f16, bf16, fp8, q8_0, q4_k, ...")
+      ->capture_default_str();
+  sub->add_option("--prompt", f->prompts, "tokens of a prompt (several: one run each; 0: none)")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--gen", f->generated, "tokens to generate (0: none)")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--depth", f->depths, "tokens in the cache before generation")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--streams", f->streams, "sequences generated side by side")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--repeats", f->repeats, "prompts measured; the median counts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--dtype", f->dtype, "of activations: auto, bf16 or f32")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
+  sub->add_flag("--json", f->json, "one JSON object a run");
+  sub->add_flag("--csv", f->csv, "a table for spreadsheets");
+  f->device.add(sub);
+  sub->callback([f, &run] { run = [f] { return bench_infer(*f); }; });
+}
+
+}  // namespace wels

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# wels bench: the JSON that scripts read has its fields, figures that can be, and the bytes that the shape has; bad flags are
+# refused. Speeds themselves are not tested.
+. "$(dirname "$0")/common.sh"
+cd "$scratch"
+
+# field NAME: its value in out.log.
+field() { grep -oE "\"$1\":[^,}]+" out.log | cut -d: -f2; }
+positive() { awk -v x="$(field "$1")" 'BEGIN { exit !(x > 0) }' || { cat out.log; fail "$1 is not above 0"; }; }
+refused() {
+  if "$wels" bench "$@" >out.log 2>err.log; then fail "bench $* was not refused"; fi
+  [ "$(wc -l < err.log)" -le 2 ] || { cat err.log; fail "bench $*: more than one error"; }
+}
+
+"$wels" bench train --preset nano --seq 64 --batch-tokens 128 --micro-batch 128 --seconds 0.1 --json >out.log
+for name in tokens_per_s flops_per_token gflops peak_gflops_bf16 fraction_of_peak params_total params_active peak_rss_bytes; do
+  positive "$name"
+done
+
+declare -A bytes
+for type in f32 bf16 fp8 q8_0; do
+  "$wels" bench infer --shape tiny --layers 2 --type "$type" --prompt 9 --gen 2 --depth 70 --streams 2 --json >out.log
+  [ "$(wc -l < out.log)" -eq 1 ] || fail "$type: not one object"
+  for name in prefill_tokens_per_s decode_tokens_per_s bytes_read_per_token read_bandwidth decode_fraction_of_bandwidth \
+              peak_rss_bytes; do
+    positive "$name"
+  done
+  bytes[$type]=$(field bytes_read_per_token)
+done
+[ "${bytes[f32]}" -gt $((${bytes[bf16]} * 18 / 10)) ] || fail "f32 reads ${bytes[f32]} bytes a token, bf16 ${bytes[bf16]}"
+[ "${bytes[bf16]}" -gt $((${bytes[q8_0]} * 16 / 10)) ] || fail "bf16 reads ${bytes[bf16]} bytes a token, q8_0 ${bytes[q8_0]}"
+"$wels" bench infer --shape tiny --layers 1 --prompt 4,8 --gen 1 --streams 1,3 --csv >out.log
+[ "$(wc -l < out.log)" -eq 5 ] || { cat out.log; fail "two prompts and two numbers of streams: not 4 rows and a head"; }
+
+refused infer
+refused infer --shape nope
+refused infer --shape tiny --type q9
+refused infer --shape tiny --model .
+refused infer --model missing.gguf
+refused train --preset nope
+echo "passed"
