@@ -26,13 +26,20 @@ struct Gated {
         PackDirection direction, bool fp8)
       : k(k),
         ops(operands_for(k, activation, gate.full_precision)),
-        gate(packed_weight(k, gate, direction, is_pairs(k, ops), fp8)),
-        up(packed_weight(k, up, direction, is_pairs(k, ops), fp8)),
+        gate(pack(k, ops, gate, direction, fp8)),
+        up(pack(k, ops, up, direction, fp8)),
         fp8(fp8) {
     CHECK(gate.rows == up.rows);
     CHECK(gate.cols == up.cols);
     CHECK(gate.experts() == up.experts());
     CHECK(gate.full_precision == up.full_precision);
+  }
+
+  static const PackedWeight& pack(const Kernels& k, const GemmOperands& ops, const Weight& w,
+                                  PackDirection direction, bool fp8) {
+    bool pairs = is_pairs(k, ops);
+    return direction == PackDirection::kForward ? product_weight(k, w, pairs, fp8)
+                                                : packed_weight(k, w, direction, pairs, fp8);
   }
 
   std::vector<RowItem> items(int64_t rows, std::span<const int32_t> offsets,

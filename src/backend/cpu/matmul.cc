@@ -21,8 +21,7 @@ std::vector<float> bias_of(const Weight& bias) {
 void CpuDevice::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) {
   if (x.rows == 0) return;
   const GemmOperands& ops = operands_for(*k_, x.dtype, w.full_precision);
-  const PackedWeight& packed =
-      packed_weight(*k_, w, PackDirection::kForward, is_pairs(*k_, ops), fp8);
+  const PackedWeight& packed = product_weight(*k_, w, is_pairs(*k_, ops), fp8);
   std::vector<float> b;
   if (bias) b = bias_of(*bias);
   multiply_rows(*k_, ops, {x, &packed, {}, bias ? b.data() : nullptr, y, Accum::kSet, fp8});
@@ -54,7 +53,7 @@ void CpuDevice::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& o
   if (x.rows == 0) return;
   const GemmOperands& ops = operands_for(*k_, x.dtype, w.full_precision);
   multiply_rows(*k_, ops,
-                {x, &packed_weight(*k_, w, PackDirection::kForward, is_pairs(*k_, ops), fp8),
+                {x, &product_weight(*k_, w, is_pairs(*k_, ops), fp8),
                  groups(offsets, w.experts(), x.rows), nullptr, y, Accum::kSet, fp8});
 }
 

@@ -5,9 +5,11 @@
 #include <cstring>
 
 #include "backend/cpu/cpu_device.h"
+#include "backend/cpu/weight_pack.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/threads.h"
+#include "tensor/float_formats.h"
 #include "tensor/fp8.h"
 #include "tensor/pool.h"
 #include "tensor/quant.h"
@@ -42,6 +44,11 @@ struct Data {
       case DType::kBF16:
         t.row<bf16>(r)[c] = to_bf16(v);
         break;
+      case DType::kF16: {
+        uint16_t half = float_to_half(v);
+        std::memcpy(t.row_raw(r) + 2 * c, &half, 2);
+        break;
+      }
       default:
         reinterpret_cast<uint8_t*>(t.row_raw(r))[c] = float_to_fp8(v);
         break;
@@ -412,6 +419,51 @@ TEST_P(CpuMatmul, WeightsOfEveryQuantFormatEqualTheirDecodedValues) {
       EXPECT_TRUE(same_bits(y.t, y2.t)) << format.gguf_name << " " << name(t);
     }
   }
+}
+
+// The f32 weight of the same values.
+TestWeight decoded(const TestWeight& w) {
+  TestWeight out(w.w.rows, w.w.cols, w.w.experts());
+  for (int64_t e = 0; e < w.w.experts(); ++e) {
+    float* to = out.w.value[static_cast<size_t>(e)].row<float>(0);
+    weight_rows_f32(w.w, e, 0, w.w.rows, to);
+  }
+  return out;
+}
+
+TEST_P(CpuMatmul, WeightsInTheTypeOfACheckpointGiveTheBitsOfTheirValues) {
+  for (DType stored : {DType::kBF16, DType::kF16, DType::kF8E4M3}) {
+    for (DType t : kTypes) {
+      for (auto [in, out] :
+           {std::pair<int64_t, int64_t>{1, 1}, {130, 80}, {257, 129}, {1101, 200}}) {
+        TestWeight w(out, in, 1, stored), plain = decoded(w), bias(1, out);
+        for (int64_t n : {1, 2, 3, 4, 5, 30}) {
+          SCOPED_TRACE(testing::Message()
+                       << name(stored) << " " << name(t) << " " << n << "x" << in << "x" << out);
+          Data x(t, n, in, 1, 1, 3), y(t, n, out, 2), y2(t, n, out, 3);
+          cpu->matmul(x.t, w.w, &bias.w, y.t);
+          cpu->matmul(x.t, plain.w, &bias.w, y2.t);
+          EXPECT_TRUE(same_bits(y.t, y2.t));
+        }
+      }
+      TestWeight gate(200, 300, 5, stored), up(200, 300, 5, stored), plain_gate = decoded(gate),
+                                                                     plain_up = decoded(up);
+      int32_t offsets[] = {0, 3, 3, 60, 61, 70};
+      Tensor o(offsets, DType::kI32, 1, 6);
+      Data x(t, 70, 300, 1), y(t, 70, 200, 2), y2(t, 70, 200, 3);
+      cpu->gated_matmul(x.t, gate.w, up.w, o, y.t, Tensor(), Tensor());
+      cpu->gated_matmul(x.t, plain_gate.w, plain_up.w, o, y2.t, Tensor(), Tensor());
+      EXPECT_TRUE(same_bits(y.t, y2.t)) << name(stored) << " " << name(t);
+    }
+  }
+}
+
+TEST_P(CpuMatmul, NaNCodesOfE4m3AreRefused) {
+  TestWeight w(70, 130, 2, DType::kF8E4M3);
+  w.w.value[1].row_raw(69)[129] = 0xff;
+  Data x(DType::kF32, 4, 130, 1), y(DType::kF32, 4, 70, 2);
+  int32_t offsets[] = {0, 2, 4};
+  EXPECT_THROW(cpu->grouped_matmul(x.t, w.w, Tensor(offsets, DType::kI32, 1, 3), y.t), Error);
 }
 
 TEST_P(CpuMatmul, AWeightInATypeWithoutDecoderIsRefused) {

@@ -96,11 +96,62 @@ void multiply_codes(const Kernels& k, const GemmOperands& ops, const LeftRows& x
   }
 }
 
+// Few rows widen the panels' values on the way to the registers; for more, parts of a panel become
+// units in L2 first, once for all rows.
+void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
+                     const RightColumns& right, const Tensor& y, Accum accum) {
+  CHECK(right.init.empty());
+  const PackedWeight& b = right.b;
+  int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1, part = 256 * depth;
+  const uint8_t* panels = b.expert(right.expert) + right.col / panel * b.panel_bytes;
+  NarrowPanels narrow{b.type, nullptr, 0, right.col};
+  if (b.type == PanelType::kE4m3) {
+    const Tensor& scales = b.block_scales[static_cast<size_t>(right.expert)];
+    narrow.scales = scales.row<float>(0);
+    narrow.scales_stride = scales.stride;
+  }
+  if (depth == 1 && y.rows <= kNarrowRows) {
+    GemmBlock g = left_block(x.x, b.k);
+    g.b = panels;
+    g.b_panel = b.panel_bytes;
+    g.n = y.cols;
+    g.bias = right.bias;
+    set_result(g, y, accum);
+    return k.gemm->multiply_narrow(g, narrow);
+  }
+  auto* units = thread_scratch<uint8_t>(Scratch::kB, part / depth * panel * 4);
+  auto* sums = thread_scratch<float>(Scratch::kC, y.rows * panel);
+  for (int64_t c = 0; c < y.cols; c += panel, panels += b.panel_bytes) {
+    int64_t n = std::min(panel, y.cols - c);
+    const float* scales = narrow.scales
+                              ? narrow.scales + (right.col + c) / kFp8Block * narrow.scales_stride
+                              : nullptr;
+    for (int64_t from = 0; from < b.k; from += part) {
+      int64_t count = std::min(part, b.k - from);
+      ops.unpack(panels + b.panel_bytes / b.k * from, b.type,
+                 scales ? scales + from / kFp8Block : nullptr, count, units);
+      GemmBlock g = left_block(x.x.col_range(from, count), count);
+      g.b = units;
+      g.n = n;
+      g.init = from > 0 ? sums : nullptr;
+      g.init_stride = panel;
+      if (from + count < b.k) {
+        set_result(g, Tensor(sums, DType::kF32, y.rows, n, panel), Accum::kSet);
+      } else {
+        g.bias = right.bias ? right.bias + c : nullptr;
+        set_result(g, y.col_range(c, n), accum);
+      }
+      ops.multiply(g);
+    }
+  }
+}
+
 }  // namespace
 
 void multiply_left(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
                    const RightColumns& right, const Tensor& y, Accum accum) {
   if (x.scales) return multiply_codes(k, ops, x, right, y, accum);
+  if (right.b.type != PanelType::kUnits) return multiply_narrow(k, ops, x, right, y, accum);
   GemmBlock g = left_block(x.x, right.b.k);
   g.b = right.b.expert(right.expert) + right.col / k.gemm->panel * right.b.panel_bytes;
   g.b_panel = right.b.panel_bytes;

@@ -19,7 +19,34 @@ constexpr int64_t kRowBlock =
 struct WeightCache {
   const Kernels* kernels;  // packs depend on the instruction set
   std::array<PackedWeight, 8> packs;
+  PackedWeight narrow;
 };
+
+WeightCache& cache_of(const Kernels& kernels, const Weight& w) {
+  auto* cache = static_cast<WeightCache*>(w.cache.get());
+  if (!cache || cache->kernels != &kernels) {
+    auto fresh = std::make_shared<WeightCache>();
+    fresh->kernels = &kernels;
+    cache = fresh.get();
+    w.cache = std::move(fresh);
+  }
+  return *cache;
+}
+
+// How the products' pack keeps the values.
+PanelType panel_type(const Weight& w, bool pairs, bool fp8) {
+  if (fp8 || w.value.empty()) return PanelType::kUnits;
+  switch (w.value[0].dtype) {
+    case DType::kF8E4M3:
+      return PanelType::kE4m3;
+    case DType::kBF16:
+      return pairs ? PanelType::kUnits : PanelType::kBf16;
+    case DType::kF16:
+      return pairs ? PanelType::kUnits : PanelType::kF16;
+    default:
+      return PanelType::kUnits;
+  }
+}
 
 std::shared_ptr<void> allocate(int64_t bytes) {
   return {allocate_host(bytes), [bytes](void* p) { free_host(p, bytes); }};
@@ -41,6 +68,17 @@ PackedWeight layout(const Kernels& kernels, const Weight& w, PackDirection direc
   out.k = direction == PackDirection::kForward ? w.cols : w.rows;
   out.n = direction == PackDirection::kForward ? w.rows : w.cols;
   out.panel_bytes = (out.k + depth - 1) / depth * panel * 4;
+  out.expert_bytes = (out.n + panel - 1) / panel * out.panel_bytes;
+  return out;
+}
+
+PackedWeight narrow_layout(const Kernels& kernels, const Weight& w, PanelType type) {
+  int64_t panel = kernels.gemm->panel;
+  PackedWeight out;
+  out.k = w.cols;
+  out.n = w.rows;
+  out.type = type;
+  out.panel_bytes = out.k * panel * (type == PanelType::kE4m3 ? 1 : 2);
   out.expert_bytes = (out.n + panel - 1) / panel * out.panel_bytes;
   return out;
 }
@@ -147,16 +185,10 @@ Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, flo
 
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
                                   bool pairs, bool fp8) {
-  auto* cache = static_cast<WeightCache*>(w.cache.get());
-  if (!cache || cache->kernels != &kernels) {
-    auto fresh = std::make_shared<WeightCache>();
-    fresh->kernels = &kernels;
-    cache = fresh.get();
-    w.cache = std::move(fresh);
-  }
   bool forward = direction == PackDirection::kForward;
   PackedWeight& out =
-      cache->packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
+      cache_of(kernels, w)
+          .packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
   if (out.memory && out.version == w.version) return out;
 
   if (!out.memory) {
@@ -177,8 +209,50 @@ const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackD
   return out;
 }
 
+namespace {
+
+void refuse_nan_codes(const Weight& w, const Tensor& rows) {
+  for (int64_t r = 0; r < rows.rows; ++r) {
+    const uint8_t* row = rows.row_raw(r);
+    bool nan = false;
+    for (int64_t c = 0; c < rows.cols; ++c) nan |= (row[c] & 0x7f) == 0x7f;
+    if (nan) throw Error(w.name, "holds NaN", "use an undamaged checkpoint");
+  }
+}
+
+}  // namespace
+
+const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8) {
+  PanelType type = panel_type(w, pairs, fp8);
+  if (type == PanelType::kUnits)
+    return packed_weight(kernels, w, PackDirection::kForward, pairs, fp8);
+  PackedWeight& out = cache_of(kernels, w).narrow;
+  if (out.memory && out.version == w.version && out.type == type) return out;
+  out = narrow_layout(kernels, w, type);
+  out.memory = allocate(out.expert_bytes * w.experts());
+  out.block_scales = w.scale;
+  int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
+  parallel_for(w.experts() * blocks, std::max<int64_t>(1, 65536 / (kRowBlock * w.cols)),
+               [&](int64_t i, int64_t end) {
+                 for (; i < end; ++i) {
+                   int64_t e = i / blocks, begin = i % blocks * kRowBlock;
+                   Tensor rows = w.value[static_cast<size_t>(e)].row_range(
+                       begin, std::min(kRowBlock, w.rows - begin));
+                   if (type == PanelType::kE4m3) refuse_nan_codes(w, rows);
+                   uint8_t* to = static_cast<uint8_t*>(out.memory.get()) + e * out.expert_bytes;
+                   kernels.gemm->pack_narrow(rows.data, rows.stride, rows.rows, w.cols, type,
+                                             to + begin / kernels.gemm->panel * out.panel_bytes);
+                 }
+               });
+  out.version = w.version;
+  return out;
+}
+
 int64_t pack_bytes(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs,
                    bool fp8) {
+  PanelType type = panel_type(w, pairs, fp8);
+  if (direction == PackDirection::kForward && type != PanelType::kUnits)
+    return narrow_layout(kernels, w, type).expert_bytes * w.experts();
   PackedWeight p = layout(kernels, w, direction, pairs);
   return p.expert_bytes * w.experts() + (fp8 ? scale_bytes(p, w.experts()) : 0);
 }

@@ -4,10 +4,12 @@
 // A product reads its right operand B [k, n] in panels (isa/gemm_kernels.h). The forward product x
 // · wᵀ has B = wᵀ (k = in, n = out), the gradient of x has B = w (k = out, n = in): two packs. Each
 // exists in f32 or in pairs of bf16, plain or rounded to E4M3 with one scale per 128 × 128 block.
-// Whatever dtype the weight is kept in is decoded while packing.
+// Whatever dtype the weight is kept in is decoded while packing, except where narrow_weight keeps
+// it.
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "backend/cpu/isa/kernels.h"
 #include "tensor/weight.h"
@@ -19,6 +21,8 @@ struct PackedWeight {
   int64_t k = 0, n = 0;
   int64_t panel_bytes = 0, expert_bytes = 0;
   std::shared_ptr<void> scales;  // FP8: f32 [experts][ceil(k / 128)][n]
+  PanelType type = PanelType::kUnits;
+  std::vector<Tensor> block_scales;  // kE4m3: the weight's own, per expert
   uint64_t version = 0;
 
   const uint8_t* expert(int64_t e) const {
@@ -37,7 +41,13 @@ enum class PackDirection { kForward, kBackward };
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
                                   bool pairs, bool fp8);
 
-// Bytes of that pack, its scales included. Reads the shape of w only.
+// The forward pack for products: in the bytes that the weight is stored in where the kernels can
+// widen them as they go (bf16 and f16 for f32 operands, E4M3 always), else packed_weight. Throws
+// Error where an E4M3 code is NaN.
+const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8);
+
+// Bytes of packed_weight's (backward) or product_weight's (forward) pack, its scales included.
+// Reads the shape and type of w only.
 int64_t pack_bytes(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs,
                    bool fp8);
 

@@ -227,16 +227,18 @@ double peak(int64_t rounds, bool bf16) {
 }
 
 #include "backend/cpu/isa/gemm_pack.inl"
+#include "backend/cpu/isa/gemm_narrow.inl"
 #include "backend/cpu/isa/gemm_rows.inl"
 
-const GemmOperands kGemmF32{multiply<StepF32>,     pack_k_major<F32Units>,  pack_n_major<F32Units>,
-                            fp8_rows<F32Units>,    fp8_columns<F32Units>,   softmax_terms<F32Units>,
-                            scale_terms<F32Units>, logit_gradient<F32Units>};
+const GemmOperands kGemmF32{
+    multiply<StepF32>,       pack_k_major<F32Units>, pack_n_major<F32Units>,
+    unpack<F32Units>,        fp8_rows<F32Units>,     fp8_columns<F32Units>,
+    softmax_terms<F32Units>, scale_terms<F32Units>,  logit_gradient<F32Units>};
 #ifdef __AVX512BF16__
-const GemmOperands kGemmBf16{multiply<StepBf16>,      pack_k_major<PairUnits>,
-                             pack_n_major<PairUnits>, fp8_rows<PairUnits>,
-                             fp8_columns<PairUnits>,  softmax_terms<PairUnits>,
-                             scale_terms<PairUnits>,  logit_gradient<PairUnits>};
+const GemmOperands kGemmBf16{
+    multiply<StepBf16>,       pack_k_major<PairUnits>, pack_n_major<PairUnits>,
+    unpack<PairUnits>,        fp8_rows<PairUnits>,     fp8_columns<PairUnits>,
+    softmax_terms<PairUnits>, scale_terms<PairUnits>,  logit_gradient<PairUnits>};
 #endif
 
 const GemmKernels kGemm{
@@ -246,7 +248,7 @@ const GemmKernels kGemm{
 #else
     nullptr,
 #endif
-    fp8_block,  widen,     column_sum, peak,
+    fp8_block,  widen,     column_sum, multiply_narrow, pack_narrow, peak,
 };
 
 }  // namespace gemm

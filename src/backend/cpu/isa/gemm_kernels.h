@@ -34,6 +34,17 @@ struct GemmBlock {
   GemmOut out;
 };
 
+// How the values of B's panels are stored: as units of 4 bytes, or narrower, as a checkpoint has
+// them: [k][panel]. E4M3 codes have an f32 scale per 128 × 128 block of the weight.
+enum class PanelType : uint8_t { kUnits, kBf16, kF16, kE4m3 };
+struct NarrowPanels {
+  PanelType type;
+  const float* scales;  // E4M3: [rows / 128, k / 128], of the whole weight
+  int64_t scales_stride;
+  int64_t first_row;  // row of the weight that the first panel begins with
+};
+inline constexpr int64_t kNarrowRows = 4;  // of x, that multiply_narrow takes
+
 // Packing of B (or of a transposed A, with a width of its own) into panels of `width` columns,
 // padded with zeros in k.
 struct PackBlock {
@@ -63,6 +74,9 @@ struct GemmOperands {
   void (*multiply)(const GemmBlock& g);
   void (*pack_k_major)(const PackBlock& p);
   void (*pack_n_major)(const PackBlock& p);
+  // k values of one narrow panel as units. scales: of the panel's columns, from the first k on (a
+  // multiple of 128) on.
+  void (*unpack)(const uint8_t* panel, PanelType type, const float* scales, int64_t k, void* units);
   // scale [rows, ceil(cols / 128)]: one per row and 128 columns
   void (*fp8_rows)(const Fp8Block& q);
   void (*fp8_columns)(const Fp8Block& q);  // rows <= 128, scale [cols]: one per column
@@ -87,6 +101,12 @@ struct GemmKernels {
   // out [cols] (+)= the sum of rows, one after another. cols <= panel.
   void (*column_sum)(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols,
                      float* out, bool add);
+  // f32 operands, B in narrow panels, m <= kNarrowRows, without init and row_scale: the bits of
+  // unpacked panels.
+  void (*multiply_narrow)(const GemmBlock& g, const NarrowPanels& p);
+  // Rows [n, k] of a weight, as they are stored, to narrow panels one after another.
+  void (*pack_narrow)(const void* src, int64_t stride, int64_t n, int64_t k, PanelType type,
+                      void* dst);
   // Multiply-adds · 2 done by `rounds` rounds of independent register operations: what products of
   // bf16 or f32 run on, so f32 operations for both where bf16 is null.
   double (*peak)(int64_t rounds, bool bf16);

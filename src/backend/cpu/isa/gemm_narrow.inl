@@ -1,0 +1,239 @@
+// Panels whose values are stored in fewer than 4 bytes (PanelType): widened in registers where few
+// rows use them, so that decoding reads no more than the checkpoint has; unpacked to the operands'
+// units, part by part, where many rows do. Both give the bits of panels stored as units.
+
+struct PanelBf16 {
+  static constexpr int kBytes = 2;
+  static constexpr bool kScaled = false;
+  static WELS_INLINE Vec load(const uint8_t* p, int v, Vec) {
+    return load_bf16((const uint16_t*)p + v * kLanes);
+  }
+};
+
+struct PanelF16 {
+  static constexpr int kBytes = 2;
+  static constexpr bool kScaled = false;
+  static WELS_INLINE Vec load(const uint8_t* p, int v, Vec) {
+#ifdef __AVX512F__
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p + v));
+#else
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + v));
+#endif
+  }
+};
+
+// A code's bits, moved to where binary16 has sign, exponent and mantissa, are 2^-8 of its value
+// (the biases are 7 and 15), subnormal codes too; the factor goes into the scale, where it is
+// exact.
+struct PanelE4m3 {
+  static constexpr int kBytes = 1;
+  static constexpr bool kScaled = true;
+  static WELS_INLINE Vec load(const uint8_t* p, int v, Vec scale) {
+#ifdef __AVX512F__
+    __m256i h = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p + v));
+    h = _mm256_and_si256(_mm256_slli_epi16(h, 7), _mm256_set1_epi16((short)0xbfff));
+    return mul(_mm512_cvtph_ps(h), scale);
+#else
+    __m128i h = _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i*)(p + v * kLanes)));
+    h = _mm_and_si128(_mm_slli_epi16(h, 7), _mm_set1_epi16((short)0xbfff));
+    return mul(_mm256_cvtph_ps(h), scale);
+#endif
+  }
+};
+
+constexpr int kScaleDepth = 128;  // of k for one scale: tensor/fp8.h
+
+template <class P>
+WELS_INLINE Vec scale_of(const float* scales, int64_t k) {
+  return P::kScaled ? set1(scales[k / kScaleDepth] * 256.0f) : zero();
+}
+
+template <class P, int R, int V>
+void narrow_kernel(const GemmBlock& g, const uint8_t* b, const float* scales, int64_t j0) {
+  Vec acc[R][V];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[r][v] = zero();
+  }
+  const uint8_t* a = (const uint8_t*)g.a;
+  for (int64_t k = 0; k < g.steps; k += kScaleDepth) {
+    const Vec scale = scale_of<P>(scales, k);
+    const int64_t end = g.steps - k < kScaleDepth ? g.steps - k : kScaleDepth;
+    for (int64_t s = 0; s < end; ++s, a += g.a_step, b += kPanel * P::kBytes) {
+      Vec bv[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) bv[v] = P::load(b, v, scale);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        Vec av = StepF32::spread(a + r * g.a_row);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(av, bv[v], acc[r][v]);
+      }
+    }
+  }
+  alignas(64) float tile[R][V][kLanes];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(tile[r][v], acc[r][v]);
+  }
+  int64_t left = g.n - j0;
+  finish(g, tile[0][0], R, V, 0, j0, left < V * kLanes ? (int)(left - (V - 1) * kLanes) : kLanes);
+}
+
+template <class P, int V>
+void narrow_panel(const GemmBlock& g, const uint8_t* b, const float* scales, int64_t j0) {
+  switch (g.m) {
+    case 1:
+      return narrow_kernel<P, 1, V>(g, b, scales, j0);
+    case 2:
+      return narrow_kernel<P, 2, V>(g, b, scales, j0);
+    case 3:
+      return narrow_kernel<P, 3, V>(g, b, scales, j0);
+    default:
+      return narrow_kernel<P, 4, V>(g, b, scales, j0);
+  }
+}
+
+template <class P>
+void multiply_narrow_type(const GemmBlock& g, const NarrowPanels& p) {
+  const uint8_t* b = (const uint8_t*)g.b;
+  for (int64_t j = 0; j < g.n; j += kPanel, b += g.b_panel) {
+    const float* scales =
+        P::kScaled ? p.scales + (p.first_row + j) / kScaleDepth * p.scales_stride : nullptr;
+    int64_t left = g.n - j;
+    switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
+      case 1:
+        narrow_panel<P, 1>(g, b, scales, j);
+        break;
+#ifdef __AVX512F__
+      case 2:
+        narrow_panel<P, 2>(g, b, scales, j);
+        break;
+      case 3:
+        narrow_panel<P, 3>(g, b, scales, j);
+        break;
+#endif
+      default:
+        narrow_panel<P, kPanelVecs>(g, b, scales, j);
+        break;
+    }
+  }
+}
+
+void multiply_narrow(const GemmBlock& g, const NarrowPanels& p) {
+  switch (p.type) {
+    case PanelType::kBf16:
+      return multiply_narrow_type<PanelBf16>(g, p);
+    case PanelType::kF16:
+      return multiply_narrow_type<PanelF16>(g, p);
+    default:
+      return multiply_narrow_type<PanelE4m3>(g, p);
+  }
+}
+
+template <class Units, class P>
+void unpack_type(const uint8_t* b, const float* scales, int64_t k, void* units) {
+  float* to = (float*)units;
+  for (int64_t i = 0; i < k; i += Units::kDepth) {
+    const Vec scale = scale_of<P>(scales, i);
+    for (int v = 0; v < kPanelVecs; ++v, to += kLanes) {
+      Vec first = P::load(b, v, scale);
+#ifdef __AVX512BF16__
+      if (Units::kDepth == 2) {
+        Vec second = i + 1 < k ? P::load(b + kPanel * P::kBytes, v, scale) : zero();
+        first = (Vec)_mm512_or_si512(_mm512_cvtepu16_epi32(to_bf16(first)),
+                                     _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(second)), 16));
+      }
+#endif
+      store(to, first);
+    }
+    b += Units::kDepth * kPanel * P::kBytes;
+  }
+}
+
+template <class Units>
+void unpack(const uint8_t* panel, PanelType type, const float* scales, int64_t k, void* units) {
+  switch (type) {
+    case PanelType::kBf16:
+      return unpack_type<Units, PanelBf16>(panel, scales, k, units);
+    case PanelType::kF16:
+      return unpack_type<Units, PanelF16>(panel, scales, k, units);
+    default:
+      return unpack_type<Units, PanelE4m3>(panel, scales, k, units);
+  }
+}
+
+// 8 rows of 8 values of 2 bytes to columns.
+WELS_INLINE void transpose_8x8(const uint16_t* src, int64_t stride, uint16_t* dst, int64_t to) {
+  __m128i r[8], a[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) r[i] = _mm_loadu_si128((const __m128i*)(src + i * stride));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = _mm_unpacklo_epi16(r[i], r[i + 4]);
+    a[2 * i + 1] = _mm_unpackhi_epi16(r[i], r[i + 4]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[2 * i] = _mm_unpacklo_epi16(a[i], a[i + 4]);
+    r[2 * i + 1] = _mm_unpackhi_epi16(a[i], a[i + 4]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    _mm_storeu_si128((__m128i*)(dst + 2 * i * to), _mm_unpacklo_epi16(r[i], r[i + 4]));
+    _mm_storeu_si128((__m128i*)(dst + (2 * i + 1) * to), _mm_unpackhi_epi16(r[i], r[i + 4]));
+  }
+}
+// 16 rows of 16 values of 1 byte to columns: four rounds of perfect shuffles.
+WELS_INLINE void transpose_16x16(const uint8_t* src, int64_t stride, uint8_t* dst, int64_t to) {
+  __m128i r[16], a[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) r[i] = _mm_loadu_si128((const __m128i*)(src + i * stride));
+#pragma GCC unroll 4
+  for (int round = 0; round < 4; ++round) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      a[2 * i] = _mm_unpacklo_epi8(r[i], r[i + 8]);
+      a[2 * i + 1] = _mm_unpackhi_epi8(r[i], r[i + 8]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) r[i] = a[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm_storeu_si128((__m128i*)(dst + i * to), r[i]);
+}
+
+WELS_INLINE void transpose_tile(const uint16_t* src, int64_t stride, uint16_t* dst) {
+  transpose_8x8(src, stride, dst, kPanel);
+}
+WELS_INLINE void transpose_tile(const uint8_t* src, int64_t stride, uint8_t* dst) {
+  transpose_16x16(src, stride, dst, kPanel);
+}
+
+// One panel: rows [n, k] of a weight, n <= kPanel, to [k][kPanel], zeros after the n-th.
+template <class T>
+void pack_narrow_panel(const T* src, int64_t stride, int64_t n, int64_t k, T* dst) {
+  constexpr int kTile = sizeof(T) == 2 ? 8 : 16;
+  int64_t rows = n / kTile * kTile, depth = k / kTile * kTile;
+  for (int64_t c = 0; c < depth; c += kTile) {
+    for (int64_t r = 0; r < rows; r += kTile)
+      transpose_tile(src + r * stride + c, stride, dst + c * kPanel + r);
+  }
+  for (int64_t c = 0; c < k; ++c) {
+    for (int64_t r = c < depth ? rows : 0; r < kPanel; ++r)
+      dst[c * kPanel + r] = r < n ? src[r * stride + c] : (T)0;
+  }
+}
+
+void pack_narrow(const void* src, int64_t stride, int64_t n, int64_t k, PanelType type, void* dst) {
+  for (int64_t j = 0; j < n; j += kPanel) {
+    int64_t rows = n - j < kPanel ? n - j : kPanel;
+    if (type == PanelType::kE4m3) {
+      pack_narrow_panel((const uint8_t*)src + j * stride, stride, rows, k, (uint8_t*)dst + j * k);
+    } else {
+      pack_narrow_panel((const uint16_t*)src + j * stride, stride, rows, k, (uint16_t*)dst + j * k);
+    }
+  }
+}
