@@ -1,8 +1,9 @@
 // The small products around absorbed MLA (V3 eq. 1-11 rearranged): per head, queries into the
-// latent space and its weighted sum out of it. They read the packs of kv_b that matmul and its
-// gradient keep (weight_pack.h): q · W_UK,i sums over the output rows of kv_b, as dx = dy · w does,
-// and x · W_UV,iᵀ makes some of its output columns, as y = x · wᵀ does. So a model that prefills
-// with the expanded form and decodes with the absorbed one keeps no further copy.
+// latent space and its weighted sum out of it. q · W_UK,i sums over the output rows of kv_b, as dx
+// = dy · w does, and x · W_UV,iᵀ makes some of its output columns, as y = x · wᵀ does; so they read
+// the packs of kv_b that matmul and its gradient keep (weight_pack.h). A bf16 or f16 kv_b that is
+// multiplied in f32 is read in half the bytes: W_UK in place, since its rows lie as q · W_UK needs
+// them, W_UV in matmul's narrow panels.
 #include <algorithm>
 #include <cstring>
 
@@ -35,6 +36,30 @@ void heads_and_rows(int heads, int64_t n, int64_t weight_size, Fn&& fn) {
   }
 }
 
+// How W_UK can be read where it is, in whole panels; else kUnits.
+PanelType in_place(const Kernels& k, const Weight& kv_b, bool pairs) {
+  if (pairs || kv_b.cols % k.gemm->panel != 0) return PanelType::kUnits;
+  DType stored = kv_b.value[0].dtype;
+  return stored == DType::kBF16  ? PanelType::kBf16
+         : stored == DType::kF16 ? PanelType::kF16
+                                 : PanelType::kUnits;
+}
+
+// y [n, r] = q [n, dn] (f32) · rows [first, first + dn) of kv_b.
+void multiply_in_place(const Kernels& k, PanelType type, const Tensor& q, const Tensor& kv_b,
+                       int64_t first, const Tensor& y) {
+  int64_t row = row_bytes(kv_b.dtype, kv_b.stride);
+  for (int64_t i = 0; i < q.rows; i += kNarrowRows) {
+    int64_t n = std::min(kNarrowRows, q.rows - i);
+    GemmBlock g = left_block(q.row_range(i, n), q.cols);
+    g.b = kv_b.row_raw(first);
+    g.b_panel = row_bytes(kv_b.dtype, k.gemm->panel);
+    g.n = kv_b.cols;
+    set_result(g, y.row_range(i, n), Accum::kSet);
+    k.gemm->multiply_narrow(g, {type, row, nullptr, 0, first});
+  }
+}
+
 }  // namespace
 
 void CpuDevice::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int dn, int dr, int dv,
@@ -49,16 +74,24 @@ void CpuDevice::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int
   // A head's rows must start at a whole step of the pack: with pairs, at an even row.
   const GemmOperands& ops = operands_for(*k_, q.dtype, kv_b.full_precision || of_head % 2 != 0);
   const bool pairs = is_pairs(*k_, ops);
-  const PackedWeight& pack = packed_weight(*k_, kv_b, PackDirection::kBackward, pairs, false);
+  const PanelType stored = in_place(*k_, kv_b, pairs);
+  const PackedWeight* pack = stored == PanelType::kUnits
+                                 ? &packed_weight(*k_, kv_b, PackDirection::kBackward, pairs, false)
+                                 : nullptr;
   heads_and_rows(heads, q.rows, kv_b.size(), [&](int64_t h, int64_t begin, int64_t n) {
     const Tensor from = q.row_range(begin, n).col_range(h * (dn + dr), dn + dr);
     const Tensor to = y.row_range(begin, n).col_range(h * (r + dr), r + dr);
-    GemmBlock g = left_block(left_operand(*k_, ops, from.col_range(0, dn)), dn);
-    g.b = pack.expert(0) + h * of_head / (pairs ? 2 : 1) * k_->gemm->panel * 4;
-    g.b_panel = pack.panel_bytes;
-    g.n = r;
-    set_result(g, to.col_range(0, r), Accum::kSet);
-    ops.multiply(g);
+    const Tensor left = left_operand(*k_, ops, from.col_range(0, dn));
+    if (!pack) {
+      multiply_in_place(*k_, stored, left, kv_b.value[0], h * of_head, to.col_range(0, r));
+    } else {
+      GemmBlock g = left_block(left, dn);
+      g.b = pack->expert(0) + h * of_head / (pairs ? 2 : 1) * k_->gemm->panel * 4;
+      g.b_panel = pack->panel_bytes;
+      g.n = r;
+      set_result(g, to.col_range(0, r), Accum::kSet);
+      ops.multiply(g);
+    }
     const auto tail_bytes = static_cast<size_t>(row_bytes(q.dtype, dr));
     for (int64_t i = 0; dr > 0 && i < n; ++i) {
       std::memcpy(to.col_range(r, dr).row_raw(i), from.col_range(dn, dr).row_raw(i), tail_bytes);
@@ -78,11 +111,15 @@ void CpuDevice::absorb_output(const Tensor& x, const Weight& kv_b, int heads, in
   CHECK(kv_b.rows == heads * of_head);
   CHECK(x.cols == heads * r);
   const GemmOperands& ops = operands_for(*k_, x.dtype, kv_b.full_precision);
+  const bool whole_panels = dn % panel == 0 && dv % panel == 0;
   const PackedWeight& pack =
-      packed_weight(*k_, kv_b, PackDirection::kForward, is_pairs(*k_, ops), false);
+      whole_panels ? product_weight(*k_, kv_b, is_pairs(*k_, ops), false)
+                   : packed_weight(*k_, kv_b, PackDirection::kForward, is_pairs(*k_, ops), false);
   heads_and_rows(heads, x.rows, kv_b.size(), [&](int64_t h, int64_t begin, int64_t n) {
     const Tensor from = left_operand(*k_, ops, x.row_range(begin, n).col_range(h * r, r));
     const Tensor to = y.row_range(begin, n).col_range(h * dv, dv);
+    if (whole_panels)
+      return multiply_left(*k_, ops, {from}, {pack, 0, h * of_head + dn}, to, Accum::kSet);
     for (int64_t c = 0; c < dv;) {  // panel by panel
       const int64_t column = h * of_head + dn + c, within = column % panel,
                     width = std::min(panel - within, dv - c);

@@ -364,9 +364,11 @@ TEST(Absorb, both_products_match_the_plain_loops_and_rows_stand_alone) {
                   {2, 24, 16, 20, 33},
                   {3, 5, 3, 6, 7},
                   {2, 128, 64, 128, 512}}) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (auto [dtype, stored] : {std::pair{DType::kF32, DType::kF32},
+                                 {DType::kBF16, DType::kBF16},
+                                 {DType::kF32, DType::kBF16}}) {
       for (int64_t n : {0, 1, 7, 200}) {
-        Data w(dtype, s.heads * (s.dn + s.dv), s.r, 1), q(dtype, n, s.heads * (s.dn + s.dr), 2),
+        Data w(stored, s.heads * (s.dn + s.dv), s.r, 1), q(dtype, n, s.heads * (s.dn + s.dr), 2),
             x(dtype, n, s.heads * s.r, 3);
         Data w_wide = as(w, DType::kF64), q_wide = as(q, DType::kF64), x_wide = as(x, DType::kF64);
         Data want_q(DType::kF64, n, s.heads * (s.r + s.dr)), want_y(DType::kF64, n, s.heads * s.dv);
@@ -374,8 +376,8 @@ TEST(Absorb, both_products_match_the_plain_loops_and_rows_stand_alone) {
         ref.absorb_query(q_wide.t, wide, s.heads, s.dn, s.dr, s.dv, want_q.t);
         ref.absorb_output(x_wide.t, wide, s.heads, s.dn, s.dv, want_y.t);
         for (const std::string& isa : isas()) {
-          SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " dn " + std::to_string(s.dn) +
-                       " n " + std::to_string(n));
+          SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " of " + std::string(name(stored)) +
+                       " dn " + std::to_string(s.dn) + " n " + std::to_string(n));
           CpuDevice device(isa);
           Weight weight = weight_of(w);
           Data got_q(dtype, n, want_q.t.cols), got_y(dtype, n, want_y.t.cols);

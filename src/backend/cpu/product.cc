@@ -104,7 +104,7 @@ void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& 
   const PackedWeight& b = right.b;
   int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1, part = 256 * depth;
   const uint8_t* panels = b.expert(right.expert) + right.col / panel * b.panel_bytes;
-  NarrowPanels narrow{b.type, nullptr, 0, right.col};
+  NarrowPanels narrow{b.type, b.panel_bytes / b.k, nullptr, 0, right.col};
   if (b.type == PanelType::kE4m3) {
     const Tensor& scales = b.block_scales[static_cast<size_t>(right.expert)];
     narrow.scales = scales.row<float>(0);

@@ -39,6 +39,7 @@ struct GemmBlock {
 enum class PanelType : uint8_t { kUnits, kBf16, kF16, kE4m3 };
 struct NarrowPanels {
   PanelType type;
+  int64_t step;  // bytes from one k to the next: a panel's width, or a row of a weight in place
   const float* scales;  // E4M3: [rows / 128, k / 128], of the whole weight
   int64_t scales_stride;
   int64_t first_row;  // row of the weight that the first panel begins with

@@ -49,7 +49,8 @@ WELS_INLINE Vec scale_of(const float* scales, int64_t k) {
 }
 
 template <class P, int R, int V>
-void narrow_kernel(const GemmBlock& g, const uint8_t* b, const float* scales, int64_t j0) {
+void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, const float* scales,
+                   int64_t j0) {
   Vec acc[R][V];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
@@ -57,10 +58,11 @@ void narrow_kernel(const GemmBlock& g, const uint8_t* b, const float* scales, in
     for (int v = 0; v < V; ++v) acc[r][v] = zero();
   }
   const uint8_t* a = (const uint8_t*)g.a;
+  const int64_t step = p.step;
   for (int64_t k = 0; k < g.steps; k += kScaleDepth) {
     const Vec scale = scale_of<P>(scales, k);
     const int64_t end = g.steps - k < kScaleDepth ? g.steps - k : kScaleDepth;
-    for (int64_t s = 0; s < end; ++s, a += g.a_step, b += kPanel * P::kBytes) {
+    for (int64_t s = 0; s < end; ++s, a += g.a_step, b += step) {
       Vec bv[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) bv[v] = P::load(b, v, scale);
@@ -83,16 +85,17 @@ void narrow_kernel(const GemmBlock& g, const uint8_t* b, const float* scales, in
 }
 
 template <class P, int V>
-void narrow_panel(const GemmBlock& g, const uint8_t* b, const float* scales, int64_t j0) {
+void narrow_panel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, const float* scales,
+                  int64_t j0) {
   switch (g.m) {
     case 1:
-      return narrow_kernel<P, 1, V>(g, b, scales, j0);
+      return narrow_kernel<P, 1, V>(g, p, b, scales, j0);
     case 2:
-      return narrow_kernel<P, 2, V>(g, b, scales, j0);
+      return narrow_kernel<P, 2, V>(g, p, b, scales, j0);
     case 3:
-      return narrow_kernel<P, 3, V>(g, b, scales, j0);
+      return narrow_kernel<P, 3, V>(g, p, b, scales, j0);
     default:
-      return narrow_kernel<P, 4, V>(g, b, scales, j0);
+      return narrow_kernel<P, 4, V>(g, p, b, scales, j0);
   }
 }
 
@@ -105,18 +108,18 @@ void multiply_narrow_type(const GemmBlock& g, const NarrowPanels& p) {
     int64_t left = g.n - j;
     switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
       case 1:
-        narrow_panel<P, 1>(g, b, scales, j);
+        narrow_panel<P, 1>(g, p, b, scales, j);
         break;
 #ifdef __AVX512F__
       case 2:
-        narrow_panel<P, 2>(g, b, scales, j);
+        narrow_panel<P, 2>(g, p, b, scales, j);
         break;
       case 3:
-        narrow_panel<P, 3>(g, b, scales, j);
+        narrow_panel<P, 3>(g, p, b, scales, j);
         break;
 #endif
       default:
-        narrow_panel<P, kPanelVecs>(g, b, scales, j);
+        narrow_panel<P, kPanelVecs>(g, p, b, scales, j);
         break;
     }
   }
