@@ -1,0 +1,545 @@
+// JSON schemas (2020-12 and draft 7) as grammars. Every text of the grammar is JSON that the schema
+// allows; not every such JSON is a text of it: properties come in the schema's order and white
+// space is at most a space or one line with its indent. What would have to be ignored is refused
+// instead.
+//
+// Enforced: type (one or several), enum, const, anyOf and oneOf (as alternatives), allOf (of
+// objects), $ref within the schema (recursion too), properties, required, additionalProperties,
+// items, prefixItems, minItems, maxItems, minLength, maxLength, pattern (json_chars.h), format
+// date, time, date-time, uuid; minimum and maximum (integers), exclusive ones for integers.
+// Where properties are listed, further ones are allowed only if additionalProperties says so.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "engine/grammar_builder.h"
+#include "engine/json_chars.h"
+#include "formats/json.h"
+
+namespace wels {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Sequence = GrammarBuilder::Sequence;
+constexpr int64_t kUnbounded = GrammarBuilder::kUnbounded;
+constexpr int64_t kDigits = 16;  // of a number's integer and of its fraction
+
+const std::set<std::string> kAnnotations = {
+    "title",      "description", "default",         "examples",        "$schema",  "$id",
+    "$comment",   "$anchor",     "$defs",           "definitions",     "readOnly", "writeOnly",
+    "deprecated", "format",      "contentEncoding", "contentMediaType"};
+
+class SchemaCompiler {
+ public:
+  explicit SchemaCompiler(Json schema) : schema_(std::move(schema)), build_("json schema") {
+    space_ = build_.repeat(build_.text(" "), 0, 1);
+    Sequence indent = build_.repeat(build_.one_of({{' ', ' '}, {'\t', '\t'}}), 0, 20);
+    gap_ = build_.any_of({build_.text(" "), {build_.join({build_.text("\n"), indent})}, {}});
+  }
+
+  Grammar compile() {
+    int32_t root = build_.new_rule();
+    refs_["#"] = root;
+    build_.define(root, {value(schema_, "#")});
+    return build_.finish(root, {{root, "the schema"}});
+  }
+  Grammar any_object() {
+    int32_t root = build_.new_rule();
+    build_.define(root, {any_rule("object")});
+    return build_.finish(root, {});
+  }
+
+ private:
+  [[noreturn]] static void fail(const std::string& path, const std::string& what,
+                                const std::string& hint = "") {
+    throw Error("json schema, " + printable(path), what, hint);
+  }
+  static void only(const Json& s, const std::string& path, const std::set<std::string>& known) {
+    for (const auto& [key, unused] : s.items()) {
+      if (!known.contains(key) && !kAnnotations.contains(key))
+        fail(path, fmt::format("\"{}\" is not enforced here", printable(key)), "leave it out");
+    }
+  }
+  static int64_t whole(const Json& s, const char* key, int64_t otherwise, const std::string& path) {
+    if (!s.contains(key)) return otherwise;
+    const Json& v = s[key];
+    bool fits = v.is_number_integer() || (v.is_number_float() && std::floor(v.get<double>()) == v);
+    if (!fits || std::fabs(v.get<double>()) > 1e15)
+      fail(path, fmt::format("\"{}\" must be a whole number of at most 15 digits", key));
+    return static_cast<int64_t>(v.get<double>());
+  }
+  static int64_t amount(const Json& s, const char* key, int64_t otherwise,
+                        const std::string& path) {
+    int64_t n = whole(s, key, otherwise, path);
+    if (s.contains(key) && (n < 0 || n > 100'000))
+      fail(path, fmt::format("\"{}\" must be 0 to 100000", key));
+    return n;
+  }
+
+  // --- any JSON ---
+
+  // value, object, array, string, number: one rule each, made on first use.
+  Sequence any_rule(const std::string& kind) {
+    auto [it, fresh] = any_.try_emplace(kind, 0);
+    if (!fresh) return {it->second};
+    int32_t rule = it->second = build_.new_rule();
+    if (kind == "string") {
+      build_.define(rule, {string_of(json_string_char(build_), 0, kUnbounded)});
+    } else if (kind == "number") {
+      build_.define(rule, {build_.join({minus(), natural(), fraction(), exponent()})});
+    } else if (kind == "array") {
+      build_.define(rule, {list(any_rule("value"), 0, kUnbounded)});
+    } else if (kind == "object") {
+      build_.define(rule, {object({}, member(any_rule("string"), any_rule("value")))});
+    } else {
+      build_.define(rule,
+                    {any_rule("object"), any_rule("array"), any_rule("string"), any_rule("number"),
+                     build_.text("true"), build_.text("false"), build_.text("null")});
+    }
+    return {rule};
+  }
+
+  Sequence minus() { return build_.repeat(build_.text("-"), 0, 1); }
+  Sequence digit(char first = '0', char last = '9') {
+    return build_.one_of({{static_cast<uint32_t>(first), static_cast<uint32_t>(last)}});
+  }
+  Sequence natural() {
+    return build_.any_of(
+        {build_.text("0"), build_.join({digit('1'), build_.repeat(digit(), 0, kDigits - 1)})});
+  }
+  Sequence fraction() {
+    return build_.repeat(build_.join({build_.text("."), build_.repeat(digit(), 1, kDigits)}), 0, 1);
+  }
+  Sequence exponent() {
+    Sequence sign = build_.repeat(build_.one_of({{'+', '+'}, {'-', '-'}}), 0, 1);
+    return build_.repeat(
+        build_.join({build_.one_of({{'e', 'e'}, {'E', 'E'}}), sign, build_.repeat(digit(), 1, 2)}),
+        0, 1);
+  }
+  Sequence string_of(const Sequence& x, int64_t least, int64_t most) {
+    return build_.join({build_.text("\""), build_.repeat(x, least, most), build_.text("\"")});
+  }
+  Sequence comma() { return build_.join({build_.text(","), gap_}); }
+  Sequence member(const Sequence& key, const Sequence& v) {
+    return build_.join({key, build_.text(":"), space_, v});
+  }
+
+  // --- containers ---
+
+  Sequence list(const Sequence& item, int64_t least, int64_t most) {
+    Sequence open = build_.join({build_.text("["), gap_}),
+             close = build_.join({gap_, build_.text("]")});
+    Sequence none = build_.text("[]");
+    if (most == 0) return none;
+    Sequence more = build_.repeat(build_.join({comma(), item}), std::max<int64_t>(least - 1, 0),
+                                  most == kUnbounded ? most : most - 1);
+    Sequence some = build_.join({open, item, more, close});
+    return least > 0 ? some : build_.any_of({some, none});
+  }
+
+  struct Property {
+    Sequence member;
+    bool required;
+  };
+  // Properties in order. `further`: a member of another name, any number of times; empty: none.
+  // From the last to the first: what may follow where nothing (first) or something (next) stands
+  // before.
+  Sequence object(const std::vector<Property>& properties, const Sequence& further) {
+    Sequence first, next;
+    if (!further.empty()) {
+      next = build_.repeat(build_.join({comma(), further}), 0, kUnbounded);
+      first = build_.any_of({build_.join({further, next}), {}});
+    }
+    for (size_t i = properties.size(); i-- > 0;) {
+      const Property& p = properties[i];
+      Sequence with_first = build_.join({p.member, next}),
+               with_next = build_.join({comma(), p.member, next});
+      first = p.required ? with_first : build_.any_of({with_first, first});
+      next = p.required ? with_next : build_.any_of({with_next, next});
+      if (next.size() > 1) next = rule_of(next);
+    }
+    return build_.join({build_.text("{"), gap_, first, gap_, build_.text("}")});
+  }
+  Sequence rule_of(const Sequence& s) {
+    int32_t r = build_.new_rule();
+    build_.define(r, {s});
+    return {r};
+  }
+
+  // --- the schema ---
+
+  Sequence value(const Json& s, const std::string& path) {
+    if (++depth_ > 200) fail(path, "is nested too deeply");
+    Sequence out = value_of(s, path);
+    --depth_;
+    return out;
+  }
+
+  Sequence value_of(const Json& s, const std::string& path) {
+    if (s.is_boolean()) {
+      if (!s.get<bool>()) fail(path, "false allows nothing", "leave the property out");
+      return any_rule("value");
+    }
+    if (!s.is_object()) fail(path, "is no schema", "a schema is an object, true or false");
+    if (s.contains("$ref")) {
+      only(s, path, {"$ref"});
+      return reference(s["$ref"], path);
+    }
+    for (const char* key : {"anyOf", "oneOf"}) {
+      if (!s.contains(key)) continue;
+      only(s, path, {key});
+      return alternatives(s[key], path + "/" + key);
+    }
+    if (s.contains("allOf")) return merged(s, path);
+    if (s.contains("const")) {
+      only(s, path, {"const", "type"});
+      return build_.text(s["const"].dump());
+    }
+    if (s.contains("enum")) return enumeration(s, path);
+    if (s.contains("type") && s["type"].is_array()) {
+      std::vector<Sequence> each;
+      for (const Json& type : s["type"]) each.push_back(typed(s, type, path, true));
+      if (each.empty()) fail(path, "\"type\" names no type");
+      return build_.any_of(std::move(each));
+    }
+    return typed(s, s.contains("type") ? s["type"] : Json(implied_type(s)), path, false);
+  }
+
+  static std::string implied_type(const Json& s) {
+    static const std::pair<const char*, const char*> kSigns[] = {
+        {"properties", "object"}, {"required", "object"},   {"additionalProperties", "object"},
+        {"items", "array"},       {"prefixItems", "array"}, {"minItems", "array"},
+        {"maxItems", "array"},    {"minLength", "string"},  {"maxLength", "string"},
+        {"pattern", "string"},    {"minimum", "number"},    {"maximum", "number"}};
+    for (auto [key, type] : kSigns) {
+      if (s.contains(key)) return type;
+    }
+    return "value";
+  }
+
+  // several: keywords of the other types stand beside.
+  Sequence typed(const Json& s, const Json& type, const std::string& path, bool several) {
+    static const std::map<std::string, std::set<std::string>> kKnown = {
+        {"object", {"properties", "required", "additionalProperties"}},
+        {"array", {"items", "prefixItems", "minItems", "maxItems"}},
+        {"string", {"minLength", "maxLength", "pattern"}},
+        {"integer", {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}},
+        {"number", {"minimum", "maximum"}},
+        {"boolean", {}},
+        {"null", {}},
+        {"value", {}}};
+    std::string name = type.is_string() ? type.get<std::string>() : "";
+    auto known = kKnown.find(name);
+    if (known == kKnown.end() || (name == "value" && s.contains("type")))
+      fail(path, "\"type\" is none of JSON's types",
+           "use object, array, string, number, integer, boolean or null");
+    std::set<std::string> keys = known->second;
+    if (several) {
+      for (const auto& [unused, others] : kKnown) keys.insert(others.begin(), others.end());
+    }
+    keys.insert("type");
+    only(s, path, keys);
+    if (name == "object") return object_of(s, path);
+    if (name == "array") return array_of(s, path);
+    if (name == "string") return string_of(s, path);
+    if (name == "integer") return integer_of(s, path);
+    if (name == "number") return number_of(s, path);
+    if (name == "boolean") return build_.any_of({build_.text("true"), build_.text("false")});
+    return name == "null" ? build_.text("null") : any_rule("value");
+  }
+
+  Sequence reference(const Json& ref, const std::string& path) {
+    std::string to = ref.is_string() ? ref.get<std::string>() : "";
+    if (to.empty() || to[0] != '#')
+      fail(path, "\"$ref\" must point into this schema", "as \"#/$defs/name\"");
+    if (auto it = refs_.find(to); it != refs_.end()) return {it->second};
+    const Json* target = nullptr;
+    try {
+      target = &schema_.at(Json::json_pointer(to.substr(1)));
+    } catch (const Json::exception&) {
+      fail(path, fmt::format("\"$ref\" points to \"{}\", which is not there", printable(to)));
+    }
+    int32_t rule = refs_[to] = build_.new_rule();
+    build_.define(rule, {value(*target, to)});
+    return {rule};
+  }
+
+  Sequence alternatives(const Json& list, const std::string& path) {
+    if (!list.is_array() || list.empty()) fail(path, "must be a list of schemas");
+    std::vector<Sequence> out;
+    for (size_t i = 0; i < list.size(); ++i)
+      out.push_back(value(list[i], path + "/" + std::to_string(i)));
+    return build_.any_of(std::move(out));
+  }
+
+  Sequence enumeration(const Json& s, const std::string& path) {
+    only(s, path, {"enum", "type"});
+    if (!s["enum"].is_array() || s["enum"].empty()) fail(path, "\"enum\" must list values");
+    std::vector<Sequence> out;
+    for (const Json& v : s["enum"]) out.push_back(build_.text(v.dump()));
+    return build_.any_of(std::move(out));
+  }
+
+  // allOf: objects laid over each other.
+  Sequence merged(const Json& s, const std::string& path) {
+    Json sum = s;
+    sum.erase("allOf");
+    if (!s["allOf"].is_array() || s["allOf"].empty())
+      fail(path + "/allOf", "must be a list of schemas");
+    for (const Json& listed : s["allOf"]) {
+      const Json* part = &listed;
+      for (int hops = 0; part->is_object() && part->contains("$ref"); ++hops) {
+        std::string to = (*part)["$ref"].is_string() ? (*part)["$ref"].get<std::string>() : "";
+        Json::json_pointer pointer;
+        if (hops > 20 || to.empty() || to[0] != '#') fail(path, "\"$ref\" in allOf leads nowhere");
+        try {
+          part = &schema_.at(Json::json_pointer(to.substr(1)));
+        } catch (const Json::exception&) {
+          fail(path, fmt::format("\"$ref\" points to \"{}\", which is not there", printable(to)));
+        }
+      }
+      if (!part->is_object()) fail(path + "/allOf", "must be a list of schemas");
+      for (const auto& [key, v] : part->items()) {
+        if (key == "properties" && v.is_object() && sum.contains(key)) {
+          for (const auto& [name, p] : v.items()) {
+            if (sum[key].contains(name) && sum[key][name] != p)
+              fail(path + "/allOf", "gives \"" + printable(name) + "\" two schemas");
+            sum[key][name] = p;
+          }
+        } else if (key == "required" && v.is_array() && sum.contains(key)) {
+          for (const Json& name : v) sum[key].push_back(name);
+        } else if (sum.contains(key) && !kAnnotations.contains(key) && sum[key] != v) {
+          fail(path + "/allOf", fmt::format("gives \"{}\" twice", printable(key)));
+        } else {
+          sum[key] = v;
+        }
+      }
+    }
+    return value(sum, path);
+  }
+
+  Sequence object_of(const Json& s, const std::string& path) {
+    Json none = Json::object();
+    const Json& listed = s.contains("properties") ? s["properties"] : none;
+    if (!listed.is_object()) fail(path, "\"properties\" must be an object");
+    std::vector<std::string> names;
+    std::set<std::string> required;
+    for (const auto& [name, unused] : listed.items()) names.push_back(name);
+    if (s.contains("required")) {
+      if (!s["required"].is_array()) fail(path, "\"required\" must be a list of names");
+      for (const Json& name : s["required"]) {
+        if (!name.is_string()) fail(path, "\"required\" must be a list of names");
+        if (required.insert(name.get<std::string>()).second && !listed.contains(name))
+          names.push_back(name.get<std::string>());
+      }
+    }
+    bool free = !s.contains("properties") && !s.contains("additionalProperties");
+    Json more = s.contains("additionalProperties") ? s["additionalProperties"] : Json(free);
+    bool closed = more == Json(false);
+    Sequence other;
+    if (!closed) other = rule_of(value(more, path + "/additionalProperties"));
+    std::vector<Property> properties;
+    for (const std::string& name : names) {
+      Sequence v = other;
+      if (listed.contains(name)) {
+        v = rule_of(value(listed[name], path + "/properties/" + name));
+      } else if (s.contains("additionalProperties") && closed) {
+        fail(path, "\"" + printable(name) + "\" is required, but no property", "list it");
+      } else if (closed) {
+        v = any_rule("value");
+      }
+      properties.push_back({member(build_.text(Json(name).dump()), v), required.contains(name)});
+    }
+    if (closed) return object(properties, {});
+    Sequence key = build_.join({build_.text("\""), not_one_of(names), build_.text("\"")});
+    return object(properties, member(key, other));
+  }
+
+  // Characters of a key that is none of the names: a tree of the names' beginnings, left with a
+  // character that no name has there, or ended where no name ends. Without escapes, so that none
+  // can be spelled otherwise.
+  Sequence not_one_of(const std::vector<std::string>& names) {
+    return names.empty() ? build_.repeat(json_plain_char(build_), 0, kUnbounded)
+                         : not_below({names.begin(), names.end()});
+  }
+  Sequence not_below(const std::set<std::string>& rests) {
+    std::map<uint32_t, std::set<std::string>> by_first;
+    bool ends = false;
+    for (const std::string& r : rests) {
+      if (r.empty()) {
+        ends = true;
+        continue;
+      }
+      size_t n = 0;
+      uint32_t c = first_char(r, n);
+      by_first[c].insert(r.substr(n));
+    }
+    std::vector<CharRange> taken;
+    std::vector<Sequence> out;
+    for (const auto& [c, below] : by_first) {
+      taken.push_back({c, c});
+      if (is_json_plain(c)) out.push_back(build_.join({build_.one_of({{c, c}}), not_below(below)}));
+    }
+    out.push_back(build_.join(
+        {json_plain_char(build_, taken), build_.repeat(json_plain_char(build_), 0, kUnbounded)}));
+    if (!ends) out.push_back({});
+    return build_.any_of(std::move(out));
+  }
+
+  Sequence array_of(const Json& s, const std::string& path) {
+    int64_t least = amount(s, "minItems", 0, path), most = amount(s, "maxItems", kUnbounded, path);
+    if (most != kUnbounded && most < least) fail(path, "maxItems is below minItems");
+    if (!s.contains("prefixItems") && !(s.contains("items") && s["items"].is_array())) {
+      Json items = s.contains("items") ? s["items"] : Json(true);
+      if (items == Json(false)) return build_.text("[]");
+      return list(rule_of(value(items, path + "/items")), least, most);
+    }
+    // Draft 7 writes prefixItems as a list in items.
+    const Json& prefix = s.contains("prefixItems") ? s["prefixItems"] : s["items"];
+    if (!prefix.is_array() || prefix.empty()) fail(path, "\"prefixItems\" must list schemas");
+    auto n = static_cast<int64_t>(prefix.size());
+    if (most != kUnbounded && most < n)
+      fail(path, "maxItems is below the number of prefixItems", "shorten the list");
+    Sequence out = build_.join({build_.text("["), gap_});
+    for (size_t i = 0; i < prefix.size(); ++i)
+      out = build_.join({out, i > 0 ? comma() : Sequence(),
+                         value(prefix[i], path + "/prefixItems/" + std::to_string(i))});
+    bool more = s.contains("prefixItems") && s.contains("items") && s["items"] != Json(false);
+    if (!more && least > n) fail(path, "minItems asks for more than prefixItems lists");
+    if (more) {
+      Sequence item = build_.join({comma(), rule_of(value(s["items"], path + "/items"))});
+      out = build_.join({out, build_.repeat(item, std::max<int64_t>(0, least - n),
+                                            most == kUnbounded ? most : most - n)});
+    }
+    return build_.join({out, gap_, build_.text("]")});
+  }
+
+  Sequence string_of(const Json& s, const std::string& path) {
+    int64_t least = amount(s, "minLength", 0, path),
+            most = amount(s, "maxLength", kUnbounded, path);
+    if (most != kUnbounded && most < least) fail(path, "maxLength is below minLength");
+    bool bounded = s.contains("minLength") || s.contains("maxLength");
+    if (s.contains("pattern")) {
+      if (bounded) fail(path, "\"pattern\" together with a length is not enforced here");
+      if (!s["pattern"].is_string()) fail(path, "\"pattern\" must be a string");
+      return quoted(json_regex(build_, s["pattern"].get<std::string>(), path));
+    }
+    static const std::string kDate = R"([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01]))",
+                             kHour = R"(([01][0-9]|2[0-3]))",
+                             kTime = kHour + R"((:[0-5][0-9]){2}(\.[0-9]{1,9})?(Z|[+-])" + kHour +
+                                     R"(:[0-5][0-9]))",
+                             kUuid = R"([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})";
+    static const std::map<std::string, std::string> kFormats = {
+        {"date", kDate}, {"time", kTime}, {"date-time", kDate + "T" + kTime}, {"uuid", kUuid}};
+    if (s.contains("format") && s["format"].is_string() && !bounded) {
+      if (auto it = kFormats.find(s["format"].get<std::string>()); it != kFormats.end())
+        return quoted(json_regex(build_, "^" + it->second + "$", path));
+    }
+    return bounded ? string_of(json_string_char(build_), least, most) : any_rule("string");
+  }
+  Sequence quoted(const Sequence& inner) {
+    return build_.join({build_.text("\""), inner, build_.text("\"")});
+  }
+
+  // --- numbers in a range ---
+
+  struct Range {
+    int64_t least = kNoLeast, most = kNoMost;
+    static constexpr int64_t kNoLeast = INT64_MIN, kNoMost = INT64_MAX;
+    bool open() const { return least == kNoLeast && most == kNoMost; }
+  };
+  Range range_of(const Json& s, const std::string& path) {
+    Range r{whole(s, "minimum", Range::kNoLeast, path), whole(s, "maximum", Range::kNoMost, path)};
+    if (s.contains("exclusiveMinimum"))
+      r.least = std::max(r.least, whole(s, "exclusiveMinimum", 0, path) + 1);
+    if (s.contains("exclusiveMaximum"))
+      r.most = std::min(r.most, whole(s, "exclusiveMaximum", 0, path) - 1);
+    if (r.least > r.most) fail(path, "no number lies in the range");
+    return r;
+  }
+
+  Sequence integer_of(const Json& s, const std::string& path) {
+    Range r = range_of(s, path);
+    if (r.open()) return build_.join({minus(), natural()});
+    return signed_range(r, [&](int64_t a, int64_t b) { return naturals(a, b); });
+  }
+  // Bounds are whole, so a number is an integer below the upper bound with any fraction, or the
+  // bound itself.
+  Sequence number_of(const Json& s, const std::string& path) {
+    Range r = range_of(s, path);
+    if (r.open()) return any_rule("number");
+    return signed_range(r, [&](int64_t a, int64_t b) {
+      if (b == Range::kNoMost) return build_.join({naturals(a, b), fraction()});
+      Sequence zeros = build_.repeat(
+          build_.join({build_.text("."), build_.repeat(build_.text("0"), 1, kDigits)}), 0, 1);
+      Sequence bound = build_.join({build_.text(std::to_string(b)), zeros});
+      if (a == b) return bound;
+      return build_.any_of({build_.join({naturals(a, b - 1), fraction()}), bound});
+    });
+  }
+  // magnitude(a, b): texts of the numbers a to b, both >= 0.
+  template <class F>
+  Sequence signed_range(Range r, F magnitude) {
+    std::vector<Sequence> out;
+    if (r.least < 0) {
+      int64_t a = std::max<int64_t>(0, r.most == Range::kNoMost ? 0 : -r.most);
+      int64_t b = r.least == Range::kNoLeast ? Range::kNoMost : -r.least;
+      out.push_back(build_.join({build_.text("-"), magnitude(a, b)}));
+    }
+    if (r.most >= 0) out.push_back(magnitude(std::max<int64_t>(0, r.least), r.most));
+    return build_.any_of(std::move(out));
+  }
+  // Decimal texts of a to b, length by length.
+  Sequence naturals(int64_t a, int64_t b) {
+    std::vector<Sequence> out;
+    int64_t low = 0, high = 9;
+    for (int64_t length = 1; length <= kDigits && low <= b; ++length) {
+      int64_t first = std::max(a, low), last = std::min(b, high);
+      if (first <= last) out.push_back(between(std::to_string(first), std::to_string(last)));
+      low = high + 1;
+      high = high * 10 + 9;
+    }
+    return build_.any_of(std::move(out));
+  }
+  // Texts of digits of one length, from a to b.
+  Sequence between(std::string_view a, std::string_view b) {
+    if (a.empty()) return {};
+    auto any = [&](size_t n) {
+      return build_.repeat(digit(), static_cast<int64_t>(n), static_cast<int64_t>(n));
+    };
+    std::string nines(a.size() - 1, '9'), zeros(a.size() - 1, '0');
+    if (a[0] == b[0]) return build_.join({digit(a[0], a[0]), between(a.substr(1), b.substr(1))});
+    std::vector<Sequence> out;
+    char from = a[0], to = b[0];
+    if (a.substr(1) != zeros) {
+      out.push_back(build_.join({digit(from, from), between(a.substr(1), nines)}));
+      ++from;
+    }
+    if (b.substr(1) != nines) {
+      out.push_back(build_.join({digit(to, to), between(zeros, b.substr(1))}));
+      --to;
+    }
+    if (from <= to) out.push_back(build_.join({digit(from, to), any(a.size() - 1)}));
+    return build_.any_of(std::move(out));
+  }
+
+  Json schema_;
+  GrammarBuilder build_;
+  Sequence space_, gap_;
+  std::map<std::string, int32_t> refs_, any_;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+Grammar Grammar::from_json_schema(std::string_view text) {
+  parse_json(text, "json schema");  // its checks; what follows keeps the order of properties
+  return SchemaCompiler(Json::parse(text)).compile();
+}
+
+Grammar Grammar::json_object() { return SchemaCompiler(Json(true)).any_object(); }
+
+}  // namespace wels
