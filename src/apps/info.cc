@@ -75,13 +75,14 @@ void print_plans(const std::string& title, const std::vector<std::string>& colum
   line("total", [](const MemoryPlan& p) { return p.total(); });
 }
 
-// stored_bytes: of the checkpoint's tensors; 0: there is none, the weights count as bf16.
-void print_memory(const ModelConfig& c, const Device& dev, int64_t stored_bytes) {
-  ParameterCount n = count_parameters(c);
-  if (stored_bytes == 0) stored_bytes = 2 * (n.total + n.mtp);
-  DType type = activation_type(dev, "auto");
-  print_plans(fmt::format("generating, {}", name(type)), {""},
-              {plan_inference(dev, c, type, stored_bytes)});
+using StoredTypes = std::function<DType(const WeightSpec&)>;
+
+// stored: null: there are no weights, they count as bf16.
+void print_memory(const ModelConfig& c, const Device& dev, const StoredTypes& stored) {
+  InferenceShape generating{.dtype = activation_type(dev, "auto"), .context = 4096};
+  if (stored) generating.stored = stored;
+  print_plans(fmt::format("generating, {}, {} tokens", name(generating.dtype), generating.context),
+              {""}, {plan_inference(dev, c, generating)});
   TrainingShape shape;
   shape.sequence_length = std::min(shape.sequence_length, c.max_position_embeddings);
   std::vector<MemoryPlan> plans = {plan_training(dev, c, shape)};
@@ -94,9 +95,21 @@ void print_memory(const ModelConfig& c, const Device& dev, int64_t stored_bytes)
               {"bf16, AdamW", "--recompute", "Muon"}, plans);
 }
 
-void print_model(const ModelConfig& c, const Device& dev, int64_t stored_bytes) {
+void print_model(const ModelConfig& c, const Device& dev, const StoredTypes& stored) {
   print_config(c);
-  print_memory(c, dev, stored_bytes);
+  print_memory(c, dev, stored);
+}
+
+// The types of tensors under Hugging Face's names; an expert's stands for its stack.
+StoredTypes types_of(std::span<const TensorEntry> tensors) {
+  std::map<std::string, DType> types;
+  for (const TensorEntry& t : tensors) types[t.name] = t.dtype;
+  return [types](const WeightSpec& s) {
+    std::string name = s.name;
+    if (size_t at = name.find("{}"); at != std::string::npos) name.replace(at, 2, "0");
+    auto it = types.find(name);
+    return it == types.end() ? DType::kF32 : it->second;
+  };
 }
 
 void print_types(const std::map<std::string, std::pair<int64_t, int64_t>>& types) {
@@ -125,14 +138,13 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
   namespace fs = std::filesystem;
   device.apply();
   std::unique_ptr<Device> dev = make_device(device.device);
-  int64_t bytes = 0, values = 0;
+  int64_t values = 0;
   std::map<std::string, std::pair<int64_t, int64_t>> types;
   auto one = [&](const std::string& name, DType dtype, const std::vector<int64_t>& shape,
                  size_t size) {
     auto& t = types[std::string(wels::name(dtype))];
     ++t.first;
     t.second += static_cast<int64_t>(size);
-    bytes += static_cast<int64_t>(size);
     values += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
     if (list) fmt::print("{:60} {:8} [{}]\n", name, wels::name(dtype), fmt::join(shape, ", "));
   };
@@ -140,12 +152,13 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
     GgufReader gguf(path);
     for (const TensorEntry& t : gguf->tensors) one(t.name, t.dtype, t.shape, t.data.size());
     for (const auto& [key, value] : gguf->metadata) fmt::print("{} = {}\n", key, value_text(value));
-    print_model(gguf_model_config(gguf.content()), *dev, bytes);
+    ModelConfig c = gguf_model_config(gguf.content());
+    print_model(c, *dev, types_of(gguf_weights(gguf.content(), c).tensors));
     print_types(types);
     return 0;
   }
   if (path.ends_with(".json")) {
-    print_model(load_hf_config(path), *dev, 0);
+    print_model(load_hf_config(path), *dev, nullptr);
     return 0;
   }
   bool is_folder = fs::is_directory(path);
@@ -158,7 +171,7 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
   if (fs::exists(config)) {
     ModelConfig c = load_hf_config(config.string());
     bool whole = values >= count_parameters(c).total;  // not one shard of several
-    print_model(c, *dev, whole ? bytes : 0);
+    print_model(c, *dev, whole ? types_of(reader.tensors()) : StoredTypes());
   } else {
     fmt::print("values: {}; there is no config.json beside it to tell more\n", exact_text(values));
   }

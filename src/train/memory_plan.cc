@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <tuple>
@@ -20,14 +22,18 @@ constexpr int kSteps = 4;  // until the pool's buffers are spread over their use
 
 std::string bytes_text(int64_t n) { return human_bytes(static_cast<double>(n)); }
 
+using TypeOf = std::function<DType(const WeightSpec&)>;
+
 // Gives every weight addresses of the device without any memory behind them; returns the bytes of
 // values and of gradients.
-std::pair<int64_t, int64_t> place_weights(DryDevice& dev, Model& model, bool trainable) {
+std::pair<int64_t, int64_t> place_weights(DryDevice& dev, Model& model, const TypeOf& type_of,
+                                          bool trainable) {
   int64_t values = 0, gradients = 0;
   visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+    DType type = type_of(s);
     for (int64_t e = 0; e < s.experts; ++e) {
-      int64_t bytes = s.rows * row_bytes(DType::kF32, s.cols);
-      w.value.emplace_back(dev.allocate(bytes), DType::kF32, s.rows, s.cols);
+      int64_t bytes = s.rows * row_bytes(type, s.cols);
+      w.value.emplace_back(dev.allocate(bytes), type, s.rows, s.cols);
       values += bytes;
       if (!trainable || s.kind == WeightKind::kBuffer) continue;
       w.grad.emplace_back(dev.allocate(bytes), DType::kF32, s.rows, s.cols);
@@ -83,7 +89,7 @@ void generate_token(DryDevice& dev, Model& model, DType dtype) {
 
 int64_t MemoryPlan::total() const {
   return program + weights + gradients + optimizer + average + packed + activations + backward +
-         work;
+         cache + work;
 }
 
 std::vector<MemoryPlan::Part> MemoryPlan::parts() const {
@@ -95,6 +101,7 @@ std::vector<MemoryPlan::Part> MemoryPlan::parts() const {
           {"packed weights", packed},
           {"activations", activations},
           {"gradients of activations", backward},
+          {"KV cache", cache},
           {"work space", work}};
 }
 
@@ -103,7 +110,8 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
   plan.program = rss_bytes();
   DryDevice dry(dev);
   Model model(cfg);
-  std::tie(plan.weights, plan.gradients) = place_weights(dry, model, true);
+  std::tie(plan.weights, plan.gradients) = place_weights(
+      dry, model, [](const WeightSpec&) { return DType::kF32; }, true);
   int64_t before = dry.held_bytes();
   std::optional<WeightEma> average;
   if (shape.average) average.emplace(dry, model, 0.999);
@@ -126,18 +134,58 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
   return plan;
 }
 
-MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, DType dtype,
-                          int64_t stored_bytes) {
+std::function<DType(const WeightSpec&)> stored_types(Model& model) {
+  std::map<std::string, DType> types;
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+    if (!w.value.empty()) types[s.name] = w.value[0].dtype;
+  });
+  return [types](const WeightSpec& s) {
+    auto it = types.find(s.name);
+    return it == types.end() ? DType::kF32 : it->second;
+  };
+}
+
+MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape) {
   MemoryPlan plan;
   plan.program = rss_bytes();
-  plan.weights = stored_bytes;
   DryDevice dry(dev);
   Model model(cfg);
-  place_weights(dry, model, false);
-  generate_token(dry, model, dtype);
+  plan.weights = place_weights(dry, model, shape.stored, false).first;
+  generate_token(dry, model, shape.dtype);
   plan.packed = dry.packed_bytes();
+  plan.cache = shape.context * (cfg.num_hidden_layers + cfg.num_nextn_predict_layers) *
+               row_bytes(shape.dtype, cfg.kv_values_per_token());
   plan.work = dry.work_bytes();
   return plan;
+}
+
+void require_inference_memory(const Device& dev, const ModelConfig& cfg,
+                              const InferenceShape& shape, int64_t available) {
+  MemoryPlan plan = plan_inference(dev, cfg, shape);
+  auto resident = [](const MemoryPlan& p) { return p.packed + p.cache + p.work; };
+  if (resident(plan) <= available) return;
+  std::string hint;
+  if (int64_t rest = available - plan.packed - plan.work; rest > plan.cache / 8)
+    hint = fmt::format("use --context {}", shape.context * rest / plan.cache / 64 * 64);
+  for (DType type : {DType::kQ8_0, DType::kQ6_K, DType::kQ4_K, DType::kQ3_K, DType::kQ2_K}) {
+    if (!hint.empty()) break;
+    InferenceShape smaller = shape;
+    smaller.stored = [&](const WeightSpec& s) {
+      DType now = shape.stored(s);
+      bool shrinks = s.kind == WeightKind::kMatrix && !s.full_precision &&
+                     s.cols % info(type).block == 0 && row_bytes(type, 256) < row_bytes(now, 256);
+      return shrinks ? type : now;
+    };
+    if (resident(plan_inference(dev, cfg, smaller)) <= available)
+      hint = fmt::format("turn it into a smaller type: wels quantize MODEL --type {}", name(type));
+  }
+  throw Error(
+      "memory",
+      fmt::format("generating needs {} (weights for the kernels {}, KV cache of {} tokens {}, "
+                  "work space {}), {} are free",
+                  bytes_text(resident(plan)), bytes_text(plan.packed), shape.context,
+                  bytes_text(plan.cache), bytes_text(plan.work), bytes_text(available)),
+      hint.empty() ? "use a smaller model" : hint);
 }
 
 namespace {

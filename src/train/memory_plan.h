@@ -6,6 +6,7 @@
 // tape is a change of the plan.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct MemoryPlan {
   int64_t packed = 0;       // the device's copies of weights in its kernels' layout
   int64_t activations = 0;  // kept for the backward, of one micro-batch
   int64_t backward = 0;     // their gradients, and what the pool holds beyond its peak
+  int64_t cache = 0;        // KV rows
   int64_t work = 0;         // the device's work space, of all threads; an upper bound
   int64_t total() const;
   struct Part {
@@ -44,10 +46,24 @@ struct TrainingShape {
 // The plan of a run after its first steps. Parts are exact but `work`. cfg must be valid.
 MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape);
 
-// The plan of generating from a checkpoint of `stored_bytes` that is mapped: one sequence, without
-// its KV cache and MTP modules. dtype: T of the activations.
-MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, DType dtype,
-                          int64_t stored_bytes);
+// How a checkpoint is opened for generating.
+struct InferenceShape {
+  DType dtype = DType::kF32;  // T of activations and cache
+  int64_t context = 0;        // tokens of the KV cache
+  // As what each weight is stored.
+  std::function<DType(const WeightSpec&)> stored = [](const WeightSpec&) { return DType::kBF16; };
+};
+// The types that an opened model's weights have.
+std::function<DType(const WeightSpec&)> stored_types(Model& model);
+
+// The plan of generating from a checkpoint that is memory mapped, without MTP modules. `weights`
+// are pages of the file: they are read once, and the system may drop them again.
+MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape);
+
+// Throws Error where what must stay in memory (all but the mapped weights) exceeds what is
+// available: what is missing, and which --context or which type of weights would fit.
+void require_inference_memory(const Device& dev, const ModelConfig& cfg,
+                              const InferenceShape& shape, int64_t available_bytes);
 
 // Throws Error where the plan of `shape` exceeds what is available: what is missing, and which
 // flags of `wels pretrain` would make it fit.

@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/machine.h"
@@ -130,6 +132,69 @@ TEST(MemoryPlan, ALastMicroBatchThatIsShorterCountsToo) {
 }
 
 // DeepSeek-V3 itself: 671 billion parameters are planned without any memory.
+InferenceShape stored_as(DType type) {
+  return {.dtype = DType::kF32, .context = 64, .stored = [type](const WeightSpec& s) {
+            return s.kind == WeightKind::kMatrix && !s.full_precision ? type : DType::kF32;
+          }};
+}
+
+TEST(MemoryPlan, GeneratingFromEveryStoredTypeKeepsWhatWasPlanned) {
+  ModelConfig cfg = preset("nano").model;
+  cfg.num_nextn_predict_layers = 0;
+  int64_t before = 0;
+  for (DType type : {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
+    SCOPED_TRACE(std::string(name(type)));
+    auto dev = make_device("cpu");
+    InferenceShape shape = stored_as(type);
+    MemoryPlan plan = plan_inference(*dev, cfg, shape);
+    Model model(cfg);
+    int64_t start = host_bytes();
+    model.allocate(shape.stored);
+    EXPECT_EQ(host_bytes() - start, plan.weights);
+    visit_weights(cfg, model.weights(), [](Weight& w, const WeightSpec&) {
+      for (Tensor& t : w.value) std::memset(t.data, 0, static_cast<size_t>(t.bytes()));
+    });
+    start = host_bytes();
+    KvCache cache(cfg, shape.dtype, shape.context);
+    EXPECT_EQ(host_bytes() - start, plan.cache);
+    Pool pool;
+    Batch batch;
+    batch.append(std::vector<int32_t>{0}, 0, cache.add_sequence());
+    ForwardOptions options;
+    options.kv = &cache;
+    Ctx ctx{.dev = *dev, .pool = pool, .tape = nullptr, .dtype = shape.dtype};
+    model.logits(ctx, model.hidden(ctx, batch, options));
+    int64_t all = host_bytes();
+    visit_weights(cfg, model.weights(), [](Weight& w, const WeightSpec&) { w.cache.reset(); });
+    EXPECT_EQ(all - host_bytes(), plan.packed);
+    EXPECT_TRUE(before == 0 || plan.packed < before) << "larger than the type before";
+    before = plan.packed;
+  }
+}
+
+TEST(MemoryPlan, AModelThatCannotGenerateIsRefusedWithWhatWouldFit) {
+  ModelConfig cfg = preset("mini").model;
+  auto dev = make_device("cpu");
+  InferenceShape shape = stored_as(DType::kBF16);
+  MemoryPlan plan = plan_inference(*dev, cfg, shape);
+  int64_t rest = plan.packed + plan.work;
+  require_inference_memory(*dev, cfg, shape, rest + plan.cache);
+  auto refusal = [&](int64_t available) -> std::string {
+    try {
+      require_inference_memory(*dev, cfg, shape, available);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  shape.context = 640;
+  plan = plan_inference(*dev, cfg, shape);
+  EXPECT_THAT(refusal(rest + plan.cache / 2), testing::HasSubstr("--context 320"));
+  EXPECT_THAT(refusal(plan.packed * 3 / 4 + plan.work + plan.cache),
+              testing::HasSubstr("--type q8_0"));
+  EXPECT_THAT(refusal(1000), testing::HasSubstr("a smaller model"));
+}
+
 TEST(MemoryPlan, AModelFarBeyondTheMachineIsPlanned) {
   ModelConfig cfg = preset("nano").model;
   cfg.vocab_size = 129280;
