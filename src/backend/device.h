@@ -128,9 +128,20 @@ class Device {
   // y [n, out] = x [n, in] · wᵀ (+ bias). y: T, or f32. w.full_precision: computed in f32 whatever
   // T is. fp8: both operands rounded to E4M3 with V3's scales (x 1×128, w 128×128), f32 promotion
   // every 128 of `in`.
+  //
+  // A weight of a block type (tensor/quant.h; and neither fp8 nor full_precision) is multiplied as
+  // it is, value = s · (code - offset) + min per group of 32 or 16 columns (tensor/quant_codes.h),
+  // and the row of x is rounded to int8 per 32 columns: largest |x| of them / 127 is their scale
+  // dx, q = x · (1 / dx) to the nearest whole number, ties to even (largest below 2^-100: all zero;
+  // NaN or infinite: dx is NaN). Per 32 columns, all in f32, D the group's whole sum of
+  // q · (code - offset), S of q:
+  //   p = s0 · D0;  p = fma(s1, D1, p) with groups of 16;  p = fma(min, S, p) per group with minima
+  //   y = fma(p, dx, y), y = 0 at first
+  // Devices in f32 agree bit for bit. Against the product with x unrounded, per 32 columns: an
+  // error of at most dx / 2 times the sum of |w|.
   virtual void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y,
                       bool fp8 = false) = 0;
-  // dx [n, in] (+)= dy [n, out] · w
+  // dx [n, in] (+)= dy [n, out] · w. Gradients take a quantised weight's decoded values.
   virtual void matmul_dx(const Tensor& dy, const Weight& w, Tensor dx, Accum accum,
                          bool fp8 = false) = 0;
   // dw [out, in] (+)= dyᵀ · x

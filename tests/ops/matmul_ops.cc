@@ -24,6 +24,23 @@ Tensor gradient(OpRun& r, const std::string& name, int64_t rows, int64_t cols, A
   return t;
 }
 
+// Weights of a block type; x is rounded to int8, on the oracle too.
+void quantised(std::vector<OpCase>& out, int64_t n, Shape s, Storage storage) {
+  out.push_back({"matmul_quantised", n, true, [=](OpRun& r) {
+                   Tensor x = r.input_rows("x", n, s.in);
+                   Weight& w = r.weight("w", s.out, s.in, 1, 1, storage);
+                   Weight& bias = r.weight("bias", 1, s.out);
+                   r.dev.matmul(x, w, &bias, r.output_rows("y", n, s.out));
+                   r.dev.matmul(x, w, nullptr, r.output_f32_rows("y_f32", n, s.out));
+                 }});
+  out.push_back({"matmul_dx_quantised", n, true, [=](OpRun& r) {
+                   // A device with bf16 activations may round the decoded weight to bf16.
+                   Tensor dy = r.input_rows("dy", n, s.out);
+                   Weight& w = r.weight("w", s.out, s.in, 1, 1, storage);
+                   r.dev.matmul_dx(dy, w, r.output_rows("dx", n, s.in, {.mids = 2}), Accum::kSet);
+                 }});
+}
+
 void plain(std::vector<OpCase>& out) {
   for (int64_t n : kRowCounts) {
     for (Shape s : kShapes) {
@@ -72,10 +89,9 @@ void plain(std::vector<OpCase>& out) {
       }
     }
     // Inference: the weights as checkpoints have them.
-    for (Storage storage : {Storage::kF32, Storage::kBF16, Storage::kF16, Storage::kFp8,
-                            Storage::kQ8_0, Storage::kQ4_K}) {
+    for (Storage storage : kStored) {
+      if (storage >= Storage::kBlocks) continue;
       for (Shape s : {Shape{256, 130}, Shape{512, 33}, Shape{72, 19}}) {
-        if (storage >= Storage::kQ8_0 && s.in % 256 != 0) continue;
         out.push_back({"matmul_stored", n, true, [=](OpRun& r) {
                          // A device with bf16 activations may round the dequantised weight to bf16:
                          // one rounding per product.
@@ -88,6 +104,11 @@ void plain(std::vector<OpCase>& out) {
                            r.dev.matmul(x, w, nullptr, r.output_rows("fp8", n, s.out), true);
                        }});
       }
+    }
+    for (int type = 0; type < kBlockTypes; ++type) {
+      auto storage = static_cast<Storage>(static_cast<int>(Storage::kBlocks) + type);
+      int64_t block = info(block_type(storage)).block;
+      for (Shape s : {Shape{block, 33}, Shape{512, 17}}) quantised(out, n, s, storage);
     }
   }
   out.push_back({"matmul", 5, true, [](OpRun& r) {  // a NaN or an infinity stays in its row
@@ -153,7 +174,8 @@ void grouped(std::vector<OpCase>& out) {
         }
       }
     }
-    for (Storage storage : {Storage::kBF16, Storage::kFp8, Storage::kQ8_0, Storage::kQ4_K}) {
+    for (Storage storage : kStored) {
+      if (storage == Storage::kF32) continue;
       out.push_back({"grouped_matmul_stored", n, true, [=](OpRun& r) {
                        Weight& w = r.weight("w", 130, 256, 1, 5, storage);
                        Within within{.sums = 32, .mids = storage >= Storage::kF16 ? 2.0 : 0};
@@ -265,8 +287,7 @@ void gated(std::vector<OpCase>& out) {
                          {129, 65, 9}}) {
       for (bool fp8 : {false, true}) gated_case(out, n, s, fp8);
     }
-    for (Storage storage : {Storage::kF32, Storage::kBF16, Storage::kF16, Storage::kFp8,
-                            Storage::kQ8_0, Storage::kQ4_K}) {
+    for (Storage storage : kStored) {
       for (int experts : {0, 5}) {
         out.push_back({"gated_matmul_stored", n, true, [=](OpRun& r) {
                          Within within{.sums = 64, .mids = storage >= Storage::kF16 ? 8.0 : 4.0};

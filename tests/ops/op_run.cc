@@ -9,7 +9,7 @@
 
 #include "base/rng.h"
 #include "tensor/float_formats.h"
-#include "tensor/quant.h"
+#include "tests/random_quant.h"
 
 namespace wels {
 namespace {
@@ -194,24 +194,13 @@ Weight& OpRun::weight(const std::string& name, int64_t rows, int64_t cols, doubl
         break;
       }
       default: {
-        const DType type = storage == Storage::kQ8_0 ? DType::kQ8_0 : DType::kQ4_K;
+        const DType type = block_type(storage);
         CHECK(cols % info(type).block == 0);
         Buffer& b = buffers_.emplace_back();
         b.bytes.resize(static_cast<size_t>(rows * row_bytes(type, cols)));
         b.t = Tensor(b.bytes.data(), type, rows, cols);
         Rng rng(hash_name(of));
-        for (int64_t r = 0; r < rows;
-             ++r) {  // random quants under plain scales: every type decodes random bytes
-          for (int64_t i = 0; i < row_bytes(type, cols); ++i)
-            b.t.row_raw(r)[i] = static_cast<uint8_t>(rng.below(256));
-          for (int64_t k = 0; k < cols / info(type).block; ++k) {
-            uint16_t d = float_to_half(static_cast<float>(scale * (0.5 + rng.uniform()) /
-                                                          (type == DType::kQ8_0 ? 127 : 500)));
-            uint8_t* block = b.t.row_raw(r) + k * info(type).bytes;
-            std::memcpy(block, &d, 2);
-            if (type == DType::kQ4_K) std::memcpy(block + 2, &d, 2);
-          }
-        }
+        fill_random_blocks(b.t, rng, scale);
         w.value.push_back(b.t);
       }
     }

@@ -7,6 +7,7 @@
 // first: oracle and device see the same numbers. Outputs start as NaN (an element that nobody wrote
 // is found), and what lies between the rows of a strided tensor must stay untouched.
 #pragma once
+#include <array>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -35,15 +36,19 @@ struct Output {
   bool by_row;  // row i belongs to row i of the call
 };
 
-enum class Storage {
-  kOwn,
-  kF32,
-  kBF16,
-  kF16,
-  kFp8,
-  kQ8_0,
-  kQ4_K
-};  // kOwn: f32 masters (f64 on the oracle)
+// kOwn: f32 masters (f64 on the oracle). kBlocks + i: the block type DType::kQ4_0 + i.
+enum class Storage { kOwn, kF32, kBF16, kF16, kFp8, kBlocks };
+inline constexpr int kBlockTypes = static_cast<int>(DType::kCount) - static_cast<int>(DType::kQ4_0);
+// How checkpoints have weights: every type but kOwn.
+inline constexpr auto kStored = [] {
+  std::array<Storage, static_cast<size_t>(kBlockTypes) + 4> out{};
+  for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<Storage>(i + 1);
+  return out;
+}();
+constexpr DType block_type(Storage s) {
+  return static_cast<DType>(static_cast<int>(DType::kQ4_0) + static_cast<int>(s) -
+                            static_cast<int>(Storage::kBlocks));
+}
 
 struct RunOptions {
   DType dtype = DType::kF32;  // of activations: f32 or bf16

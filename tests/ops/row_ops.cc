@@ -84,9 +84,8 @@ void copies(std::vector<OpCase>& out) {
 void embedding(std::vector<OpCase>& out) {
   for (int64_t n : kRowCounts) {
     for (int64_t d : kWidths) {
-      for (Storage storage : {Storage::kOwn, Storage::kBF16, Storage::kF16, Storage::kFp8,
-                              Storage::kQ8_0, Storage::kQ4_K}) {
-        if (storage >= Storage::kQ8_0 && d != 256) continue;
+      for (Storage storage : kStored) {
+        if (storage >= Storage::kBlocks && d != 256) continue;
         out.push_back({"embed", n, true, [=](OpRun& r) {
                          Weight& w = r.weight("w", 200, d, 1, 1, storage);
                          r.dev.embed(r.index_row(pick(r, some("ids", n, 200))), w,

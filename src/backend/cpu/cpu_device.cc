@@ -18,6 +18,16 @@ struct Isa {
   const Kernels* (*kernels)();
 };
 
+const Kernels* kernels_avx512_vnni() {
+  static const Kernels kernels = [] {
+    Kernels k = *kernels_avx512();
+    k.name = "avx512_vnni";
+    k.quant = quant_kernels_avx512_vnni();
+    return k;
+  }();
+  return &kernels;
+}
+
 const Kernels* choose(std::string wanted) {
   if (wanted.empty()) {
     if (const char* forced = std::getenv("WELS_ISA")) wanted = forced;
@@ -27,9 +37,10 @@ const Kernels* choose(std::string wanted) {
               __builtin_cpu_supports("f16c");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  bool bf16 =
-      avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+  bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
   const Isa best_first[] = {{"avx512_bf16", bf16, kernels_avx512_bf16},
+                            {"avx512_vnni", vnni, kernels_avx512_vnni},
                             {"avx512", avx512, kernels_avx512},
                             {"avx2", avx2, kernels_avx2}};
   std::string have;
@@ -56,8 +67,8 @@ DType CpuDevice::product_dtype(DType dtype) const {
 }
 
 double CpuDevice::measure_peak_flops(DType dtype) {
-  bool pairs = dtype == DType::kBF16;
-  if (!pairs && dtype != DType::kF32) return 0;
+  bool pairs = dtype == DType::kBF16, int8 = dtype == DType::kI8;
+  if (!pairs && !int8 && dtype != DType::kF32) return 0;
   using Clock = std::chrono::steady_clock;
   double best = 0;
   for (int repeat = 0; repeat < 25;
@@ -66,7 +77,7 @@ double CpuDevice::measure_peak_flops(DType dtype) {
     auto start = Clock::now();
 #pragma omp parallel reduction(+ : done)
     {
-      do done += k_->gemm->peak(2'000, pairs);
+      do done += int8 ? k_->quant->peak(2'000) : k_->gemm->peak(2'000, pairs);
       while (Clock::now() - start < std::chrono::milliseconds(2));
     }
     best = std::max(best, done / std::chrono::duration<double>(Clock::now() - start).count());

@@ -9,6 +9,7 @@
 
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/product.h"
+#include "backend/cpu/quant_product.h"
 #include "backend/cpu/row_type.h"
 
 namespace wels {
@@ -93,6 +94,25 @@ void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& 
   CHECK(g.empty() == u.empty());
   for (const Tensor& t : {y, g, u})
     CHECK(t.empty() || (t.dtype == x.dtype && t.rows == x.rows && t.cols == gate.rows));
+  if (is_quant_product(gate, fp8) && is_quant_product(up, fp8)) {
+    return multiply_quant_gated(*k_, pool_, {x, groups(offsets, gate.experts(), x.rows)}, gate, up,
+                                y, g, u);
+  }
+  if (is_quant_product(gate, fp8) != is_quant_product(up, fp8)) {
+    // Two kinds of product, one after the other, as a checkpoint may mix types.
+    OwnedTensor own[2];
+    auto whole = [&](const Weight& w, Tensor& t, OwnedTensor& mine) {
+      if (t.empty()) t = (mine = make_tensor(pool_, x.dtype, x.rows, gate.rows)).t;
+      offsets.empty() ? matmul(x, w, nullptr, t, fp8) : grouped_matmul(x, w, offsets, t, fp8);
+    };
+    whole(gate, g, own[0]);
+    whole(up, u, own[1]);
+    parallel_for(x.rows, row_grain(y.cols), [&](int64_t r, int64_t end) {
+      for (; r < end; ++r)
+        k_->rows->swiglu[row_type(y)](g.row_raw(r), u.row_raw(r), y.row_raw(r), y.cols);
+    });
+    return;
+  }
   Gated job(*k_, x.dtype, gate, up, PackDirection::kForward, fp8);
   std::vector<RowItem> items =
       job.items(x.rows, groups(offsets, gate.experts(), x.rows), RowSplit::kSplit);

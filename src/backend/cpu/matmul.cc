@@ -5,6 +5,7 @@
 
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/product.h"
+#include "backend/cpu/quant_product.h"
 #include "base/threads.h"
 
 namespace wels {
@@ -20,6 +21,11 @@ std::vector<float> bias_of(const Weight& bias) {
 
 void CpuDevice::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) {
   if (x.rows == 0) return;
+  if (is_quant_product(w, fp8)) {
+    std::vector<float> b;
+    if (bias) b = bias_of(*bias);
+    return multiply_quant(*k_, pool_, {x, {}}, w, bias ? b.data() : nullptr, y);
+  }
   const GemmOperands& ops = operands_for(*k_, x.dtype, w.full_precision);
   const PackedWeight& packed = product_weight(*k_, w, is_pairs(*k_, ops), fp8);
   std::vector<float> b;
@@ -51,6 +57,9 @@ void CpuDevice::matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum ac
 void CpuDevice::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y,
                                bool fp8) {
   if (x.rows == 0) return;
+  if (is_quant_product(w, fp8)) {
+    return multiply_quant(*k_, pool_, {x, groups(offsets, w.experts(), x.rows)}, w, nullptr, y);
+  }
   const GemmOperands& ops = operands_for(*k_, x.dtype, w.full_precision);
   multiply_rows(*k_, ops,
                 {x, &product_weight(*k_, w, is_pairs(*k_, ops), fp8),

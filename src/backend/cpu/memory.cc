@@ -5,6 +5,7 @@
 
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/product.h"
+#include "backend/cpu/quant_product.h"
 #include "base/threads.h"
 
 namespace wels {
@@ -42,6 +43,7 @@ int64_t attend_shared(const WorkShape& s) {
 }  // namespace
 
 int64_t CpuDevice::packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const {
+  if (!backward && is_quant_product(w, fp8)) return quant_pack_bytes(w);
   bool pairs = is_pairs(*k_, operands_for(*k_, dtype, w.full_precision));
   return pack_bytes(*k_, w, backward ? PackDirection::kBackward : PackDirection::kForward, pairs,
                     fp8);

@@ -19,17 +19,17 @@ std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s) {
   std::span<const int32_t> offsets =
       s.offsets.empty() ? std::span<const int32_t>(whole) : s.offsets;
   bool serial = s.rows * s.depth * s.cols * 2 < kSerialFlops || thread_count() == 1;
-  int64_t fit = (256 << 10) / (s.depth * s.element_bytes);
+  int64_t fit = s.cached_bytes / (s.depth * s.element_bytes);
   if (s.columns == RowSplit::kWhole && !serial) fit = std::min(fit, s.rows / (4 * thread_count()));
   fit = std::clamp<int64_t>(fit / kUnit * kUnit, kUnit, kMost);
   int64_t chunks = 0;
   for (size_t e = 0; e + 1 < offsets.size(); ++e)
     chunks += ceil_div(offsets[e + 1] - offsets[e], fit);
-  int64_t panels = ceil_div(s.cols, k.gemm->panel);
+  int64_t panel = s.panel ? s.panel : k.gemm->panel, panels = ceil_div(s.cols, panel);
   int64_t splits = 1;
   if (s.columns == RowSplit::kSplit && !serial && chunks > 0)
     splits = std::clamp<int64_t>(ceil_div(4 * thread_count(), chunks), 1, panels);
-  int64_t split_cols = ceil_div(panels, splits) * k.gemm->panel;
+  int64_t split_cols = ceil_div(panels, splits) * panel;
   std::vector<RowItem> items;
   for (size_t e = 0; e + 1 < offsets.size(); ++e) {
     int64_t begin = offsets[e], rows = offsets[e + 1] - begin, parts = ceil_div(rows, fit);

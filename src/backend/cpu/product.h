@@ -47,9 +47,11 @@ struct RowSplit {
   int64_t rows, depth, cols, element_bytes;  // of the product x [rows, depth] · B [depth, cols]
   std::span<const int32_t> offsets;
   enum Columns { kSplit, kWhole } columns = kSplit;
+  int64_t panel = 0;  // columns are split at multiples of it; 0: the f32 and bf16 kernels'
+  int64_t cached_bytes = 256 << 10;  // of x in a chunk of rows
 };
-// Row chunks whose part of x fits in half of L2, all of about one size. Where they are few for the
-// threads, columns are split too, or (kWhole) chunks are made smaller.
+// Row chunks whose part of x takes up to cached_bytes of L2, all of about one size. Where they are
+// few for the threads, columns are split too, or (kWhole) chunks are made smaller.
 std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s);
 
 inline constexpr int64_t kSerialFlops =

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "backend/cpu/quant_pack.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "tensor/float_formats.h"
@@ -20,6 +21,7 @@ struct WeightCache {
   const Kernels* kernels;  // packs depend on the instruction set
   std::array<PackedWeight, 8> packs;
   PackedWeight narrow;
+  PackedWeight quant;
 };
 
 WeightCache& cache_of(const Kernels& kernels, const Weight& w) {
@@ -242,6 +244,33 @@ const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool
                    uint8_t* to = static_cast<uint8_t*>(out.memory.get()) + e * out.expert_bytes;
                    kernels.gemm->pack_narrow(rows.data, rows.stride, rows.rows, w.cols, type,
                                              to + begin / kernels.gemm->panel * out.panel_bytes);
+                 }
+               });
+  out.version = w.version;
+  return out;
+}
+
+const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w) {
+  PackedWeight& out = cache_of(kernels, w).quant;
+  if (out.memory && out.version == w.version) return out;
+  for (const Tensor& value : w.value) CHECK(value.dtype == w.value[0].dtype);
+  int64_t panels = (w.rows + kQuantLanes - 1) / kQuantLanes;
+  if (!out.memory) {
+    out.k = w.cols;
+    out.n = w.rows;
+    out.panel_bytes = quant_panel(w.value[0].dtype).bytes(w.cols);
+    out.expert_bytes = panels * out.panel_bytes;
+    out.memory = allocate(out.expert_bytes * w.experts());
+  }
+  auto* to = static_cast<uint8_t*>(out.memory.get());
+  parallel_for(w.experts() * panels, std::max<int64_t>(1, 65536 / (kQuantLanes * w.cols)),
+               [&](int64_t i, int64_t end) {
+                 for (; i < end; ++i) {
+                   int64_t row = i % panels * kQuantLanes;
+                   const Tensor& value = w.value[static_cast<size_t>(i / panels)];
+                   pack_quant_panel(
+                       value.row_range(row, std::min<int64_t>(kQuantLanes, w.rows - row)),
+                       to + i * out.panel_bytes);
                  }
                });
   out.version = w.version;

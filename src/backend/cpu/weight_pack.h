@@ -4,8 +4,8 @@
 // A product reads its right operand B [k, n] in panels (isa/gemm_kernels.h). The forward product x
 // · wᵀ has B = wᵀ (k = in, n = out), the gradient of x has B = w (k = out, n = in): two packs. Each
 // exists in f32 or in pairs of bf16, plain or rounded to E4M3 with one scale per 128 × 128 block.
-// Whatever dtype the weight is kept in is decoded while packing, except where narrow_weight keeps
-// it.
+// Whatever dtype the weight is kept in is decoded while packing, except where product_weight keeps
+// it. Forward products with quantised weights have a pack of their own, of the same codes.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -40,6 +40,9 @@ enum class PackDirection { kForward, kBackward };
 // decoded.
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
                                   bool pairs, bool fp8);
+
+// The pack of a weight of a block type for the int8 kernels (quant_pack.h), likewise.
+const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w);
 
 // The forward pack for products: in the bytes that the weight is stored in where the kernels can
 // widen them as they go (bf16 and f16 for f32 operands, E4M3 always), else packed_weight. Throws

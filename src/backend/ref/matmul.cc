@@ -103,6 +103,15 @@ Mat<R> product(const Operand<R>& a, const Operand<R>& b) {
   return y;
 }
 
+// x · wᵀ with matrix e of w.
+template <class R>
+Mat<R> forward(const Tensor& x, const Weight& w, int64_t e, bool fp8) {
+  const Tensor& value = w.value[static_cast<size_t>(e)];
+  if (is_quantised(value.dtype) && !w.full_precision && !fp8)
+    return quant_product(read<R>(x), value);
+  return product(activation(read<R>(x), fp8), weight<R>(w, e, false, fp8));
+}
+
 // First row and number of rows of matrix e; without offsets: all `rows`.
 std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e, int64_t rows) {
   if (offsets.empty()) return {0, rows};
@@ -115,7 +124,7 @@ std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e, int64_t rows
 template <class R>
 void RefDevice<R>::matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y,
                           bool fp8) {
-  Mat<R> out = product(activation(read<R>(x), fp8), weight<R>(w, 0, false, fp8));
+  Mat<R> out = forward<R>(x, w, 0, fp8);
   if (bias) {
     Mat<R> b = read_weight<R>(*bias);
     for (int64_t i = 0; i < out.rows; ++i) {
@@ -141,8 +150,7 @@ void RefDevice<R>::grouped_matmul(const Tensor& x, const Weight& w, const Tensor
                                   bool fp8) {
   for (int64_t e = 0; e < w.experts(); ++e) {
     auto [begin, n] = group(offsets, e, x.rows);
-    write(product(activation(read<R>(x.row_range(begin, n)), fp8), weight<R>(w, e, false, fp8)),
-          y.row_range(begin, n));
+    write(forward<R>(x.row_range(begin, n), w, e, fp8), y.row_range(begin, n));
   }
 }
 

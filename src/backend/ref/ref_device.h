@@ -33,6 +33,10 @@ void write(const Mat<R>& m, Tensor t, Accum accum = Accum::kSet);
 template <class R>
 Mat<R> read_weight(const Weight& w, int64_t e = 0);
 
+// Rows of x rounded to int8 times a weight of a block type: quant.cc.
+template <class R>
+Mat<R> quant_product(const Mat<R>& x, const Tensor& w);
+
 // How many rows of `work` multiply-adds each are worth a thread.
 inline int64_t rows_per_thread(int64_t work) { return 1 + (int64_t{1} << 18) / (work + 1); }
 

@@ -10,7 +10,8 @@ namespace {
 #include "backend/cpu/isa/gemm.inl"
 #include "backend/cpu/isa/attend.inl"
 #include "backend/cpu/isa/row.inl"
-const Kernels kKernels{"avx2", &kGemm, &kAttend, &kRow};
+#include "backend/cpu/isa/quant.inl"
+const Kernels kKernels{"avx2", &kGemm, &kAttend, &kRow, &kQuant};
 }  // namespace
 const Kernels* kernels_avx2() { return &kKernels; }
 }  // namespace wels

@@ -16,7 +16,8 @@ namespace {
 #include "backend/cpu/isa/gemm.inl"
 #include "backend/cpu/isa/attend.inl"
 #include "backend/cpu/isa/row.inl"
-const Kernels kKernels{"avx512_bf16", &kGemm, &kAttend, &kRow};
+#include "backend/cpu/isa/quant.inl"
+const Kernels kKernels{"avx512_bf16", &kGemm, &kAttend, &kRow, &kQuant};
 }  // namespace
 const Kernels* kernels_avx512_bf16() { return &kKernels; }
 }  // namespace wels

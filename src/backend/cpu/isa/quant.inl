@@ -1,0 +1,524 @@
+// Products of rows rounded to int8 with quantised weights (quant_kernels.h), once for every
+// instruction set: IVec is a register of 32-bit lanes, lane = output row. Eight steps of a tile's
+// codes are taken from their packed width, multiplied with broadcast groups of four of x, and the
+// whole sum of 32 (or 16) columns goes through one conversion and fused multiply-adds in the order
+// that device.h fixes. All that differs between instruction sets is exact.
+namespace quant {
+
+#define WELS_INLINE inline __attribute__((always_inline))
+constexpr int kHalves = kQuantLanes / kLanes;  // registers of a panel
+
+#ifdef __AVX512F__
+using IVec = __m512i;
+typedef uint16_t Words __attribute__((vector_size(64)));
+WELS_INLINE IVec load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+WELS_INLINE void store_bytes(void* p, IVec v) { _mm512_storeu_si512(p, v); }
+WELS_INLINE IVec set_bytes(int x) { return _mm512_set1_epi8((char)x); }
+WELS_INLINE IVec set_ints(int x) { return _mm512_set1_epi32(x); }
+WELS_INLINE Vec to_float(IVec v) { return _mm512_cvtepi32_ps(v); }
+// a | (b & mask)
+WELS_INLINE IVec or_masked(IVec a, IVec b, IVec mask) {
+  return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
+}
+WELS_INLINE IVec look_up(IVec table, IVec index) { return _mm512_shuffle_epi8(table, index); }
+WELS_INLINE IVec table_of(const uint8_t* t) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)t));
+}
+WELS_INLINE Vec halves_at(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+}
+WELS_INLINE IVec bytes_at(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+WELS_INLINE IVec signed_bytes_at(const uint8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+WELS_INLINE IVec add_ints(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
+WELS_INLINE IVec add_words(IVec a, IVec b) { return _mm512_add_epi16(a, b); }
+WELS_INLINE IVec pairs_of_bytes(IVec u, IVec s) { return _mm512_maddubs_epi16(u, s); }
+WELS_INLINE IVec pairs_of_words(IVec a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
+WELS_INLINE IVec magnitude(IVec a) { return _mm512_abs_epi8(a); }
+WELS_INLINE IVec with_sign_of(IVec a, IVec sign) {
+  return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(sign), _mm512_setzero_si512(), a);
+}
+WELS_INLINE IVec max_bits(IVec a, IVec b) { return _mm512_max_epi32(a, b); }
+WELS_INLINE int largest(IVec a) { return _mm512_reduce_max_epi32(a); }
+WELS_INLINE int total(IVec a) { return _mm512_reduce_add_epi32(a); }
+WELS_INLINE IVec round_to_int(Vec a) { return _mm512_cvtps_epi32(a); }
+WELS_INLINE void store_int8(int8_t* p, IVec v) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(v));
+}
+WELS_INLINE IVec shift_left(IVec a, int n) { return _mm512_sllv_epi32(a, _mm512_set1_epi32(n)); }
+#else
+using IVec = __m256i;
+typedef uint16_t Words __attribute__((vector_size(32)));
+WELS_INLINE IVec load_bytes(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+WELS_INLINE void store_bytes(void* p, IVec v) { _mm256_storeu_si256((__m256i*)p, v); }
+WELS_INLINE IVec set_bytes(int x) { return _mm256_set1_epi8((char)x); }
+WELS_INLINE IVec set_ints(int x) { return _mm256_set1_epi32(x); }
+WELS_INLINE Vec to_float(IVec v) { return _mm256_cvtepi32_ps(v); }
+WELS_INLINE IVec or_masked(IVec a, IVec b, IVec mask) { return a | (b & mask); }
+WELS_INLINE IVec look_up(IVec table, IVec index) { return _mm256_shuffle_epi8(table, index); }
+WELS_INLINE IVec table_of(const uint8_t* t) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)t));
+}
+WELS_INLINE Vec halves_at(const uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+WELS_INLINE IVec bytes_at(const uint8_t* p) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+}
+WELS_INLINE IVec signed_bytes_at(const uint8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+}
+WELS_INLINE IVec add_ints(IVec a, IVec b) { return _mm256_add_epi32(a, b); }
+WELS_INLINE IVec add_words(IVec a, IVec b) { return _mm256_add_epi16(a, b); }
+WELS_INLINE IVec pairs_of_bytes(IVec u, IVec s) { return _mm256_maddubs_epi16(u, s); }
+WELS_INLINE IVec pairs_of_words(IVec a) { return _mm256_madd_epi16(a, _mm256_set1_epi16(1)); }
+WELS_INLINE IVec magnitude(IVec a) { return _mm256_abs_epi8(a); }
+WELS_INLINE IVec with_sign_of(IVec a, IVec sign) { return _mm256_sign_epi8(a, sign); }
+WELS_INLINE IVec max_bits(IVec a, IVec b) { return _mm256_max_epi32(a, b); }
+WELS_INLINE int largest(IVec a) {
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+WELS_INLINE int total(IVec a) {
+  __m128i m = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+WELS_INLINE IVec round_to_int(Vec a) { return _mm256_cvtps_epi32(a); }
+WELS_INLINE void store_int8(int8_t* p, IVec v) {
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(words, words));
+}
+WELS_INLINE IVec shift_left(IVec a, int n) { return _mm256_slli_epi32(a, n); }
+#endif
+WELS_INLINE IVec right(IVec a, int n) { return (IVec)((Words)a >> (uint16_t)n); }
+WELS_INLINE IVec left(IVec a, int n) { return (IVec)((Words)a << (uint16_t)n); }
+// A shift by n to the left, or by -n to the right.
+WELS_INLINE IVec moved(IVec a, int n) { return n >= 0 ? left(a, n) : right(a, -n); }
+WELS_INLINE IVec masked(IVec a, int mask) { return a & set_bytes(mask); }
+WELS_INLINE float as_float(int bits) { return __builtin_bit_cast(float, bits); }
+
+// --- codes of a tile, lanes from `p` on ---
+
+WELS_INLINE void take_nibbles(const uint8_t* p, IVec* c) {
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    IVec v = load_bytes(p + 64 * j);
+    c[j] = masked(v, 15);
+    c[j + 4] = masked(right(v, 4), 15);
+  }
+}
+// The two bits of each code go to bit `to`.
+WELS_INLINE void add_pairs(const uint8_t* p, IVec* c, int to) {
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s) {
+    IVec v = moved(load_bytes(p + s / 4 * 64), to - s % 4 * 2);
+    c[s] = or_masked(c[s], v, set_bytes(3 << to));
+  }
+}
+WELS_INLINE void add_bits(const uint8_t* p, IVec* c, int to) {
+  IVec v = load_bytes(p);
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s)
+    c[s] = or_masked(c[s], moved(v, to - plane_bit(s)), set_bytes(1 << to));
+}
+WELS_INLINE void translate(const uint8_t* table, IVec* c) {
+  IVec t = table_of(table);
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s) c[s] = look_up(t, c[s]);
+}
+
+// Uneven steps + 128 and doubled E2M1 + 12, as tensor/quant_codes.cc has them.
+alignas(16) constexpr uint8_t kUnevenCodes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                  129, 141, 153, 166, 181, 197, 217, 241};
+alignas(16) constexpr uint8_t kE2M1Codes[16] = {12, 13, 14, 15, 16, 18, 20, 24,
+                                                12, 11, 10, 9,  8,  6,  4,  0};
+
+// --- types ---
+// kSums16: how many pairs of products fit in 16 bits (maddubs; 0: not even one does).
+// codes(p, c): p is the tile at the first lane. scales(p, t, lane, s, m): p is the panel's scales.
+
+template <int kType, int kSums>
+struct Type {
+  static constexpr QuantPanel kPanel = kQuantPanels[kType];
+  static constexpr int kGroups = 32 / kPanel.group, kSums16 = kSums, kCodes = kPanel.codes;
+  static constexpr bool kMin = kPanel.has_min;
+  static WELS_INLINE const uint8_t* row(const uint8_t* scales, int64_t t) {
+    return scales + t / kPanel.tiles * kPanel.scales;
+  }
+};
+template <int kType, int kSums>
+struct OneLevel : Type<kType, kSums> {  // a half per tile, or two
+  using Base = Type<kType, kSums>;
+  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
+    const uint8_t* d = Base::row(p, t) + 2 * lane;
+    s[0] = halves_at(d);
+    if (Base::kMin) m[0] = halves_at(d + 32);
+  }
+};
+// Signed scales under one half per 8 tiles.
+template <int kType, int kSums>
+struct TwoLevel : Type<kType, kSums> {
+  using Base = Type<kType, kSums>;
+  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec*) {
+    const uint8_t* block = Base::row(p, t);
+    Vec d = halves_at(block + 2 * lane);
+    const uint8_t* q = block + 32 + t % 8 * Base::kGroups * 16 + lane;
+    for (int j = 0; j < Base::kGroups; ++j) s[j] = mul(d, to_float(signed_bytes_at(q + 16 * j)));
+  }
+};
+struct Q4_0 : OneLevel<0, 8> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { take_nibbles(p, c); }
+};
+struct Q4_1 : OneLevel<1, 8> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { take_nibbles(p, c); }
+};
+struct Q5_0 : OneLevel<2, 4> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) {
+    take_nibbles(p, c);
+    add_bits(p + 256, c, 4);
+  }
+};
+struct Q5_1 : OneLevel<3, 4> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q5_0::codes(p, c); }
+};
+struct Q8_0 : OneLevel<4, 0> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) {
+#pragma GCC unroll 8
+    for (int s = 0; s < 8; ++s) c[s] = load_bytes(p + 64 * s);
+  }
+};
+WELS_INLINE void take_pairs(const uint8_t* p, IVec* c) {
+#pragma GCC unroll 8
+  for (int s = 0; s < 8; ++s) c[s] = masked(right(load_bytes(p + s / 4 * 64), s % 4 * 2), 3);
+}
+struct Q2_K : Type<5, 4> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { take_pairs(p, c); }
+  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
+    const uint8_t* block = row(p, t);
+    Vec d = halves_at(block + 2 * lane), least = sub(zero(), halves_at(block + 32 + 2 * lane));
+    for (int j = 0; j < 2; ++j) {
+      IVec both = bytes_at(block + 64 + t % 8 * 32 + 16 * j + lane);
+      s[j] = mul(d, to_float(both & set_ints(15)));
+      m[j] = mul(least, to_float(right(both, 4)));
+    }
+  }
+};
+struct Q3_K : TwoLevel<6, 4> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) {
+    take_pairs(p, c);
+    add_bits(p + 128, c, 2);
+  }
+};
+template <int kType, int kSums>
+struct ScaleAndMin : Type<kType, kSums> {
+  using Base = Type<kType, kSums>;
+  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
+    const uint8_t *block = Base::row(p, t), *q = block + 64 + t % 8 * 32 + lane;
+    s[0] = mul(halves_at(block + 2 * lane), to_float(bytes_at(q)));
+    m[0] = mul(sub(zero(), halves_at(block + 32 + 2 * lane)), to_float(bytes_at(q + 16)));
+  }
+};
+struct Q4_K : ScaleAndMin<7, 8> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { take_nibbles(p, c); }
+};
+struct Q5_K : ScaleAndMin<8, 4> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q5_0::codes(p, c); }
+};
+struct Q6_K : TwoLevel<9, 2> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) {
+    take_nibbles(p, c);
+    add_pairs(p + 256, c, 4);
+  }
+};
+struct IQ4_NL : OneLevel<10, 0> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) {
+    take_nibbles(p, c);
+    translate(kUnevenCodes, c);
+  }
+};
+struct IQ4_XS : TwoLevel<11, 0> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { IQ4_NL::codes(p, c); }
+};
+struct MXFP4 : Type<12, 4> {
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) {
+    take_nibbles(p, c);
+    translate(kE2M1Codes, c);
+  }
+  // 2^(e - 128) by its bits; e = 0 and 1 are subnormal.
+  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec*) {
+    IVec e = bytes_at(row(p, t) + lane);
+    IVec normal = shift_left(add_ints(e, set_ints(-1)), 23);
+    IVec low = add_ints(shift_left(e, 21), set_ints(0x200000));
+#ifdef __AVX512F__
+    s[0] = (Vec)_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, set_ints(2)), low);
+#else
+    s[0] = (Vec)_mm256_blendv_epi8(normal, low, _mm256_cmpgt_epi32(set_ints(2), e));
+#endif
+  }
+};
+
+// A part of a panel after unpack(): whole codes, scales (and minima) in f32.
+constexpr int kPartTiles = 16;  // 12 KB at most: stays in L1 with the rows that pass over it
+struct Part {
+  alignas(64) uint8_t codes[kPartTiles][8][64];
+  alignas(64) float scales[kPartTiles][4][kQuantLanes];
+};
+template <class T>
+struct Unpacked {
+  static constexpr int kGroups = T::kGroups, kSums16 = T::kSums16;
+  static constexpr bool kMin = T::kMin;
+  static constexpr int kCodes = 512;
+  static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q8_0::codes(p, c); }
+  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
+    const float* f = (const float*)p + t * 4 * kQuantLanes + lane;
+    for (int j = 0; j < kGroups; ++j) {
+      s[j] = load(f + j * kQuantLanes);
+      if (kMin) m[j] = load(f + (2 + j) * kQuantLanes);
+    }
+  }
+};
+
+template <class T>
+__attribute__((noinline)) void unpack(const uint8_t* codes, const uint8_t* scales, int64_t begin,
+                                      int64_t tiles, Part& out) {
+  for (int64_t t = 0; t < tiles; ++t) {
+    for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+      IVec c[8];
+      Vec s[2], m[2];
+      T::codes(codes + (begin + t) * T::kCodes + 4 * lane, c);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i] + 4 * lane, c[i]);
+      T::scales(scales, begin + t, lane, s, m);
+      for (int j = 0; j < T::kGroups; ++j) {
+        store(out.scales[t][j] + lane, s[j]);
+        if (T::kMin) store(out.scales[t][2 + j] + lane, m[j]);
+      }
+    }
+  }
+}
+
+// --- products ---
+
+// start + sum of code · q over `kSteps` steps of four columns.
+template <int kSums16, int kSteps>
+WELS_INLINE IVec dot(const IVec* c, const int8_t* q, IVec start) {
+#ifdef __AVX512VNNI__
+#pragma GCC unroll 8
+  for (int s = 0; s < kSteps; ++s)
+    start = _mm512_dpbusd_epi32(start, c[s], set_ints(*(const int32_t*)(q + 4 * s)));
+  return start;
+#else
+  if (kSums16 == 0) {  // |code - 128| · (± q): a pair is at most 2 · 128 · 127
+    IVec sum = set_ints(0);
+#pragma GCC unroll 8
+    for (int s = 0; s < kSteps; ++s) {
+      IVec w = c[s] ^ set_bytes(0x80);
+      IVec x = with_sign_of(set_ints(*(const int32_t*)(q + 4 * s)), w);
+      sum = add_ints(sum, pairs_of_words(pairs_of_bytes(magnitude(w), x)));
+    }
+    return sum;  // 128 is the types' offset: start is in it
+  }
+  constexpr int kRun = kSums16 == 0 || kSums16 > kSteps ? kSteps : kSums16;
+#pragma GCC unroll 8
+  for (int s = 0; s < kSteps; s += kRun) {
+    IVec words = pairs_of_bytes(c[s], set_ints(*(const int32_t*)(q + 4 * s)));
+#pragma GCC unroll 8
+    for (int i = s + 1; i < s + kRun; ++i)
+      words = add_words(words, pairs_of_bytes(c[i], set_ints(*(const int32_t*)(q + 4 * i))));
+    start = add_ints(start, pairs_of_words(words));
+  }
+  return start;
+#endif
+}
+
+// acc[r] goes on over `tiles` tiles from `begin` on, of R rows `stride` bytes apart.
+template <class T, int R>
+WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane, int64_t begin,
+                           int64_t tiles, const QuantRecord* x, int64_t stride, Vec* acc) {
+  constexpr int kSteps = 8 / T::kGroups;
+  for (int64_t t = begin; t < begin + tiles; ++t, ++x) {
+    IVec c[8];
+    Vec s[2], m[2];
+    T::codes(codes + t * T::kCodes + 4 * lane, c);
+    T::scales(scales, t, lane, s, m);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const QuantRecord& q = *(const QuantRecord*)((const uint8_t*)x + r * stride);
+      Vec sum = zero();
+#pragma GCC unroll 2
+      for (int j = 0; j < T::kGroups; ++j) {
+        IVec whole = dot<T::kSums16, kSteps>(c + j * kSteps, q.q + j * 16,
+                                             set_ints(T::kMin ? 0 : q.start[j]));
+        sum = j == 0 ? mul(s[0], to_float(whole)) : fma(s[j], to_float(whole), sum);
+      }
+      if (T::kMin) {
+#pragma GCC unroll 2
+        for (int j = 0; j < T::kGroups; ++j) sum = fma(m[j], set1(q.sum[j]), sum);
+      }
+      acc[r] = fma(sum, set1(q.scale), acc[r]);
+    }
+  }
+}
+
+WELS_INLINE void put(const QuantBlock& g, int64_t i, int64_t j, Vec sum) {
+  int n = g.n - j < kLanes ? (int)(g.n - j) : kLanes;
+  if (n <= 0) return;
+  if (g.bias) sum = add(sum, n == kLanes ? load(g.bias + j) : load_part(g.bias + j, n));
+  if (g.c_bf16) {
+    uint16_t* p = (uint16_t*)g.c + i * g.c_stride + j;
+    n == kLanes ? store_bf16(p, sum) : store_part_bf16(p, sum, n);
+  } else {
+    float* p = (float*)g.c + i * g.c_stride + j;
+    n == kLanes ? store(p, sum) : store_part(p, sum, n);
+  }
+}
+
+template <class T, int R>
+void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) {
+  const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
+  for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+    Vec acc[R];
+    for (int r = 0; r < R; ++r) acc[r] = zero();
+    sum_tiles<T, R>(panel, panel + T::kPanel.scales_at(g.k), lane, 0, g.k / 32, x, g.x_stride, acc);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
+  }
+}
+
+// R rows from row i0 on over a part of a panel; sums wait in g.sums between parts.
+template <class T, int R>
+void part_rows(const QuantBlock& g, const Part& part, int64_t begin, int64_t tiles, int64_t j,
+               int64_t i0) {
+  const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride) + begin;
+  for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+    Vec acc[R];
+    float* sums = g.sums + i0 * kQuantLanes + lane;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[r] = begin == 0 ? zero() : load(sums + r * kQuantLanes);
+    sum_tiles<Unpacked<T>, R>(part.codes[0][0], (const uint8_t*)part.scales, lane, 0, tiles, x,
+                              g.x_stride, acc);
+    if (begin + tiles == g.k / 32) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
+    } else {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) store(sums + r * kQuantLanes, acc[r]);
+    }
+  }
+}
+
+template <class T>
+void multiply(const QuantBlock& g) {
+#ifdef __AVX512F__
+  constexpr int kRows = 8;
+#else
+  constexpr int kRows = 4;
+#endif
+  const uint8_t* panel = g.w;
+  for (int64_t j = 0; j < g.n; j += kQuantLanes, panel += g.w_panel) {
+    if (g.m <= kQuantFewRows) {
+      int64_t i = 0;
+      if (g.m == 4) few_rows<T, 4>(g, panel, j, 0), i = 4;
+      if (g.m - i >= 2) few_rows<T, 2>(g, panel, j, i), i += 2;
+      if (g.m - i == 1) few_rows<T, 1>(g, panel, j, i);
+      continue;
+    }
+    Part part;
+    for (int64_t begin = 0; begin < g.k / 32; begin += kPartTiles) {
+      int64_t tiles = g.k / 32 - begin < kPartTiles ? g.k / 32 - begin : kPartTiles, i = 0;
+      unpack<T>(panel, panel + T::kPanel.scales_at(g.k), begin, tiles, part);
+      for (; i + kRows <= g.m; i += kRows) part_rows<T, kRows>(g, part, begin, tiles, j, i);
+      if (kRows > 4 && g.m - i >= 4) part_rows<T, 4>(g, part, begin, tiles, j, i), i += 4;
+      if (g.m - i >= 2) part_rows<T, 2>(g, part, begin, tiles, j, i), i += 2;
+      if (g.m - i == 1) part_rows<T, 1>(g, part, begin, tiles, j, i);
+    }
+  }
+}
+
+// --- rows of x ---
+
+WELS_INLINE Vec load_x(const QuantRows& r, int64_t row, int64_t col) {
+  if (r.bf16) return load_bf16((const uint16_t*)r.x + row * r.x_stride + col);
+  return load((const float*)r.x + row * r.x_stride + col);
+}
+
+void round_rows(const QuantRows& r) {
+  constexpr int kVecs = 32 / kLanes;
+  const QuantPanel& panel = kQuantPanels[r.type];
+  for (int64_t i = 0; i < r.rows; ++i) {
+    QuantRecord* out = (QuantRecord*)((uint8_t*)r.out + i * r.out_stride);
+    for (int64_t t = 0; t < r.cols / 32; ++t, ++out) {
+      Vec x[kVecs];
+      IVec bits = set_ints(0);
+      for (int v = 0; v < kVecs; ++v) {
+        x[v] = load_x(r, i, t * 32 + v * kLanes);
+        bits = max_bits(bits, (IVec)x[v] & set_ints(0x7fffffff));
+      }
+      int most = largest(bits);  // NaN is above infinity
+      bool finite = most < 0x7f800000;
+      float amax = as_float(most), inverse = 0;
+      out->scale = finite ? 0 : as_float(0x7fc00000);
+      if (finite && amax >= 0x1p-100f) {
+        out->scale = amax / 127;
+        inverse = 1 / out->scale;
+      }
+      int sum[2] = {};
+      for (int v = 0; v < kVecs; ++v) {
+        IVec q = finite ? round_to_int(mul(x[v], set1(inverse))) : set_ints(0);
+        store_int8(out->q + v * kLanes, q);
+        sum[v * kLanes / panel.group] += total(q);
+      }
+      for (int j = 0; j < 2; ++j) {
+        if (panel.has_min) {
+          out->sum[j] = (float)sum[j];
+        } else {
+          out->start[j] = -panel.offset * sum[j];
+        }
+      }
+      out->unused = 0;
+    }
+  }
+}
+
+// The ceiling: independent sums, operands in registers.
+double peak(int64_t rounds) {
+#ifdef __AVX512F__
+  constexpr int kSums = 24;
+#else
+  constexpr int kSums = 8;
+#endif
+  IVec acc[kSums];
+  for (int i = 0; i < kSums; ++i) acc[i] = set_ints(i);
+  IVec a = set_bytes(1), b = set_bytes(2);
+  for (int64_t r = 0; r < rounds; ++r) {
+    asm volatile("" : "+x"(a), "+x"(b));  // else the loop would be folded
+#pragma GCC unroll 32
+    for (int i = 0; i < kSums; ++i) {
+#ifdef __AVX512VNNI__
+      acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
+#else
+      acc[i] = add_ints(acc[i], pairs_of_words(pairs_of_bytes(a, b)));
+#endif
+    }
+  }
+  IVec all = set_ints(0);
+  for (int i = 0; i < kSums; ++i) all = add_ints(all, acc[i]);
+  volatile int used = total(all);
+  (void)used;
+  return (double)rounds * kSums * kLanes * 8;
+}
+
+const QuantKernels kQuant{
+    round_rows,
+    {multiply<Q4_0>, multiply<Q4_1>, multiply<Q5_0>, multiply<Q5_1>, multiply<Q8_0>, multiply<Q2_K>,
+     multiply<Q3_K>, multiply<Q4_K>, multiply<Q5_K>, multiply<Q6_K>, multiply<IQ4_NL>,
+     multiply<IQ4_XS>, multiply<MXFP4>},
+    peak};
+
+}  // namespace quant
+using quant::kQuant;
