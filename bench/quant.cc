@@ -39,6 +39,7 @@ class Stream {
       parallel_tasks(kWords / kRun, [&](int64_t i) {
         uint64_t sum[8] = {};
         for (const uint64_t *p = words() + i * kRun, *end = p + kRun; p < end; p += 8) {
+          __builtin_prefetch(p + 512);  // as the kernels do: a tenth more
           for (int j = 0; j < 8; ++j) sum[j] += p[j];
         }
         for (uint64_t v : sum) {
@@ -62,7 +63,6 @@ struct Bench {
   CpuDevice device;
   Pool pool;
   Stream stream;
-  double peak = 0;
   std::vector<OwnedTensor> keep;
 
   Tensor random(DType type, int64_t rows, int64_t cols) {
@@ -98,8 +98,9 @@ struct Bench {
     std::fflush(stdout);
   }
   void many(const std::string& what, double operations, const std::function<void()>& fn) {
-    peak = std::max(peak, device.measure_peak_flops(DType::kI8));
+    double peak = device.measure_peak_flops(DType::kI8);
     double rate = operations / seconds_of(fn);
+    peak = std::max(peak, device.measure_peak_flops(DType::kI8));
     fmt::print("    {:34} {:6.0f} Gop/s {:3.0f} % of {:.0f}\n", what, rate / 1e9, 100 * rate / peak,
                peak / 1e9);
     std::fflush(stdout);
@@ -107,7 +108,7 @@ struct Bench {
 
   void plain(DType type, int64_t in, int64_t out) {
     Tensor blocks = random(type, out, in);
-    int64_t bytes = device.packed_bytes(weight(blocks), DType::kBF16, false, false);
+    int64_t bytes = device.packed_bytes(weight(blocks), DType::kBF16, false, PackUse::kForward);
     std::vector<Weight> set;
     for (int64_t b = 0; b < kSetBytes; b += bytes) set.push_back(weight(blocks));
     Tensor x = random(DType::kBF16, 512, in), y = random(DType::kBF16, 512, out);
@@ -133,7 +134,7 @@ struct Bench {
     });
     fmt::print("    {:34} {:6.1f} GB/s\n", shape + ", packing again",
                static_cast<double>(blocks.bytes()) / pack / 1e9);
-    for (int64_t n : {8, 16, 64, 512}) {
+    for (int64_t n : {16, 512}) {
       many(fmt::format("{}, {} rows", shape, n), 2.0 * static_cast<double>(n * in * out),
            [&] { device.matmul(x.row_range(0, n), set[0], nullptr, y.row_range(0, n), false); });
     }
@@ -144,7 +145,8 @@ struct Bench {
   void experts(DType type) {
     constexpr int64_t kIn = 2048, kOut = 1408, kExperts = 64, kChosen = 6;
     Tensor blocks = random(type, kOut, kIn);
-    int64_t bytes = device.packed_bytes(weight(blocks, kExperts), DType::kBF16, false, false);
+    int64_t bytes =
+        device.packed_bytes(weight(blocks, kExperts), DType::kBF16, false, PackUse::kForward);
     std::vector<Weight> gate, up;
     for (int64_t b = 0; b < kSetBytes; b += 2 * bytes) {
       gate.push_back(weight(blocks, kExperts));

@@ -69,11 +69,17 @@ struct AdamWParams {
   float bias1, bias2;  // 1 - beta1^t, 1 - beta2^t
 };
 
+// Who multiplies with a weight, for Device::packed_bytes: x · wᵀ of matmul and its kin; dy · w, and
+// absorb_query; the forwards that take a quantised weight's decoded values (absorb_output,
+// token_logp), for other weights the same as kForward.
+enum class PackUse : uint8_t { kForward, kBackward, kDecoded };
+
 // The largest calls of a training step, for Device::work_bytes.
 struct WorkShape {
   bool fp8 = false;
-  int64_t widest = 0;                                    // in or out of a matmul
-  int64_t gemm_right = 0;                                // elements of gemm's right operand
+  int64_t widest = 0;                      // in or out of a matmul
+  int64_t gemm_right = 0;                  // elements of gemm's right operand
+  int64_t quant_rows = 0, quant_cols = 0;  // of x, for the largest x · wᵀ, w quantised
   int64_t head_rows = 0, head_cols = 0, head_vocab = 0;  // of the head's gradient
   DType dtype = DType::kF32;                             // of the activations
   AttendParams attend;                                   // of attend_backward
@@ -89,9 +95,9 @@ class Device {
   // A buffer for tensors. Throws Error when there is none. The default is the host's memory.
   virtual void* allocate(int64_t bytes) { return allocate_host(bytes); }
   virtual void release(void* p, int64_t bytes) { free_host(p, bytes); }
-  // What the device will keep beside `w` for its kernels: for products x · wᵀ with x of `dtype`, or
-  // (backward) dy · w. Reads shape and flags of w only.
-  virtual int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const {
+  // What the device will keep beside `w` for its kernels, activations being of `dtype`. Reads
+  // shapes, dtypes and flags of w only.
+  virtual int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, PackUse use) const {
     return 0;
   }
   // An upper bound of the work space that it will keep for itself after such calls.

@@ -15,17 +15,26 @@ void DryDevice::download(const Tensor& t, void* host) {
   std::memset(host, 0, static_cast<size_t>(t.bytes()));
 }
 
-void DryDevice::product(const Weight& w, DType dtype, bool fp8, bool backward) {
+void DryDevice::forward(const Tensor& x, const Weight& w, bool fp8) {
+  product(w, x.dtype, fp8, PackUse::kForward);
+  if (is_quantised(w.value[0].dtype) && x.size() > largest_.quant_rows * largest_.quant_cols) {
+    largest_.quant_rows = x.rows;
+    largest_.quant_cols = x.cols;
+  }
+}
+
+void DryDevice::product(const Weight& w, DType dtype, bool fp8, PackUse use) {
+  if (use == PackUse::kDecoded && !is_quantised(w.value[0].dtype)) use = PackUse::kForward;
   largest_.fp8 = largest_.fp8 || fp8;
   largest_.widest = std::max({largest_.widest, w.rows, w.cols});
   DType operand = w.full_precision ? DType::kF32 : dtype;
-  if (seen_.emplace(&w, operand, fp8, backward).second)
-    packed_ += of_.packed_bytes(w, operand, fp8, backward);
+  if (seen_.emplace(&w, operand, fp8, use).second)
+    packed_ += of_.packed_bytes(w, operand, fp8, use);
 }
 
 void DryDevice::head_gradient(const Tensor& h, const Weight& head) {
-  product(head, h.dtype, false, false);
-  product(head, h.dtype, false, true);
+  product(head, h.dtype, false, PackUse::kDecoded);
+  product(head, h.dtype, false, PackUse::kBackward);
   largest_.dtype = h.dtype;
   largest_.head_rows = std::max(largest_.head_rows, h.rows);
   largest_.head_cols = std::max(largest_.head_cols, h.cols);

@@ -29,30 +29,30 @@ class DryDevice : public Device {
 
   // Ops that make the other device keep something.
   void matmul(const Tensor& x, const Weight& w, const Weight*, Tensor, bool fp8) override {
-    product(w, x.dtype, fp8, false);
+    forward(x, w, fp8);
   }
   void matmul_dx(const Tensor& dy, const Weight& w, Tensor, Accum, bool fp8) override {
-    product(w, dy.dtype, fp8, true);
+    product(w, dy.dtype, fp8, PackUse::kBackward);
   }
   void grouped_matmul(const Tensor& x, const Weight& w, const Tensor&, Tensor, bool fp8) override {
-    product(w, x.dtype, fp8, false);
+    forward(x, w, fp8);
   }
   void grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor&, Tensor, Accum,
                          bool fp8) override {
-    product(w, dy.dtype, fp8, true);
+    product(w, dy.dtype, fp8, PackUse::kBackward);
   }
   void gated_matmul(const Tensor& x, const Weight& gate, const Weight& up, const Tensor&, Tensor,
                     Tensor, Tensor, bool fp8) override {
-    product(gate, x.dtype, fp8, false);
-    product(up, x.dtype, fp8, false);
+    forward(x, gate, fp8);
+    forward(x, up, fp8);
   }
   void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up, const Tensor&,
                        Tensor, Tensor, Tensor, Accum, bool fp8) override {
-    product(gate, dy.dtype, fp8, true);
-    product(up, dy.dtype, fp8, true);
+    product(gate, dy.dtype, fp8, PackUse::kBackward);
+    product(up, dy.dtype, fp8, PackUse::kBackward);
   }
   void token_logp(const Tensor& h, const Weight& head, const Tensor&, Tensor, Tensor) override {
-    product(head, h.dtype, false, false);
+    product(head, h.dtype, false, PackUse::kDecoded);
   }
   void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor&, const Tensor&,
                                Tensor, Tensor, Tensor, Accum) override {
@@ -63,10 +63,10 @@ class DryDevice : public Device {
     head_gradient(h, head);
   }
   void absorb_query(const Tensor& q, const Weight& kv_b, int, int, int, int, Tensor) override {
-    product(kv_b, q.dtype, false, true);
+    product(kv_b, q.dtype, false, PackUse::kBackward);
   }
   void absorb_output(const Tensor& x, const Weight& kv_b, int, int, int, Tensor) override {
-    product(kv_b, x.dtype, false, false);
+    product(kv_b, x.dtype, false, PackUse::kDecoded);
   }
   void gemm(const Tensor&, bool, const Tensor& b, bool, float, float, Tensor) override {
     largest_.gemm_right = std::max(largest_.gemm_right, b.size());
@@ -119,12 +119,13 @@ class DryDevice : public Device {
   double measure_peak_flops(DType) override { return 0; }
 
  private:
-  void product(const Weight& w, DType dtype, bool fp8, bool backward);
+  void forward(const Tensor& x, const Weight& w, bool fp8);
+  void product(const Weight& w, DType dtype, bool fp8, PackUse use);
   void head_gradient(const Tensor& h, const Weight& head);
 
   const Device& of_;
   int64_t held_ = 0, packed_ = 0, next_address_ = int64_t{1} << 32;
-  std::set<std::tuple<const Weight*, DType, bool, bool>> seen_;  // weight, type, fp8, backward
+  std::set<std::tuple<const Weight*, DType, bool, PackUse>> seen_;  // weight, type, fp8, use
   WorkShape largest_;
 };
 

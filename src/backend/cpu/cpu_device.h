@@ -19,7 +19,7 @@ class CpuDevice : public RefDevice<float> {
   explicit CpuDevice(const std::string& isa = "");
   ~CpuDevice() override;
   std::string name() const override;
-  int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const override;
+  int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, PackUse use) const override;
   int64_t work_bytes(const WorkShape& largest) const override;
 
   // --- matrix products (matmul.cc, gated.cc, head.cc) ---

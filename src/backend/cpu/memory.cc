@@ -42,9 +42,10 @@ int64_t attend_shared(const WorkShape& s) {
 
 }  // namespace
 
-int64_t CpuDevice::packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const {
-  if (!backward && is_quant_product(w, fp8)) return quant_pack_bytes(w);
+int64_t CpuDevice::packed_bytes(const Weight& w, DType dtype, bool fp8, PackUse use) const {
+  if (use == PackUse::kForward && is_quant_product(w, fp8)) return quant_pack_bytes(w);
   bool pairs = is_pairs(*k_, operands_for(*k_, dtype, w.full_precision));
+  bool backward = use == PackUse::kBackward;
   return pack_bytes(*k_, w, backward ? PackDirection::kBackward : PackDirection::kForward, pairs,
                     fp8);
 }
@@ -53,6 +54,7 @@ int64_t CpuDevice::work_bytes(const WorkShape& s) const {
   DType element = element_type(*k_, operands_for(*k_, s.dtype, false));
   return thread_count() * (product_scratch(s) + attend_scratch(s)) +
          Pool::size_class(attend_shared(s)) +
+         Pool::size_class(quant_row_bytes(s.quant_rows, s.quant_cols)) +
          head_gradient_bytes(s.head_rows, s.head_vocab, s.head_cols, element) + 4 * s.gemm_right;
 }
 

@@ -1,214 +1,290 @@
-// A word is 4 codes (or parts of them) of one row: what a step of the kernels has per lane. The
-// file's nibbles lie in such words already; bits and pairs are transposed, all four columns at
-// once.
+// A word is 4 codes (or parts of them) of one row: what a step of the kernels has per lane. The 16
+// rows of a panel are worked on side by side: words are brought from 16 blocks into one vector, 4 x
+// 4 at a time, and what is bit by bit in a word is done for all of them. The file's nibbles lie in
+// such words already; bits and pairs are transposed, four columns at once.
 #include "backend/cpu/quant_pack.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 namespace wels {
 namespace {
 
-uint32_t word(const uint8_t* p, int i = 0) {
-  uint32_t w;
-  std::memcpy(&w, p + 4 * i, 4);
-  return w;
-}
+typedef uint32_t Lanes __attribute__((vector_size(64)));  // a word per row
+typedef uint32_t Quad __attribute__((vector_size(16)));
+#define WELS_INLINE inline __attribute__((always_inline))
 
-// Row `r` of a run of tiles: where its words and scales go.
-struct Place {
-  uint8_t* codes;   // of the first tile
-  uint8_t* scales;  // of the first tile's block
-  int r;
-  void put(int64_t at, uint32_t w) const { std::memcpy(codes + at + 4 * r, &w, 4); }
-  void put_half(int at, const uint8_t* h) const { std::memcpy(scales + at + 2 * r, h, 2); }
-  void put_byte(int at, int b) const { scales[at + r] = static_cast<uint8_t>(b); }
+// A block of each row, and where a panel wants its words and scales.
+struct Block {
+  const uint8_t* row[kQuantLanes];
+  uint8_t* codes;
+  uint8_t* scales;
+
+  WELS_INLINE void word(int at, Lanes& out) const {
+    for (int r = 0; r < kQuantLanes; ++r) {
+      uint32_t w;
+      std::memcpy(&w, row[r] + at, 4);
+      out[r] = w;
+    }
+  }
+  // Four words in a row.
+  WELS_INLINE void words(int at, Lanes* out) const {
+    Quad part[4][4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      Quad a[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) std::memcpy(&a[r], row[4 * i + r] + at, 16);
+      Quad low01 = __builtin_shuffle(a[0], a[1], Quad{0, 4, 1, 5});
+      Quad low23 = __builtin_shuffle(a[2], a[3], Quad{0, 4, 1, 5});
+      Quad high01 = __builtin_shuffle(a[0], a[1], Quad{2, 6, 3, 7});
+      Quad high23 = __builtin_shuffle(a[2], a[3], Quad{2, 6, 3, 7});
+      part[0][i] = __builtin_shuffle(low01, low23, Quad{0, 1, 4, 5});
+      part[1][i] = __builtin_shuffle(low01, low23, Quad{2, 3, 6, 7});
+      part[2][i] = __builtin_shuffle(high01, high23, Quad{0, 1, 4, 5});
+      part[3][i] = __builtin_shuffle(high01, high23, Quad{2, 3, 6, 7});
+    }
+    std::memcpy(out, part, sizeof part);
+  }
+  WELS_INLINE void put(int64_t at, const Lanes& w) const { std::memcpy(codes + at, &w, 64); }
+  // The low 16 or 8 bits.
+  WELS_INLINE void put_halves(int at, const Lanes& w) const {
+    typedef uint16_t Halves __attribute__((vector_size(32)));
+    Halves h = __builtin_convertvector(w, Halves);
+    std::memcpy(scales + at, &h, 32);
+  }
+  WELS_INLINE void put_bytes(int at, const Lanes& w) const {
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    Bytes b = __builtin_convertvector(w, Bytes);
+    std::memcpy(scales + at, &b, 16);
+  }
+  // The four bytes of each word, `step` bytes apart.
+  WELS_INLINE void put_each_byte(int at, int step, const Lanes& w) const {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) put_bytes(at + i * step, w >> 8 * i);
+  }
 };
 
-constexpr uint32_t kLow = 0x0f0f0f0f;
+constexpr uint32_t kLow = 0x0f0f0f0f, kPairs = 0x33333333, kBits = 0x55555555;
 
 // The nibbles of a tile from 16 bytes whose low halves are columns 0-15, as the kernels want them.
-void put_nibbles(const Place& p, const uint8_t* qs) {
-  for (int j = 0; j < 4; ++j) p.put(64 * j, word(qs, j));
+WELS_INLINE void put_nibbles(const Block& b, int at, int64_t tile) {
+  Lanes w[4];
+  b.words(at, w);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) b.put(tile + 64 * j, w[j]);
 }
 // Two tiles from 32 bytes, one in the low nibbles and one in the high ones.
-void put_nibbles_of_two(const Place& p, const uint8_t* qs, int64_t low_tile, int64_t high_tile) {
+WELS_INLINE void put_nibbles_of_two(const Block& b, int at, int64_t low, int64_t high) {
+  Lanes x[4], y[4];
+  b.words(at, x);
+  b.words(at + 16, y);
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    uint32_t a = word(qs, j), b = word(qs, j + 4);
-    p.put(low_tile + 64 * j, (a & kLow) | (b & kLow) << 4);
-    p.put(high_tile + 64 * j, (a >> 4 & kLow) | (b & ~kLow));
+    b.put(low + 64 * j, (x[j] & kLow) | (y[j] & kLow) << 4);
+    b.put(high + 64 * j, (x[j] >> 4 & kLow) | (y[j] & ~kLow));
   }
 }
 
-// Bit 4s + b of x to bit plane_bit(s) of byte b.
-uint32_t plane_of(uint32_t x) {
-  uint32_t t = ((x >> 14) ^ x) & 0x0000cccc;
+// Bit 4s + c of x to bit plane_bit(s) of byte c.
+WELS_INLINE void put_plane(const Block& b, int at, int64_t to) {
+  Lanes x;
+  b.word(at, x);
+  Lanes t = ((x >> 14) ^ x) & 0x0000cccc;
   x ^= t ^ t << 14;
   t = ((x >> 7) ^ x) & 0x00aa00aa;
-  return x ^ t ^ t << 7;
+  b.put(to, x ^ t ^ t << 7);
+}
+
+// Exchanges the bits of `low` that `mask` does not keep with those of `high` that it does.
+WELS_INLINE void exchange(Lanes& low, Lanes& high, int shift, uint32_t mask) {
+  Lanes t = ((low >> shift) ^ high) & mask;
+  high ^= t;
+  low ^= t << shift;
 }
 
 // From 32 bytes whose bit t belongs to tile t: the plane of each of the 8 tiles.
-void put_planes(const Place& p, const uint8_t* bits, int64_t at, int64_t tile_bytes) {
-  uint32_t a[8];
-  for (int s = 0; s < 8; ++s) a[plane_bit(s)] = word(bits, s);
-  auto swap = [&](int i, int k, uint32_t mask) {
-    uint32_t t = ((a[i] >> k) ^ a[i + k]) & mask;
-    a[i + k] ^= t;
-    a[i] ^= t << k;
-  };
-  for (int i = 0; i < 4; ++i) swap(i, 4, kLow);
-  for (int i : {0, 1, 4, 5}) swap(i, 2, 0x33333333);
-  for (int i : {0, 2, 4, 6}) swap(i, 1, 0x55555555);
-  for (int t = 0; t < 8; ++t) p.put(at + t * tile_bytes, a[t]);
+WELS_INLINE void put_planes(const Block& b, int at, int64_t to, int64_t tile_bytes) {
+  Lanes in[8], a[8];
+  b.words(at, in);
+  b.words(at + 16, in + 4);
+  for (int s = 0; s < 8; ++s) a[plane_bit(s)] = in[s];
+  for (int i = 0; i < 4; ++i) exchange(a[i], a[i + 4], 4, kLow);
+  for (int i : {0, 1, 4, 5}) exchange(a[i], a[i + 2], 2, kPairs);
+  for (int i : {0, 2, 4, 6}) exchange(a[i], a[i + 1], 1, kBits);
+  for (int t = 0; t < 8; ++t) b.put(to + t * tile_bytes, a[t]);
 }
 
 // From 32 bytes whose bits 2t, 2t + 1 belong to tile t: the pairs of each of the 4 tiles.
-void put_pairs(const Place& p, const uint8_t* pairs, int64_t at, int64_t tile_bytes) {
+WELS_INLINE void put_pairs(const Block& b, int at, int64_t to, int64_t tile_bytes) {
+#pragma GCC unroll 2
   for (int v = 0; v < 2; ++v) {
-    uint32_t a[4];
-    for (int i = 0; i < 4; ++i) a[i] = word(pairs, 4 * v + i);
-    auto swap = [&](int i, int k, uint32_t mask) {
-      uint32_t t = ((a[i] >> 2 * k) ^ a[i + k]) & mask;
-      a[i + k] ^= t;
-      a[i] ^= t << 2 * k;
-    };
-    swap(0, 2, kLow);
-    swap(1, 2, kLow);
-    swap(0, 1, 0x33333333);
-    swap(2, 1, 0x33333333);
-    for (int t = 0; t < 4; ++t) p.put(at + t * tile_bytes + 64 * v, a[t]);
+    Lanes a[4];
+    b.words(at + 16 * v, a);
+    exchange(a[0], a[2], 4, kLow);
+    exchange(a[1], a[3], 4, kLow);
+    exchange(a[0], a[1], 2, kPairs);
+    exchange(a[2], a[3], 2, kPairs);
+#pragma GCC unroll 4
+    for (int t = 0; t < 4; ++t) b.put(to + t * tile_bytes + 64 * v, a[t]);
   }
 }
 
-// --- one block of one row each ---
+WELS_INLINE void put_half(const Block& b, int at) {
+  Lanes w;
+  b.word(at, w);
+  b.put_halves(0, w);
+}
+WELS_INLINE void put_two_halves(const Block& b, int at) {
+  Lanes w;
+  b.word(at, w);
+  b.put_halves(0, w);
+  b.put_halves(32, w >> 16);
+}
 
-void q4_0(const uint8_t* in, const Place& p) {  // also IQ4_NL
-  p.put_half(0, in);
-  put_nibbles(p, in + 2);
+// --- one block of 16 rows each; layouts: tensor/quant.h ---
+
+template <int kType>
+constexpr int64_t kTile = kQuantPanels[kType].codes;
+
+void q4_0(const Block& b) {  // also IQ4_NL
+  put_half(b, 0);
+  put_nibbles(b, 2, 0);
 }
-void q4_1(const uint8_t* in, const Place& p) {
-  p.put_half(0, in);
-  p.put_half(32, in + 2);
-  put_nibbles(p, in + 4);
+void q4_1(const Block& b) {
+  put_two_halves(b, 0);
+  put_nibbles(b, 4, 0);
 }
-void q5_0(const uint8_t* in, const Place& p) {
-  p.put_half(0, in);
-  p.put(256, plane_of(word(in + 2)));
-  put_nibbles(p, in + 6);
+void q5_0(const Block& b) {
+  put_half(b, 0);
+  put_plane(b, 2, 256);
+  put_nibbles(b, 6, 0);
 }
-void q5_1(const uint8_t* in, const Place& p) {
-  p.put_half(0, in);
-  p.put_half(32, in + 2);
-  p.put(256, plane_of(word(in + 4)));
-  put_nibbles(p, in + 8);
+void q5_1(const Block& b) {
+  put_two_halves(b, 0);
+  put_plane(b, 4, 256);
+  put_nibbles(b, 8, 0);
 }
-void q8_0(const uint8_t* in, const Place& p) {
-  p.put_half(0, in);
-  for (int s = 0; s < 8; ++s) p.put(64 * s, word(in + 2, s) ^ 0x80808080);
-}
-void q2_k(const uint8_t* in, const Place& p) {
-  p.put_half(0, in + 80);
-  p.put_half(32, in + 82);
-  for (int j = 0; j < 16; ++j) p.put_byte(64 + 16 * j, in[j]);
-  for (int half = 0; half < 2; ++half)
-    put_pairs(p, in + 16 + 32 * half, half * 4 * kQuantPanels[5].codes, kQuantPanels[5].codes);
-}
-void q3_k(const uint8_t* in, const Place& p) {
-  constexpr int64_t kTile = kQuantPanels[6].codes;
-  p.put_half(0, in + 108);
-  const uint8_t* packed = in + 96;
-  for (int j = 0; j < 16; ++j) {
-    int low = j < 8 ? packed[j] & 15 : packed[j - 8] >> 4;
-    p.put_byte(32 + 16 * j, (low | (packed[8 + j % 4] >> j / 4 * 2 & 3) << 4) - 32);
+void q8_0(const Block& b) {
+  put_half(b, 0);
+  for (int half = 0; half < 2; ++half) {
+    Lanes w[4];
+    b.words(2 + 16 * half, w);
+    for (int s = 0; s < 4; ++s) b.put(256 * half + 64 * s, w[s] ^ 0x80808080);
   }
-  for (int half = 0; half < 2; ++half) put_pairs(p, in + 32 + 32 * half, half * 4 * kTile, kTile);
-  put_planes(p, in, 128, kTile);
+}
+void q2_k(const Block& b) {
+  put_two_halves(b, 80);
+  Lanes scales[4];
+  b.words(0, scales);
+  for (int j = 0; j < 4; ++j) b.put_each_byte(64 + 64 * j, 16, scales[j]);
+  for (int half = 0; half < 2; ++half) put_pairs(b, 16 + 32 * half, half * 4 * kTile<5>, kTile<5>);
+}
+// Six bits less 32, in bytes.
+WELS_INLINE void put_signed(const Block& b, int at, const Lanes& w) {
+  Lanes six = w ^ 0x20202020, sign = six & 0x20202020;
+  b.put_each_byte(at, 16, six | sign << 1 | sign << 2);
+}
+void q3_k(const Block& b) {
+  Lanes w, low[2], high;
+  b.word(106, w);
+  b.put_halves(0, w >> 16);
+  b.word(96, low[0]);
+  b.word(100, low[1]);
+  b.word(104, high);
+  for (int j = 0; j < 4; ++j)
+    put_signed(b, 32 + 64 * j,
+               (low[j % 2] >> j / 2 * 4 & kLow) | (high >> 2 * j & 0x03030303) << 4);
+  for (int half = 0; half < 2; ++half) put_pairs(b, 32 + 32 * half, half * 4 * kTile<6>, kTile<6>);
+  put_planes(b, 0, 128, kTile<6>);
 }
 // d, dmin and 6-bit pairs, as Q4_K and Q5_K have them.
-void put_scales_and_minima(const uint8_t* in, const Place& p) {
-  p.put_half(0, in);
-  p.put_half(32, in + 2);
-  const uint8_t* q = in + 4;
-  for (int j = 0; j < 4; ++j) {
-    p.put_byte(64 + 32 * j, q[j] & 63);
-    p.put_byte(64 + 32 * j + 16, q[j + 4] & 63);
-    p.put_byte(64 + 32 * (j + 4), (q[j + 8] & 15) | q[j] >> 6 << 4);
-    p.put_byte(64 + 32 * (j + 4) + 16, q[j + 8] >> 4 | q[j + 4] >> 6 << 4);
-  }
+WELS_INLINE void put_scales_and_minima(const Block& b) {
+  Lanes w[4];
+  b.words(0, w);
+  b.put_halves(0, w[0]);
+  b.put_halves(32, w[0] >> 16);
+  constexpr uint32_t kSix = 0x3f3f3f3f, kTop = 0x30303030;
+  b.put_each_byte(64, 32, w[1] & kSix);
+  b.put_each_byte(64 + 16, 32, w[2] & kSix);
+  b.put_each_byte(64 + 128, 32, (w[3] & kLow) | (w[1] >> 2 & kTop));
+  b.put_each_byte(64 + 128 + 16, 32, (w[3] >> 4 & kLow) | (w[2] >> 2 & kTop));
 }
-void q4_k(const uint8_t* in, const Place& p) {
-  constexpr int64_t kTile = kQuantPanels[7].codes;
-  put_scales_and_minima(in, p);
+void q4_k(const Block& b) {
+  put_scales_and_minima(b);
   for (int j = 0; j < 4; ++j)
-    put_nibbles_of_two(p, in + 16 + 32 * j, 2 * j * kTile, (2 * j + 1) * kTile);
+    put_nibbles_of_two(b, 16 + 32 * j, 2 * j * kTile<7>, (2 * j + 1) * kTile<7>);
 }
-void q5_k(const uint8_t* in, const Place& p) {
-  constexpr int64_t kTile = kQuantPanels[8].codes;
-  put_scales_and_minima(in, p);
+void q5_k(const Block& b) {
+  put_scales_and_minima(b);
   for (int j = 0; j < 4; ++j)
-    put_nibbles_of_two(p, in + 48 + 32 * j, 2 * j * kTile, (2 * j + 1) * kTile);
-  put_planes(p, in + 16, 256, kTile);
+    put_nibbles_of_two(b, 48 + 32 * j, 2 * j * kTile<8>, (2 * j + 1) * kTile<8>);
+  put_planes(b, 16, 256, kTile<8>);
 }
-void q6_k(const uint8_t* in, const Place& p) {
-  constexpr int64_t kTile = kQuantPanels[9].codes;
-  p.put_half(0, in + 208);
-  for (int j = 0; j < 16; ++j) p.put_byte(32 + 16 * j, in[192 + j]);
+void q6_k(const Block& b) {
+  Lanes w, scales[4];
+  b.word(206, w);
+  b.put_halves(0, w >> 16);
+  b.words(192, scales);
+  for (int j = 0; j < 4; ++j) b.put_each_byte(32 + 64 * j, 16, scales[j]);
   for (int half = 0; half < 2; ++half) {
-    for (int j = 0; j < 2; ++j) {
-      int64_t tile = 4 * half + j;
-      put_nibbles_of_two(p, in + 64 * half + 32 * j, tile * kTile, (tile + 2) * kTile);
-    }
-    put_pairs(p, in + 128 + 32 * half, half * 4 * kTile + 256, kTile);
+    int64_t tile = half * 4 * kTile<9>;
+    for (int j = 0; j < 2; ++j)
+      put_nibbles_of_two(b, 64 * half + 32 * j, tile + j * kTile<9>, tile + (j + 2) * kTile<9>);
+    put_pairs(b, 128 + 32 * half, tile + 256, kTile<9>);
   }
 }
-void iq4_xs(const uint8_t* in, const Place& p) {
-  p.put_half(0, in);
-  int high = in[2] | in[3] << 8;
+void iq4_xs(const Block& b) {
+  Lanes w[4];
+  b.words(0, w);
+  b.put_halves(0, w[0]);
   for (int j = 0; j < 8; ++j) {
-    int s = (in[4 + j / 2] >> j % 2 * 4 & 15) | (high >> 2 * j & 3) << 4;
-    p.put_byte(32 + 16 * j, s - 32);
-    put_nibbles({p.codes + j * kQuantPanels[11].codes, p.scales, p.r}, in + 8 + 16 * j);
+    Lanes six = (w[1] >> 4 * j & 15) | (w[0] >> (16 + 2 * j) & 3) << 4;
+    b.put_bytes(32 + 16 * j, six - 32);
+    put_nibbles(b, 8 + 16 * j, j * kTile<11>);
   }
 }
-void mxfp4(const uint8_t* in, const Place& p) {
-  p.put_byte(0, in[0]);
-  put_nibbles(p, in + 1);
+void mxfp4(const Block& b) {
+  Lanes w;
+  b.word(0, w);
+  b.put_bytes(0, w);
+  put_nibbles(b, 1, 0);
 }
 
-// Block by block, all rows of one: every line of the panel is written while it is in the cache.
-template <int kType, void (*kBlock)(const uint8_t*, const Place&)>
+template <int kType, void (*kBlock)(const Block&)>
 void pack(const Tensor& rows, uint8_t* panel) {
   constexpr const QuantPanel& kPanel = kQuantPanels[kType];
-  const int64_t bytes = info(rows.dtype).bytes, stride = rows.row_raw(1) - rows.row_raw(0);
-  const uint8_t* in = rows.row_raw(0);
-  uint8_t* scales = panel + kPanel.scales_at(rows.cols);
-  for (int64_t b = 0; b < rows.cols / info(rows.dtype).block; ++b) {
-    for (int r = 0; r < static_cast<int>(rows.rows); ++r)
-      kBlock(in + r * stride + b * bytes,
-             {panel + b * kPanel.tiles * kPanel.codes, scales + b * kPanel.scales, r});
+  Block b;
+  for (int r = 0; r < kQuantLanes; ++r)  // lanes past the end are nobody's: any row will do
+    b.row[r] = rows.row_raw(std::min<int64_t>(r, rows.rows - 1));
+  b.codes = panel;
+  b.scales = panel + quant_scales_at(kPanel, rows.cols);
+  for (int64_t i = 0; i < rows.cols / info(rows.dtype).block; ++i) {
+    kBlock(b);
+    for (const uint8_t*& row : b.row) row += info(rows.dtype).bytes;
+    b.codes += kPanel.tiles * kPanel.codes;
+    b.scales += kPanel.scales;
   }
 }
 
 using Pack = void (*)(const Tensor&, uint8_t*);
-template <void (*... kBlock)(const uint8_t*, const Place&), int... kType>
-constexpr auto table(std::integer_sequence<int, kType...>) {
+struct Packs {
+  Pack pack[kQuantTypes];
+};
+template <void (*... kBlock)(const Block&), int... kType>
+constexpr Packs packs(std::integer_sequence<int, kType...>) {
   static_assert(sizeof...(kBlock) == kQuantTypes);
-  struct Table {
-    Pack pack[kQuantTypes];
-  };
-  return Table{{pack<kType, kBlock>...}};
+  return {{pack<kType, kBlock>...}};
 }
-constexpr auto kPacks =
-    table<q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, q4_0, iq4_xs, mxfp4>(
+constexpr Packs kPacks =
+    packs<q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, q4_0, iq4_xs, mxfp4>(
         std::make_integer_sequence<int, kQuantTypes>());
 
 }  // namespace
 
 void pack_quant_panel(const Tensor& rows, uint8_t* panel) {
-  CHECK(rows.rows <= kQuantLanes);
-  if (rows.rows < kQuantLanes)
-    std::memset(panel, 0, static_cast<size_t>(quant_panel(rows.dtype).bytes(rows.cols)));
+  CHECK(rows.rows >= 1 && rows.rows <= kQuantLanes);
   kPacks.pack[quant_type(rows.dtype)](rows, panel);
 }
 

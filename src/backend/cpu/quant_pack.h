@@ -16,8 +16,8 @@ inline int quant_type(DType dtype) {
 }
 inline const QuantPanel& quant_panel(DType dtype) { return kQuantPanels[quant_type(dtype)]; }
 
-// rows: up to 16 rows of a weight, of a block type · panel: quant_panel(dtype).bytes(cols) bytes,
-// set.
+// rows: up to 16 rows of a weight, of a block type · panel: quant_panel_bytes(..) bytes, set, what
+// is past the last row's lane to anything.
 void pack_quant_panel(const Tensor& rows, uint8_t* panel);
 
 }  // namespace wels

@@ -78,7 +78,7 @@ bool is_quant_product(const Weight& w, bool fp8) {
 
 int64_t quant_pack_bytes(const Weight& w) {
   int64_t panels = (w.rows + kQuantLanes - 1) / kQuantLanes;
-  return w.experts() * panels * quant_panel(type_of(w)).bytes(w.cols);
+  return w.experts() * panels * quant_panel_bytes(quant_panel(type_of(w)), w.cols);
 }
 
 void multiply_quant(const Kernels& k, Pool& pool, const QuantProduct& p, const Weight& w,

@@ -226,7 +226,7 @@ TEST_P(Quant, ANewVersionOfTheWeightIsSeenAndThePackIsAsLargeAsPlanned) {
   Rows x(DType::kF32, 6, cols, 1), y(DType::kF32, 6, 33, 0), want(DType::kF32, 6, 33, 0);
   int32_t offsets[] = {0, 2, 6};
   Tensor o(offsets, DType::kI32, 1, 3);
-  int64_t planned = cpu->packed_bytes(w.w, DType::kF32, false, false);
+  int64_t planned = cpu->packed_bytes(w.w, DType::kF32, false, PackUse::kForward);
   for (int version = 0; version < 2; ++version) {
     int64_t before = host_bytes();
     cpu->grouped_matmul(x.t, w.w, o, y.t);
@@ -268,7 +268,7 @@ TEST(QuantPanels, TakeAtMostFourPercentMoreThanTheFile) {
     if (!is_quantised(f.dtype)) continue;
     ++types;
     const QuantPanel& p = kQuantPanels[static_cast<int>(f.dtype) - static_cast<int>(DType::kQ4_0)];
-    double ratio = static_cast<double>(p.bytes(4096)) /
+    double ratio = static_cast<double>(quant_panel_bytes(p, 4096)) /
                    static_cast<double>(kQuantLanes * row_bytes(f.dtype, 4096));
     EXPECT_LE(ratio, 1.04) << f.gguf_name;
     EXPECT_GE(ratio, 1) << f.gguf_name;

@@ -258,7 +258,7 @@ const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w)
   if (!out.memory) {
     out.k = w.cols;
     out.n = w.rows;
-    out.panel_bytes = quant_panel(w.value[0].dtype).bytes(w.cols);
+    out.panel_bytes = quant_panel_bytes(quant_panel(w.value[0].dtype), w.cols);
     out.expert_bytes = panels * out.panel_bytes;
     out.memory = allocate(out.expert_bytes * w.experts());
   }

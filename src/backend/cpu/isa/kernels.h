@@ -1,7 +1,8 @@
 // The ISA boundary: plain function pointers, one table per instruction set, picked once by CPUID
 // (cpu_device.cc).
 //
-// An ISA file (avx2.cc, avx512.cc, avx512_vnni.cc, avx512_bf16.cc) is compiled with its instruction-set flags, so
+// An ISA file (avx2.cc, avx512.cc, avx512_vnni.cc, avx512_bf16.cc) is compiled with its
+// instruction-set flags, so
 // it may include only <immintrin.h>, <cstdint> and the project's .inl and *_kernels.h files (no std
 // templates, no inline functions with external linkage), keeps everything in an anonymous namespace
 // and exports one function. tools/lint.sh checks with nm.

@@ -147,6 +147,9 @@ struct Type {
   static constexpr QuantPanel kPanel = kQuantPanels[kType];
   static constexpr int kGroups = 32 / kPanel.group, kSums16 = kSums, kCodes = kPanel.codes;
   static constexpr bool kMin = kPanel.has_min;
+  // Bytes asked for early. A row through Q4_K: 84 % of a plain read's speed without, 108 % with
+  // (one thread, Xeon, 2026-11-24).
+  static constexpr int kAhead = 4096;
   static WELS_INLINE const uint8_t* row(const uint8_t* scales, int64_t t) {
     return scales + t / kPanel.tiles * kPanel.scales;
   }
@@ -272,6 +275,7 @@ template <class T>
 struct Unpacked {
   static constexpr int kGroups = T::kGroups, kSums16 = T::kSums16;
   static constexpr bool kMin = T::kMin;
+  static constexpr int kAhead = 0;
   static constexpr int kCodes = 512;
   static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q8_0::codes(p, c); }
   static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
@@ -344,6 +348,11 @@ WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane
   for (int64_t t = begin; t < begin + tiles; ++t, ++x) {
     IVec c[8];
     Vec s[2], m[2];
+    if (T::kAhead > 0) {
+#pragma GCC unroll 8
+      for (int i = 0; i < T::kCodes; i += 64)
+        __builtin_prefetch(codes + t * T::kCodes + i + T::kAhead);
+    }
     T::codes(codes + t * T::kCodes + 4 * lane, c);
     T::scales(scales, t, lane, s, m);
 #pragma GCC unroll 8
@@ -384,7 +393,8 @@ void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) 
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     Vec acc[R];
     for (int r = 0; r < R; ++r) acc[r] = zero();
-    sum_tiles<T, R>(panel, panel + T::kPanel.scales_at(g.k), lane, 0, g.k / 32, x, g.x_stride, acc);
+    sum_tiles<T, R>(panel, panel + quant_scales_at(T::kPanel, g.k), lane, 0, g.k / 32, x,
+                    g.x_stride, acc);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
   }
@@ -431,7 +441,7 @@ void multiply(const QuantBlock& g) {
     Part part;
     for (int64_t begin = 0; begin < g.k / 32; begin += kPartTiles) {
       int64_t tiles = g.k / 32 - begin < kPartTiles ? g.k / 32 - begin : kPartTiles, i = 0;
-      unpack<T>(panel, panel + T::kPanel.scales_at(g.k), begin, tiles, part);
+      unpack<T>(panel, panel + quant_scales_at(T::kPanel, g.k), begin, tiles, part);
       for (; i + kRows <= g.m; i += kRows) part_rows<T, kRows>(g, part, begin, tiles, j, i);
       if (kRows > 4 && g.m - i >= 4) part_rows<T, 4>(g, part, begin, tiles, j, i), i += 4;
       if (g.m - i >= 2) part_rows<T, 2>(g, part, begin, tiles, j, i), i += 2;

@@ -29,11 +29,10 @@ struct QuantPanel {
   int group;     // columns under one scale: 16 or 32
   int offset;    // value = scale · (code - offset) + min
   bool has_min;  // then offset is 0
-  int64_t scales_at(int64_t k) const { return (k / 32 * codes + 63) / 64 * 64; }
-  int64_t bytes(int64_t k) const { return scales_at(k) + (k / 32 / tiles * scales + 63) / 64 * 64; }
 };
 
-inline constexpr QuantPanel kQuantPanels[kQuantTypes] = {
+// Internal linkage, as all that ISA files see.
+constexpr QuantPanel kQuantPanels[kQuantTypes] = {
     {256, 32, 1, 32, 8, false},             // Q4_0
     {256, 64, 1, 32, 0, true},              // Q4_1
     {320, 32, 1, 32, 16, false},            // Q5_0
@@ -49,8 +48,18 @@ inline constexpr QuantPanel kQuantPanels[kQuantTypes] = {
     {256, 16, 1, 32, 12, false},            // MXFP4
 };
 
+// Of a panel of k columns: where its scales begin, and its size.
+static constexpr int64_t quant_scales_at(const QuantPanel& p, int64_t k) {
+  return (k / 32 * p.codes + 63) / 64 * 64;
+}
+static constexpr int64_t quant_panel_bytes(const QuantPanel& p, int64_t k) {
+  return quant_scales_at(p, k) + (k / 32 / p.tiles * p.scales + 63) / 64 * 64;
+}
+
 // Bits of 32 codes come out of the file's words in this order by two swaps (quant_pack.cc).
-constexpr int plane_bit(int step) { return (step & 1) << 2 | step >> 2 << 1 | (step >> 1 & 1); }
+static constexpr int plane_bit(int step) {
+  return (step & 1) << 2 | step >> 2 << 1 | (step >> 1 & 1);
+}
 
 // Rows of x rounded to int8, one record per 32 columns. Where the weight has minima, sum is the
 // sum of q per group; else a whole number, -offset times that sum, which the integer sums start
