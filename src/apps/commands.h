@@ -16,6 +16,7 @@ void add_chat(CLI::App& app, Command& run);
 void add_eval(CLI::App& app, Command& run);
 void add_info(CLI::App& app, Command& run);
 void add_export(CLI::App& app, Command& run);
+void add_quantize(CLI::App& app, Command& run);
 void add_report(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);
 

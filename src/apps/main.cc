@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
   wels::add_eval(app, run);
   wels::add_info(app, run);
   wels::add_export(app, run);
+  wels::add_quantize(app, run);
   wels::add_report(app, run);
   wels::add_bench(app, run);
   try {

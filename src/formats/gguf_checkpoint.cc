@@ -363,7 +363,7 @@ class WeightCollector {
       for (int64_t i = 0; i < dv; ++i) {
         find_quant_format(v.dtype)->decode(v.row_raw(h * dv + i), rows.data() + (dn + i) * r, r);
       }
-      find_quant_format(type)->encode(rows.data(), to + h * (dn + dv) * row_bytes(type, r),
+      find_quant_format(type)->encode(rows.data(), nullptr, to + h * (dn + dv) * row_bytes(type, r),
                                       (dn + dv) * r);
     });
   }

@@ -6,14 +6,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <limits>
+#include <map>
 #include <set>
 
 #include "base/error.h"
-#include "formats/gguf_deepseek.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "formats/gguf_export.h"
 #include "formats/hf_config.h"
 #include "formats/safetensors.h"
 #include "tensor/float_formats.h"
@@ -289,28 +294,42 @@ std::vector<float> hf_values(const SafetensorsReader& r, const ModelConfig& c,
 }
 // n values, `step` apart, as they come back from a row of that type.
 void round_trip(DType type, float* x, int64_t n, int64_t step) {
-  if (n % info(type).block != 0) type = DType::kF16;
   std::vector<float> row(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) row[static_cast<size_t>(i)] = x[i * step];
   std::vector<uint8_t> bytes(static_cast<size_t>(row_bytes(type, n)));
-  find_quant_format(type)->encode(row.data(), bytes.data(), n);
+  find_quant_format(type)->encode(row.data(), nullptr, bytes.data(), n);
   find_quant_format(type)->decode(bytes.data(), row.data(), n);
   for (int64_t i = 0; i < n; ++i) x[i * step] = row[static_cast<size_t>(i)];
 }
-// What a weight is after it was in a file of that type: rows encoded, but the keys of kv_b, which
-// lie transposed there, by columns of a head.
-void as_in_file(DType type, GgufKvB form, const ModelConfig& c, const TensorEntry& e,
-                std::vector<float>& x) {
-  if (e.shape.size() == 1 || e.name.ends_with("mlp.gate.weight")) return;  // full precision
-  int64_t cols = e.shape[1], dn = c.qk_nope_head_dim, dv = c.v_head_dim;
-  bool split = form == GgufKvB::kSplit && e.name.ends_with("kv_b_proj.weight");
-  for (int64_t r = 0; r < e.shape[0]; ++r) {
+// The types of the parts of every weight in a file of that mixture, by Hugging Face's name: the
+// halves of kv_b are two parts.
+std::multimap<std::string, DType> types_in_file(DType base, GgufKvB form, const ModelConfig& c) {
+  std::multimap<std::string, DType> out;
+  std::vector<GgufTensorPlan> plan = gguf_tensor_plan(c, true, form);
+  std::vector<ChosenType> types = choose_types(c, plan, base);
+  for (size_t i = 0; i < plan.size(); ++i) {
+    bool stack = plan[i].transform == GgufTransform::kStack;
+    for (int64_t e = 0; e < (stack ? plan[i].shape[0] : 1); ++e)
+      out.emplace(gguf_source_name(plan[i], e), types[i].dtype);
+  }
+  return out;
+}
+// What a weight is after it was in the file: rows encoded, but the keys of kv_b, which lie
+// transposed there, by columns of a head.
+void as_in_file(const std::multimap<std::string, DType>& types, const ModelConfig& c,
+                const TensorEntry& e, std::vector<float>& x) {
+  auto [part, end] = types.equal_range(e.name);
+  ASSERT_NE(part, end) << e.name;
+  int64_t cols = e.shape.back(), dn = c.qk_nope_head_dim, dv = c.v_head_dim;
+  bool split = std::next(part) != end;
+  DType first = part->second, last = std::prev(end)->second;
+  for (int64_t r = 0; r < static_cast<int64_t>(x.size()) / cols; ++r) {
     if (split && r % (dn + dv) < dn) continue;
-    round_trip(type, x.data() + r * cols, cols, 1);
+    round_trip(last, x.data() + r * cols, cols, 1);
   }
   for (int64_t h = 0; split && h < c.num_attention_heads; ++h) {
     for (int64_t i = 0; i < cols; ++i)
-      round_trip(type, x.data() + h * (dn + dv) * cols + i, dn, cols);
+      round_trip(first, x.data() + h * (dn + dv) * cols + i, dn, cols);
   }
 }
 
@@ -343,10 +362,10 @@ class GgufWeightsTest : public GgufFolder {
     fs::rename(path("edited.gguf"), path());
   }
   // Old form: the halves of every kv_b replaced by the whole.
-  void join_kv_b(const std::string& name, DType type) {
+  void join_kv_b(const std::string& name, DType base) {
     ModelConfig c = load_hf_config(model(name));
     SafetensorsReader hf(model(name));
-    if (c.kv_lora_rank % info(type).block != 0) type = DType::kF16;
+    auto types = types_in_file(base, GgufKvB::kWhole, c);
     edit([&](GgufMetadata& m, std::vector<TensorSource>& tensors) {
       as_before_the_split(m, c);
       std::erase_if(tensors, [](auto& t) { return t.name.ends_with(".attn_k_b.weight"); });
@@ -356,10 +375,11 @@ class GgufWeightsTest : public GgufFolder {
         std::string layer = t.name.substr(4, at - 4);
         const TensorEntry& e = hf.at("model.layers." + layer + ".self_attn.kv_b_proj.weight");
         std::vector<float> x = hf_values(hf, c, e);
+        DType type = types.find(e.name)->second;
         t = {"blk." + layer + ".attn_kv_b.weight", type, e.shape, [x, type](const ByteSink& sink) {
                int64_t n = static_cast<int64_t>(x.size());
                std::vector<uint8_t> bytes(static_cast<size_t>(row_bytes(type, n)));
-               find_quant_format(type)->encode(x.data(), bytes.data(), n);
+               find_quant_format(type)->encode(x.data(), nullptr, bytes.data(), n);
                sink(bytes.data(), bytes.size());
              }};
       }
@@ -372,6 +392,7 @@ class GgufWeightsTest : public GgufFolder {
     GgufCheckpoint g(path());
     EXPECT_EQ(comparable(g.config()), comparable(c));
     std::set<std::string> names;
+    auto types = types_in_file(type, form, c);
     for (const TensorEntry& e : g.tensors()) {
       ASSERT_TRUE(names.insert(e.name).second) << e.name;
       const TensorEntry* from = hf.find(e.name);
@@ -379,7 +400,7 @@ class GgufWeightsTest : public GgufFolder {
       ASSERT_EQ(e.shape, from->shape) << e.name;
       ASSERT_TRUE(e.aligned()) << e.name;
       std::vector<float> want = hf_values(hf, c, *from);
-      as_in_file(type, form, c, e, want);
+      as_in_file(types, c, e, want);
       ASSERT_EQ(values(e), want) << e.name;
     }
     for (const TensorEntry& e : hf.tensors()) {
@@ -404,7 +425,6 @@ TEST_F(GgufWeightsTest, EveryTypeOfEveryGoldenModelComesBackUnderItsNames) {
   for (const auto& folder : fs::directory_iterator(models_)) {
     std::string name = folder.path().filename().string();
     for (const QuantFormat& f : quant_formats()) {
-      if (!f.encode) continue;
       SCOPED_TRACE(name + " " + f.gguf_name);
       export_model(name, f.dtype);
       expect_weights_of(name, f.dtype, GgufKvB::kSplit);
@@ -412,6 +432,174 @@ TEST_F(GgufWeightsTest, EveryTypeOfEveryGoldenModelComesBackUnderItsNames) {
       join_kv_b(name, f.dtype);
       expect_weights_of(name, f.dtype, GgufKvB::kWhole);
     }
+  }
+}
+
+// Models of rows that are multiples of 256, so that every type is really used; the published ones'
+// tiny versions above have none.
+class WideGgufTest : public GgufWeightsTest {
+ protected:
+  void SetUp() override {
+    GgufFolder::SetUp();
+    models_ = folder_;
+  }
+  static ModelConfig wide(Architecture a) {
+    ModelConfig c = a == Architecture::kDeepseekV3 ? v3() : distill(a, 256, 3, 512, 8, 2, 96);
+    c.vocab_size = 96;
+    c.hidden_size = 256;
+    c.intermediate_size = 512;
+    c.torch_dtype = "float32";
+    if (a != Architecture::kDeepseekV3) return c;
+    c.num_hidden_layers = 2;
+    c.num_attention_heads = c.num_key_value_heads = 2;
+    c.q_lora_rank = c.kv_lora_rank = c.qk_nope_head_dim = c.v_head_dim = 256;
+    c.n_routed_experts = 2;
+    c.num_experts_per_tok = 2;
+    c.moe_intermediate_size = 256;
+    c.first_k_dense_replace = 1;
+    c.n_group = c.topk_group = 1;
+    c.num_nextn_predict_layers = 1;
+    return c;
+  }
+  // Normal values of 0.05 under every name of the plan.
+  void write_model(const std::string& name, const ModelConfig& c) {
+    fs::create_directories(model(name));
+    write_file_atomic(model(name) + "/config.json", to_hf_config(c));
+    std::vector<TensorSource> tensors;
+    Rng rng(11);
+    for (const GgufTensorPlan& t : gguf_tensor_plan(c, true, GgufKvB::kWhole)) {
+      if (t.transform == GgufTransform::kRopeFactors) continue;
+      bool stack = t.transform == GgufTransform::kStack;
+      std::vector<int64_t> shape = t.shape;
+      if (stack) shape.erase(shape.begin());
+      for (int64_t e = 0; e < (stack ? t.shape[0] : 1); ++e) {
+        int64_t n = 1;
+        for (int64_t s : shape) n *= s;
+        std::vector<float> x(static_cast<size_t>(n));
+        for (float& v : x) v = 0.05f * static_cast<float>(rng.normal());
+        tensors.push_back(floats(gguf_source_name(t, e), shape, std::move(x)));
+      }
+    }
+    write_safetensors(model(name) + "/model.safetensors", tensors);
+  }
+};
+
+TEST_F(WideGgufTest, EveryTypeOfEveryArchitectureComesBack) {
+  for (Architecture a : {Architecture::kDeepseekV3, Architecture::kQwen2, Architecture::kLlama}) {
+    std::string name = architecture_name(a);
+    write_model(name, wide(a));
+    for (const QuantMix& mix : quant_mixes()) {
+      SCOPED_TRACE(name + " " + mix.name);
+      export_model(name, mix.base);
+      expect_weights_of(name, mix.base, GgufKvB::kSplit);
+      GgufReader g(path());
+      EXPECT_EQ(g->integer("general.file_type"), mix.file_type);
+      const char* most =
+          a == Architecture::kDeepseekV3 ? "blk.1.ffn_gate_exps.weight" : "blk.1.ffn_gate.weight";
+      EXPECT_EQ(g->tensor(most).dtype, mix.base);
+    }
+  }
+}
+
+TEST_F(WideGgufTest, AFileWrittenAgainInItsTypeKeepsItsBytes) {
+  ModelConfig c = wide(Architecture::kDeepseekV3);
+  write_model("m", c);
+  export_model("m", DType::kQ4_K);
+  GgufCheckpoint first(path());
+  GgufExportOptions options;
+  options.dtype = DType::kQ4_K;
+  auto reports = export_gguf(path("again.gguf"), first.config(), first, nullptr, options);
+  GgufReader again(path("again.gguf"));
+  for (const GgufTensorReport& r : reports) {
+    const TensorEntry &a = first.content().tensor(r.name), &b = again->tensor(r.name);
+    EXPECT_EQ(a.dtype, b.dtype) << r.name;
+    // The halves of kv_b were decoded and are encoded again.
+    bool half = r.name.ends_with("attn_k_b.weight") || r.name.ends_with("attn_v_b.weight");
+    EXPECT_EQ(r.copied, is_quantised(a.dtype) && !half) << r.name;
+    EXPECT_TRUE(half || std::equal(a.data.begin(), a.data.end(), b.data.begin())) << r.name;
+  }
+}
+
+TEST_F(WideGgufTest, ImportanceReachesTheRightColumnsOfEveryTensor) {
+  for (Architecture a : {Architecture::kDeepseekV3, Architecture::kLlama}) {
+    ModelConfig c = wide(a);
+    std::string name = architecture_name(a);
+    write_model(name, c);
+    SafetensorsReader hf(model(name));
+    ColumnImportance importance;
+    Rng rng(5);
+    auto columns = [&](int64_t n) {
+      std::vector<float> w(static_cast<size_t>(n));
+      for (float& v : w) v = static_cast<float>(std::exp(1.5 * rng.normal()));
+      return w;
+    };
+    for (const TensorEntry& e : hf.tensors()) {
+      if (e.shape.size() == 2) importance.inputs[e.name] = columns(e.cols());
+      if (e.name.ends_with("kv_b_proj.weight"))
+        importance.queries[e.name] = columns(c.num_attention_heads * c.qk_nope_head_dim);
+    }
+    GgufExportOptions options;
+    options.dtype = DType::kQ4_K;
+    auto write = [&](const char* file, bool weighted) {
+      options.importance = weighted ? &importance : nullptr;
+      export_gguf(path(file), c, hf, nullptr, options);
+    };
+    write("with.gguf", true);
+    write("without.gguf", false);
+    options.dtype = DType::kF32;
+    write("f32.gguf", false);
+    GgufReader with(path("with.gguf")), without(path("without.gguf")), exact(path("f32.gguf"));
+    for (const GgufTensorPlan& t : gguf_tensor_plan(c, true)) {
+      if (t.shape.size() == 1 || t.full_precision) continue;
+      std::vector<float> x = values(exact->tensor(t.name)), y = values(with->tensor(t.name)),
+                         z = values(without->tensor(t.name));
+      double sum_with = 0, sum_without = 0;
+      int64_t cols = t.shape.back(), rows = static_cast<int64_t>(x.size()) / cols;
+      for (int64_t r = 0; r < rows; ++r) {
+        bool keys = t.transform == GgufTransform::kKeysOfKvB;
+        int64_t part = t.transform == GgufTransform::kStack ? r / t.shape[1] : 0;
+        const std::vector<float>& w = keys ? importance.queries.at(t.source)
+                                           : importance.inputs.at(gguf_source_name(t, part));
+        for (int64_t i = 0; i < cols; ++i) {
+          size_t at = static_cast<size_t>(r * cols + i);
+          double weight =
+              static_cast<double>(w[static_cast<size_t>(keys ? r / t.shape[1] * cols + i : i)]);
+          sum_with += weight * std::pow(static_cast<double>(x[at] - y[at]), 2);
+          sum_without += weight * std::pow(static_cast<double>(x[at] - z[at]), 2);
+        }
+      }
+      EXPECT_LT(sum_with, 0.85 * sum_without) << t.name;
+    }
+  }
+}
+
+TEST_F(WideGgufTest, ValuesThatAreNotFiniteAreNamedAndLeaveNoFile) {
+  ModelConfig c = wide(Architecture::kQwen2);
+  write_model("m", c);
+  {
+    SafetensorsReader hf(model("m"));
+    std::vector<TensorSource> tensors;
+    for (const TensorEntry& e : hf.tensors()) {
+      tensors.push_back(copy_of(e));
+      if (e.name != "model.layers.2.mlp.down_proj.weight") continue;
+      std::vector<float> x = values(e);
+      x[512 * 3 + 7] = std::numeric_limits<float>::quiet_NaN();
+      tensors.back() = floats(e.name, e.shape, x);
+    }
+    fs::create_directories(model("nan"));
+    write_safetensors(model("nan") + "/model.safetensors", tensors);
+  }
+  SafetensorsReader hf(model("nan"));
+  for (DType t : {DType::kQ4_K, DType::kF32}) {
+    GgufExportOptions options;
+    options.dtype = t;
+    try {
+      export_gguf(path("nan.gguf"), c, hf, nullptr, options);
+      FAIL() << "accepted";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), HasSubstr("blk.2.ffn_down.weight: value [3, 7] is not finite"));
+    }
+    EXPECT_FALSE(fs::exists(path("nan.gguf")) || fs::exists(path("nan.gguf.tmp")));
   }
 }
 

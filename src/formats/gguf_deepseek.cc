@@ -1,18 +1,12 @@
 #include "formats/gguf_deepseek.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numbers>
 
-#include "base/check.h"
 #include "base/error.h"
-#include "formats/json.h"
-#include "tensor/float_formats.h"
-#include "tensor/quant.h"
 
 namespace wels {
 namespace {
@@ -148,31 +142,6 @@ const char* gguf_architecture(const ModelConfig& c) {
   return c.architecture == Architecture::kQwen2 ? "qwen2" : "llama";
 }
 
-// llama.cpp's number for "mostly of this type".
-uint32_t file_type(DType t) {
-  switch (t) {
-    case DType::kF32:
-      return 0;
-    case DType::kF16:
-      return 1;
-    case DType::kQ4_0:
-      return 2;
-    case DType::kQ4_1:
-      return 3;
-    case DType::kQ8_0:
-      return 7;
-    case DType::kQ5_0:
-      return 8;
-    case DType::kQ5_1:
-      return 9;
-    case DType::kBF16:
-      return 32;
-    default:
-      cannot_express(fmt::format("weights of type {} cannot be made", name(t)),
-                     "use f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1");
-  }
-}
-
 // Metadata with keys under the architecture's name.
 struct MetadataBuilder {
   GgufMetadata out;
@@ -269,125 +238,6 @@ void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufToke
   if (!t->chat_template.empty()) b.add("tokenizer.chat_template", gguf_string(t->chat_template));
 }
 
-// Reads rows of a checkpoint's tensor as float32; FP8 with its block scales.
-class RowReader {
- public:
-  RowReader(const SafetensorsReader& weights, const ModelConfig& cfg, const std::string& name,
-            const std::vector<int64_t>& shape)
-      : entry_(weights.at(name)), fp8_(cfg.fp8) {
-    if (entry_.shape != shape) {
-      throw Error(weights.path(),
-                  fmt::format("tensor {} has shape [{}], the config wants [{}]", name,
-                              fmt::join(entry_.shape, ", "), fmt::join(shape, ", ")),
-                  "config.json and weights belong to different models");
-    }
-    if (entry_.dtype == DType::kF8E4M3) {
-      scale_ = &weights.at(name + "_scale_inv");
-      int64_t rows = shape[0], cols = shape.back();
-      bool fits =
-          fp8_.block_rows > 0 && fp8_.block_cols > 0 && shape.size() == 2 &&
-          scale_->dtype == DType::kF32 &&
-          scale_->shape == std::vector<int64_t>{(rows + fp8_.block_rows - 1) / fp8_.block_rows,
-                                                (cols + fp8_.block_cols - 1) / fp8_.block_cols};
-      if (!fits)
-        throw Error(weights.path(),
-                    fmt::format("tensor {}_scale_inv does not fit its weight", name),
-                    "the checkpoint is damaged");
-    } else if (!find_quant_format(entry_.dtype) && entry_.dtype != DType::kF64) {
-      throw Error(weights.path(),
-                  fmt::format("tensor {} of type {} is no weight", name, wels::name(entry_.dtype)),
-                  "the checkpoint is damaged");
-    }
-  }
-  int64_t cols() const { return entry_.cols(); }
-  int64_t rows() const { return entry_.elements() / entry_.cols(); }
-  void read(int64_t row, float* out) const {
-    int64_t n = cols();
-    const uint8_t* p = entry_.data.data() + row * row_bytes(entry_.dtype, n);
-    if (scale_) {
-      std::vector<float> scales(static_cast<size_t>(scale_->cols()));
-      std::memcpy(scales.data(), scale_->data.data() + row / fp8_.block_rows * scale_->cols() * 4,
-                  scales.size() * 4);
-      fp8_dequantise_blocks(p, scales.data(), 1, n, fp8_.block_rows, fp8_.block_cols, out);
-    } else if (entry_.dtype == DType::kF64) {
-      for (int64_t i = 0; i < n; ++i) {
-        double x;
-        std::memcpy(&x, p + 8 * i, 8);
-        out[i] = static_cast<float>(x);
-      }
-    } else {
-      find_quant_format(entry_.dtype)->decode(p, out, n);
-    }
-  }
-
- private:
-  const TensorEntry& entry_;
-  const TensorEntry* scale_ = nullptr;
-  const Fp8Config& fp8_;
-};
-
-// Encodes rows as they come and hands them on.
-class RowWriter {
- public:
-  RowWriter(DType dtype, int64_t cols, const ByteSink& sink)
-      : format_(*find_quant_format(dtype)),
-        cols_(cols),
-        bytes_(static_cast<size_t>(row_bytes(dtype, cols))),
-        sink_(sink) {}
-  void write(const float* row) {
-    format_.encode(row, bytes_.data(), cols_);
-    sink_(bytes_.data(), bytes_.size());
-  }
-
- private:
-  const QuantFormat& format_;
-  int64_t cols_;
-  std::vector<uint8_t> bytes_;
-  const ByteSink& sink_;
-};
-
-void write_tensor(const GgufTensorPlan& t, DType dtype, const ModelConfig& c,
-                  const SafetensorsReader& weights, const ByteSink& sink) {
-  int64_t cols = t.shape.back();
-  RowWriter out(dtype, cols, sink);
-  std::vector<float> row(static_cast<size_t>(cols));
-  if (t.transform == Transform::kRopeFactors) {
-    out.write(gguf_rope_factors(c).data());
-  } else if (t.transform == Transform::kCopy || t.transform == Transform::kStack) {
-    std::vector<int64_t> shape = t.shape;
-    if (t.transform == Transform::kStack) shape.erase(shape.begin());
-    for (int64_t i = 0; i < (t.transform == Transform::kStack ? t.shape[0] : 1); ++i) {
-      RowReader in(weights, c, gguf_source_name(t, i), shape);
-      for (int64_t r = 0; r < in.rows(); ++r) {
-        in.read(r, row.data());
-        out.write(row.data());
-      }
-    }
-  } else if (t.transform == Transform::kPairRows) {
-    RowReader in(weights, c, t.source, t.shape);
-    int64_t width = in.rows() / t.heads, half = width / 2;
-    for (int64_t r = 0; r < in.rows(); ++r) {  // row 2j + p of a head was row p · half + j
-      int64_t head = r / width, j = r % width / 2, p = r % 2;
-      in.read(head * width + p * half + j, row.data());
-      out.write(row.data());
-    }
-  } else {
-    int64_t dn = c.qk_nope_head_dim, dv = c.v_head_dim, r = c.kv_lora_rank;
-    RowReader in(weights, c, t.source, {t.heads * (dn + dv), r});
-    std::vector<float> head(static_cast<size_t>(std::max(dn, dv) * r));
-    for (int64_t h = 0; h < t.heads; ++h) {
-      bool keys = t.transform == Transform::kKeysOfKvB;
-      int64_t first = h * (dn + dv) + (keys ? 0 : dn), n = keys ? dn : dv;
-      for (int64_t i = 0; i < n; ++i) in.read(first + i, head.data() + i * r);
-      for (int64_t i = 0; i < (keys ? r : dv); ++i) {
-        for (int64_t j = 0; keys && j < dn; ++j)
-          row[static_cast<size_t>(j)] = head[static_cast<size_t>(j * r + i)];
-        out.write(keys ? row.data() : head.data() + i * r);
-      }
-    }
-  }
-}
-
 }  // namespace
 
 std::vector<float> gguf_rope_factors(const ModelConfig& c) {
@@ -440,7 +290,7 @@ std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& c, bool include_
 }
 
 GgufMetadata gguf_metadata(const ModelConfig& c, const GgufTokenizer* tokenizer,
-                           const GgufExportOptions& options) {
+                           const GgufMetadataOptions& options) {
   check_expressible(c);
   MetadataBuilder b{{}, gguf_architecture(c)};
   b.add("general.architecture", gguf_string(b.arch));
@@ -464,25 +314,10 @@ GgufMetadata gguf_metadata(const ModelConfig& c, const GgufTokenizer* tokenizer,
     b.u32("vocab_size", c.vocab_size);
     b.u32("rope.dimension_count", c.head_dim);
   }
-  b.add("general.file_type", gguf_u32(file_type(options.dtype)));
+  b.add("general.file_type", gguf_u32(options.file_type));
   b.add("general.quantization_version", gguf_u32(2));
   tokenizer_metadata(b, c, tokenizer);
   return std::move(b.out);
-}
-
-void export_gguf(const std::string& path, const ModelConfig& c, const SafetensorsReader& weights,
-                 const GgufTokenizer* tokenizer, const GgufExportOptions& options) {
-  GgufMetadata metadata = gguf_metadata(c, tokenizer, options);
-  std::vector<TensorSource> sources;
-  std::vector<GgufTensorPlan> plan = gguf_tensor_plan(c, options.include_mtp);
-  for (const GgufTensorPlan& t : plan) {
-    DType dtype = t.full_precision ? DType::kF32 : options.dtype;
-    if (t.shape.back() % info(dtype).block != 0) dtype = DType::kF16;
-    sources.push_back({t.name, dtype, t.shape, [&t, dtype, &c, &weights](const ByteSink& sink) {
-                         write_tensor(t, dtype, c, weights, sink);
-                       }});
-  }
-  write_gguf(path, metadata, sources);
 }
 
 }  // namespace wels

@@ -32,7 +32,6 @@
 
 #include "formats/gguf.h"
 #include "formats/model_config.h"
-#include "formats/safetensors.h"
 
 namespace wels {
 
@@ -80,23 +79,16 @@ struct GgufTokenizer {
   std::string chat_template;  // Jinja; empty: none
 };
 
-struct GgufExportOptions {
-  std::string name = "wels";   // general.name
-  DType dtype = DType::kBF16;  // of matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1
-  bool include_mtp = true;     // the MTP modules too, where the model has them
+struct GgufMetadataOptions {
+  std::string name = "wels";  // general.name
+  uint32_t file_type = 0;     // general.file_type (quant_mix.h)
+  bool include_mtp = true;    // counts the MTP modules too, where the model has them
 };
 
 // The metadata of cfg, in the converter's order. tokenizer nullptr: tokenizer.ggml.model is "none"
 // (llama.cpp then takes token ids only). Throws Error where the architecture cannot express cfg
 // (MoE in every other layer, MoE without shared experts, ...).
 GgufMetadata gguf_metadata(const ModelConfig& cfg, const GgufTokenizer* tokenizer,
-                           const GgufExportOptions& options);
-
-// Writes the file from a Hugging Face checkpoint (any float dtype; FP8 is decoded by its
-// weight_scale_inv), one row or head at a time. Rows that are no multiple of a quantised type's
-// block are written as F16, as the converter does. Throws Error: a tensor missing or of another
-// shape, a type wels cannot encode, what gguf_metadata refuses.
-void export_gguf(const std::string& path, const ModelConfig& cfg, const SafetensorsReader& weights,
-                 const GgufTokenizer* tokenizer, const GgufExportOptions& options);
+                           const GgufMetadataOptions& options);
 
 }  // namespace wels

@@ -1,4 +1,4 @@
-#include "formats/gguf_deepseek.h"
+#include "formats/gguf_export.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -197,7 +197,7 @@ TEST_F(GgufModel, TheFileOfV3HasTheNamesAndNumbersOfTheConverter) {
   EXPECT_EQ(g->tensor("blk.0.attn_norm.weight").dtype, DType::kF32);
   EXPECT_EQ(g->find_tensor("blk.3.attn_norm.weight"), nullptr);
   options.include_mtp = true;
-  EXPECT_EQ(gguf_metadata(c, nullptr, options)[3].first, "deepseek2.block_count");
+  EXPECT_EQ(gguf_metadata(c, nullptr, {})[3].first, "deepseek2.block_count");
   export_gguf(path, c, hf, nullptr, options);
   GgufReader with_mtp(path);
   EXPECT_EQ(with_mtp->integer("deepseek2.block_count"), 4);
@@ -205,7 +205,7 @@ TEST_F(GgufModel, TheFileOfV3HasTheNamesAndNumbersOfTheConverter) {
   EXPECT_EQ(with_mtp->tensor("blk.3.nextn.eh_proj.weight").shape, (std::vector<int64_t>{128, 256}));
   tokenizer.tokens.resize(400);
   tokenizer.types.resize(400);
-  EXPECT_THROW(gguf_metadata(c, &tokenizer, options), Error);
+  EXPECT_THROW(gguf_metadata(c, &tokenizer, {}), Error);
 }
 
 TEST_F(GgufModel, RopeFactorsOfLlama3RunFromOneToTheFactor) {
@@ -258,9 +258,13 @@ TEST_F(GgufModel, RefusesWhatTheArchitectureCannotExpress) {
   bad.intermediate_size = 100;
   EXPECT_THAT(refusal(bad),
               HasSubstr("mlp.gate_proj.weight has shape [192, 128], the config wants [100, 128]"));
-  GgufExportOptions q4k;
-  q4k.dtype = DType::kQ4_K;
-  EXPECT_THAT(refusal(c, q4k), HasSubstr("q4_k cannot be made"));
+  GgufExportOptions choice;
+  choice.choices = {{"blk.*.ffn_gate.weight", DType::kQ8_0}};
+  EXPECT_EQ(refusal(c, choice), "accepted");
+  choice.choices = {{"blk.*.ffn_gat.weight", DType::kQ8_0}};
+  EXPECT_THAT(refusal(c, choice), HasSubstr("\"blk.*.ffn_gat.weight\" matches no tensor"));
+  choice.choices = {{"*_norm.weight", DType::kQ8_0}};
+  EXPECT_THAT(refusal(c, choice), HasSubstr("matches only tensors that stay f32"));
 }
 
 }  // namespace

@@ -166,21 +166,29 @@ TEST_F(QuantGolden, EveryBlockTypeDecodesToTheReferenceValues) {
   EXPECT_EQ(tested, 13);
 }
 
-TEST_F(QuantGolden, EncodersGiveTheReferenceBytes) {
+// The reference rounds to the nearest level of the plain scale.
+TEST_F(QuantGolden, EncodersLeaveLessThanTheReferenceBytes) {
   SafetensorsReader r(path("gguf_blocks.safetensors"));
   std::vector<float> x = floats(r.at("quantize.input"));
+  int64_t n = static_cast<int64_t>(x.size());
   int tested = 0;
   for (const QuantFormat& f : quant_formats()) {
-    const TensorEntry* want = r.find(std::string("quantize.") + f.gguf_name + ".bytes");
-    if (!want) continue;
+    const TensorEntry* reference = r.find(std::string("quantize.") + f.gguf_name + ".bytes");
+    if (!reference) continue;
     ++tested;
-    ASSERT_NE(f.encode, nullptr);
-    std::vector<uint8_t> got(want->data.size());
-    f.encode(x.data(), got.data(), static_cast<int64_t>(x.size()));
-    size_t differ = 0;
-    for (size_t i = 0; i < got.size(); ++i) differ += got[i] != want->data[i];
-    RecordProperty(std::string("bytes_differing_") + f.gguf_name, static_cast<int>(differ));
-    EXPECT_EQ(differ, 0u) << f.gguf_name << " of " << got.size();
+    std::vector<uint8_t> bytes(reference->data.size());
+    f.encode(x.data(), nullptr, bytes.data(), n);
+    auto squares = [&](const uint8_t* from) {
+      std::vector<float> y(x.size());
+      f.decode(from, y.data(), n);
+      double sum = 0;
+      for (size_t i = 0; i < x.size(); ++i)
+        sum += static_cast<double>(x[i] - y[i]) * static_cast<double>(x[i] - y[i]);
+      return sum;
+    };
+    double ratio = squares(bytes.data()) / squares(reference->data.data());
+    RecordProperty(f.gguf_name, std::to_string(ratio));
+    EXPECT_LT(ratio, 0.99) << f.gguf_name;
   }
   EXPECT_EQ(tested, 5);
 }

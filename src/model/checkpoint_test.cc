@@ -8,7 +8,7 @@
 #include "backend/ref/ref_device.h"
 #include "backend/registry.h"
 #include "base/rng.h"
-#include "formats/gguf_deepseek.h"
+#include "formats/gguf_export.h"
 #include "formats/hf_config.h"
 #include "tensor/quant.h"
 #include "tests/golden.h"

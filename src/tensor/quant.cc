@@ -4,29 +4,21 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/check.h"
-#include "tensor/float_formats.h"
+#include "tensor/quant_bytes.h"
+#include "tensor/quant_encode.h"
 
 namespace wels {
 namespace {
 
-uint16_t load_u16(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
-float load_half(const uint8_t* p) { return half_to_float(load_u16(p)); }
-void store_half(uint8_t* p, float x) {
-  uint16_t h = float_to_half(x);
-  p[0] = static_cast<uint8_t>(h);
-  p[1] = static_cast<uint8_t>(h >> 8);
-}
-uint32_t load_u32(const uint8_t* p) {
-  return static_cast<uint32_t>(load_u16(p)) | static_cast<uint32_t>(load_u16(p + 2)) << 16;
-}
-
-// The nearest code in [0, top]; what is no number gives 0.
-uint8_t code(float x, int top) {
-  if (!(x > 0)) return 0;
-  return static_cast<uint8_t>(x >= static_cast<float>(top) ? top : static_cast<int>(x));
-}
+using quant::kTwiceE2M1;
+using quant::kUnevenSteps;
+using quant::load_half;
+using quant::load_u16;
+using quant::load_u32;
+using quant::store_half;
 
 // Runs a function of one block over n values.
 template <int kBlock, int kBytes, void (*kOne)(const uint8_t*, float*)>
@@ -34,10 +26,21 @@ void decode_blocks(const uint8_t* in, float* out, int64_t n) {
   CHECK(n % kBlock == 0);
   for (int64_t i = 0; i < n / kBlock; ++i) kOne(in + i * kBytes, out + i * kBlock);
 }
-template <int kBlock, int kBytes, void (*kOne)(const float*, uint8_t*)>
-void encode_blocks(const float* in, uint8_t* out, int64_t n) {
+// The same for encoders. Without importance every square counts the same; with it a little of the
+// mean is added, so that columns which no input reached still get a value near their own.
+template <int kBlock, int kBytes, void (*kOne)(const float*, const float*, uint8_t*)>
+void encode_blocks(const float* in, const float* importance, uint8_t* out, int64_t n) {
   CHECK(n % kBlock == 0);
-  for (int64_t i = 0; i < n / kBlock; ++i) kOne(in + i * kBlock, out + i * kBytes);
+  float w[kBlock];
+  std::fill_n(w, kBlock, 1.0f);
+  for (int64_t i = 0; i < n / kBlock; ++i) {
+    if (importance) {
+      const float* from = importance + i * kBlock;
+      float mean = std::accumulate(from, from + kBlock, 0.0f) / kBlock;
+      for (int l = 0; l < kBlock; ++l) w[l] = mean > 0 ? from[l] + 1e-3f * mean : 1;
+    }
+    kOne(in + i * kBlock, w, out + i * kBytes);
+  }
 }
 
 // Plain types.
@@ -45,19 +48,19 @@ void encode_blocks(const float* in, uint8_t* out, int64_t n) {
 void f32_decode(const uint8_t* in, float* out, int64_t n) {
   std::memcpy(out, in, static_cast<size_t>(n) * 4);
 }
-void f32_encode(const float* in, uint8_t* out, int64_t n) {
+void f32_encode(const float* in, const float*, uint8_t* out, int64_t n) {
   std::memcpy(out, in, static_cast<size_t>(n) * 4);
 }
 void f16_decode(const uint8_t* in, float* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = load_half(in + 2 * i);
 }
-void f16_encode(const float* in, uint8_t* out, int64_t n) {
+void f16_encode(const float* in, const float*, uint8_t* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) store_half(out + 2 * i, in[i]);
 }
 void bf16_decode(const uint8_t* in, float* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = to_float(bf16{load_u16(in + 2 * i)});
 }
-void bf16_encode(const float* in, uint8_t* out, int64_t n) {
+void bf16_encode(const float* in, const float*, uint8_t* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     uint16_t bits = to_bf16(in[i]).bits;
     out[2 * i] = static_cast<uint8_t>(bits);
@@ -71,18 +74,6 @@ void q8_0_decode(const uint8_t* in, float* out) {
   float d = load_half(in);
   for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<int8_t>(in[2 + i]));
 }
-void q8_0_encode(const float* in, uint8_t* out) {
-  float amax = 0;
-  for (int i = 0; i < 32; ++i) amax = std::max(amax, std::fabs(in[i]));
-  float d = amax / 127, inverse = d > 0 ? 1 / d : 0;
-  store_half(out, d);
-  for (int i = 0; i < 32; ++i) {
-    // A subnormal d has an infinite inverse; the clamp keeps such blocks in range.
-    float q = std::clamp(std::round(in[i] * inverse), -127.0f, 127.0f);
-    out[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::isnan(q) ? 0 : q));
-  }
-}
-
 // The bits of 5-bit formats: low four in nibbles, the fifth in a word, bit i of value i.
 void unpack_32(const uint8_t* nibbles, uint32_t fifth, int* q) {
   for (int i = 0; i < 16; ++i) {
@@ -90,16 +81,6 @@ void unpack_32(const uint8_t* nibbles, uint32_t fifth, int* q) {
     q[i + 16] = nibbles[i] >> 4 | static_cast<int>(fifth >> (i + 16) & 1) << 4;
   }
 }
-void pack_32(const uint8_t* q, uint8_t* nibbles) {
-  for (int i = 0; i < 16; ++i)
-    nibbles[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4);
-}
-void pack_fifth(const uint8_t* q, uint8_t* out) {
-  uint32_t fifth = 0;
-  for (int i = 0; i < 32; ++i) fifth |= static_cast<uint32_t>(q[i] >> 4 & 1) << i;
-  for (int i = 0; i < 4; ++i) out[i] = static_cast<uint8_t>(fifth >> 8 * i);
-}
-
 // x = d (q - offset)
 void symmetric_decode(float d, int offset, const uint8_t* nibbles, uint32_t fifth, float* out) {
   int q[32];
@@ -125,55 +106,6 @@ void q5_1_decode(const uint8_t* in, float* out) {
   affine_decode(load_half(in), load_half(in + 2), in + 8, load_u32(in + 4), out);
 }
 
-// The value of largest magnitude is mapped to the lowest code, -2^(bits-1), exactly; its sign goes
-// into d.
-float symmetric_encode(const float* in, int bits, uint8_t* q) {
-  float largest = 0;
-  for (int i = 0; i < 32; ++i) {
-    if (std::fabs(in[i]) > std::fabs(largest)) largest = in[i];
-  }
-  int half = 1 << (bits - 1);
-  float d = largest / static_cast<float>(-half), inverse = d != 0 ? 1 / d : 0;
-  for (int i = 0; i < 32; ++i)
-    q[i] = code(in[i] * inverse + static_cast<float>(half) + 0.5f, 2 * half - 1);
-  return d;
-}
-void q4_0_encode(const float* in, uint8_t* out) {
-  uint8_t q[32];
-  store_half(out, symmetric_encode(in, 4, q));
-  pack_32(q, out + 2);
-}
-void q5_0_encode(const float* in, uint8_t* out) {
-  uint8_t q[32];
-  store_half(out, symmetric_encode(in, 5, q));
-  pack_fifth(q, out + 2);
-  pack_32(q, out + 6);
-}
-// Smallest value at code 0, largest at the top code.
-void affine_encode(const float* in, int bits, uint8_t* header, uint8_t* q) {
-  auto [low, high] = std::minmax_element(in, in + 32);
-  int top = (1 << bits) - 1;
-  float d = (*high - *low) / static_cast<float>(top), inverse = d > 0 ? 1 / d : 0;
-  store_half(header, d);
-  store_half(header + 2, *low);
-  for (int i = 0; i < 32; ++i) q[i] = code((in[i] - *low) * inverse + 0.5f, top);
-}
-void q4_1_encode(const float* in, uint8_t* out) {
-  uint8_t q[32];
-  affine_encode(in, 4, out, q);
-  pack_32(q, out + 4);
-}
-void q5_1_encode(const float* in, uint8_t* out) {
-  uint8_t q[32];
-  affine_encode(in, 5, out, q);
-  pack_fifth(q, out + 4);
-  pack_32(q, out + 8);
-}
-
-// Steps that fit the distribution of weights better than even ones.
-constexpr int8_t kUnevenSteps[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                     1,    13,   25,  38,  53,  69,  89,  113};
-
 void iq4_nl_decode(const uint8_t* in, float* out) {
   float d = load_half(in);
   for (int i = 0; i < 16; ++i) {
@@ -183,12 +115,10 @@ void iq4_nl_decode(const uint8_t* in, float* out) {
 }
 
 void mxfp4_decode(const uint8_t* in, float* out) {
-  // Twice the E2M1 values, so that they are whole; the scale is halved, also where it is subnormal.
-  constexpr int8_t kTwice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
   float scale = std::ldexp(1.0f, in[0] - 128);
   for (int i = 0; i < 16; ++i) {
-    out[i] = scale * static_cast<float>(kTwice[in[1 + i] & 15]);
-    out[i + 16] = scale * static_cast<float>(kTwice[in[1 + i] >> 4]);
+    out[i] = scale * static_cast<float>(kTwiceE2M1[in[1 + i] & 15]);
+    out[i + 16] = scale * static_cast<float>(kTwiceE2M1[in[1 + i] >> 4]);
   }
 }
 
@@ -281,24 +211,32 @@ constexpr QuantFormat kFormats[] = {
     {DType::kF32, 0, "F32", f32_decode, f32_encode},
     {DType::kF16, 1, "F16", f16_decode, f16_encode},
     {DType::kQ4_0, 2, "Q4_0", decode_blocks<32, 18, q4_0_decode>,
-     encode_blocks<32, 18, q4_0_encode>},
+     encode_blocks<32, 18, quant::q4_0_encode>},
     {DType::kQ4_1, 3, "Q4_1", decode_blocks<32, 20, q4_1_decode>,
-     encode_blocks<32, 20, q4_1_encode>},
+     encode_blocks<32, 20, quant::q4_1_encode>},
     {DType::kQ5_0, 6, "Q5_0", decode_blocks<32, 22, q5_0_decode>,
-     encode_blocks<32, 22, q5_0_encode>},
+     encode_blocks<32, 22, quant::q5_0_encode>},
     {DType::kQ5_1, 7, "Q5_1", decode_blocks<32, 24, q5_1_decode>,
-     encode_blocks<32, 24, q5_1_encode>},
+     encode_blocks<32, 24, quant::q5_1_encode>},
     {DType::kQ8_0, 8, "Q8_0", decode_blocks<32, 34, q8_0_decode>,
-     encode_blocks<32, 34, q8_0_encode>},
-    {DType::kQ2_K, 10, "Q2_K", decode_blocks<256, 84, q2_k_decode>, nullptr},
-    {DType::kQ3_K, 11, "Q3_K", decode_blocks<256, 110, q3_k_decode>, nullptr},
-    {DType::kQ4_K, 12, "Q4_K", decode_blocks<256, 144, q4_k_decode>, nullptr},
-    {DType::kQ5_K, 13, "Q5_K", decode_blocks<256, 176, q5_k_decode>, nullptr},
-    {DType::kQ6_K, 14, "Q6_K", decode_blocks<256, 210, q6_k_decode>, nullptr},
-    {DType::kIQ4_NL, 20, "IQ4_NL", decode_blocks<32, 18, iq4_nl_decode>, nullptr},
-    {DType::kIQ4_XS, 23, "IQ4_XS", decode_blocks<256, 136, iq4_xs_decode>, nullptr},
+     encode_blocks<32, 34, quant::q8_0_encode>},
+    {DType::kQ2_K, 10, "Q2_K", decode_blocks<256, 84, q2_k_decode>,
+     encode_blocks<256, 84, quant::q2_k_encode>},
+    {DType::kQ3_K, 11, "Q3_K", decode_blocks<256, 110, q3_k_decode>,
+     encode_blocks<256, 110, quant::q3_k_encode>},
+    {DType::kQ4_K, 12, "Q4_K", decode_blocks<256, 144, q4_k_decode>,
+     encode_blocks<256, 144, quant::q4_k_encode>},
+    {DType::kQ5_K, 13, "Q5_K", decode_blocks<256, 176, q5_k_decode>,
+     encode_blocks<256, 176, quant::q5_k_encode>},
+    {DType::kQ6_K, 14, "Q6_K", decode_blocks<256, 210, q6_k_decode>,
+     encode_blocks<256, 210, quant::q6_k_encode>},
+    {DType::kIQ4_NL, 20, "IQ4_NL", decode_blocks<32, 18, iq4_nl_decode>,
+     encode_blocks<32, 18, quant::iq4_nl_encode>},
+    {DType::kIQ4_XS, 23, "IQ4_XS", decode_blocks<256, 136, iq4_xs_decode>,
+     encode_blocks<256, 136, quant::iq4_xs_encode>},
     {DType::kBF16, 30, "BF16", bf16_decode, bf16_encode},
-    {DType::kMXFP4, 39, "MXFP4", decode_blocks<32, 17, mxfp4_decode>, nullptr},
+    {DType::kMXFP4, 39, "MXFP4", decode_blocks<32, 17, mxfp4_decode>,
+     encode_blocks<32, 17, quant::mxfp4_encode>},
 };
 
 }  // namespace

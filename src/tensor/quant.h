@@ -35,8 +35,10 @@ struct QuantFormat {
   // n values (a multiple of the block) from consecutive blocks, and back. `blocks` may be
   // unaligned.
   void (*decode)(const uint8_t* blocks, float* values, int64_t n);
-  // nullptr: wels does not make this format. Values must be finite.
-  void (*encode)(const float* values, uint8_t* blocks, int64_t n);
+  // Scales (and minima) are searched so that the sum of squared errors is small, each times the
+  // importance of its column (n values, not negative; nullptr: all the same; plain types have
+  // nothing to choose). Values must be finite.
+  void (*encode)(const float* values, const float* importance, uint8_t* blocks, int64_t n);
 };
 
 // All rows.

@@ -68,6 +68,18 @@ std::string load_chat_template(const std::string& path) {
   return gguf->has("tokenizer.chat_template") ? gguf->text("tokenizer.chat_template") : "";
 }
 
+bool load_add_bos(const std::string& path) {
+  if (is_folder(path)) {
+    std::string config = path + "/tokenizer_config.json";
+    if (!is_file(config)) return false;
+    nlohmann::json j = parse_json(MappedFile(config).text(), config);
+    return j.is_object() && j.contains("add_bos_token") && j["add_bos_token"] == true;
+  }
+  GgufReader gguf(path);
+  constexpr const char* kKey = "tokenizer.ggml.add_bos_token";
+  return gguf->has(kKey) && gguf->boolean(kKey);
+}
+
 VocabSource load_vocab_source(const std::string& path) {
   std::string file = is_folder(path) ? path + "/tokenizer.json" : path;
   if (MappedFile(file).text().starts_with("GGUF"))

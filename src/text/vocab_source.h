@@ -58,6 +58,11 @@ VocabSource load_vocab_source(const std::string& path);
 // "default" counts), or tokenizer.chat_template of a GGUF file. Empty: none. Throws Error.
 std::string load_chat_template(const std::string& path);
 
+// Whether such a tokeniser puts bos before every text: "add_bos_token" of tokenizer_config.json, or
+// tokenizer.ggml.add_bos_token. Not said: no. (wels puts it where the chat template or the caller
+// does; this is for other readers of a file.) Throws Error.
+bool load_add_bos(const std::string& path);
+
 // source → tokenizer.json that other tools load. Tokens and merges are written in their order.
 std::string write_tokenizer_json(const VocabSource& source);
 
