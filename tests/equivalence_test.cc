@@ -9,7 +9,7 @@
 
 #include "backend/registry.h"
 #include "base/rng.h"
-#include "engine/generator.h"
+#include "engine/engine.h"
 #include "tests/golden.h"
 #include "train/presets.h"
 #include "train/trainer.h"
@@ -89,9 +89,9 @@ class Equivalence : public testing::TestWithParam<Param> {
       Batch b;
       b.append(std::span(ids).subspan(at, std::min(static_cast<size_t>(chunk), ids.size() - at)),
                static_cast<int64_t>(at), s);
+      b.segments[0].mla = form;
       ForwardOptions o;
       o.kv = &kv;
-      o.mla = form;
       std::vector<double> z = values(model_->logits(c, model_->hidden(c, b, o)).t);
       out.insert(out.end(), z.begin(), z.end());
     }
@@ -216,12 +216,13 @@ TEST_P(Equivalence,
     r.sampling.temperature = 1;
     r.sampling.top_p = 1;
     r.sampling.seed = seed;
+    r.reuse = Reuse::kExact;
     return r;
   };
-  Generator generator(*dev_, *model_, dtype_, 1024);
-  std::vector<GenerateRequest> single{request(11, 9)},
-      many{request(12, 40), request(11, 9), request(13, 2)};
-  GenerateResult alone = generator.run(single)[0], company = generator.run(many)[1];
+  Engine engine(*dev_, *model_, dtype_, 1024);
+  std::vector<GenerateRequest> single{request(11, 9)};
+  GenerateResult alone = engine.run(single)[0];
+  GenerateResult company = engine.run({request(12, 40), request(11, 9), request(13, 2)})[1];
   EXPECT_EQ(alone.tokens, company.tokens);
   EXPECT_EQ(alone.logp, company.logp);
   if (dtype_ == DType::kBF16)
@@ -240,60 +241,109 @@ TEST_P(Equivalence,
 }
 
 TEST_P(Equivalence, AConversationInTheCacheIsTheOneFromScratch) {
-  // Three turns: one that extends what is cached, one that takes back the middle of it (thinking
-  // that is dropped), one that repeats the second.
-  Generator generator(*dev_, *model_, dtype_, 512);
-  Session session = generator.new_session();
+  // Four turns: two that extend what is cached, one that takes back the middle of it (thinking that
+  // is dropped), one that repeats the second.
+  Engine engine(*dev_, *model_, dtype_, 512);
+  std::vector<int32_t> last;
   auto turn = [&](std::vector<int32_t> prompt, int64_t cached) {
-    std::vector<GenerateRequest> kept(1);
-    kept[0].prompt = prompt;
-    kept[0].max_new_tokens = 9;
-    kept[0].sampling.temperature = 1;
-    kept[0].sampling.top_p = 1;
-    kept[0].sampling.seed = prompt.size();
-    std::vector<GenerateRequest> scratch = kept;
-    kept[0].session = &session;
+    GenerateRequest kept;
+    kept.prompt = prompt;
+    kept.max_new_tokens = 9;
+    kept.sampling.temperature = 1;
+    kept.sampling.top_p = 1;
+    kept.sampling.seed = prompt.size();
+    GenerateRequest scratch = kept;
+    scratch.reuse = Reuse::kNone;
     GenerateTiming timing;
-    GenerateResult got = generator.run(kept, &timing)[0], want = generator.run(scratch)[0];
+    GenerateResult got = engine.run({kept}, &timing)[0], want = engine.run({scratch})[0];
     EXPECT_EQ(timing.cached_tokens, cached);
-    if (dtype_ == DType::kBF16)
-      return want.tokens;  // rounding may flip an expert, and then a token
+    last = got.tokens;
+    if (dtype_ == DType::kBF16) return;  // rounding may flip an expert, and then a token
     EXPECT_EQ(got.tokens, want.tokens);
     EXPECT_LE(max_difference(got.logp, want.logp), dtype_ == DType::kF64 ? 1e-5 : 1e-4);
-    return want.tokens;
   };
   std::vector<int32_t> first = random_ids(70, 21);
-  std::vector<int32_t> answer = turn(first, 0);
-  if (dtype_ == DType::kBF16) answer.assign(session.tokens().begin() + 70, session.tokens().end());
-  std::vector<int32_t> second = first;
+  turn(first, 0);
+  std::vector<int32_t> answer = last, second = first;
   second.insert(second.end(), answer.begin(), answer.end());
   for (int32_t id : random_ids(30, 22)) second.push_back(id);
-  int64_t extended = static_cast<int64_t>(session.tokens().size());
-  EXPECT_GE(extended, 78);  // the last token of an answer need not be in the cache
-  turn(second, extended);
+  turn(second, 78);  // the last token of an answer has not been in the model
   std::vector<int32_t> third = first;
   for (int32_t id : random_ids(5, 23))
     third.push_back(third.size() == 70 ? (answer[0] + 1) % 97 : id);
   turn(third, 70);
-  turn(second, 70);
   turn(second, static_cast<int64_t>(second.size()) - 1);
 }
 
-TEST(Generator, ACancelledPromptStaysInTheCacheAsFarAsItCame) {
+// Prefixes of other requests, pages taken away, drafts and cancelled neighbours change no bit.
+TEST_P(Equivalence, ServedAmongManyWithSharedPrefixesAndFewPagesARequestGetsItsBitsAlone) {
+  std::vector<GenerateRequest> requests;
+  std::vector<int32_t> shared = random_ids(140, 31);
+  for (uint64_t i = 0; i < 9; ++i) {
+    GenerateRequest r;
+    r.prompt.assign(shared.begin(), shared.begin() + (i % 3 == 0 ? 20 : i % 3 == 1 ? 100 : 140));
+    for (int32_t id : random_ids(static_cast<int64_t>(3 + 2 * i), 40 + i)) r.prompt.push_back(id);
+    for (size_t j = 0; j < 5; ++j) r.prompt.push_back(shared[j]);  // n-grams know what follows
+    r.max_new_tokens = 50 + static_cast<int64_t>(i) * 4;
+    r.sampling.temperature = i % 2 == 0 ? 0 : 1;
+    r.sampling.seed = i;
+    r.sampling.logit_bias[static_cast<int32_t>(i)] = 3;
+    r.reuse = Reuse::kExact;
+    r.drafts = 1 + static_cast<int64_t>(i % 4);
+    requests.push_back(r);
+  }
+  std::vector<GenerateResult> alone, together(requests.size());
+  for (const GenerateRequest& r : requests) {
+    Engine engine(*dev_, *model_, dtype_, 256);
+    alone.push_back(engine.run({r})[0]);
+  }
+  Engine engine(*dev_, *model_, dtype_, 256, 256);
+  size_t next = 0;
+  std::vector<int64_t> neighbours;
+  for (int step = 0; next < requests.size() || engine.running() + engine.waiting() > 0; ++step) {
+    if (step % 2 == 0 && next < requests.size()) {
+      GenerateRequest r = requests[next];
+      r.speculate = next % 3 == 0   ? Speculate::kMtp
+                    : next % 3 == 1 ? Speculate::kNgram
+                                    : Speculate::kNone;
+      r.on_finish = [&together, next](GenerateResult result) {
+        together[next] = std::move(result);
+      };
+      engine.submit(r);
+      r.sampling.seed += 100;  // a neighbour that is cancelled on the way
+      r.on_finish = nullptr;
+      neighbours.push_back(engine.submit(r));
+      ++next;
+    }
+    if (step > 6 && step % 3 == 0 && !neighbours.empty()) {
+      engine.cancel(neighbours.front());
+      neighbours.erase(neighbours.begin());
+    }
+    engine.step();
+  }
+  EXPECT_GT(engine.timing().preempted, 0);
+  EXPECT_GT(engine.timing().cached_tokens, 0);
+  EXPECT_GT(engine.timing().drafted, 0);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(alone[i].tokens, together[i].tokens) << i;
+    EXPECT_EQ(alone[i].logp, together[i].logp) << i;
+  }
+}
+
+TEST(Engine, ACancelledPromptStaysInTheCacheAsFarAsItCame) {
   auto dev = make_device("cpu");
   Model model(small_config("v3"));
   model.init(DType::kF32, 5, true);
-  Generator generator(*dev, model, DType::kF32, 2048);
-  Session session = generator.new_session();
-  std::vector<GenerateRequest> r(1);
-  r[0].prompt = random_ids(1200, 3);
-  r[0].session = &session;
+  Engine engine(*dev, model, DType::kF32, 2048);
+  GenerateRequest r;
+  r.prompt = random_ids(1200, 3);
+  r.max_new_tokens = 1;
   int steps = 0;
-  r[0].cancelled = [&] { return steps++ == 2; };
-  GenerateResult result = generator.run(r)[0];
+  r.cancelled = [&] { return steps++ == 2; };
+  GenerateResult result = engine.run({r})[0];
   EXPECT_EQ(result.finish, GenerateResult::Finish::kCancelled);
   EXPECT_TRUE(result.tokens.empty());
-  EXPECT_EQ(session.tokens().size(), static_cast<size_t>(2 * Generator::kPrefillChunk));
+  EXPECT_EQ(engine.run({r})[0].cached_tokens, 2 * Engine::kStepRows);
 }
 
 std::vector<Param> params() {

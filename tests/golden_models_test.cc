@@ -54,7 +54,6 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
     Ctx ctx{.dev = *dev_, .pool = pool_, .tape = nullptr, .dtype = dtype_};
     ForwardOptions options;
     options.kv = &kv;
-    options.mla = form;
     std::vector<double> out;
     for (size_t i = 0; i < ids.size(); i += chunk) {
       Batch batch;
@@ -62,6 +61,7 @@ class GoldenModel : public testing::TestWithParam<std::tuple<std::string, std::s
           std::vector<int32_t>(ids.begin() + static_cast<long>(i),
                                ids.begin() + static_cast<long>(std::min(ids.size(), i + chunk))),
           static_cast<int64_t>(i), sequence);
+      batch.segments[0].mla = form;
       std::vector<double> z = values(model_->logits(ctx, model_->hidden(ctx, batch, options)).t);
       out.insert(out.end(), z.begin(), z.end());
     }

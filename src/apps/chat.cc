@@ -1,5 +1,5 @@
 // wels chat: a conversation in the terminal or through a pipe. Text becomes tokens in text/chat,
-// the KV cache stays between turns (engine/generator.h), commands are in chat_commands.h.
+// the KV cache finds earlier turns again (engine/engine.h), commands are in chat_commands.h.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signal.h"
-#include "engine/generator.h"
+#include "engine/engine.h"
 #include "text/unicode.h"
 
 namespace wels {
@@ -32,14 +32,13 @@ struct ChatFlags {
   bool hide_thinking = false;
 };
 
-// A model in conversation. The generator is made anew where num_ctx has changed.
+// A model in conversation. The engine is made anew where num_ctx has changed.
 struct Chat {
   LoadedModel model;
   ChatState state;
   ShowThinking show_thinking;
   int64_t context = 0;
-  std::optional<Generator> generator;
-  std::optional<Session> session;
+  std::optional<Engine> engine;
 };
 
 std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder) {
@@ -82,7 +81,6 @@ GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
     r.stop_ids.push_back(static_cast<int32_t>(id));
   // A model that asks itself the next question has answered this one.
   if (auto user = tokenizer.find("<｜User｜>"); user && !base) r.stop_ids.push_back(*user);
-  r.session = &*c.session;
   return r;
 }
 
@@ -90,10 +88,9 @@ GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
 bool answer(Chat& c, const std::string& question) {
   const ChatSettings& s = c.state.settings;
   Conversation& talk = c.state.talk;
-  if (!c.generator || c.context != s.num_ctx) {
-    c.generator.reset();
-    c.generator.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx);
-    c.session = c.generator->new_session();
+  if (!c.engine || c.context != s.num_ctx) {
+    c.engine.reset();
+    c.engine.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx);
     c.context = s.num_ctx;
   }
   InterruptSignal interrupt;
@@ -105,15 +102,15 @@ bool answer(Chat& c, const std::string& question) {
     if (prompt.forgotten > 0)
       log_info("the oldest {} messages no longer fit into num_ctx {} and are left out",
                prompt.forgotten, s.num_ctx);
-    std::vector<GenerateRequest> requests{make_request(c, std::move(prompt.tokens))};
+    GenerateRequest request = make_request(c, std::move(prompt.tokens));
     AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
     StreamPrinter printer(*c.model.tokenizer, s.stop,
                           [&](std::string_view text) { view.push(text); });
     view.push(prompt.begun);
-    requests[0].cancelled = [&] { return interrupt.requested(); };
-    requests[0].on_token = [&](int32_t id) { return printer.push(id); };
+    request.cancelled = [&] { return interrupt.requested(); };
+    request.on_token = [&](const SampledToken& t) { return printer.push(t.id); };
     GenerateTiming timing;
-    c.generator->run(requests, &timing);
+    c.engine->run({std::move(request)}, &timing);
     printer.finish();
     bool cut = view.thinking();
     view.finish();
@@ -185,7 +182,7 @@ int chat(ChatFlags f) {
   ShowThinking how = f.hide_thinking                ? ShowThinking::kHidden
                      : ::isatty(STDOUT_FILENO) != 0 ? ShowThinking::kDimmed
                                                     : ShowThinking::kPlain;
-  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, 0, {}, {}};
+  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, 0, {}};
   if (f.question.empty()) return converse(c);
   if (f.question == "-") f.question.assign(std::istreambuf_iterator<char>(std::cin), {});
   return answer(c, utf8_lossy(f.question)) ? 0 : 130;

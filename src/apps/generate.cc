@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/signal.h"
-#include "engine/generator.h"
+#include "engine/engine.h"
 
 namespace wels {
 namespace {
@@ -51,12 +51,11 @@ int generate(GenerateFlags f) {
   StreamPrinter printer(*m.tokenizer, f.stop);
   if (!f.quiet) fmt::print("{}", f.prompt);
   std::fflush(stdout);
-  r.on_token = [&](int32_t id) { return printer.push(id) && !stop.requested(); };
+  r.on_token = [&](const SampledToken& t) { return printer.push(t.id) && !stop.requested(); };
   int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
-  Generator generator(*m.dev, *m.model, m.dtype, context);
-  std::vector<GenerateRequest> requests{std::move(r)};
+  Engine engine(*m.dev, *m.model, m.dtype, context);
   GenerateTiming t;
-  generator.run(requests, &t);
+  engine.run({std::move(r)}, &t);
   printer.finish();
   fmt::print("\n");
   if (!f.quiet) {

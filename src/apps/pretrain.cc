@@ -15,7 +15,7 @@
 #include "base/machine.h"
 #include "base/progress.h"
 #include "base/threads.h"
-#include "engine/generator.h"
+#include "engine/engine.h"
 #include "formats/hf_config.h"
 #include "train/presets.h"
 #include "train/pretrain.h"
@@ -184,14 +184,14 @@ int pretrain_command(PretrainFlags f) {
                       .sample = {},
                       .report = {}};
   ctx.sample = [&] {
-    Generator generator(*dev, model, s.trainer.dtype, 512);
+    Engine engine(*dev, model, s.trainer.dtype, 512);
     std::vector<GenerateRequest> r(1);
     r[0].prompt = tokenizer.encode(f.sample_prompt, AddedTokens::kAsText);
     if (r[0].prompt.empty()) r[0].prompt = {tokenizer.eos().value_or(0)};
     r[0].max_new_tokens = 120;
     r[0].sampling.temperature = 0.8;
     r[0].sampling.seed = s.seed;
-    std::vector<int32_t> ids = generator.run(r)[0].tokens;
+    std::vector<int32_t> ids = engine.run(r)[0].tokens;
     return f.sample_prompt + tokenizer.decode(ids, true);
   };
   RunInfo info = run_info(f, cfg, train, validation, dev->measure_peak_flops(s.trainer.dtype));

@@ -23,6 +23,9 @@ struct BlockContext {
 
 std::vector<AttendSegment> own_segments(const Batch& batch);
 
+// The cheaper form of MLA's attention over the cache, for `new_rows` tokens after `past_rows`.
+MlaForm cheaper_mla_form(const ModelConfig& c, int64_t past_rows, int64_t new_rows);
+
 Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);  // mla.cc
 Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);  // gqa.cc
 Var mlp(Ctx& ctx, MlpWeights& w, const Var& x);                               // moe.cc

@@ -6,22 +6,23 @@
 // behind the weighted sum, so that all heads attend to the cached rows themselves: per query and
 // key 2r + dr multiply-adds a head instead of dn + dr + dv, but no expansion of the r-vectors of
 // all keys. Which is cheaper depends on how many queries share the expansion; each segment chooses
-// for itself, so that its result does not depend on the rest of the batch.
+// for itself (or is told), so that its result does not depend on the rest of the batch.
 #include "model/block.h"
 
 namespace wels {
-namespace {
 
-// Multiply-adds of one head for `rows` new tokens after `past` cached ones.
-bool absorbed_is_cheaper(const ModelConfig& c, const Segment& s) {
+// By the multiply-adds of one head.
+MlaForm cheaper_mla_form(const ModelConfig& c, int64_t past_rows, int64_t new_rows) {
   double r = static_cast<double>(c.kv_lora_rank), dn = static_cast<double>(c.qk_nope_head_dim);
   double dr = static_cast<double>(c.qk_rope_head_dim), dv = static_cast<double>(c.v_head_dim);
-  double keys = static_cast<double>(s.past + s.rows), rows = static_cast<double>(s.rows);
-  double pairs = rows * (static_cast<double>(s.past) + (rows + 1) / 2);
-  double expanded = keys * r * (dn + dv) + pairs * (dn + dr + dv);
+  double past = static_cast<double>(past_rows), rows = static_cast<double>(new_rows);
+  double pairs = rows * (past + (rows + 1) / 2);
+  double expanded = (past + rows) * r * (dn + dv) + pairs * (dn + dr + dv);
   double absorbed = rows * r * (dn + dv) + pairs * (2 * r + dr);
-  return absorbed < expanded;
+  return absorbed <= expanded ? MlaForm::kAbsorbed : MlaForm::kExpanded;
 }
+
+namespace {
 
 struct MlaInput {
   Var q, latent, key;  // [n, h·(dn+dr)], [n, r], [n, dr]
@@ -96,8 +97,8 @@ Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const B
   Var y = ctx.make_aux(ctx.dtype, in.q.t.rows, c.num_attention_heads * c.v_head_dim);
   const std::vector<Segment>& segments = b.batch.segments;
   auto absorbed = [&](const Segment& s) {
-    return b.options.mla == MlaForm::kAbsorbed ||
-           (b.options.mla == MlaForm::kByCost && absorbed_is_cheaper(c, s));
+    MlaForm form = s.mla == MlaForm::kByCost ? cheaper_mla_form(c, s.past, s.rows) : s.mla;
+    return form == MlaForm::kAbsorbed;
   };
   for (size_t i = 0; i < segments.size();) {
     size_t end = i;

@@ -155,6 +155,23 @@ Var Model::hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options,
   return y;
 }
 
+// From the rows of the last depth that go on, and the tokens after them, to this depth's stream.
+Var Model::mtp_block(Ctx& ctx, int64_t k, const Var& previous, const BlockContext& b) {
+  MtpWeights& w = weights_.mtp[static_cast<size_t>(k)];
+  float eps = static_cast<float>(cfg_.rms_norm_eps);
+  Var ids = ctx.make_ids(b.batch.tokens.data(), b.batch.rows());
+  Var embedded = rms_norm(ctx, embed(ctx, ids, weights_.embed), w.embed_norm, eps);
+  Var state = rms_norm(ctx, previous, w.hidden_norm, eps);
+  Var input = matmul(ctx, concat(ctx, embedded, state), w.projection);
+  std::string name = "mtp" + std::to_string(k);
+  b.observe(name + ".input", input);
+  // The block's residual stream starts here, in the residual's dtype.
+  Var x = to_residual(ctx, input);
+  x = block(ctx, w.block, x, b);
+  b.observe(name + ".hidden", x);
+  return x;
+}
+
 Model::MtpOut Model::mtp(Ctx& ctx, int64_t k, const Var& previous,
                          const std::vector<int32_t>& previous_rows, const Batch& batch,
                          const ForwardOptions& options, ForwardRecord* record) {
@@ -188,19 +205,33 @@ Model::MtpOut Model::mtp(Ctx& ctx, int64_t k, const Var& previous,
                  .layer = cfg_.num_hidden_layers + k,
                  .record = record,
                  .scale = softmax_scale(cfg_)};
-  Var ids = ctx.make_ids(sub.tokens.data(), sub.rows());
-  Var embedded = rms_norm(ctx, embed(ctx, ids, weights_.embed), w.embed_norm, eps);
-  Var state = rms_norm(ctx, select_rows(ctx, previous, kept), w.hidden_norm, eps);
-  Var input = matmul(ctx, concat(ctx, embedded, state), w.projection);
-  std::string name = "mtp" + std::to_string(k);
-  b.observe(name + ".input", input);
-  // The block's residual stream starts here, in the residual's dtype.
-  Var x = to_residual(ctx, input);
-  x = block(ctx, w.block, x, b);
-  b.observe(name + ".hidden", x);
+  Var x = mtp_block(ctx, k, select_rows(ctx, previous, kept), b);
   out.stream = x;
   out.hidden = rms_norm(ctx, x, w.head_norm, eps);
   return out;
+}
+
+Var Model::draft(Ctx& ctx, const Var& previous, const Batch& next, KvCache& kv) {
+  CHECK(!weights_.mtp.empty());
+  ForwardOptions options;
+  options.kv = &kv;
+  BlockContext b{.cfg = cfg_,
+                 .options = options,
+                 .batch = next,
+                 .pos = positions(ctx, next.pos),
+                 .segments = {},
+                 .places = {},
+                 .layer = cfg_.num_hidden_layers,
+                 .record = nullptr,
+                 .scale = softmax_scale(cfg_)};
+  std::vector<int32_t> places = kv.reserve_module(next);
+  b.places = ctx.make_ids(places.data(), next.rows());
+  Var x = mtp_block(ctx, 0, previous, b);
+  return rms_norm(ctx, x, weights_.mtp[0].head_norm, static_cast<float>(cfg_.rms_norm_eps));
+}
+
+MlaForm Model::cheaper_form(int64_t past, int64_t rows) const {
+  return cheaper_mla_form(cfg_, past, rows);
 }
 
 Var Model::logits(Ctx& ctx, const Var& h) {

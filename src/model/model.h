@@ -18,14 +18,10 @@
 
 namespace wels {
 
-// How MLA computes attention over cached rows: by cost, or one form always (tests).
-enum class MlaForm { kByCost, kExpanded, kAbsorbed };
-
 struct ForwardOptions {
   KvCache* kv = nullptr;  // null: no cache, every segment has past = 0
   float balance_factor =
       0;  // α of the sequence-wise balance loss, already divided by the number of sequences
-  MlaForm mla = MlaForm::kByCost;
   // Sees every named intermediate result ("hidden.0", "final_norm", "layer1.routed", "mtp0.input",
   // ...).
   std::function<void(const std::string& name, const Var&)> observe;
@@ -84,11 +80,22 @@ class Model {
   MtpOut mtp(Ctx& ctx, int64_t k, const Var& previous, const std::vector<int32_t>& previous_rows,
              const Batch& batch, const ForwardOptions& options, ForwardRecord* record = nullptr);
 
+  // MTP module 0 over the cache, for drafting. Row i of `next` is the token after row i of
+  // `previous` (as hidden() returns it, or as this function did for a token further on), at the
+  // position of that row; past: rows of the sequence that the module has seen. [n, d], normalised
+  // for the head: what predicts the token after next. A module draws on its own row of the cache
+  // and on those before, which must be there.
+  Var draft(Ctx& ctx, const Var& previous, const Batch& next, KvCache& kv);
+
+  // The form in which MLA's attention of `rows` tokens after `past` cached ones is cheaper.
+  MlaForm cheaper_form(int64_t past, int64_t rows) const;
+
   // [n, v] f32 (f64): logits of all rows of h. For sampling and tests; objectives use token_logp.
   Var logits(Ctx& ctx, const Var& h);
 
  private:
   Var block(Ctx& ctx, BlockWeights& w, const Var& x, const struct BlockContext& b);
+  Var mtp_block(Ctx& ctx, int64_t k, const Var& previous, const struct BlockContext& b);
   std::vector<Tensor> stack(DType dtype, const WeightSpec& s);
   Positions positions(Ctx& ctx, const std::vector<int32_t>& pos);
 

@@ -7,11 +7,16 @@
 
 namespace wels {
 
+// How MLA attends to cached rows: by cost, or always in one form. The forms round differently, so a
+// row whose bits must not depend on how its sequence was cut into segments is given its form.
+enum class MlaForm { kByCost, kExpanded, kAbsorbed };
+
 struct Segment {
   int64_t row_begin = 0;  // first row of the batch that belongs to it
   int64_t rows = 0;       // how many (>= 1)
   int64_t past = 0;       // tokens of this sequence that are in the KV cache already
   int32_t sequence = 0;   // KV cache sequence (unused without a cache)
+  MlaForm mla = MlaForm::kByCost;
 };
 
 struct Batch {

@@ -1,0 +1,84 @@
+#include "engine/draft.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/check.h"
+
+namespace wels {
+namespace {
+
+uint64_t hash_tokens(std::span<const int32_t> tokens) {
+  uint64_t h = 0;
+  for (int32_t t : tokens) h = (h ^ static_cast<uint32_t>(t)) * 0x9e3779b97f4a7c15ull + (h >> 31);
+  return h;
+}
+
+}  // namespace
+
+std::vector<int32_t> NgramIndex::draft(std::span<const int32_t> text, int64_t most) {
+  // The n-gram at the very end has no successor yet: it is entered with the next token.
+  for (; indexed_ + kTokens < text.size(); ++indexed_)
+    next_[hash_tokens(text.subspan(indexed_, kTokens))] = indexed_ + kTokens;
+  if (text.size() < kTokens || most <= 0) return {};
+  std::span<const int32_t> last = text.last(kTokens);
+  auto found = next_.find(hash_tokens(last));
+  if (found == next_.end()) return {};
+  size_t at = found->second;
+  if (!std::equal(last.begin(), last.end(), text.begin() + static_cast<long>(at - kTokens)))
+    return {};
+  auto from = text.begin() + static_cast<long>(at);
+  return {from, from + std::min<int64_t>(most, text.end() - from)};
+}
+
+void DraftBudget::Mean::add(double x) {
+  if (count >= 8) x = std::min(x, 3 * value);
+  ++count;
+  value += (x - value) / static_cast<double>(std::min<int64_t>(count, 10));
+}
+
+DraftBudget::Width& DraftBudget::width(int64_t sequences) {
+  size_t w = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(sequences)));
+  return widths_[std::min(w, widths_.size() - 1)];
+}
+
+int64_t DraftBudget::choose(int64_t sequences, int64_t most) {
+  Width& w = width(sequences);
+  if (w.plain.count < 3) return 0;
+  if (w.row.count < 4) return most;
+  double cost = w.row.value + w.draft.value, tokens = 1, power = 1, best_rate = 1 / w.plain.value;
+  int64_t best = 0;
+  for (int64_t k = 1; k <= most; ++k) {
+    power *= acceptance();
+    tokens += power;
+    double n = static_cast<double>(sequences);
+    double rate = tokens / (w.plain.value + n * static_cast<double>(k) * cost);
+    if (rate > best_rate) {
+      best_rate = rate;
+      best = k;
+    }
+  }
+  if (++w.asked % kProbe != 0) return best;
+  return best > 0 ? 0 : std::min<int64_t>(most, 1);
+}
+
+void DraftBudget::step_took(int64_t sequences, int64_t drafts, double seconds) {
+  Width& w = width(sequences);
+  if (drafts == 0) {
+    w.plain.add(seconds);
+  } else if (w.plain.count > 0) {
+    w.row.add((seconds - w.plain.value) / static_cast<double>(drafts));
+  }
+}
+
+void DraftBudget::drafting_took(int64_t sequences, int64_t drafts, double seconds) {
+  width(sequences).draft.add(seconds / static_cast<double>(drafts));
+}
+
+void DraftBudget::outcome(int64_t accepted, bool refused) {
+  constexpr double kForget = 0.98;
+  accepted_ = accepted_ * kForget + static_cast<double>(accepted);
+  offered_ = offered_ * kForget + static_cast<double>(accepted) + (refused ? 1 : 0);
+}
+
+}  // namespace wels

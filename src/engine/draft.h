@@ -1,0 +1,64 @@
+// Speculative decoding: somebody cheap drafts the next tokens, one forward pass of the model has a
+// row for each of them, and those that the model would have drawn itself are kept. Tokens are drawn
+// by the model's rows alone, with the luck of their place (sampler.h), and a draft is accepted if
+// it is the very token drawn. So the text is bit for bit the one without speculation, at every
+// temperature, whoever drafts. Drafts come from the model's MTP module or from n-grams of the text
+// so far. Sources: Leviathan et al. 2023; DeepSeek-V3 §2.2; Saxena 2023, "Prompt Lookup Decoding".
+#pragma once
+#include <array>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+namespace wels {
+
+enum class Speculate { kNone, kMtp, kNgram };
+
+// Finds what followed the last kTokens tokens where they stood before.
+class NgramIndex {
+ public:
+  static constexpr int kTokens = 3;
+  // At most `most` tokens; none if the end of `text` is new. `text` must be that of the last call
+  // and what has come since.
+  std::vector<int32_t> draft(std::span<const int32_t> text, int64_t most);
+
+ private:
+  std::unordered_map<uint64_t, size_t> next_;  // hash of kTokens tokens → place of what followed
+  size_t indexed_ = 0;
+};
+
+// How many tokens it pays to draft, from what steps have taken and how many drafts were accepted.
+// With acceptance a, a step of k drafts gives 1 + a + .. + a^k tokens a sequence (Leviathan et al.,
+// eq. 1) in the time of a plain step plus k times that of a draft and its row. Now and then a step
+// tries the other thing, so that the figures stay true: one of kProbe. Times depend on how many
+// sequences share a step, so each power of two has its own.
+class DraftBudget {
+ public:
+  // Drafts per sequence for a step of `sequences`; 0: they don't pay (or are not known yet).
+  int64_t choose(int64_t sequences, int64_t most);
+  // A step of the model over nothing but decode rows, `drafts` of them drafts.
+  void step_took(int64_t sequences, int64_t drafts, double seconds);
+  void drafting_took(int64_t sequences, int64_t drafts, double seconds);
+  // Of one sequence's drafts: accepted ones, and whether one was refused.
+  void outcome(int64_t accepted, bool refused);
+  double acceptance() const { return accepted_ / offered_; }
+
+ private:
+  static constexpr int kProbe = 64;
+  // A running mean over about ten values, which one slow step can't move far.
+  struct Mean {
+    double value = 0;
+    int64_t count = 0;
+    void add(double x);
+  };
+  struct Width {
+    Mean plain, row, draft;  // seconds: a step, a draft's row in a step, drafting it
+    int64_t asked = 0;
+  };
+  Width& width(int64_t sequences);
+  std::array<Width, 16> widths_;
+  double accepted_ = 1.4, offered_ = 2;  // as if two had been seen
+};
+
+}  // namespace wels

@@ -1,0 +1,120 @@
+// Engine: prompts of token ids → answers of token ids, for many clients at once over the paged KV
+// cache. Continuous batching (Yu et al. 2022): every step is one forward pass of one row per
+// answering sequence, or several where tokens were drafted (draft.h), and of pieces of prompts, as
+// many as a step has room for. Requests come and go between steps. A sequence that finds no page is
+// computed again later; its text stays.
+//
+// What a sequence gets does not depend on the others, bit for bit: ops whose rows are independent,
+// draws that depend on seed and place only, and a form of MLA per row that depends on the prompt's
+// length only (but see Reuse::kAny). Not for several threads at once; callbacks run inside step()
+// and may submit and cancel.
+#pragma once
+#include <deque>
+#include <map>
+#include <memory>
+
+#include "engine/prefix_cache.h"
+#include "engine/request.h"
+#include "model/model.h"
+
+namespace wels {
+
+// Counts since the engine began; or of one run.
+struct GenerateTiming {
+  int64_t prompt_tokens = 0, new_tokens = 0;
+  int64_t cached_tokens = 0;           // of the prompts: found in the cache, not computed
+  int64_t drafted = 0, accepted = 0;   // tokens of speculation
+  int64_t preempted = 0;               // sequences that had to give up their pages
+  double prefill_s = 0, decode_s = 0;  // steps with rows of prompts, without
+};
+
+class Engine {
+ public:
+  // dtype: T of activations and cache. context: tokens of one sequence at most, and of all together
+  // that fit into the cache where `cache_tokens` is not larger.
+  Engine(Device& dev, Model& model, DType dtype, int64_t context, int64_t cache_tokens = 0);
+  ~Engine();
+
+  // A request's number. Throws Error where it can't be served: nothing else is touched.
+  int64_t submit(GenerateRequest request);
+  void cancel(int64_t id);  // finishes in the next step; unknown or finished numbers: nothing
+  // One forward pass; false if nothing is left to do. Throws nothing of its own: what fails, fails
+  // for the requests concerned.
+  bool step();
+
+  // All of these to their end. Throws the first one's Error; none is begun if one is refused.
+  // on_finish is not called.
+  std::vector<GenerateResult> run(std::vector<GenerateRequest> requests,
+                                  GenerateTiming* timing = nullptr);
+
+  const GenerateTiming& timing() const { return timing_; }
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t waiting() const;
+  int64_t available_tokens() const { return kv_.available_pages() * KvCache::kPageRows; }
+
+  static constexpr int64_t kStepRows = 512;    // of prompts, in a step without answers
+  static constexpr int64_t kRowsBeside = 128;  // of prompts, beside answers: they must not stall
+  static constexpr int64_t kMtpDrafts = 3, kNgramDrafts = 6;  // at most
+
+ private:
+  struct Sequence;
+  struct Feed;
+  struct Drafting;
+  using Owned = std::unique_ptr<Sequence>;
+
+  // engine.cc
+  void check(const GenerateRequest& r) const;
+  int64_t room() const;
+  void finish(Sequence& s, GenerateResult::Finish how);
+  void fail(Sequence& s, const Error& e);
+  void take(Sequence& s, const SampledToken& token);
+  void sample_rows(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
+  void sample_row(std::span<float> logits, Feed& f);
+  void after_forward(std::vector<Feed>& feeds);
+  void remember(Sequence& s, bool end);
+  // fn(i, logits) for the logits of rows[i], in order.
+  void each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
+                   const std::function<void(size_t i, std::span<float> logits)>& fn);
+
+  // schedule.cc
+  void end_cancelled();
+  void leave_finished();
+  bool fits(const Sequence& s, const PrefixCache::Found& found) const;
+  bool better_waits(const Sequence& s, const PrefixCache::Found& found) const;
+  void admit();
+  void start(Owned s, const PrefixCache::Found& found);
+  void preempt_last();
+  void plan_decode(std::vector<Feed>& feeds, int64_t& planned);
+  void plan_prefill(std::vector<Feed>& feeds, int64_t& planned, int64_t budget);
+  std::vector<Feed> plan();
+  Batch batch_of(std::vector<Feed>& feeds) const;
+
+  // speculate.cc
+  bool wants_module(const Sequence& s) const;
+  void note_step(const std::vector<Feed>& feeds, int64_t drafts, double seconds);
+  int64_t wanted_drafts(const Sequence& s, int64_t pay) const;
+  void draft(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
+  void draft_ngrams(std::vector<Feed>& feeds);
+  void draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
+  void draft_on(Ctx& ctx, Var h, std::vector<Drafting> drafting);
+
+  Device& dev_;
+  Model& model_;
+  DType dtype_;
+  int64_t context_;
+  Pool pool_;
+  KvCache kv_;
+  PrefixCache prefixes_;
+  MlaForm prompt_form_;                               // of rows that are exact
+  bool all_exact_;                                    // answers too
+  std::map<std::string, std::deque<Owned>> waiting_;  // by scope
+  std::string last_scope_;                            // whose turn it was
+  std::vector<Owned> running_;                        // in the order in which they were let in
+  std::map<int64_t, Sequence*> by_id_;
+  int64_t last_id_ = 0, turn_ = 0;
+  DraftBudget mtp_budget_, ngram_budget_;
+  int64_t mtp_rest_ = 0;  // requests that don't try the MTP module, since it did not pay
+  GenerateTiming timing_;
+};
+
+}  // namespace wels
