@@ -66,6 +66,7 @@ void print_counts(const GenerateTiming& t) {
              t.prompt_tokens, t.cached_tokens, human_duration(t.prefill_s),
              rate(t.prompt_tokens - t.cached_tokens, t.prefill_s), t.new_tokens,
              human_duration(t.decode_s), rate(t.new_tokens - 1, t.decode_s));
+  if (t.drafted > 0) fmt::print(stderr, "{} of {} drafts accepted\n", t.accepted, t.drafted);
 }
 
 GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
@@ -76,6 +77,7 @@ GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
   bool base = c.state.talk.is_base();
   r.max_new_tokens = s.num_predict > 0 ? s.num_predict : base ? 200 : s.num_ctx;
   r.sampling = s.sampling;
+  r.speculate = s.speculate;
   if (tokenizer.eos()) r.stop_ids.push_back(*tokenizer.eos());
   for (int64_t id : c.model.model->config().eos_token_ids)
     r.stop_ids.push_back(static_cast<int32_t>(id));
@@ -217,6 +219,7 @@ void add_chat(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_flag("--verbose", f->settings.verbose, "print counts and tokens/s");
   add_sampling_flags(sub, f->settings.sampling);
+  add_speculate_flag(sub, f->settings.speculate);
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return chat(*f); }; });
 }

@@ -98,6 +98,23 @@ Parameter sampling(const char* name, const char* meaning) {
           [](const ChatSettings& s) { return fmt::format("{}", s.sampling.*Member); }};
 }
 
+void set_speculate(ChatSettings& s, const std::string& value) {
+  for (const SpeculateName& n : speculate_names()) {
+    if (value != n.name) continue;
+    s.speculate = n.value;
+    return;
+  }
+  throw Error("/set parameter", fmt::format("\"{}\" drafts nothing", printable(value)),
+              "use none, mtp or ngram");
+}
+
+const char* find_name(Speculate value) {
+  for (const SpeculateName& n : speculate_names()) {
+    if (value == n.value) return n.name;
+  }
+  return "";
+}
+
 const std::vector<Parameter>& parameters() {
   using P = SamplingParams;
   static const std::vector<Parameter> table = {
@@ -105,6 +122,8 @@ const std::vector<Parameter>& parameters() {
       sampling<&P::top_k>("top_k", "keep the k most probable (0: off)"),
       sampling<&P::top_p>("top_p", "keep the most probable up to this share (1: off)"),
       sampling<&P::min_p>("min_p", "drop what is less probable than this times the best"),
+      sampling<&P::typical_p>("typical_p",
+                              "keep what surprises as usual up to this share (1: off)"),
       sampling<&P::repetition_penalty>("repeat_penalty", "divides the logits of seen tokens"),
       {"repeat_last_n", "tokens that count as seen",
        [](ChatSettings& s, const std::string& v) {
@@ -115,6 +134,8 @@ const std::vector<Parameter>& parameters() {
       sampling<&P::presence_penalty>("presence_penalty", "subtracted from seen tokens"),
       sampling<&P::frequency_penalty>("frequency_penalty", "subtracted per occurrence"),
       sampling<&P::seed>("seed", "of the random numbers of each answer"),
+      {"speculate", "who drafts tokens for the model to check: none, mtp or ngram", set_speculate,
+       [](const ChatSettings& s) { return std::string(find_name(s.speculate)); }},
       {"num_predict", "tokens of an answer at most (0: until it ends; base models 200)",
        [](ChatSettings& s, const std::string& v) {
          s.num_predict = number_from<int64_t>(v, 0, std::numeric_limits<int32_t>::max());

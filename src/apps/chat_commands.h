@@ -4,12 +4,14 @@
 #include <vector>
 
 #include "apps/conversation.h"
+#include "engine/draft.h"
 #include "engine/sampler.h"
 
 namespace wels {
 
 struct ChatSettings {
   SamplingParams sampling;
+  Speculate speculate = Speculate::kNone;
   std::vector<std::string> stop;
   int64_t num_predict = 0;  // tokens of an answer at most; 0: chat models until they stop, base 200
   int64_t num_ctx = 4096;   // tokens of the KV cache

@@ -22,9 +22,9 @@ ChatState state_with(std::optional<ChatTemplate> chat_template) {
 TEST(ChatCommands, SetEveryParameterAndShowIt) {
   ChatState s = state_with(ChatTemplate::kDeepSeekV31);
   for (const char* line :
-       {"temperature 0.25", "top_k 7", "top_p 0.5", "min_p 0.125", "repeat_penalty 1.5",
-        "repeat_last_n 33", "presence_penalty -0.75", "frequency_penalty 0.625",
-        "seed 18446744073709551615", "num_predict 99", "num_ctx 1234"}) {
+       {"temperature 0.25", "top_k 7", "top_p 0.5", "min_p 0.125", "typical_p 0.75",
+        "speculate ngram", "repeat_penalty 1.5", "repeat_last_n 33", "presence_penalty -0.75",
+        "frequency_penalty 0.625", "seed 18446744073709551615", "num_predict 99", "num_ctx 1234"}) {
     run_command(s, std::string("/set parameter ") + line);
     std::string name(line, strchr(line, ' ')), value(strchr(line, ' ') + 1);
     EXPECT_THAT(run_command(s, "/show parameters"), testing::ContainsRegex(name + " +" + value));
@@ -45,7 +45,8 @@ TEST(ChatCommands, RefuseBadValuesAndChangeNothing) {
   for (const char* bad :
        {"temperature", "temperature warm", "temperature 1x", "temperature -1", "temperature nan",
         "top_k 1.5", "top_k 99999999999", "top_p 0", "min_p 1", "repeat_penalty 0", "seed -1",
-        "num_predict -1", "num_ctx 1", "num_ctx 5000", "presence_penalty inf", "mirostat 1"}) {
+        "num_predict -1", "num_ctx 1", "num_ctx 5000", "presence_penalty inf", "mirostat 1",
+        "speculate maybe", "typical_p 0"}) {
     EXPECT_THROW(run_command(s, std::string("/set parameter ") + bad), Error) << bad;
   }
   for (const char* bad : {"/", "/set", "/set color", "/show", "/show licence", "/load", "/save",

@@ -20,7 +20,8 @@ namespace {
 struct GenerateFlags {
   DeviceFlags device;
   std::string model, prompt, dtype = "auto";
-  int64_t max_tokens = 200;
+  int64_t max_tokens = 200, min_tokens = 0, drafts = 0;
+  Speculate speculate = Speculate::kNone;
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool quiet = false, ignore_eos = false;
@@ -45,7 +46,12 @@ int generate(GenerateFlags f) {
     r.prompt = {*begin};
   }
   r.max_new_tokens = f.max_tokens;
+  r.min_new_tokens = f.min_tokens;
   r.sampling = f.sampling;
+  r.speculate = f.speculate;
+  r.drafts = f.drafts;
+  if (f.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
+    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
   if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
   StopSignal stop;
   StreamPrinter printer(*m.tokenizer, f.stop);
@@ -64,6 +70,7 @@ int generate(GenerateFlags f) {
                human_rate(static_cast<double>(std::max<int64_t>(t.new_tokens - 1, 0)) /
                               std::max(t.decode_s, 1e-9),
                           "tok"));
+    if (t.drafted > 0) fmt::print(stderr, "{} of {} drafts accepted\n", t.accepted, t.drafted);
   }
   return stop.requested() ? 130 : 0;
 }
@@ -79,6 +86,9 @@ void add_generate(CLI::App& app, Command& run) {
   sub->add_option("-n,--max-tokens", f->max_tokens, "new tokens at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  sub->add_option("--min-tokens", f->min_tokens, "no end of the text before")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_option("--stop", f->stop, "stop before this text (may be repeated)");
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
@@ -86,6 +96,10 @@ void add_generate(CLI::App& app, Command& run) {
   sub->add_flag("--ignore-eos", f->ignore_eos, "go on after the end of the text");
   sub->add_flag("-q,--quiet", f->quiet, "the new text only");
   add_sampling_flags(sub, f->sampling);
+  add_speculate_flag(sub, f->speculate);
+  sub->add_option("--drafts", f->drafts, "tokens drafted for a step (0: as many as pay)")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return generate(*f); }; });
 }

@@ -16,6 +16,12 @@ uint64_t hash_tokens(std::span<const int32_t> tokens) {
 
 }  // namespace
 
+std::span<const SpeculateName> speculate_names() {
+  static constexpr SpeculateName kNames[] = {
+      {"none", Speculate::kNone}, {"mtp", Speculate::kMtp}, {"ngram", Speculate::kNgram}};
+  return kNames;
+}
+
 std::vector<int32_t> NgramIndex::draft(std::span<const int32_t> text, int64_t most) {
   // The n-gram at the very end has no successor yet: it is entered with the next token.
   for (; indexed_ + kTokens < text.size(); ++indexed_)

@@ -14,6 +14,11 @@
 namespace wels {
 
 enum class Speculate { kNone, kMtp, kNgram };
+struct SpeculateName {
+  const char* name;
+  Speculate value;
+};
+std::span<const SpeculateName> speculate_names();
 
 // Finds what followed the last kTokens tokens where they stood before.
 class NgramIndex {

@@ -61,8 +61,11 @@ PrefixCache::Found& PrefixCache::add_partial(Found& found, uint64_t parent,
 PrefixCache::Found PrefixCache::find(const std::string& scope, std::span<const int32_t> tokens,
                                      bool exact, bool drafts) {
   Found found;
+  if (roots_.size() > 4 * nodes_.size()) {  // scopes without pages
+    std::erase_if(roots_, [&](const auto& root) { return !children_.contains(root.second); });
+  }
   auto [root, fresh] = roots_.try_emplace(scope, last_id_ + 1);
-  if (fresh) root_scope_.emplace(++last_id_, scope);
+  last_id_ += fresh;
   found.path.node = root->second;
   for (;;) {
     std::span<const int32_t> rest = tokens.subspan(static_cast<size_t>(found.rows));
@@ -129,11 +132,6 @@ void PrefixCache::forget(int32_t page) {
   erase_from(children_, node.parent);
   if (node.rows == kPageRows)
     erase_from(whole_, hash_page(node.parent, {node.tokens.data(), kPageRows}));
-  auto root = root_scope_.find(node.parent);
-  if (root != root_scope_.end() && children_.count(node.parent) == 0) {
-    roots_.erase(root->second);
-    root_scope_.erase(root);
-  }
   node.id = 0;
   --known_;
 }

@@ -64,11 +64,10 @@ class PrefixCache {
   void forget(int32_t page);
 
   KvCache& kv_;
-  std::vector<Node> nodes_;                               // by page
-  std::unordered_multimap<uint64_t, int32_t> whole_;      // hash of parent and tokens → page
-  std::unordered_multimap<uint64_t, int32_t> children_;   // parent → page
-  std::unordered_map<std::string, uint64_t> roots_;       // scope → node
-  std::unordered_map<uint64_t, std::string> root_scope_;  // the other way round
+  std::vector<Node> nodes_;                              // by page
+  std::unordered_multimap<uint64_t, int32_t> whole_;     // hash of parent and tokens → page
+  std::unordered_multimap<uint64_t, int32_t> children_;  // parent → page
+  std::unordered_map<std::string, uint64_t> roots_;      // scope → node
   uint64_t last_id_ = 0;
   int64_t known_ = 0;
 };

@@ -185,21 +185,21 @@ void SamplingParams::validate() const {
 }
 
 SampledToken sample(std::span<float> logits, const SamplePlace& place, const SamplingParams& p) {
+  if (largest(logits) < 0)
+    throw Error("sampling", "no logit is finite", "the model's weights are damaged");
   for (float z : logits) {
     if (std::isnan(z) || z == std::numeric_limits<float>::infinity())
-      throw Error("sampling", "a logit is not a finite number", "the model's weights are damaged");
+      throw Error("sampling", fmt::format("a logit is {}", z), "the model's weights are damaged");
   }
   PlainLogits plain(logits, p);
   for (auto [id, bias] : p.logit_bias) {
     if (id >= 0 && static_cast<size_t>(id) < logits.size()) logits[static_cast<size_t>(id)] += bias;
   }
   apply_penalties(logits, place.history, p);
-  bool before = largest(logits) >= 0;
   apply_mask(logits, place);
   int32_t best = largest(logits);
-  if (best < 0 && before)
-    throw Error("sampling", "the mask allows no token", "the grammar has no way on from here");
-  if (best < 0) throw Error("sampling", "no logit is finite", "the model's weights are damaged");
+  if (best < 0)
+    throw Error("sampling", "mask and bias leave no token", "the grammar has no way on from here");
   double most = static_cast<double>(logits[static_cast<size_t>(best)]);
   SampledToken token;
   if (p.temperature == 0) {

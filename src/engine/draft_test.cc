@@ -1,0 +1,65 @@
+#include "engine/draft.h"
+
+#include <gtest/gtest.h>
+
+namespace wels {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+TEST(NgramIndex, DraftsWhatFollowedTheLastThreeTokensLastTime) {
+  NgramIndex index;
+  Ids text{1, 2, 3, 4, 5, 1, 2, 3, 6, 7, 8};
+  EXPECT_EQ(index.draft(text, 4), Ids{});  // 6 7 8 is new
+  text.insert(text.end(), {1, 2, 3});
+  EXPECT_EQ(index.draft(text, 4), (Ids{6, 7, 8, 1}));
+  EXPECT_EQ(index.draft(text, 2), (Ids{6, 7}));
+  EXPECT_EQ(index.draft(text, 0), Ids{});
+}
+
+TEST(NgramIndex, DoesNotReadBehindTheEnd) {
+  NgramIndex index;
+  Ids text{9, 9, 9, 9};
+  EXPECT_EQ(index.draft(text, 6), Ids{9});
+  EXPECT_EQ(NgramIndex().draft(Ids{9, 9}, 6), Ids{});
+}
+
+// Steps of 10 ms, of which a draft costs `cost` more, and of whose drafts a share is accepted.
+int64_t settled(double cost, int accepted_of_ten) {
+  DraftBudget budget;
+  int64_t drafts = 0;
+  for (int i = 0; i < 300; ++i) {
+    drafts = budget.choose(1, 4);
+    budget.step_took(1, drafts, 0.010 + cost * static_cast<double>(drafts));
+    if (drafts > 0) {
+      budget.drafting_took(1, drafts, 0.001 * static_cast<double>(drafts));
+      bool all = i % 10 < accepted_of_ten;
+      budget.outcome(all ? drafts : 0, !all);
+    }
+  }
+  return budget.choose(1, 4);
+}
+
+TEST(DraftBudget, DraftsManyWhereRowsAreCheapAndNoneWhereTheyDoNotPay) {
+  EXPECT_EQ(settled(0.0005, 9), 4);
+  EXPECT_EQ(settled(0.009, 3), 0);
+  EXPECT_EQ(settled(0.0005, 0), 0);
+}
+
+TEST(DraftBudget, OneSlowStepDoesNotChangeItsMind) {
+  DraftBudget budget;
+  for (int i = 0; i < 30; ++i) {
+    int64_t k = budget.choose(1, 4);
+    budget.step_took(1, k, 0.010 + 0.0005 * static_cast<double>(k));
+    if (k > 0) {
+      budget.drafting_took(1, k, 0.001 * static_cast<double>(k));
+      budget.outcome(k, false);
+    }
+  }
+  ASSERT_EQ(budget.choose(1, 4), 4);
+  budget.step_took(1, 4, 5.0);
+  EXPECT_GT(budget.choose(1, 4), 0);
+}
+
+}  // namespace
+}  // namespace wels
