@@ -50,8 +50,6 @@ int generate(GenerateFlags f) {
   r.sampling = f.sampling;
   r.speculate = f.speculate;
   r.drafts = f.drafts;
-  if (f.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
-    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
   if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
   StopSignal stop;
   StreamPrinter printer(*m.tokenizer, f.stop);

@@ -48,6 +48,8 @@ void Engine::check(const GenerateRequest& r) const {
                   "use the model's own tokenizer");
     }
   }
+  if (r.speculate == Speculate::kMtp && model_.config().num_nextn_predict_layers == 0)
+    throw Error("speculate", "the model has no MTP module", "use ngram or none");
   if (length >= room() && (r.overflow == Overflow::kRefuse || room() < 2)) {
     throw Error("prompt", fmt::format("{} tokens do not fit into a context of {}", length, room()),
                 "shorten it or raise the context");

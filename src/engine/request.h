@@ -41,7 +41,7 @@ struct GenerateRequest {
   std::string scope;
   Reuse reuse = Reuse::kAny;
   Overflow overflow = Overflow::kRefuse;
-  Speculate speculate = Speculate::kNone;  // kMtp without a module: none
+  Speculate speculate = Speculate::kNone;  // kMtp needs a module
   int64_t drafts = 0;                      // tokens drafted for a step; 0: as many as pay
 };
 

@@ -18,8 +18,7 @@ double now_s() {
 
 // Whether the MTP module is to follow a sequence that starts now.
 bool Engine::wants_module(const Sequence& s) const {
-  return s.request.speculate == Speculate::kMtp && (mtp_rest_ == 0 || s.request.drafts > 0) &&
-         model_.config().num_nextn_predict_layers > 0;
+  return s.request.speculate == Speculate::kMtp && (mtp_rest_ == 0 || s.request.drafts > 0);
 }
 
 // The time of a step without prompts, for the budgets it says something about.

@@ -16,6 +16,20 @@ chat run "one cat" -n 12 >one </dev/null
 printf 'one cat' | chat run - -n 12 | cmp - one || fail "a question from standard input has another answer"
 head -c "$(wc -c <one)" base | cmp - one || fail "the first answer of a conversation differs from the single one"
 
+# Drafts change no letter of the text, at any temperature; a model without an MTP module says so.
+for heat in 0 0.9; do
+  "$wels" generate run "one cat" -n 60 --temperature $heat -q >plain
+  for who in mtp ngram; do
+    for drafts in 0 3; do
+      "$wels" generate run "one cat" -n 60 --temperature $heat -q --speculate $who --drafts $drafts | cmp - plain ||
+        fail "--speculate $who --drafts $drafts has another text"
+    done
+  done
+done
+"$wels" generate run "one cat" -n 60 --speculate mtp --drafts 3 2>err >/dev/null
+has 'drafts accepted' err
+chat run "one cat" -n 12 --speculate ngram </dev/null | cmp - one || fail "drafts change the answer"
+
 # Turns of a template. The second prompt finds the first turn in the cache, and the answers are those of a new process that loads
 # the same conversation.
 turns=(--template deepseek-v3.1 -n 8)
