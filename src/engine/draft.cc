@@ -48,16 +48,16 @@ DraftBudget::Width& DraftBudget::width(int64_t sequences) {
   return widths_[std::min(w, widths_.size() - 1)];
 }
 
-int64_t DraftBudget::choose(int64_t sequences, int64_t most) {
+int64_t DraftBudget::choose(int64_t sequences, int64_t drafting, int64_t most) {
   Width& w = width(sequences);
   if (w.plain.count < 3) return 0;
   if (w.row.count < 4) return most;
-  double cost = w.row.value + w.draft.value, tokens = 1, power = 1, best_rate = 1 / w.plain.value;
+  double n = static_cast<double>(drafting), cost = w.row.value + w.draft.value;
+  double tokens = static_cast<double>(sequences), best_rate = tokens / w.plain.value, power = 1;
   int64_t best = 0;
   for (int64_t k = 1; k <= most; ++k) {
     power *= acceptance();
-    tokens += power;
-    double n = static_cast<double>(sequences);
+    tokens += n * power;
     double rate = tokens / (w.plain.value + n * static_cast<double>(k) * cost);
     if (rate > best_rate) {
       best_rate = rate;

@@ -40,8 +40,9 @@ class NgramIndex {
 // sequences share a step, so each power of two has its own.
 class DraftBudget {
  public:
-  // Drafts per sequence for a step of `sequences`; 0: they don't pay (or are not known yet).
-  int64_t choose(int64_t sequences, int64_t most);
+  // Drafts for each of `drafting` sequences in a step of `sequences` in all; 0: they don't pay (or
+  // that is not known yet).
+  int64_t choose(int64_t sequences, int64_t drafting, int64_t most);
   // A step of the model over nothing but decode rows, `drafts` of them drafts.
   void step_took(int64_t sequences, int64_t drafts, double seconds);
   void drafting_took(int64_t sequences, int64_t drafts, double seconds);

@@ -29,7 +29,7 @@ int64_t settled(double cost, int accepted_of_ten) {
   DraftBudget budget;
   int64_t drafts = 0;
   for (int i = 0; i < 300; ++i) {
-    drafts = budget.choose(1, 4);
+    drafts = budget.choose(1, 1, 4);
     budget.step_took(1, drafts, 0.010 + cost * static_cast<double>(drafts));
     if (drafts > 0) {
       budget.drafting_took(1, drafts, 0.001 * static_cast<double>(drafts));
@@ -37,7 +37,7 @@ int64_t settled(double cost, int accepted_of_ten) {
       budget.outcome(all ? drafts : 0, !all);
     }
   }
-  return budget.choose(1, 4);
+  return budget.choose(1, 1, 4);
 }
 
 TEST(DraftBudget, DraftsManyWhereRowsAreCheapAndNoneWhereTheyDoNotPay) {
@@ -46,19 +46,32 @@ TEST(DraftBudget, DraftsManyWhereRowsAreCheapAndNoneWhereTheyDoNotPay) {
   EXPECT_EQ(settled(0.0005, 0), 0);
 }
 
+TEST(DraftBudget, KnowsThatTheOthersOfAStepGainNothing) {
+  // A draft costs a tenth of a step: it pays for one alone, not beside 31 who wait for it.
+  for (int64_t others : {0, 31}) {
+    DraftBudget budget;
+    for (int i = 0; i < 200; ++i) {
+      int64_t k = budget.choose(1 + others, 1, 1);
+      budget.step_took(1 + others, k, 0.010 + 0.001 * static_cast<double>(k));
+      if (k > 0) budget.outcome(i % 2, i % 2 == 0);
+    }
+    EXPECT_EQ(budget.choose(1 + others, 1, 1), others == 0 ? 1 : 0);
+  }
+}
+
 TEST(DraftBudget, OneSlowStepDoesNotChangeItsMind) {
   DraftBudget budget;
   for (int i = 0; i < 30; ++i) {
-    int64_t k = budget.choose(1, 4);
+    int64_t k = budget.choose(1, 1, 4);
     budget.step_took(1, k, 0.010 + 0.0005 * static_cast<double>(k));
     if (k > 0) {
       budget.drafting_took(1, k, 0.001 * static_cast<double>(k));
       budget.outcome(k, false);
     }
   }
-  ASSERT_EQ(budget.choose(1, 4), 4);
+  ASSERT_EQ(budget.choose(1, 1, 4), 4);
   budget.step_took(1, 4, 5.0);
-  EXPECT_GT(budget.choose(1, 4), 0);
+  EXPECT_GT(budget.choose(1, 1, 4), 0);
 }
 
 }  // namespace

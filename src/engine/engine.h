@@ -94,8 +94,8 @@ class Engine {
   void note_step(const std::vector<Feed>& feeds, int64_t drafts, double seconds);
   int64_t wanted_drafts(const Sequence& s, int64_t pay) const;
   void draft(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
-  void draft_ngrams(std::vector<Feed>& feeds);
-  void draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
+  void draft_ngrams(std::vector<Feed>& feeds, int64_t answering);
+  void draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, int64_t answering);
   void draft_on(Ctx& ctx, Var h, std::vector<Drafting> drafting);
 
   Device& dev_;

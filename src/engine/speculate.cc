@@ -41,11 +41,13 @@ int64_t Engine::wanted_drafts(const Sequence& s, int64_t pay) const {
 }
 
 void Engine::draft(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds) {
-  draft_ngrams(feeds);
-  draft_mtp(ctx, hidden, feeds);
+  int64_t answering = 0;  // in the next step
+  for (const Feed& f : feeds) answering += f.samples && !f.s->done;
+  draft_ngrams(feeds, answering);
+  draft_mtp(ctx, hidden, feeds, answering);
 }
 
-void Engine::draft_ngrams(std::vector<Feed>& feeds) {
+void Engine::draft_ngrams(std::vector<Feed>& feeds, int64_t answering) {
   std::vector<Sequence*> drafting;
   for (Feed& f : feeds) {
     if (f.samples && !f.s->done && f.s->request.speculate == Speculate::kNgram)
@@ -53,12 +55,12 @@ void Engine::draft_ngrams(std::vector<Feed>& feeds) {
   }
   if (drafting.empty()) return;
   int64_t n = static_cast<int64_t>(drafting.size());
-  int64_t most = ngram_budget_.choose(n, kNgramDrafts);
+  int64_t most = ngram_budget_.choose(answering, n, kNgramDrafts);
   for (Sequence* s : drafting) s->drafts = s->ngrams.draft(s->history, wanted_drafts(*s, most));
 }
 
 // The module follows every row of the model, so that it has the keys for its drafts.
-void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds) {
+void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, int64_t answering) {
   double begin = now_s();
   Batch next;
   std::vector<int32_t> rows;
@@ -78,7 +80,7 @@ void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds) {
   if (rows.empty()) return;
   Var h = model_.draft(ctx, select_rows(ctx, hidden, rows), next, kv_);
   int64_t n = static_cast<int64_t>(drafting.size());
-  int64_t most = n > 0 ? mtp_budget_.choose(n, kMtpDrafts) : 0;
+  int64_t most = n > 0 ? mtp_budget_.choose(answering, n, kMtpDrafts) : 0;
   int64_t pages = kv_.available_pages(), wanted = 0;
   for (Drafting& d : drafting) {
     d.wanted = std::max<int64_t>(wanted_drafts(*d.s, most), 0);
@@ -93,7 +95,7 @@ void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds) {
   }
   if (wanted == 0) return;
   draft_on(ctx, h, std::move(drafting));
-  mtp_budget_.drafting_took(n, wanted, now_s() - begin);
+  mtp_budget_.drafting_took(answering, wanted, now_s() - begin);
 }
 
 // Draws a token from each row of the module and goes on from that with the module's own state in
