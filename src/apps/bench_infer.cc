@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -20,6 +22,8 @@
 #include "base/progress.h"
 #include "base/rng.h"
 #include "base/threads.h"
+#include "formats/gguf_checkpoint.h"
+#include "formats/quant_mix.h"
 #include "tensor/float_formats.h"
 #include "tensor/fp8.h"
 #include "tensor/quant.h"
@@ -52,19 +56,28 @@ DType type_named(const std::string& wanted) {
       "iq4_nl, iq4_xs or mxfp4");
 }
 
-// What of a weight is kept in the type of the run. As in published files, vectors and the router
-// stay f32, a quantised head has 6 bits at least, and rows that are no whole blocks of 256 take the
-// next larger type with blocks of 32.
-DType stored_type(DType wanted, const WeightSpec& s) {
-  if (s.kind != WeightKind::kMatrix && s.kind != WeightKind::kEmbedding) return DType::kF32;
-  if (s.full_precision) return DType::kF32;
-  if (wanted == DType::kF8E4M3) return s.fp8 ? wanted : DType::kBF16;
-  if (!is_quantised(wanted)) return wanted;
-  if (s.kind == WeightKind::kEmbedding && wanted != DType::kQ8_0) wanted = DType::kQ6_K;
-  if (s.cols % info(wanted).block == 0) return wanted;
-  double bits = 8.0 * info(wanted).bytes / info(wanted).block;
-  DType smaller = bits < 5 ? DType::kQ5_0 : bits < 6 ? DType::kQ5_1 : DType::kQ8_0;
-  return s.cols % 32 == 0 ? smaller : DType::kF32;
+// As what each weight is kept: of a quantised type, as `wels quantize` mixes it.
+std::function<DType(const WeightSpec&)> stored_types_of(const ModelConfig& c, DType wanted) {
+  if (!is_quantised(wanted)) {
+    return [wanted](const WeightSpec& s) {
+      bool matrix = s.kind == WeightKind::kMatrix || s.kind == WeightKind::kEmbedding;
+      if (!matrix || s.full_precision) return DType::kF32;
+      return wanted == DType::kF8E4M3 && !s.fp8 ? DType::kBF16 : wanted;
+    };
+  }
+  std::map<std::string, DType> types;
+  std::vector<GgufTensorPlan> plan = gguf_tensor_plan(c, false);
+  std::vector<ChosenType> chosen = choose_types(c, plan, wanted);
+  for (size_t i = 0; i < plan.size(); ++i) {
+    bool split = plan[i].transform == GgufTransform::kKeysOfKvB ||
+                 plan[i].transform == GgufTransform::kValuesOfKvB;
+    types[plan[i].source] =
+        split ? gguf_joined_type(chosen[i].dtype, chosen[i].dtype) : chosen[i].dtype;
+  }
+  return [types](const WeightSpec& s) {
+    auto it = types.find(s.name);
+    return it == types.end() ? DType::kF32 : it->second;
+  };
 }
 
 // Rows of normal values in the weight's type, one after another.
@@ -133,7 +146,7 @@ std::unique_ptr<Model> random_model(const Flags& f, Pool& pool,
   }
   DType type = type_named(f.type);
   auto model = std::make_unique<Model>(c);
-  model->allocate([&](const WeightSpec& s) { return stored_type(type, s); });
+  model->allocate(stored_types_of(c, type));
   double deviation = 1 / std::sqrt(static_cast<double>(c.hidden_size));
   visit_weights(c, model->weights(), [&](Weight& w, const WeightSpec& s) {
     fill(w, s, deviation);
@@ -287,7 +300,7 @@ Decode decode(Run& run, int64_t generated, int64_t depth, int64_t streams) {
     double s = run.forward(kv, batch, &record);
     kv.commit(batch);
     if (i > 0) seconds.push_back(s);
-    if (i % 16 == 0) run.measure_ceilings();
+    if (i % 32 == 0) run.measure_ceilings();
   }
   std::sort(seconds.begin(), seconds.end());
   int64_t cached = (depth + generated / 2) * c.num_hidden_layers * c.kv_values_per_token() *

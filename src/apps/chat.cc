@@ -92,6 +92,7 @@ bool answer(Chat& c, const std::string& question) {
   Conversation& talk = c.state.talk;
   if (!c.engine || c.context != s.num_ctx) {
     c.engine.reset();
+    require_memory_for(c.model, s.num_ctx);
     c.engine.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx);
     c.context = s.num_ctx;
   }

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "apps/answer_grammar.h"
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
@@ -23,6 +24,7 @@ struct GenerateFlags {
   int64_t max_tokens = 200, min_tokens = 0, drafts = 0;
   Speculate speculate = Speculate::kNone;
   SamplingParams sampling;
+  GrammarFlags grammar;
   std::vector<std::string> stop;
   bool quiet = false, ignore_eos = false;
 };
@@ -51,12 +53,16 @@ int generate(GenerateFlags f) {
   r.speculate = f.speculate;
   r.drafts = f.drafts;
   if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
+  if (auto held =
+          AnswerGrammar::make(f.grammar, *m.tokenizer, m.model->config().vocab_size, r.stop_ids))
+    r.mask = [held](std::span<const int32_t> answer) { return held->mask(answer); };
+  int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
+  require_memory_for(m, context);
   StopSignal stop;
   StreamPrinter printer(*m.tokenizer, f.stop);
   if (!f.quiet) fmt::print("{}", f.prompt);
   std::fflush(stdout);
   r.on_token = [&](const SampledToken& t) { return printer.push(t.id) && !stop.requested(); };
-  int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
   Engine engine(*m.dev, *m.model, m.dtype, context);
   GenerateTiming t;
   engine.run({std::move(r)}, &t);
@@ -94,6 +100,7 @@ void add_generate(CLI::App& app, Command& run) {
   sub->add_flag("--ignore-eos", f->ignore_eos, "go on after the end of the text");
   sub->add_flag("-q,--quiet", f->quiet, "the new text only");
   add_sampling_flags(sub, f->sampling);
+  f->grammar.add(sub);
   add_speculate_flag(sub, f->speculate);
   sub->add_option("--drafts", f->drafts, "tokens drafted for a step (0: as many as pay)")
       ->check(CLI::Range(0, 64))

@@ -8,9 +8,11 @@
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "formats/json.h"
 #include "model/checkpoint.h"
 #include "text/gguf_vocab.h"
+#include "train/memory_plan.h"
 #include "train/run_folder.h"
 
 namespace wels {
@@ -68,6 +70,12 @@ LoadedModel open_model(const std::string& path, const std::string& device,
   }
   m.dtype = activation_type(*m.dev, dtype);
   return m;
+}
+
+void require_memory_for(const LoadedModel& m, int64_t context) {
+  require_inference_memory(*m.dev, m.model->config(),
+                           {.dtype = m.dtype, .context = context, .stored = stored_types(*m.model)},
+                           memory_available_bytes());
 }
 
 DType activation_type(const Device& dev, const std::string& dtype) {

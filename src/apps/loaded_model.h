@@ -24,6 +24,10 @@ struct LoadedModel {
 LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 
+// Throws Error where generating with a KV cache of `context` tokens does not fit into what is free:
+// what it needs, and which context or type of weights would fit.
+void require_memory_for(const LoadedModel& m, int64_t context);
+
 // T of the activations by the same rule.
 DType activation_type(const Device& dev, const std::string& dtype);
 

@@ -50,8 +50,8 @@ class InputSquaresDevice : public Device {
   std::string name() const override { return of_.name(); }
   void* allocate(int64_t bytes) override { return of_.allocate(bytes); }
   void release(void* p, int64_t bytes) override { of_.release(p, bytes); }
-  int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, bool backward) const override {
-    return of_.packed_bytes(w, dtype, fp8, backward);
+  int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, PackUse use) const override {
+    return of_.packed_bytes(w, dtype, fp8, use);
   }
   int64_t work_bytes(const WorkShape& s) const override { return of_.work_bytes(s); }
   void upload(const void* host, Tensor t) override { of_.upload(host, t); }

@@ -349,8 +349,7 @@ class WeightCollector {
   void join_kv_b(const GgufTensorPlan& plan, const TensorEntry& values) {
     const TensorEntry& keys = *keys_;
     int64_t dn = c_.qk_nope_head_dim, dv = c_.v_head_dim, r = c_.kv_lora_rank;
-    bool same = keys.dtype == values.dtype && !is_quantised(keys.dtype);
-    DType type = same ? keys.dtype : DType::kF32;
+    DType type = gguf_joined_type(keys.dtype, values.dtype);
     uint8_t* to = add_copy(plan.source, type, {plan.heads * (dn + dv), r});
     parallel_tasks(plan.heads, [&](int64_t h) {
       std::vector<float> rows(static_cast<size_t>((dn + dv) * r)), column(static_cast<size_t>(dn));
@@ -376,6 +375,11 @@ class WeightCollector {
 };
 
 }  // namespace
+
+DType gguf_joined_type(DType keys, DType values) {
+  if (is_quantised(keys) && is_quantised(values)) return DType::kF16;
+  return keys == values ? keys : DType::kF32;
+}
 
 GgufWeights gguf_weights(const GgufContent& file, const ModelConfig& cfg) {
   GgufKvB kv_b = file.find_tensor("blk.0.attn_kv_b.weight") ? GgufKvB::kWhole : GgufKvB::kSplit;

@@ -4,9 +4,8 @@
 // stack; copies are made of
 //
 //   - attn_k_b and attn_v_b, joined again to kv_b_proj: keys lie transposed, so their blocks must
-//   be
-//     decoded. Type of the copy: that of both where it is f32, f16 or bf16, else f32 (DeepSeek-V3
-//     quantised: 4 GB). Older files with attn_kv_b need none;
+//     be decoded, as gguf_joined_type says (DeepSeek-V3 quantised: 2 GB). Older files with
+//     attn_kv_b need none;
 //   - Llama's q and k, whose rows go back from rotated pairs to rotated halves: bytes in the type
 //     they have, 8 % of an 8B model. (Rotating pairs instead would need no copy, but would sum the
 //     scores in another order.)
@@ -17,6 +16,7 @@
 
 #include "formats/gguf.h"
 #include "formats/model_config.h"
+#include "tensor/dtype.h"
 
 namespace wels {
 
@@ -26,6 +26,10 @@ namespace wels {
 // rope_freqs. Throws Error: another architecture, missing keys, dimensions that do not fit, and
 // what wels does not compute (sliding windows, experts in a Llama, ...).
 ModelConfig gguf_model_config(const GgufContent& file);
+
+// As what attn_k_b and attn_v_b are joined: of one plain type, as that; of quantised ones as f16,
+// whose rounding (2^-11) is far below theirs; else as f32.
+DType gguf_joined_type(DType keys, DType values);
 
 // The weights of cfg in a file. Entries point into the file's bytes or into `copies`.
 struct GgufWeights {

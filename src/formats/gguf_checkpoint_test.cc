@@ -331,6 +331,9 @@ void as_in_file(const std::multimap<std::string, DType>& types, const ModelConfi
     for (int64_t i = 0; i < cols; ++i)
       round_trip(first, x.data() + h * (dn + dv) * cols + i, dn, cols);
   }
+  if (split && gguf_joined_type(first, last) == DType::kF16) {
+    for (float& v : x) v = half_to_float(float_to_half(v));
+  }
 }
 
 class GgufWeightsTest : public GgufFolder {
