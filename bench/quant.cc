@@ -14,8 +14,8 @@
 #include "backend/cpu/cpu_device.h"
 #include "base/rng.h"
 #include "base/threads.h"
-#include "tensor/float_formats.h"
 #include "tensor/quant.h"
+#include "tensor/read_bandwidth.h"
 #include "timing.h"
 
 namespace wels {
@@ -23,46 +23,10 @@ namespace {
 
 constexpr int64_t kSetBytes = int64_t{1} << 30;
 
-// Memory that all threads read once, for the ceiling of decoding.
-class Stream {
- public:
-  Stream() : p_(allocate_host(kSetBytes)) {
-    parallel_for(kWords, 1, [&](int64_t i, int64_t end) {
-      std::fill(words() + i, words() + end, static_cast<uint64_t>(i));
-    });
-  }
-  ~Stream() { free_host(p_, kSetBytes); }
-  // Bytes per second.
-  double read() {
-    uint64_t all = 0;
-    double s = seconds_of([&] {
-      parallel_tasks(kWords / kRun, [&](int64_t i) {
-        uint64_t sum[8] = {};
-        for (const uint64_t *p = words() + i * kRun, *end = p + kRun; p < end; p += 8) {
-          __builtin_prefetch(p + 512);  // as the kernels do: a tenth more
-          for (int j = 0; j < 8; ++j) sum[j] += p[j];
-        }
-        for (uint64_t v : sum) {
-#pragma omp atomic
-          all += v;
-        }
-      });
-    });
-    volatile uint64_t used = all;
-    (void)used;
-    return static_cast<double>(kSetBytes) / s;
-  }
-
- private:
-  static constexpr int64_t kWords = kSetBytes / 8, kRun = 1 << 17;
-  uint64_t* words() { return static_cast<uint64_t*>(p_); }
-  void* p_;
-};
-
 struct Bench {
   CpuDevice device;
   Pool pool;
-  Stream stream;
+  ReadBandwidth stream{kSetBytes};
   std::vector<OwnedTensor> keep;
 
   Tensor random(DType type, int64_t rows, int64_t cols) {
@@ -89,9 +53,9 @@ struct Bench {
 
   // Bytes of weights per second and their share of what memory gives, before or after.
   void decode(const char* what, int64_t bytes, const std::function<void()>& pass) {
-    double read = stream.read();
+    double read = stream.measure();
     double s = seconds_of(pass);
-    read = std::max(read, stream.read());
+    read = std::max(read, stream.measure());
     double rate = static_cast<double>(bytes) / s;
     fmt::print("    {:34} {:6.1f} GB/s  {:3.0f} % of {:.1f}\n", what, rate / 1e9, 100 * rate / read,
                read / 1e9);
@@ -189,7 +153,7 @@ int main(int argc, char** argv) {
   using namespace wels;
   Bench b;
   fmt::print("{}: int8 peak {:.0f} Gop/s, streaming read {:.1f} GB/s\n", b.device.name(),
-             b.device.measure_peak_flops(DType::kI8) / 1e9, b.stream.read() / 1e9);
+             b.device.measure_peak_flops(DType::kI8) / 1e9, b.stream.measure() / 1e9);
   for (const QuantFormat& f : quant_formats()) {
     if (!is_quantised(f.dtype) || (argc > 1 && name(f.dtype) != argv[1])) continue;
     fmt::print("  {}\n", f.gguf_name);

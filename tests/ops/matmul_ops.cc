@@ -174,7 +174,7 @@ void grouped(std::vector<OpCase>& out) {
         }
       }
     }
-    for (Storage storage : kStored) {
+    for (Storage storage : kSomeStored) {
       if (storage == Storage::kF32) continue;
       out.push_back({"grouped_matmul_stored", n, true, [=](OpRun& r) {
                        Weight& w = r.weight("w", 130, 256, 1, 5, storage);
@@ -287,7 +287,7 @@ void gated(std::vector<OpCase>& out) {
                          {129, 65, 9}}) {
       for (bool fp8 : {false, true}) gated_case(out, n, s, fp8);
     }
-    for (Storage storage : kStored) {
+    for (Storage storage : kSomeStored) {
       for (int experts : {0, 5}) {
         out.push_back({"gated_matmul_stored", n, true, [=](OpRun& r) {
                          Within within{.sums = 64, .mids = storage >= Storage::kF16 ? 8.0 : 4.0};

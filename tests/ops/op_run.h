@@ -45,6 +45,14 @@ inline constexpr auto kStored = [] {
   for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<Storage>(i + 1);
   return out;
 }();
+// For products whose every block type is compared bit for bit elsewhere (cpu/quant_test.cc).
+inline constexpr Storage kSomeStored[] = {
+    Storage::kF32,
+    Storage::kBF16,
+    Storage::kF16,
+    Storage::kFp8,
+    static_cast<Storage>(static_cast<int>(Storage::kBlocks) + 4),   // Q8_0
+    static_cast<Storage>(static_cast<int>(Storage::kBlocks) + 5)};  // Q2_K
 constexpr DType block_type(Storage s) {
   return static_cast<DType>(static_cast<int>(DType::kQ4_0) + static_cast<int>(s) -
                             static_cast<int>(Storage::kBlocks));

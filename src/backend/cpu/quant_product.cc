@@ -73,7 +73,7 @@ void check_product(const QuantProduct& p, const Weight& w, const Tensor& y) {
 }  // namespace
 
 bool is_quant_product(const Weight& w, bool fp8) {
-  return is_quantised(type_of(w)) && !w.full_precision && !fp8;
+  return !w.value.empty() && is_quantised(type_of(w)) && !w.full_precision && !fp8;
 }
 
 int64_t quant_pack_bytes(const Weight& w) {

@@ -308,15 +308,10 @@ __attribute__((noinline)) void unpack(const uint8_t* codes, const uint8_t* scale
 
 // --- products ---
 
+#ifndef __AVX512VNNI__
 // start + sum of code · q over `kSteps` steps of four columns.
 template <int kSums16, int kSteps>
 WELS_INLINE IVec dot(const IVec* c, const int8_t* q, IVec start) {
-#ifdef __AVX512VNNI__
-#pragma GCC unroll 8
-  for (int s = 0; s < kSteps; ++s)
-    start = _mm512_dpbusd_epi32(start, c[s], set_ints(*(const int32_t*)(q + 4 * s)));
-  return start;
-#else
   if (kSums16 == 0) {  // |code - 128| · (± q): a pair is at most 2 · 128 · 127
     IVec sum = set_ints(0);
 #pragma GCC unroll 8
@@ -337,6 +332,26 @@ WELS_INLINE IVec dot(const IVec* c, const int8_t* q, IVec start) {
     start = add_ints(start, pairs_of_words(words));
   }
   return start;
+}
+#endif
+
+// The whole sums of group j for R rows. With VNNI step by step, so that their chains overlap.
+template <class T, int kSteps, int R>
+WELS_INLINE void dots(const IVec* c, const QuantRecord* const* q, int j, IVec* whole) {
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) whole[r] = set_ints(T::kMin ? 0 : q[r]->start[j]);
+#ifdef __AVX512VNNI__
+#pragma GCC unroll 8
+  for (int s = 0; s < kSteps; ++s) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const int8_t* x = q[r]->q + j * 16 + 4 * s;
+      whole[r] = _mm512_dpbusd_epi32(whole[r], c[s], set_ints(*(const int32_t*)x));
+    }
+  }
+#else
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) whole[r] = dot<T::kSums16, kSteps>(c, q[r]->q + j * 16, whole[r]);
 #endif
 }
 
@@ -355,21 +370,30 @@ WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane
     }
     T::codes(codes + t * T::kCodes + 4 * lane, c);
     T::scales(scales, t, lane, s, m);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const QuantRecord& q = *(const QuantRecord*)((const uint8_t*)x + r * stride);
-      Vec sum = zero();
+    constexpr int kBeside = R < 4 ? R : 4;  // rows whose integer sums run side by side
+#pragma GCC unroll 2
+    for (int r0 = 0; r0 < R; r0 += kBeside) {
+      const QuantRecord* q[kBeside];
+      Vec sum[kBeside];
+#pragma GCC unroll 4
+      for (int r = 0; r < kBeside; ++r)
+        q[r] = (const QuantRecord*)((const uint8_t*)x + (r0 + r) * stride);
 #pragma GCC unroll 2
       for (int j = 0; j < T::kGroups; ++j) {
-        IVec whole = dot<T::kSums16, kSteps>(c + j * kSteps, q.q + j * 16,
-                                             set_ints(T::kMin ? 0 : q.start[j]));
-        sum = j == 0 ? mul(s[0], to_float(whole)) : fma(s[j], to_float(whole), sum);
+        IVec whole[kBeside];
+        dots<T, kSteps, kBeside>(c + j * kSteps, q, j, whole);
+#pragma GCC unroll 4
+        for (int r = 0; r < kBeside; ++r)
+          sum[r] = j == 0 ? mul(s[0], to_float(whole[r])) : fma(s[j], to_float(whole[r]), sum[r]);
       }
-      if (T::kMin) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kBeside; ++r) {
+        if (T::kMin) {
 #pragma GCC unroll 2
-        for (int j = 0; j < T::kGroups; ++j) sum = fma(m[j], set1(q.sum[j]), sum);
+          for (int j = 0; j < T::kGroups; ++j) sum[r] = fma(m[j], set1(q[r]->sum[j]), sum[r]);
+        }
+        acc[r0 + r] = fma(sum[r], set1(q[r]->scale), acc[r0 + r]);
       }
-      acc[r] = fma(sum, set1(q.scale), acc[r]);
     }
   }
 }
