@@ -1,5 +1,6 @@
 // Random weights of every block type: all bits of the codes and small scales occur.
 #pragma once
+#include <cmath>
 #include <cstring>
 
 #include "base/rng.h"
