@@ -69,10 +69,10 @@ struct AdamWParams {
   float bias1, bias2;  // 1 - beta1^t, 1 - beta2^t
 };
 
-// Who multiplies with a weight, for Device::packed_bytes: x · wᵀ of matmul and its kin; dy · w, and
+// Who multiplies with a weight, for Device::packed_bytes: x · wᵀ of matmul and its kin; dy · w;
 // absorb_query; the forwards that take a quantised weight's decoded values (absorb_output,
 // token_logp), for other weights the same as kForward.
-enum class PackUse : uint8_t { kForward, kBackward, kDecoded };
+enum class PackUse : uint8_t { kForward, kBackward, kQuery, kDecoded };
 
 // The largest calls of a training step, for Device::work_bytes.
 struct WorkShape {

@@ -102,7 +102,8 @@ class GgufCheckpointTest : public testing::TestWithParam<std::string> {
   }
 
   // The typical row of logits differs by what rounding activations to int8 does, and by experts
-  // that it made others (0.15 standard deviations at most). A tensor in the wrong place would make
+  // that it made others (0.15 standard deviations at most
+  // in f32, 0.26 in bf16). A tensor in the wrong place would make
   // as large a difference as the logits themselves.
   void expect_logits_of_decoded(Model& quantised, Model& decoded) {
     for (DType t : dtypes_) {
@@ -117,7 +118,8 @@ class GgufCheckpointTest : public testing::TestWithParam<std::string> {
       }
       std::nth_element(errors.begin(), errors.begin() + static_cast<long>(errors.size() / 2),
                        errors.end());
-      EXPECT_LE(errors[errors.size() / 2], 0.25 * standard_deviation(y)) << name(t);
+      double bound = t == DType::kBF16 ? 0.4 : 0.25;
+      EXPECT_LE(errors[errors.size() / 2], bound * standard_deviation(y)) << name(t);
     }
     if (GetParam() == "ref") dev_ = std::make_unique<DecodedProducts<float>>();
     if (exact_) dev_ = std::make_unique<DecodedProducts<double>>();

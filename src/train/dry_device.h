@@ -63,7 +63,7 @@ class DryDevice : public Device {
     head_gradient(h, head);
   }
   void absorb_query(const Tensor& q, const Weight& kv_b, int, int, int, int, Tensor) override {
-    product(kv_b, q.dtype, false, PackUse::kBackward);
+    product(kv_b, q.dtype, false, PackUse::kQuery);
   }
   void absorb_output(const Tensor& x, const Weight& kv_b, int, int, int, Tensor) override {
     product(kv_b, x.dtype, false, PackUse::kDecoded);

@@ -36,15 +36,6 @@ void heads_and_rows(int heads, int64_t n, int64_t weight_size, Fn&& fn) {
   }
 }
 
-// How W_UK can be read where it is, in whole panels; else kUnits.
-PanelType in_place(const Kernels& k, const Weight& kv_b, bool pairs) {
-  if (pairs || kv_b.cols % k.gemm->panel != 0) return PanelType::kUnits;
-  DType stored = kv_b.value[0].dtype;
-  return stored == DType::kBF16  ? PanelType::kBf16
-         : stored == DType::kF16 ? PanelType::kF16
-                                 : PanelType::kUnits;
-}
-
 // y [n, r] = q [n, dn] (f32) · rows [first, first + dn) of kv_b.
 void multiply_in_place(const Kernels& k, PanelType type, const Tensor& q, const Tensor& kv_b,
                        int64_t first, const Tensor& y) {
@@ -74,7 +65,7 @@ void CpuDevice::absorb_query(const Tensor& q, const Weight& kv_b, int heads, int
   // A head's rows must start at a whole step of the pack: with pairs, at an even row.
   const GemmOperands& ops = operands_for(*k_, q.dtype, kv_b.full_precision || of_head % 2 != 0);
   const bool pairs = is_pairs(*k_, ops);
-  const PanelType stored = in_place(*k_, kv_b, pairs);
+  const PanelType stored = in_place_type(*k_, kv_b, pairs);
   const PackedWeight* pack = stored == PanelType::kUnits
                                  ? &packed_weight(*k_, kv_b, PackDirection::kBackward, pairs, false)
                                  : nullptr;
@@ -111,15 +102,24 @@ void CpuDevice::absorb_output(const Tensor& x, const Weight& kv_b, int heads, in
   CHECK(kv_b.rows == heads * of_head);
   CHECK(x.cols == heads * r);
   const GemmOperands& ops = operands_for(*k_, x.dtype, kv_b.full_precision);
-  const bool whole_panels = dn % panel == 0 && dv % panel == 0;
-  const PackedWeight& pack =
-      whole_panels ? product_weight(*k_, kv_b, is_pairs(*k_, ops), false)
-                   : packed_weight(*k_, kv_b, PackDirection::kForward, is_pairs(*k_, ops), false);
+  const PackedWeight& pack = product_weight(*k_, kv_b, is_pairs(*k_, ops), false);
+  const bool narrow = pack.type != PanelType::kUnits;
   heads_and_rows(heads, x.rows, kv_b.size(), [&](int64_t h, int64_t begin, int64_t n) {
     const Tensor from = left_operand(*k_, ops, x.row_range(begin, n).col_range(h * r, r));
     const Tensor to = y.row_range(begin, n).col_range(h * dv, dv);
-    if (whole_panels)
-      return multiply_left(*k_, ops, {from}, {pack, 0, h * of_head + dn}, to, Accum::kSet);
+    if (narrow) {  // from the panel on in which the head's columns begin
+      const int64_t column = h * of_head + dn, before = column % panel;
+      Tensor wide = to;
+      if (before > 0)
+        wide = Tensor(thread_scratch<float>(Scratch::kOther, n * (before + dv)), y.dtype, n,
+                      before + dv);
+      multiply_left(*k_, ops, {from}, {pack, 0, column - before}, wide, Accum::kSet);
+      for (int64_t i = 0; before > 0 && i < n; ++i) {
+        std::memcpy(to.row_raw(i), wide.col_range(before, dv).row_raw(i),
+                    static_cast<size_t>(row_bytes(y.dtype, dv)));
+      }
+      return;
+    }
     for (int64_t c = 0; c < dv;) {  // panel by panel
       const int64_t column = h * of_head + dn + c, within = column % panel,
                     width = std::min(panel - within, dv - c);

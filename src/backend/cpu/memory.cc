@@ -45,7 +45,8 @@ int64_t attend_shared(const WorkShape& s) {
 int64_t CpuDevice::packed_bytes(const Weight& w, DType dtype, bool fp8, PackUse use) const {
   if (use == PackUse::kForward && is_quant_product(w, fp8)) return quant_pack_bytes(w);
   bool pairs = is_pairs(*k_, operands_for(*k_, dtype, w.full_precision));
-  bool backward = use == PackUse::kBackward;
+  if (use == PackUse::kQuery && in_place_type(*k_, w, pairs) != PanelType::kUnits) return 0;
+  bool backward = use == PackUse::kBackward || use == PackUse::kQuery;
   return pack_bytes(*k_, w, backward ? PackDirection::kBackward : PackDirection::kForward, pairs,
                     fp8);
 }

@@ -277,6 +277,14 @@ const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w)
   return out;
 }
 
+PanelType in_place_type(const Kernels& kernels, const Weight& w, bool pairs) {
+  if (pairs || w.cols % kernels.gemm->panel != 0) return PanelType::kUnits;
+  DType stored = w.value[0].dtype;
+  return stored == DType::kBF16  ? PanelType::kBf16
+         : stored == DType::kF16 ? PanelType::kF16
+                                 : PanelType::kUnits;
+}
+
 int64_t pack_bytes(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs,
                    bool fp8) {
   PanelType type = panel_type(w, pairs, fp8);

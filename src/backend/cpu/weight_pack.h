@@ -49,6 +49,10 @@ const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w)
 // Error where an E4M3 code is NaN.
 const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8);
 
+// How x · w can read w where it is stored, row by row, in panels' widths; else kUnits: it needs
+// packed_weight's backward pack.
+PanelType in_place_type(const Kernels& kernels, const Weight& w, bool pairs);
+
 // Bytes of packed_weight's (backward) or product_weight's (forward) pack, its scales included.
 // Reads the shape and type of w only.
 int64_t pack_bytes(const Kernels& kernels, const Weight& w, PackDirection direction, bool pairs,
