@@ -9,6 +9,18 @@
 
 namespace wels {
 
+std::vector<CharRange> all_but(std::vector<CharRange> ranges) {
+  std::sort(ranges.begin(), ranges.end());
+  std::vector<CharRange> out;
+  uint32_t next = 0;
+  for (CharRange r : ranges) {
+    if (r.first > next) out.push_back({next, r.first - 1});
+    next = std::max(next, r.second + 1);
+  }
+  if (next <= kLastChar) out.push_back({next, kLastChar});
+  return out;
+}
+
 int32_t GrammarBuilder::new_rule() {
   rules_.emplace_back();
   return static_cast<int32_t>(rules_.size()) - 1;
@@ -115,15 +127,7 @@ GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharRange> ranges) {
 // Surrogates are no characters.
 GrammarBuilder::Sequence GrammarBuilder::none_of(std::vector<CharRange> ranges) {
   ranges.push_back({0xD800, 0xDFFF});
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<CharRange> rest;
-  uint32_t next = 0;
-  for (CharRange r : ranges) {
-    if (r.first > next) rest.push_back({next, r.first - 1});
-    next = std::max(next, r.second + 1);
-  }
-  if (next <= kLastChar) rest.push_back({next, kLastChar});
-  return one_of(std::move(rest));
+  return one_of(all_but(std::move(ranges)));
 }
 
 GrammarBuilder::Sequence GrammarBuilder::any_of(std::vector<Sequence> alternatives) {

@@ -12,6 +12,8 @@ namespace wels {
 // Unicode characters [first, last].
 using CharRange = std::pair<uint32_t, uint32_t>;
 inline constexpr uint32_t kLastChar = 0x10FFFF;
+// All code points that no range holds.
+std::vector<CharRange> all_but(std::vector<CharRange> ranges);
 
 class GrammarBuilder {
  public:

@@ -87,18 +87,6 @@ Sequence json_one_of(GrammarBuilder& b, const std::vector<CharRange>& ranges) {
   return b.any_of(std::move(out));
 }
 
-std::vector<CharRange> opposite(std::vector<CharRange> ranges) {
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<CharRange> out;
-  uint32_t next = 0;
-  for (CharRange r : ranges) {
-    if (r.first > next) out.push_back({next, r.first - 1});
-    next = std::max(next, r.second + 1);
-  }
-  if (next <= kLastChar) out.push_back({next, kLastChar});
-  return out;
-}
-
 class RegexParser {
  public:
   RegexParser(GrammarBuilder& b, std::string_view text, const std::string& where)
@@ -170,7 +158,7 @@ class RegexParser {
       case '[':
         return json_one_of(b_, char_class());
       case '.':
-        return json_one_of(b_, opposite({{'\n', '\n'}, {'\r', '\r'}}));
+        return json_one_of(b_, all_but({{'\n', '\n'}, {'\r', '\r'}}));
       case '\\':
         return json_one_of(b_, escape());
       case '^':
@@ -226,15 +214,15 @@ class RegexParser {
       case 'd':
         return kDigit;
       case 'D':
-        return opposite(kDigit);
+        return all_but(kDigit);
       case 'w':
         return kWord;
       case 'W':
-        return opposite(kWord);
+        return all_but(kWord);
       case 's':
         return kSpace;
       case 'S':
-        return opposite(kSpace);
+        return all_but(kSpace);
       case 'n':
         return {{'\n', '\n'}};
       case 'r':
@@ -291,7 +279,7 @@ class RegexParser {
       out.insert(out.end(), item.begin(), item.end());
     }
     ++at_;
-    return inverted ? opposite(std::move(out)) : out;
+    return inverted ? all_but(std::move(out)) : out;
   }
 
   GrammarBuilder& b_;
