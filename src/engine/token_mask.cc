@@ -173,7 +173,6 @@ std::span<const uint64_t> GrammarMatcher::allowed() {
 }
 
 bool GrammarMatcher::can_end() const { return states_[static_cast<size_t>(current_)].end; }
-bool GrammarMatcher::must_end() { return states_[static_cast<size_t>(current_)].stacks.empty(); }
 
 bool GrammarMatcher::accept(int32_t token) {
   CHECK(token >= 0 && token < tree_->vocab_size());

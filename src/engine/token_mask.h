@@ -50,8 +50,6 @@ class GrammarMatcher {
   std::span<const uint64_t> allowed();
   // Whether the text may end here: then stop tokens are allowed, else not.
   bool can_end() const;
-  // Whether nothing may follow.
-  bool must_end();
   // The text goes on with this token. False, and the state stays, where the grammar forbids it.
   bool accept(int32_t token);
 
