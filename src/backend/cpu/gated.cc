@@ -53,20 +53,10 @@ struct Gated {
                const Tensor& u) const {
     LeftRows x = left_rows(k, ops, all_x.row_range(it.row, it.rows), fp8);
     int64_t strip = (kStrip + k.gemm->panel - 1) / k.gemm->panel * k.gemm->panel;
-    auto* tiles = thread_scratch<float>(Scratch::kOther, 2 * it.rows * strip);
-    auto join = k.rows->swiglu[row_type(all_y)];
-    for (int64_t c = it.col; c < it.col + it.cols; c += strip) {
-      int64_t n = std::min(strip, it.col + it.cols - c);
-      auto place = [&](const Tensor& kept, float* tile) {
-        if (kept.empty()) return Tensor(tile, all_y.dtype, it.rows, n, strip);
-        return kept.row_range(it.row, it.rows).col_range(c, n);
-      };
-      Tensor y = all_y.row_range(it.row, it.rows).col_range(c, n), gs = place(g, tiles),
-             us = place(u, tiles + it.rows * strip);
+    join_strips(k, it, strip, all_y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
       multiply_left(k, ops, x, {gate, it.expert, c}, gs, Accum::kSet);
       multiply_left(k, ops, x, {up, it.expert, c}, us, Accum::kSet);
-      for (int64_t r = 0; r < it.rows; ++r) join(gs.row_raw(r), us.row_raw(r), y.row_raw(r), n);
-    }
+    });
   }
 
   void backward(const RowItem& it, const Tensor& dy, const Tensor& all_g, const Tensor& all_u,

@@ -7,9 +7,11 @@
 // Work items are handed out to the threads one by one; no item boundary and no thread count enters
 // the order of a sum.
 #pragma once
+#include <algorithm>
 #include <span>
 #include <vector>
 
+#include "backend/cpu/row_type.h"
 #include "backend/cpu/weight_pack.h"
 #include "base/threads.h"
 
@@ -64,6 +66,26 @@ void run_items(size_t n, int64_t flops, Fn&& fn) {
     for (size_t i = 0; i < n; ++i) fn(i);
   } else {
     parallel_tasks(static_cast<int64_t>(n), [&](int64_t i) { fn(static_cast<size_t>(i)); });
+  }
+}
+
+// y's block `it` = silu(g) · u, strip by strip of columns: multiply(c, gs, us) sets both products'
+// columns [c, c + gs.cols), in g and u where they are kept, else in the thread's scratch (kOther).
+template <class Fn>
+void join_strips(const Kernels& k, const RowItem& it, int64_t strip, const Tensor& y,
+                 const Tensor& g, const Tensor& u, Fn&& multiply) {
+  auto* tiles = thread_scratch<float>(Scratch::kOther, 2 * it.rows * strip);
+  auto join = k.rows->swiglu[row_type(y)];
+  for (int64_t c = it.col; c < it.col + it.cols; c += strip) {
+    int64_t n = std::min(strip, it.col + it.cols - c);
+    auto place = [&](const Tensor& kept, float* tile) {
+      if (kept.empty()) return Tensor(tile, y.dtype, it.rows, n, strip);
+      return kept.row_range(it.row, it.rows).col_range(c, n);
+    };
+    Tensor to = y.row_range(it.row, it.rows).col_range(c, n), gs = place(g, tiles),
+           us = place(u, tiles + it.rows * strip);
+    multiply(c, gs, us);
+    for (int64_t r = 0; r < it.rows; ++r) join(gs.row_raw(r), us.row_raw(r), to.row_raw(r), n);
   }
 }
 

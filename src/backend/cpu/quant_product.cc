@@ -106,23 +106,13 @@ void multiply_quant_gated(const Kernels& k, Pool& pool, const QuantProduct& p, c
   if (type_of(up) != type_of(gate))
     other = std::make_unique<RoundedRows>(k, pool, p.x, type_of(up));
   const RoundedRows& x_up = other ? *other : x;
-  auto join = k.rows->swiglu[row_type(y)];
   std::vector<RowItem> items = items_of(k, p, gate);
   run_items(items.size(), 4 * p.x.rows * gate.rows * gate.cols, [&](size_t i) {
     const RowItem& it = items[i];
-    auto* tiles = thread_scratch<float>(Scratch::kOther, 2 * it.rows * kStrip);
-    for (int64_t c = it.col; c < it.col + it.cols; c += kStrip) {
-      int64_t n = std::min(kStrip, it.col + it.cols - c);
-      auto place = [&](const Tensor& kept, float* tile) {
-        if (kept.empty()) return Tensor(tile, y.dtype, it.rows, n, kStrip);
-        return kept.row_range(it.row, it.rows).col_range(c, n);
-      };
-      Tensor to = y.row_range(it.row, it.rows).col_range(c, n), gs = place(g, tiles),
-             us = place(u, tiles + it.rows * kStrip);
+    join_strips(k, it, kStrip, y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
       block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs);
       block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us);
-      for (int64_t r = 0; r < it.rows; ++r) join(gs.row_raw(r), us.row_raw(r), to.row_raw(r), n);
-    }
+    });
   });
 }
 
