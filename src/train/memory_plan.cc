@@ -166,7 +166,8 @@ void require_inference_memory(const Device& dev, const ModelConfig& cfg,
   if (resident(plan) <= available) return;
   std::string hint;
   if (int64_t rest = available - plan.packed - plan.work; rest > plan.cache / 8)
-    hint = fmt::format("use --context {}", shape.context * rest / plan.cache / 64 * 64);
+    hint = fmt::format("use a context of {} tokens: chat's --context, generate's --max-tokens",
+                       shape.context * rest / plan.cache / 64 * 64);
   for (DType type : {DType::kQ8_0, DType::kQ6_K, DType::kQ4_K, DType::kQ3_K, DType::kQ2_K}) {
     if (!hint.empty()) break;
     InferenceShape smaller = shape;

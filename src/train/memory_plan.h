@@ -61,7 +61,7 @@ std::function<DType(const WeightSpec&)> stored_types(Model& model);
 MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape);
 
 // Throws Error where what must stay in memory (all but the mapped weights) exceeds what is
-// available: what is missing, and which --context or which type of weights would fit.
+// available: what is missing, and which context or which type of weights would fit.
 void require_inference_memory(const Device& dev, const ModelConfig& cfg,
                               const InferenceShape& shape, int64_t available_bytes);
 

@@ -189,7 +189,7 @@ TEST(MemoryPlan, AModelThatCannotGenerateIsRefusedWithWhatWouldFit) {
   };
   shape.context = 640;
   plan = plan_inference(*dev, cfg, shape);
-  EXPECT_THAT(refusal(rest + plan.cache / 2), testing::HasSubstr("--context 320"));
+  EXPECT_THAT(refusal(rest + plan.cache / 2), testing::HasSubstr("a context of 320 tokens"));
   EXPECT_THAT(refusal(plan.packed * 3 / 4 + plan.work + plan.cache),
               testing::HasSubstr("--type q8_0"));
   EXPECT_THAT(refusal(1000), testing::HasSubstr("a smaller model"));
