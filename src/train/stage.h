@@ -1,0 +1,90 @@
+// A stage of a model's training (pretraining, SFT, DPO, RL, distillation), and the loop around it
+// that people watch, stop, resume and read about afterwards. The stage says what a step learns
+// from; the loop keeps the learning rate, metrics, events, checkpoints and the status line.
+#pragma once
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "train/metrics.h"
+#include "train/run_folder.h"
+#include "train/schedule.h"
+#include "train/trainer.h"
+
+namespace wels {
+
+// What every stage has.
+struct StageSettings {
+  std::string out = "out";  // run folder
+  Schedule schedule;
+  TrainerConfig trainer;
+  double minutes = 0;  // > 0: as many steps as fit, measured over the first ones
+  double ema = 0;      // > 0: decay of an average of the weights, kept beside them
+  uint64_t seed = 1;
+  int64_t save_every = 500, eval_every = 100, sample_every = 200, keep = 2;
+  bool quiet = false;
+};
+
+// What a step did.
+struct StageStep {
+  StepStats stats;            // of its update; of the last one where there were several
+  int64_t sequences = 0;      // consumed
+  int64_t tokens = 0;         // trained on
+  double loss = 0;            // what the status line shows
+  bool nothing_to_learn = false;  // no update was made, and none was due
+};
+
+class Stage {
+ public:
+  virtual ~Stage() = default;
+
+  // Everything that changes the stage's numbers beyond StageSettings and the model: a run is
+  // resumed only where all of it is the same. An object of scalars.
+  virtual nlohmann::json settings() const = 0;
+
+  // One step: forward, backward, update. Depends on the weights, the trainer's and the stage's own
+  // state and the counts in `state` alone (which are those before the step), so that a resumed run
+  // repeats it bit for bit. Adds what only this stage measures to m.
+  virtual StageStep step(Trainer& trainer, const TrainerState& state, double lr,
+                         StepMetrics& m) = 0;
+
+  // Held-out data; adds its figures to m where there is one. Returns what the best checkpoint has
+  // least of (nats per token, or 1 - accuracy). averaged: the weights are the moving average.
+  virtual double validate(Trainer& trainer, StepMetrics* m, bool averaged) = 0;
+
+  // What the model writes now; empty: nothing to show.
+  virtual std::string sample() { return {}; }
+  // A few words for the status line, after the loss.
+  virtual std::string status() const { return {}; }
+  // Tensors that a checkpoint keeps beside weights and optimiser (a reference policy, say), in
+  // their live memory.
+  virtual StateTensors state() { return {}; }
+  // Anything else that it keeps: written into and read back from the checkpoint's settings.
+  virtual nlohmann::json counters() const { return nlohmann::json::object(); }
+  virtual void restore(const nlohmann::json& counters) { (void)counters; }
+  // Forward and backward of a typical step without an update, to measure its time (runs given in
+  // minutes).
+  virtual void rehearse(Trainer& trainer) = 0;
+};
+
+struct StageContext {
+  Device& dev;
+  Model& model;  // allocated and initialised
+  const std::string& tokenizer_json;
+  std::function<void()> report;  // writes the run's report; may be empty
+};
+
+struct StageResult {
+  int64_t steps = 0, tokens = 0;
+  double best = 0;  // the least that validate() returned
+  double tokens_per_s = 0;
+  bool stopped = false;    // by a signal; resume continues
+  std::string checkpoint;  // the last one's folder
+};
+
+// Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
+// continues from the newest, bit for bit as if it had never stopped; with settings that differ in
+// anything but output and intervals it throws Error. The caller holds the folder's lock.
+StageResult run_stage(const StageContext& ctx, const StageSettings& settings, Stage& stage);
+
+}  // namespace wels
