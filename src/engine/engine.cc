@@ -58,6 +58,7 @@ void Engine::check(const GenerateRequest& r) const {
 
 int64_t Engine::submit(GenerateRequest request) {
   check(request);
+  if (request.prompt_logprobs >= 0 || request.mean_hidden) request.reuse = Reuse::kNone;
   auto s = std::make_unique<Sequence>();
   s->id = ++last_id_;
   s->history = request.prompt;
@@ -219,6 +220,7 @@ bool Engine::step() {
       options.kv = &kv_;
       Batch batch = batch_of(feeds);
       Var hidden = model_.hidden(ctx, batch, options);
+      watch_prompts(ctx, hidden, feeds);
       sample_rows(ctx, hidden, feeds);
       double seconds = now_s() - begin;
       if (!prompts) note_step(feeds, drafts, seconds);

@@ -71,6 +71,13 @@ class Engine {
   void sample_rows(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
   void sample_row(std::span<float> logits, Feed& f);
   void after_forward(std::vector<Feed>& feeds);
+
+  // watch_prompt.cc
+  void watch_prompts(Ctx& ctx, const Var& hidden, const std::vector<Feed>& feeds);
+  void take_prompt_logp(Ctx& ctx, const Var& hidden, const Feed& f, int64_t from);
+  void add_hidden(Ctx& ctx, const Var& hidden, const Feed& f, int64_t from);
+
+  // engine.cc
   void remember(Sequence& s, bool end);
   // fn(i, logits) for the logits of rows[i], in order.
   void each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,

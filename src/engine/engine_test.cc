@@ -378,5 +378,58 @@ TEST_F(SmallVocabulary, SpeculatedTextsHaveTheModelsDistribution) {
   }
 }
 
+// --- what a request wants to know of its prompt ---
+
+TEST_F(EngineTest, APromptsLogProbabilitiesAreThoseOfDrawingIt) {
+  // Longer than a step's rows beside others, so that it comes in pieces; a second one computes
+  // pages for the cache first, which may not be used.
+  Ids prompt = random_ids(300, 9);
+  Engine e(*dev, model, DType::kF32, 512, 2048);
+  e.run({ask(prompt, 1)});
+  GenerateRequest r = ask(prompt, 2);
+  r.prompt_logprobs = 3;
+  GenerateResult got = e.run({ask(random_ids(40, 10), 30), r})[1];
+  ASSERT_EQ(got.prompt_logp.size(), prompt.size() - 1);
+  EXPECT_EQ(got.cached_tokens, 0);
+  for (size_t i : {size_t{1}, size_t{64}, size_t{128}, size_t{299}}) {
+    GenerateRequest next = ask(Ids(prompt.begin(), prompt.begin() + static_cast<long>(i)), 1);
+    next.sampling.top_logprobs = 3;
+    next.sampling.logit_bias[prompt[i]] = 1e6f;
+    SampledToken drawn;
+    next.on_token = [&](const SampledToken& t) {
+      drawn = t;
+      return true;
+    };
+    e.run({next});
+    EXPECT_EQ(got.prompt_logp[i - 1].id, prompt[i]);
+    EXPECT_NEAR(got.prompt_logp[i - 1].plain_logp, drawn.plain_logp, 1e-4) << i;
+    ASSERT_EQ(got.prompt_logp[i - 1].top.size(), 3u);
+    EXPECT_EQ(got.prompt_logp[i - 1].top[0].first, drawn.top[0].first);
+  }
+}
+
+TEST_F(EngineTest, TheMeanHiddenStateIsThatOfOneForwardPass) {
+  Ids prompt = random_ids(150, 11);
+  GenerateRequest r = ask(prompt, 0);
+  r.mean_hidden = true;
+  Engine e(*dev, model, DType::kF32, 512, 2048);
+  std::vector<GenerateResult> got = e.run({ask(random_ids(40, 12), 10), r});
+  EXPECT_TRUE(got[1].tokens.empty());
+  Pool pool;
+  Ctx ctx{.dev = *dev, .pool = pool, .tape = nullptr, .dtype = DType::kF32};
+  Batch batch;
+  batch.append(prompt, 0, -1);
+  Var hidden = model.hidden(ctx, batch, {});
+  std::vector<float> host(static_cast<size_t>(hidden.t.rows * hidden.t.cols));
+  dev->download(hidden.t, host.data());
+  size_t d = static_cast<size_t>(hidden.t.cols);
+  ASSERT_EQ(got[1].mean_hidden.size(), d);
+  for (size_t c = 0; c < d; ++c) {
+    double sum = 0;
+    for (size_t i = 0; i < prompt.size(); ++i) sum += static_cast<double>(host[i * d + c]);
+    EXPECT_NEAR(static_cast<double>(got[1].mean_hidden[c]), sum / 150, 1e-5);
+  }
+}
+
 }  // namespace
 }  // namespace wels

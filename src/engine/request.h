@@ -40,6 +40,11 @@ struct GenerateRequest {
   // Whose request it is. The cache is shared within a scope only, and scopes take turns.
   std::string scope;
   Reuse reuse = Reuse::kAny;
+  // Of every token of the prompt but the first: its log-probability by the model's own softmax, and
+  // so many of the most probable ones; -1: not asked for. And the mean of the prompt's last hidden
+  // states. For either the whole prompt is computed, whatever `reuse` says.
+  int prompt_logprobs = -1;
+  bool mean_hidden = false;
   Overflow overflow = Overflow::kRefuse;
   Speculate speculate = Speculate::kNone;  // kMtp needs a module
   int64_t drafts = 0;                      // tokens drafted for a step; 0: as many as pay
@@ -53,6 +58,8 @@ struct GenerateResult {
   int64_t prompt_tokens = 0;   // after Overflow::kTruncateLeft
   int64_t cached_tokens = 0;   // of the prompt: found, not computed
   int64_t drafted = 0, accepted = 0;
+  std::vector<SampledToken> prompt_logp;  // [prompt_tokens - 1], with prompt_logprobs
+  std::vector<float> mean_hidden;         // [d], with mean_hidden
 };
 
 }  // namespace wels

@@ -73,8 +73,8 @@ double log_sum_exp(std::span<const float> logits, double most) {
 
 // The model's own log-probabilities, as asked for; of the token itself too once it is known.
 struct PlainLogits {
-  PlainLogits(std::span<const float> logits, const SamplingParams& p) {
-    if (p.top_logprobs < 0) return;
+  PlainLogits(std::span<const float> logits, int top) {
+    if (top < 0) return;
     kept.assign(logits.begin(), logits.end());
     int32_t best = largest(logits);
     if (best >= 0)
@@ -191,7 +191,7 @@ SampledToken sample(std::span<float> logits, const SamplePlace& place, const Sam
     if (std::isnan(z) || z == std::numeric_limits<float>::infinity())
       throw Error("sampling", fmt::format("a logit is {}", z), "the model's weights are damaged");
   }
-  PlainLogits plain(logits, p);
+  PlainLogits plain(logits, p.top_logprobs);
   for (auto [id, bias] : p.logit_bias) {
     if (id >= 0 && static_cast<size_t>(id) < logits.size()) logits[static_cast<size_t>(id)] += bias;
   }
@@ -212,6 +212,13 @@ SampledToken sample(std::span<float> logits, const SamplePlace& place, const Sam
     token.logp = std::log(c.p / total(all));
   }
   if (p.top_logprobs >= 0) plain.report(token, static_cast<size_t>(p.top_logprobs));
+  return token;
+}
+
+SampledToken plain_token(std::span<const float> logits, int32_t id, int top) {
+  SampledToken token;
+  token.id = id;
+  PlainLogits(logits, std::max(top, 0)).report(token, static_cast<size_t>(std::max(top, 0)));
   return token;
 }
 

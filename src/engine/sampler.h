@@ -58,4 +58,7 @@ struct SamplePlace {
 // number, or if the mask leaves none.
 SampledToken sample(std::span<float> logits, const SamplePlace& place, const SamplingParams& p);
 
+// Token `id` as the model's own softmax has it: id, plain_logp and the `top` most probable ones.
+SampledToken plain_token(std::span<const float> logits, int32_t id, int top);
+
 }  // namespace wels

@@ -11,7 +11,9 @@ struct Engine::Sequence {
   std::vector<int32_t> history;  // prompt and answer
   int64_t prompt = 0;            // tokens of it
   bool done = false, cancelled = false;
-  bool counted = false;  // in the timing
+  bool counted = false;            // in the timing
+  std::vector<double> hidden_sum;  // [d], for its mean
+  int64_t watched = 0;  // rows of the prompt whose log-probabilities and states are taken
   // While it runs:
   int32_t kv = -1;
   PrefixCache::Path path;

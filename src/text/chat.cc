@@ -65,7 +65,8 @@ void call_in_json_block(Writer& w, const ToolCall& call) {
   w.marks(kCallEnd);
 }
 
-void system_prompt(Writer& w, const std::vector<ChatMessage>& messages, bool joined) {
+void system_prompt(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& messages,
+                   const ChatOptions& o, bool joined) {
   std::string prompt;
   bool first = true;
   for (const ChatMessage& m : messages) {
@@ -75,6 +76,21 @@ void system_prompt(Writer& w, const std::vector<ChatMessage>& messages, bool joi
   }
   w.marks(kBos);
   if (!prompt.empty()) w.heard(prompt);
+  ChatText tools = describe_tools(kind, o.tools);
+  if (!prompt.empty() && !tools.empty()) w.own("\n\n");
+  w.out.insert(w.out.end(), tools.begin(), tools.end());
+}
+
+// The beginning of an answer that was given with its reasoning; how R1 opens it.
+void begun_with_reasoning(Writer& w, const ChatMessage& m, const char* opened) {
+  w.marks(kThink);
+  w.own(opened + *m.reasoning);
+  if (!m.content || m.content->empty()) {
+    w.content_end = w.out.size();
+    return;
+  }
+  w.marks(kThinkEnd);
+  w.said(*m.content);
 }
 
 // V3 (both), R1 and its distillations: one program that grew by small changes.
@@ -107,6 +123,12 @@ struct Classic {
   }
 
   void answer(const ChatMessage& m) {
+    if (m.prefix && m.reasoning) {
+      w.marks(kAssistant);
+      begun_with_reasoning(w, m, "\n");
+      in_tool = false;
+      return;
+    }
     if (in_tool) {
       w.marks(kOutputsEnd);
       w.said(*m.content);
@@ -153,7 +175,7 @@ struct Classic {
 
 void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& messages,
                     const ChatOptions& o) {
-  system_prompt(w, messages, kind == ChatTemplate::kDeepSeekV3_0324);
+  system_prompt(w, kind, messages, o, kind == ChatTemplate::kDeepSeekV3_0324);
   Classic classic{kind, w};
   for (const ChatMessage& m : messages) classic.message(m);
   if (classic.in_tool) w.marks(kOutputsEnd);
@@ -167,7 +189,7 @@ void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>
 }
 
 void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
-  system_prompt(w, messages, true);
+  system_prompt(w, ChatTemplate::kDeepSeekV31, messages, o, true);
   bool after_user = false, in_tool = false;
   for (const ChatMessage& m : messages) {
     if (m.role == "user") {
@@ -177,6 +199,12 @@ void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatO
       w.heard(*m.content);
     } else if (m.role == "assistant") {
       bool calling = !m.tool_calls.empty();
+      if (m.prefix && m.reasoning && !calling) {
+        if (after_user) w.marks(kAssistant);
+        begun_with_reasoning(w, m, "");
+        after_user = in_tool = false;
+        continue;
+      }
       if (after_user) {
         w.marks(kAssistant, kThink);
         if (calling || !(m.prefix && o.thinking)) w.marks(kThinkEnd);
@@ -214,7 +242,7 @@ void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatO
 
 void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
                          const ChatOptions& o) {
-  system_prompt(w, messages, false);
+  system_prompt(w, ChatTemplate::kLlamaCppR1, messages, o, false);
   bool in_outputs = false, any_output = false;
   auto end_outputs = [&] {
     if (in_outputs) w.marks(kOutputsEnd, kEos);
@@ -422,6 +450,24 @@ std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& token
     }
   }
   flush();
+  return out;
+}
+
+std::vector<int32_t> fim_to_tokens(std::string_view before, std::string_view after,
+                                   const Tokenizer& tokenizer) {
+  std::vector<int32_t> out;
+  auto mark = [&](const char* name) {
+    std::optional<int32_t> id = tokenizer.find(name);
+    if (!id)
+      throw Error("suffix", "the model has no tokens to fill in the middle",
+                  "leave suffix out, or train with wels pretrain --fim");
+    out.push_back(*id);
+  };
+  mark("<｜fim▁begin｜>");
+  tokenizer.encode(before, AddedTokens::kAsText, out);
+  mark("<｜fim▁hole｜>");
+  tokenizer.encode(after, AddedTokens::kAsText, out);
+  mark("<｜fim▁end｜>");
   return out;
 }
 

@@ -45,17 +45,27 @@ struct ToolCall {
   std::string arguments;  // JSON text
 };
 
+// A tool that the model may call.
+struct ChatTool {
+  std::string name, description;
+  std::string parameters = "{}";  // JSON schema of the arguments
+};
+
 struct ChatMessage {
   std::string role;                    // system, user, assistant or tool
   std::optional<std::string> content;  // may be absent in an assistant's message with tool calls
   std::vector<ToolCall> tool_calls;    // assistant only
   bool prefix = false;                 // the last message is the beginning of the answer (V3.1)
+  // Of such a beginning: the reasoning before the content, or, where there is no content, the
+  // beginning of the reasoning.
+  std::optional<std::string> reasoning = std::nullopt;
 };
 
 struct ChatOptions {
   bool add_generation_prompt = true;    // end where the assistant's answer begins
   bool continue_final_message = false;  // end right after the content of the last message
   bool thinking = false;                // V3.1, R1Qwen: ask for reasoning before the answer
+  std::vector<ChatTool> tools = {};     // described behind the system prompt
 };
 
 // A rendered conversation. Markers are tokens by name, own text may contain markers, foreign text
@@ -69,6 +79,12 @@ using ChatText = std::vector<ChatPart>;
 // Throws Error("messages[i]", ...) on a role that does not exist or a message without content.
 ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>& messages,
                      const ChatOptions& options);
+// The section of the system prompt that describes tools (chat_tools.cc); empty: no tools.
+ChatText describe_tools(ChatTemplate chat_template, const std::vector<ChatTool>& tools);
+// A document to be filled in the middle: DeepSeek's markers around what comes before and after.
+// Throws Error where the vocabulary has no such tokens.
+std::vector<int32_t> fim_to_tokens(std::string_view before, std::string_view after,
+                                   const Tokenizer& tokenizer);
 // For base models, which know no turns: the texts one after another, a new line between an answer
 // and what follows, and the answer continues the last text. Errors as render_chat.
 ChatText render_plain_text(const std::vector<ChatMessage>& messages);

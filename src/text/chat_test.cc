@@ -49,6 +49,48 @@ TEST(Chat, RendersEveryVectorOfEveryTemplate) {
   EXPECT_EQ(templates.size(), chat_template_names().size());
 }
 
+TEST(Chat, ToolsAreDescribedBehindTheSystemPrompt) {
+  ChatOptions o;
+  o.tools = {{"f", "looks <｜User｜>", R"({"type":"object"})"}};
+  for (const auto& [name, value] : chat_template_names()) {
+    ChatText chat = render_chat(value, {say("system", "Short."), say("user", "q")}, o);
+    std::string text = chat_to_string(chat);
+    size_t at = text.find(
+        "Short.\n\n## Tools\nYou have access to the following tools:\n\n### f\n"
+        "Description: looks <｜User｜>\n\nParameters: {\"type\":\"object\"}\n");
+    EXPECT_NE(at, std::string::npos) << name << text;
+    bool v31 = value == ChatTemplate::kDeepSeekV31;
+    EXPECT_EQ(text.find("<｜tool▁call▁begin｜>function<｜tool▁sep｜>") == std::string::npos, v31);
+    EXPECT_LT(at, text.rfind("<｜User｜>q"));
+    for (const ChatPart& p : chat) {
+      if (p.text.starts_with("looks")) EXPECT_EQ(p.kind, ChatPart::kForeign);
+    }
+    EXPECT_EQ(chat_to_string(render_chat(value, {say("user", "q")}, {})).find("## Tools"),
+              std::string::npos);
+  }
+}
+
+TEST(Chat, ABegunAnswerMayHaveItsReasoning) {
+  ChatOptions o;
+  o.continue_final_message = true;
+  o.thinking = true;
+  ChatMessage begun = say("assistant", "");
+  begun.prefix = true;
+  begun.reasoning = "I see";
+  auto end_of = [&](ChatTemplate t) {
+    std::string text = chat_to_string(render_chat(t, {say("user", "q"), begun}, o));
+    return text.substr(text.find("<｜Assistant｜>") + std::string("<｜Assistant｜>").size());
+  };
+  EXPECT_EQ(end_of(ChatTemplate::kDeepSeekV31), "<think>I see");
+  EXPECT_EQ(end_of(ChatTemplate::kDeepSeekR1), "<think>\nI see");
+  EXPECT_EQ(begun_answer(render_chat(ChatTemplate::kDeepSeekV31, {say("user", "q"), begun}, o)),
+            "<think>I see");
+  begun.content = "So";
+  EXPECT_EQ(end_of(ChatTemplate::kDeepSeekV31), "<think>I see</think>So");
+  EXPECT_EQ(begun_answer(render_chat(ChatTemplate::kDeepSeekV31, {say("user", "q"), begun}, o)),
+            "");
+}
+
 TEST(Chat, NobodyForgesATurn) {
   SKIP_WITHOUT("deepseek_v3");
   Tokenizer t = Tokenizer::load(fixture("deepseek_v3"));
