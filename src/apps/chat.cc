@@ -14,7 +14,7 @@
 #include "apps/line_input.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
-#include "apps/stream_printer.h"
+#include "text/stream_printer.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
@@ -40,11 +40,6 @@ struct Chat {
   int64_t context = 0;
   std::optional<Engine> engine;
 };
-
-std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder) {
-  if (name == "none") return std::nullopt;
-  return name == "auto" ? find_chat_template(folder) : chat_template_by_name(name);
-}
 
 std::string describe(const LoadedModel& m, const Conversation& talk) {
   const ModelConfig& c = m.model->config();
@@ -196,8 +191,6 @@ int chat(ChatFlags f) {
 void add_chat(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("chat", "talk to a model");
   auto f = std::make_shared<ChatFlags>();
-  std::string templates = "auto (the model's own), none (continue the text)";
-  for (const ChatTemplateName& t : chat_template_names()) templates += std::string(", ") + t.name;
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("question", f->question,
                   "answer this and leave (-: all of standard input); else standard input is a "
@@ -209,7 +202,7 @@ void add_chat(CLI::App& app, Command& run) {
   sub->add_option("--context", f->settings.num_ctx, "tokens of the KV cache")
       ->check(CLI::Range(2, 1 << 30))
       ->capture_default_str();
-  sub->add_option("--template", f->chat_template, templates)->capture_default_str();
+  sub->add_option("--template", f->chat_template, template_flag_help())->capture_default_str();
   sub->add_option("--system", f->system, "system prompt");
   sub->add_option("--stop", f->settings.stop, "stop before this text (may be repeated)")
       ->allow_extra_args(false);

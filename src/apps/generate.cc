@@ -9,7 +9,7 @@
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
-#include "apps/stream_printer.h"
+#include "text/stream_printer.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/signal.h"

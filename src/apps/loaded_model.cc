@@ -78,6 +78,17 @@ void require_memory_for(const LoadedModel& m, int64_t context) {
                            memory_available_bytes());
 }
 
+std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder) {
+  if (name == "none") return std::nullopt;
+  return name == "auto" ? find_chat_template(folder) : chat_template_by_name(name);
+}
+
+std::string template_flag_help() {
+  std::string out = "auto (the model's own), none (continue the text)";
+  for (const ChatTemplateName& t : chat_template_names()) out += std::string(", ") + t.name;
+  return out;
+}
+
 DType activation_type(const Device& dev, const std::string& dtype) {
   bool fast_bf16 = dev.product_dtype(DType::kBF16) == DType::kBF16;
   return dtype == "bf16" || (dtype == "auto" && fast_bf16) ? DType::kBF16 : DType::kF32;

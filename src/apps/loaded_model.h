@@ -6,6 +6,7 @@
 
 #include "backend/device.h"
 #include "model/model.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 namespace wels {
@@ -27,6 +28,11 @@ LoadedModel open_model(const std::string& path, const std::string& device,
 // Throws Error where generating with a KV cache of `context` tokens does not fit into what is free:
 // what it needs, and which context or type of weights would fit.
 void require_memory_for(const LoadedModel& m, int64_t context);
+
+// --template: "auto" (the model's own), "none" (nullopt: continue the text), or a name. Throws
+// Error.
+std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder);
+std::string template_flag_help();
 
 // T of the activations by the same rule.
 DType activation_type(const Device& dev, const std::string& dtype);

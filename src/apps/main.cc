@@ -40,6 +40,8 @@ int main(int argc, char** argv) {
   wels::add_pretrain(app, run);
   wels::add_generate(app, run);
   wels::add_chat(app, run);
+  wels::add_serve(app, run);
+  wels::add_keys(app, run);
   wels::add_eval(app, run);
   wels::add_info(app, run);
   wels::add_export(app, run);

@@ -1,0 +1,136 @@
+// wels serve: a model behind DeepSeek's and OpenAI's API.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "apps/commands.h"
+#include "apps/loaded_model.h"
+#include "apps/sampling_flags.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/signal.h"
+#include "serve/api.h"
+#include "serve/http_server.h"
+
+namespace wels {
+namespace {
+
+struct ServeFlags {
+  DeviceFlags device;
+  std::string model, name, dtype = "auto", chat_template = "auto", keys;
+  int64_t context = 0, cache_tokens = 0;
+  HttpServerOptions http;
+  ApiOptions api;
+  Prices prices;
+};
+
+bool is_loopback(const std::string& address) {
+  return address.starts_with("127.") || address == "::1";
+}
+
+// "out/mine" and "mine.gguf" are both "mine".
+std::string name_of(const std::string& path) {
+  std::filesystem::path p(path);
+  if (!p.has_filename()) p = p.parent_path();
+  return p.extension() == ".gguf" ? p.stem().string() : p.filename().string();
+}
+
+int serve(ServeFlags f) {
+  bool loopback = is_loopback(f.http.address);
+  if (f.keys.empty() && !loopback) {
+    throw Error("--host",
+                f.http.address + " can be reached from elsewhere, and anybody could use it",
+                "give --keys FILE (wels keys create makes keys)");
+  }
+  f.device.apply();
+  LoadedModel m = open_model(f.model, f.device.device, f.dtype);
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
+  const ModelConfig& c = m.model->config();
+  int64_t longest = c.max_position_embeddings;
+  int64_t context = f.context > 0 ? std::min(f.context, longest) : std::min<int64_t>(longest, 8192);
+  int64_t cache = f.cache_tokens > 0 ? f.cache_tokens : 8 * context;
+  require_memory_for(m, std::max(context, cache));
+  if (f.api.speculate == Speculate::kMtp && c.num_nextn_predict_layers == 0)
+    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
+  std::optional<Accounts> accounts;
+  if (!f.keys.empty()) accounts.emplace(f.keys, f.prices);
+  std::string name = f.name.empty() ? name_of(f.model) : f.name;
+  ServedModel model(*m.dev, *m.model, m.dtype, *m.tokenizer,
+                    choose_template(f.chat_template, m.folder), name, context);
+  EngineThread engine(*m.dev, *m.model, m.dtype, context, cache);
+  f.api.loopback = loopback && !accounts;
+  Api api(model, engine, accounts ? &*accounts : nullptr, f.api);
+  HttpServer server(f.http, api);
+  api.count_connections([&server] { return server.connections(); });
+  bool tls = !f.http.tls_certificate.empty();
+  bool v6 = f.http.address.find(':') != std::string::npos;
+  StopSignal stop;
+  log_info("serving {} as deepseek-chat, deepseek-reasoner and {}, context {}", m.folder, name,
+           context);
+  fmt::print("{}://{}:{}\n", tls ? "https" : "http",
+             v6 ? "[" + f.http.address + "]" : f.http.address, server.port());
+  std::fflush(stdout);
+  server.run([&stop] { return stop.requested(); });
+  api.stop();
+  log_info("all requests are answered");
+  return 0;
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, Command& run) {
+  CLI::App* sub = app.add_subcommand("serve", "answer clients of DeepSeek's and OpenAI's API");
+  auto f = std::make_shared<ServeFlags>();
+  f->http.port = 8080;
+  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
+  sub->add_option("--name", f->name, "the model's own name (else its folder's)");
+  sub->add_option("--host", f->http.address, "address to listen on")->capture_default_str();
+  sub->add_option("--port", f->http.port, "0: any free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  sub->add_option("--tls-cert", f->http.tls_certificate, "PEM file: serve https");
+  sub->add_option("--tls-key", f->http.tls_key, "PEM file of its key");
+  sub->add_option("--keys", f->keys, "accounts file of wels keys; only they may use it then");
+  sub->add_option("--price-hit", f->prices.hit, "of a million prompt tokens found in the cache")
+      ->capture_default_str();
+  sub->add_option("--price-miss", f->prices.miss, "of a million prompt tokens that are computed")
+      ->capture_default_str();
+  sub->add_option("--price-output", f->prices.output, "of a million tokens of answers")
+      ->capture_default_str();
+  sub->add_option("--currency", f->prices.currency, "of prices and balances")
+      ->check(CLI::IsMember({"USD", "CNY", "EUR"}))
+      ->capture_default_str();
+  sub->add_option("--context", f->context,
+                  "tokens of a prompt with its answer (0: 8192, or the model's)")
+      ->check(CLI::Range(0, 1 << 30))
+      ->capture_default_str();
+  sub->add_option("--cache-tokens", f->cache_tokens, "tokens of the KV cache (0: 8 contexts)")
+      ->check(CLI::Range(0, 1 << 30))
+      ->capture_default_str();
+  sub->add_option("--template", f->chat_template, template_flag_help())->capture_default_str();
+  sub->add_option("--queue", f->api.queue_limit,
+                  "requests that wait for a first token; beyond: 503")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  sub->add_option("--queue-seconds", f->api.queue_s, "that a request waits at most")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+  sub->add_option("--request-seconds", f->api.request_s, "that a request takes at most")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+  sub->add_option("--drain-seconds", f->http.drain_s, "after Ctrl-C, for requests under way")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  sub->add_option("--cors-origin", f->api.origins,
+                  "web pages that may call, besides those of this machine (*: all)");
+  sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
+  add_speculate_flag(sub, f->api.speculate);
+  f->device.add(sub);
+  sub->callback([f, &run] { run = [f] { return serve(*f); }; });
+}
+
+}  // namespace wels

@@ -1,0 +1,75 @@
+// POST /chat/completions and /completions: the JSON of a request → what is to be generated.
+#pragma once
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "serve/json_body.h"
+#include "text/chat.h"
+
+namespace wels {
+
+// What all ways of asking have in common. Absent values are chosen by the route.
+struct GenerationOptions {
+  std::optional<int64_t> max_tokens;
+  double temperature = 1, top_p = 1, presence_penalty = 0, frequency_penalty = 0;
+  double min_p = 0, repetition_penalty = 1;  // as other servers take them
+  int64_t top_k = 0;
+  std::vector<std::string> stop;
+  std::optional<uint64_t> seed;
+  int64_t n = 1;
+  bool stream = false, include_usage = false;
+  int top_logprobs = -1;  // -1: no log-probabilities
+  std::unordered_map<int32_t, float> logit_bias;
+  std::string user_id;
+};
+
+struct ToolChoice {
+  enum Kind { kNone, kAuto, kRequired, kNamed } kind = kAuto;
+  std::string name;  // kNamed
+};
+
+struct ResponseFormat {
+  enum Kind { kText, kJsonObject, kJsonSchema } kind = kText;
+  std::string schema;  // kJsonSchema
+};
+
+struct ChatRequest {
+  std::string model;
+  GenerationOptions options;
+  std::vector<ChatMessage> messages;  // a last one with `prefix`: continue it
+  std::vector<ChatTool> tools;
+  ToolChoice tool_choice;
+  ResponseFormat format;
+  std::optional<bool> thinking;            // nullopt: as the model's name says
+  std::optional<int64_t> thinking_budget;  // tokens of reasoning at most
+};
+
+struct CompletionRequest {
+  std::string model;
+  GenerationOptions options;
+  std::vector<std::variant<std::string, std::vector<int32_t>>> prompts;
+  std::optional<std::string> suffix;
+  bool echo = false;
+};
+
+struct EmbeddingRequest {
+  std::string model, user_id;
+  std::vector<std::variant<std::string, std::vector<int32_t>>> inputs;
+  bool base64 = false;
+};
+
+// Throw ApiError. beta: `prefix` messages are understood.
+ChatRequest parse_chat_request(std::string_view body, bool beta);
+CompletionRequest parse_completion_request(std::string_view body);
+EmbeddingRequest parse_embedding_request(std::string_view body);
+
+// Parts that other APIs share.
+void check_range(const char* name, double value, double least, double most);
+std::string message_text(const JsonFields& f, const char* key);  // a string, or parts of type text
+ChatTool parse_function(const JsonFields& function);
+GenerationOptions parse_options(const JsonFields& f);
+
+}  // namespace wels

@@ -1,0 +1,40 @@
+// EngineThread: the engine on a thread of its own. Others hand it work through a mailbox that is
+// emptied between two steps; what requests call back runs on the engine's thread.
+#pragma once
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace wels {
+
+class EngineThread {
+ public:
+  // As Engine's constructor; its errors are thrown here.
+  EngineThread(Device& dev, Model& model, DType dtype, int64_t context, int64_t cache_tokens);
+  ~EngineThread();  // requests that are under way are dropped without a call
+
+  // Runs `work` before the next step.
+  void post(std::function<void(Engine&)> work);
+
+  struct Stats {
+    GenerateTiming timing;
+    int64_t running = 0, waiting = 0, available_tokens = 0, steps = 0;
+  };
+  Stats stats() const;  // as of the last step
+
+ private:
+  void run();
+  Engine engine_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::function<void(Engine&)>> mail_;
+  Stats stats_;
+  bool stop_ = false;
+  std::thread thread_;  // last: it uses all the others
+};
+
+}  // namespace wels

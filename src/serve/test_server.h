@@ -1,0 +1,210 @@
+// For tests: a tiny model with DeepSeek's markers in its vocabulary, behind a server in this
+// process, and a client that speaks raw bytes.
+#pragma once
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "backend/registry.h"
+#include "serve/api.h"
+#include "serve/http_server.h"
+#include "text/bpe_trainer.h"
+
+namespace wels {
+
+inline Tokenizer tiny_tokenizer() {
+  std::vector<std::string_view> text = {"the quick brown fox jumps over the lazy dog and the cat"};
+  return Tokenizer(train_bpe(text, deepseek_style_options(300)));
+}
+
+inline ModelConfig tiny_config(int64_t vocab) {
+  ModelConfig c;
+  c.architecture = Architecture::kDeepseekV3;
+  c.attention = AttentionKind::kMla;
+  c.vocab_size = vocab;
+  c.hidden_size = 32;
+  c.num_hidden_layers = 2;
+  c.intermediate_size = 48;
+  c.num_attention_heads = c.num_key_value_heads = 2;
+  c.q_lora_rank = 0;
+  c.kv_lora_rank = 24;
+  c.qk_nope_head_dim = 12;
+  c.qk_rope_head_dim = 8;
+  c.v_head_dim = 10;
+  c.moe_intermediate_size = 16;
+  c.n_routed_experts = 4;
+  c.n_shared_experts = 1;
+  c.num_experts_per_tok = 2;
+  c.first_k_dense_replace = 1;
+  c.scoring_func = ScoringFunc::kSigmoid;
+  c.topk_method = TopkMethod::kNoauxTc;
+  c.n_group = c.topk_group = 1;
+  c.norm_topk_prob = true;
+  c.routed_scaling_factor = 1.0;
+  c.max_position_embeddings = 4096;
+  c.initializer_range = 0.3;
+  return c;
+}
+
+class RawClient {
+ public:
+  explicit RawClient(int port) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<uint16_t>(port));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    connected_ = ::connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0;
+    timeval limit{30, 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  }
+  ~RawClient() { close(); }
+  RawClient(const RawClient&) = delete;
+  bool connected() const { return connected_; }
+  void close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+  bool send(std::string_view text) {
+    while (!text.empty()) {
+      ssize_t n = ::send(fd_, text.data(), text.size(), MSG_NOSIGNAL);
+      if (n <= 0) return false;
+      text.remove_prefix(static_cast<size_t>(n));
+    }
+    return true;
+  }
+  // More bytes; empty: the end, or nothing for 30 s.
+  std::string some(size_t most = 65536) {
+    std::string out(most, '\0');
+    ssize_t n = ::recv(fd_, out.data(), out.size(), 0);
+    out.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    return out;
+  }
+  std::string until(std::string_view end) {
+    while (held_.find(end) == std::string::npos) {
+      std::string more = some();
+      if (more.empty()) break;
+      held_ += more;
+    }
+    size_t at = held_.find(end);
+    size_t n = at == std::string::npos ? held_.size() : at + end.size();
+    std::string out = held_.substr(0, n);
+    held_.erase(0, n);
+    return out;
+  }
+  std::string all() {
+    std::string out = std::exchange(held_, "");
+    for (std::string more; !(more = some()).empty();) out += more;
+    return out;
+  }
+  struct Response {
+    int status = 0;
+    std::string head, body;
+    nlohmann::json json() const { return nlohmann::json::parse(body); }
+  };
+  // One response, whatever its framing.
+  Response response() {
+    Response r;
+    r.head = until("\r\n\r\n");
+    if (r.head.size() < 12) return r;
+    r.status = std::stoi(r.head.substr(9, 3));
+    if (r.head.find("Transfer-Encoding: chunked") != std::string::npos) {
+      for (;;) {
+        size_t n = std::stoul("0" + until("\r\n"), nullptr, 16);
+        std::string chunk = exactly(n + 2);
+        if (n == 0) return r;
+        r.body += chunk.substr(0, n);
+      }
+    }
+    size_t at = r.head.find("Content-Length: ");
+    if (at != std::string::npos) r.body = exactly(std::stoul(r.head.substr(at + 16)));
+    return r;
+  }
+  Response post(const std::string& path, const std::string& body, const std::string& headers = "") {
+    send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+         headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    return response();
+  }
+  Response get(const std::string& path, const std::string& headers = "") {
+    send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n");
+    return response();
+  }
+
+ private:
+  std::string exactly(size_t n) {
+    while (held_.size() < n) {
+      std::string more = some();
+      if (more.empty()) break;
+      held_ += more;
+    }
+    std::string out = held_.substr(0, n);
+    held_.erase(0, n);
+    return out;
+  }
+  int fd_;
+  bool connected_ = false;
+  std::string held_;
+};
+
+struct TestServerOptions {
+  std::optional<ChatTemplate> chat_template = ChatTemplate::kDeepSeekV31;
+  int64_t context = 1024, cache_tokens = 16384;
+  ApiOptions api = {};
+  HttpLimits limits = {};
+  Accounts* accounts = nullptr;
+  double drain_s = 5;
+};
+
+class TestServer {
+ public:
+  using Options = TestServerOptions;
+  explicit TestServer(Options o = {})
+      : tokenizer(tiny_tokenizer()),
+        dev_(make_device("cpu")),
+        weights_(tiny_config(tokenizer.vocab_size())) {
+    weights_.init(DType::kF32, 3, false);
+    model.emplace(*dev_, weights_, DType::kF32, tokenizer, o.chat_template, "tiny", o.context);
+    engine.emplace(*dev_, weights_, DType::kF32, o.context, o.cache_tokens);
+    o.api.loopback = o.accounts == nullptr;
+    api.emplace(*model, *engine, o.accounts, o.api);
+    http.emplace(HttpServerOptions{.limits = o.limits, .drain_s = o.drain_s}, *api);
+    port = http->port();
+    thread_ = std::thread([this] { http->run(); });
+  }
+  ~TestServer() { stop(); }
+  void stop() {
+    if (!thread_.joinable()) return;
+    http->stop();
+    thread_.join();
+    api->stop();
+  }
+  // Waits until the engine has nothing to do; false: not within ten seconds.
+  bool idle() {
+    for (int i = 0; i < 1000; ++i) {
+      EngineThread::Stats s = engine->stats();
+      if (s.running + s.waiting == 0) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
+  Tokenizer tokenizer;
+  int port = 0;
+  std::optional<ServedModel> model;
+  std::optional<EngineThread> engine;
+  std::optional<Api> api;
+  std::optional<HttpServer> http;
+
+ private:
+  std::unique_ptr<Device> dev_;
+  Model weights_;
+  std::thread thread_;
+};
+
+}  // namespace wels
