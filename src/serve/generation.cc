@@ -159,6 +159,7 @@ std::vector<GenerateRequest> Generation::requests() {
     if (!job_.keep_stop_token) r.stop_ids = job_.stop_ids;
     if (job_.make_mask) r.mask = job_.make_mask();
     r.scope = job_.scope;
+    r.reuse = job_.reuse;
     r.speculate = job_.speculate;
     r.prompt_logprobs = i % job_.n == 0 ? job_.prompt_logprobs : -1;
     r.mean_hidden = job_.mean_hidden;

@@ -67,6 +67,7 @@ struct GenerationJob {
   std::function<TokenMask()> make_mask;
   int prompt_logprobs = -1;
   bool mean_hidden = false;
+  Reuse reuse = Reuse::kAny;
   Speculate speculate = Speculate::kNone;
   std::chrono::steady_clock::time_point start_by, end_by;  // else it is given up
   const std::atomic<bool>* abandon = nullptr;              // true: everything is given up

@@ -154,6 +154,7 @@ void ServedModel::set_options(const GenerationOptions& o, GenerationJob& job,
   s.repetition_penalty = o.repetition_penalty;
   s.logit_bias = o.logit_bias;
   s.seed = o.seed ? *o.seed : random_seed();
+  if (o.seed) job.reuse = Reuse::kExact;  // the same bits, whatever the cache has
   s.top_logprobs = o.top_logprobs;
 }
 
