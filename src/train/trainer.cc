@@ -105,7 +105,9 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
   std::vector<int32_t> previous_rows = std::move(all);
   ForwardOptions mtp_options;
-  for (int64_t k = 0; k < model_.config().num_nextn_predict_layers; ++k) {
+  int64_t modules = model_.config().num_nextn_predict_layers;
+  if (objective.mtp_modules >= 0) modules = std::min<int64_t>(modules, objective.mtp_modules);
+  for (int64_t k = 0; k < modules; ++k) {
     Model::MtpOut out = model_.mtp(ctx, k, previous, previous_rows, mb.batch, mtp_options, &record);
     if (out.rows.empty()) break;
     predict(out.hidden, out.rows, depth_targets(mb, out.rows, static_cast<int>(k) + 1));
@@ -206,15 +208,20 @@ void Trainer::update_router_bias(const StepStats& stats) {
 }
 
 std::vector<double> Trainer::log_probabilities(const MicroBatch& mb) {
-  Ctx ctx{.dev = dev_,
-          .pool = pool_,
+  return wels::log_probabilities(dev_, pool_, model_, config_, mb);
+}
+
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb) {
+  Ctx ctx{.dev = dev,
+          .pool = pool,
           .tape = nullptr,
-          .dtype = config_.dtype,
-          .fp8 = config_.fp8,
+          .dtype = config.dtype,
+          .fp8 = config.fp8,
           .recompute = false};
-  Var h = model_.hidden(ctx, mb.batch, {});
+  Var h = model.hidden(ctx, mb.batch, {});
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
-  return to_host(dev_, token_logp(ctx, h, model_.head(), target).t);
+  return to_host(dev, token_logp(ctx, h, model.head(), target).t);
 }
 
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda) {

@@ -30,6 +30,7 @@ struct Objective {
   std::function<void(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
                      std::span<double> dlogp)>
       known_dlogp;
+  int mtp_modules = -1;  // that take part, from the first; -1: all
 };
 
 struct TrainerConfig {
@@ -90,6 +91,11 @@ class Trainer {
   Pool pool_;
   Optimizer optimizer_;
 };
+
+// Log-probabilities of a micro-batch's targets under any model (a reference policy, say), [n].
+// config: types of the activations and products.
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb);
 
 // Mean cross-entropy over all targets of the step, MTP depths weighted λ/D (V3 eq. 24-25). batch:
 // the whole step's.
