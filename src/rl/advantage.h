@@ -19,9 +19,9 @@ enum class AdvantageScale {
 // Whether a group's rewards differ: one that has none teaches nothing.
 bool has_variance(std::span<const double> rewards);
 
-// Advantages of rewards [groups · group_size], group after group. No epsilon in the divisor: a
-// group without variance gets zeros. group_size must divide the count (CHECK).
-std::vector<double> group_advantages(std::span<const double> rewards, int64_t group_size,
-                                     AdvantageScale scale);
+// Advantages of rewards, group after group: sizes, in order, say how many belong to each (their sum
+// is the count, CHECK). No epsilon in the divisor: a group without variance gets zeros.
+std::vector<double> group_advantages(std::span<const double> rewards,
+                                     std::span<const int64_t> sizes, AdvantageScale scale);
 
 }  // namespace wels

@@ -98,18 +98,23 @@ void PolicyStats::add(const PolicyStats& o) {
   correction += o.correction;
 }
 
-std::vector<double> token_weights(std::span<const int64_t> tokens, LossMean mean,
-                                  double constant_length) {
-  double n = static_cast<double>(tokens.size()), all = 0;
+std::vector<double> token_weights(std::span<const int64_t> tokens, std::span<const int64_t> groups,
+                                  LossMean mean, double constant_length) {
+  double all = 0;
   for (int64_t t : tokens) all += static_cast<double>(t);
   std::vector<double> out;
-  for (int64_t t : tokens) {
-    double own = static_cast<double>(t);
-    double by = mean == LossMean::kSequence   ? n * own
-                : mean == LossMean::kConstant ? n * constant_length
-                                              : all;
-    out.push_back(t > 0 ? 1 / by : 0.0);
+  for (int64_t size : groups) {
+    double completions = static_cast<double>(groups.size()) * static_cast<double>(size);
+    for (int64_t i = 0; i < size; ++i) {
+      CHECK(out.size() < tokens.size());
+      double own = static_cast<double>(tokens[out.size()]);
+      double by = mean == LossMean::kSequence   ? completions * own
+                  : mean == LossMean::kConstant ? completions * constant_length
+                                                : all;
+      out.push_back(own > 0 ? 1 / by : 0.0);
+    }
   }
+  CHECK(out.size() == tokens.size());
   return out;
 }
 

@@ -23,8 +23,8 @@ enum class Surrogate { kPlain, kClipped, kSequence, kCispo };
 
 // How token terms become one number.
 enum class LossMean {
-  kSequence,  // mean over a completion's tokens, then over completions: R1
-  kConstant,  // sum over tokens / a constant length, then over completions: Dr.GRPO
+  kSequence,  // mean over a completion's tokens, then over its group's, then over groups: R1
+  kConstant,  // sum over tokens / a constant length, then as before: Dr.GRPO
   kToken,     // mean over all tokens of the batch: DAPO
 };
 
@@ -69,10 +69,10 @@ struct PolicyStats {
 };
 
 // Weights of the tokens of completions that have tokens[i] tokens that count: such that the sum of
-// weight · term over all of them is the mean wanted. A completion without any counts in the means
-// over completions.
-std::vector<double> token_weights(std::span<const int64_t> tokens, LossMean mean,
-                                  double constant_length);
+// weight · term over all of them is the mean wanted; groups as in group_advantages. A completion
+// without any counts in the means over completions.
+std::vector<double> token_weights(std::span<const int64_t> tokens, std::span<const int64_t> groups,
+                                  LossMean mean, double constant_length);
 
 // The completion's part of the loss. dlogp [tokens] gets its gradient with respect to logp (not
 // added); old_logp, ref_logp and sampled_logp are constants. stats may be null.

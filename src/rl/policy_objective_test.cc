@@ -13,17 +13,18 @@ namespace wels {
 namespace {
 
 using Values = std::vector<double>;
+using Sizes = std::vector<int64_t>;
 
 // --- advantages ---
 
 TEST(Advantages, AreDeviationsFromTheGroupsMeanByTheChosenScale) {
   Values rewards = {1, 0, 0, 1, 2, 0, 0, 0};
   Values mean_free = {0.5, -0.5, -0.5, 0.5, 1.5, -0.5, -0.5, -0.5};
-  EXPECT_EQ(group_advantages(rewards, 4, AdvantageScale::kNone), mean_free);
+  EXPECT_EQ(group_advantages(rewards, Sizes{4, 4}, AdvantageScale::kNone), mean_free);
   double population = std::sqrt(0.75), sample = 1, batch = std::sqrt(0.5);
-  Values by_group = group_advantages(rewards, 4, AdvantageScale::kGroup);
-  Values by_sample = group_advantages(rewards, 4, AdvantageScale::kGroupSample);
-  Values by_batch = group_advantages(rewards, 4, AdvantageScale::kBatch);
+  Values by_group = group_advantages(rewards, Sizes{4, 4}, AdvantageScale::kGroup);
+  Values by_sample = group_advantages(rewards, Sizes{4, 4}, AdvantageScale::kGroupSample);
+  Values by_batch = group_advantages(rewards, Sizes{4, 4}, AdvantageScale::kBatch);
   EXPECT_DOUBLE_EQ(by_group[0], 1);
   EXPECT_DOUBLE_EQ(by_group[4], 1.5 / population);
   EXPECT_DOUBLE_EQ(by_sample[4], 1.5 / sample);
@@ -34,13 +35,13 @@ TEST(Advantages, AGroupOfEqualRewardsGetsZerosWhateverTheirRounding) {
   for (AdvantageScale scale : {AdvantageScale::kNone, AdvantageScale::kGroup,
                                AdvantageScale::kGroupSample, AdvantageScale::kBatch}) {
     Values rewards = {0.1, 0.1, 0.1, 1, 0, 0.3};
-    Values a = group_advantages(rewards, 3, scale);
+    Values a = group_advantages(rewards, Sizes{3, 3}, scale);
     EXPECT_EQ(Values(a.begin(), a.begin() + 3), Values(3, 0.0));
     EXPECT_NE(a[3], 0);
     EXPECT_TRUE(std::isfinite(a[3]));
   }
-  EXPECT_EQ(group_advantages(Values{0.7}, 1, AdvantageScale::kGroupSample), Values{0.0});
-  EXPECT_TRUE(group_advantages({}, 4, AdvantageScale::kBatch).empty());
+  EXPECT_EQ(group_advantages(Values{0.7}, Sizes{1}, AdvantageScale::kGroupSample), Values{0.0});
+  EXPECT_TRUE(group_advantages({}, {}, AdvantageScale::kBatch).empty());
 }
 
 // --- the golden reference data ---
@@ -49,6 +50,7 @@ struct Ragged {
   std::vector<Values> logp, old_logp, ref_logp;
   std::vector<std::vector<uint8_t>> mask;
   Values rewards;
+  Sizes groups;
   std::vector<int64_t> tokens() const {
     std::vector<int64_t> out;
     for (const auto& m : mask) out.push_back(std::accumulate(m.begin(), m.end(), int64_t{0}));
@@ -58,7 +60,7 @@ struct Ragged {
 
 double loss_of(const PolicyLoss& p, const Ragged& r, const Values& advantages,
                std::vector<Values>& dlogp, PolicyStats& stats) {
-  Values weights = token_weights(r.tokens(), p.mean, p.constant_length);
+  Values weights = token_weights(r.tokens(), r.groups, p.mean, p.constant_length);
   double loss = 0;
   dlogp.clear();
   for (size_t i = 0; i < r.logp.size(); ++i) {
@@ -82,7 +84,7 @@ PolicyLoss loss_named(const nlohmann::json& settings) {
   p.mean = mean == "sequence_mean_then_group_mean" ? LossMean::kSequence
            : mean == "constant_length"             ? LossMean::kConstant
                                                    : LossMean::kToken;
-  if (p.mean == LossMean::kToken) EXPECT_EQ(mean, "token_mean_over_batch");
+  EXPECT_EQ(p.mean == LossMean::kToken, mean == "token_mean_over_batch");
   if (settings.contains("constant_length")) p.constant_length = settings["constant_length"];
   return p;
 }
@@ -100,9 +102,10 @@ TEST(PolicyObjective, EveryVariantOfTheGoldenDataHasItsAdvantagesLossAndGradient
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no golden/rl in " << golden_folder();
   double tolerance = read_json(folder + "case.json").at("tolerance").at("float64");
   nlohmann::json data = read_json(folder + "policy_objectives.json");
-  int64_t group_size = static_cast<int64_t>(data["groups"][0]["rewards"].size());
+
   Ragged r;
   for (const auto& g : data["groups"]) {
+    r.groups.push_back(static_cast<int64_t>(g["rewards"].size()));
     for (size_t i = 0; i < g["rewards"].size(); ++i) {
       r.rewards.push_back(g["rewards"][i]);
       r.logp.push_back(g["logprobs"][i]);
@@ -115,17 +118,20 @@ TEST(PolicyObjective, EveryVariantOfTheGoldenDataHasItsAdvantagesLossAndGradient
   for (const auto& v : data["variants"]) {
     SCOPED_TRACE(v["name"].get<std::string>());
     PolicyLoss p = loss_named(v["settings"]);
-    Values a = group_advantages(r.rewards, group_size, scale_named(v["settings"]["advantage"]));
+    Values a = group_advantages(r.rewards, r.groups, scale_named(v["settings"]["advantage"]));
     std::vector<Values> dlogp;
     PolicyStats stats;
     EXPECT_NEAR(loss_of(p, r, a, dlogp, stats), v["loss"].get<double>(), tolerance);
     EXPECT_NEAR(stats.clipped / stats.tokens, v["clip_fraction"].get<double>(), tolerance);
-    if (v.contains("mean_kl_k3"))
+    if (v.contains("mean_kl_k3")) {
       EXPECT_NEAR(stats.kl / stats.tokens, v["mean_kl_k3"].get<double>(), tolerance);
-    for (size_t i = 0; i < a.size(); ++i) {
-      size_t g = i / static_cast<size_t>(group_size), k = i % static_cast<size_t>(group_size);
-      EXPECT_NEAR(a[i], v["advantages"][g][k].get<double>(), tolerance);
-      EXPECT_LE(max_difference(dlogp[i], v["grad_logprobs"][g][k].get<Values>()), tolerance);
+    }
+    size_t i = 0;
+    for (size_t g = 0; g < r.groups.size(); ++g) {
+      for (size_t k = 0; k < static_cast<size_t>(r.groups[g]); ++k, ++i) {
+        EXPECT_NEAR(a[i], v["advantages"][g][k].get<double>(), tolerance);
+        EXPECT_LE(max_difference(dlogp[i], v["grad_logprobs"][g][k].get<Values>()), tolerance);
+      }
     }
   }
 }
@@ -172,7 +178,7 @@ double one_loss(const PolicyLoss& p, const Ragged& r, size_t i, const Values& lo
 // |gradient - differences| over all tokens of all completions.
 double worst_gradient_error(const PolicyLoss& p, const Ragged& r) {
   constexpr double kStep = 1e-6;
-  Values advantages = group_advantages(r.rewards, 3, AdvantageScale::kGroup);
+  Values advantages = group_advantages(r.rewards, Sizes{3, 3}, AdvantageScale::kGroup);
   double worst = 0;
   for (size_t i = 0; i < r.logp.size(); ++i) {
     Values dlogp, x = r.logp[i];
@@ -279,7 +285,7 @@ TEST(PolicyObjective, CorrectionsTruncateOrMaskTheRatioOfTrainerToSampler) {
   PolicySample s{
       .logp = logp, .old_logp = old, .sampled_logp = sampled, .advantage = 1, .weight = 1};
   PolicyLoss p{.surrogate = Surrogate::kPlain, .correction_cap = 2};
-  double first = std::exp(1.0), second = std::exp(-0.1), both = std::exp(0.9);
+  double first = std::exp(1.0), second = std::exp(old[1] - sampled[1]), both = std::exp(0.9);
   auto gradient = [&](Correction c) {
     p.correction = c;
     policy_objective(p, s, dlogp, nullptr);
@@ -295,12 +301,14 @@ TEST(PolicyObjective, CorrectionsTruncateOrMaskTheRatioOfTrainerToSampler) {
 }
 
 TEST(TokenWeights, SumToTheMeansTheyAreNamedFor) {
-  std::vector<int64_t> tokens = {4, 1, 0, 3};
-  Values s = token_weights(tokens, LossMean::kSequence, 1);
-  EXPECT_EQ(s, (Values{1.0 / 16, 1.0 / 4, 0, 1.0 / 12}));
-  EXPECT_EQ(token_weights(tokens, LossMean::kConstant, 10),
-            (Values{1.0 / 40, 1.0 / 40, 0, 1.0 / 40}));
-  EXPECT_EQ(token_weights(tokens, LossMean::kToken, 1), (Values{0.125, 0.125, 0, 0.125}));
+  Sizes tokens = {4, 1, 0, 3}, one = {4}, two = {1, 3};
+  EXPECT_EQ(token_weights(tokens, one, LossMean::kSequence, 1),
+            (Values{1.0 / 16, 1.0 / 4, 0, 1.0 / 12}));
+  EXPECT_EQ(token_weights(tokens, two, LossMean::kSequence, 1),
+            (Values{1.0 / 8, 1.0 / 6, 0, 1.0 / 18}));
+  EXPECT_EQ(token_weights(tokens, two, LossMean::kConstant, 10),
+            (Values{1.0 / 20, 1.0 / 60, 0, 1.0 / 60}));
+  EXPECT_EQ(token_weights(tokens, two, LossMean::kToken, 1), (Values{0.125, 0.125, 0, 0.125}));
 }
 
 }  // namespace

@@ -201,7 +201,8 @@ RlStage::Groups RlStage::collect(Groups& all, Times& times) {
 std::vector<TrainSequence> RlStage::sequences_of(const Groups& g) const {
   std::vector<double> rewards;
   for (const Reward& r : g.rewards) rewards.push_back(r.total);
-  std::vector<double> advantages = group_advantages(rewards, s_.samples, s_.algorithm.scale);
+  std::vector<double> advantages =
+      group_advantages(rewards, sizes(g.items.size()), s_.algorithm.scale);
   std::vector<TrainSequence> out;
   for (size_t i = 0; i < g.rollouts.size(); ++i) {
     const Rollout& r = g.rollouts[i];
@@ -279,9 +280,12 @@ UpdateReport RlStage::learn(Trainer& trainer, std::vector<TrainSequence>& sequen
   UpdateSettings settings{.loss = s_.algorithm.loss,
                           .micro_batch_tokens = s_.micro_batch_tokens,
                           .on_policy = on_policy()};
-  if (on_policy()) return update_policy(trainer, sequences, settings, lr);
+  size_t samples = static_cast<size_t>(s_.samples);
+  if (on_policy()) {
+    return update_policy(trainer, sequences, sizes(sequences.size() / samples), settings, lr);
+  }
   UpdateReport sum;
-  size_t samples = static_cast<size_t>(s_.samples), groups = sequences.size() / samples;
+  size_t groups = sequences.size() / samples;
   size_t parts = std::min(static_cast<size_t>(s_.algorithm.mini_batches), groups);
   for (int64_t epoch = 0; epoch < s_.epochs; ++epoch) {
     std::vector<size_t> order(groups);
@@ -293,7 +297,7 @@ UpdateReport RlStage::learn(Trainer& trainer, std::vector<TrainSequence>& sequen
       for (size_t k = part * groups / parts; k < (part + 1) * groups / parts; ++k) {
         for (size_t j = 0; j < samples; ++j) some.push_back(sequences[order[k] * samples + j]);
       }
-      UpdateReport one = update_policy(trainer, some, settings, lr);
+      UpdateReport one = update_policy(trainer, some, sizes(some.size() / samples), settings, lr);
       if (one.rows == 0) continue;
       sum.rows += one.rows;
       bool skipped = sum.stats.skipped || one.stats.skipped;

@@ -75,6 +75,9 @@ class RlStage : public Stage {
     double rollout_s = 0, reward_s = 0, scoring_s = 0, train_s = 0;
     GenerateTiming engine;
   };
+  std::vector<int64_t> sizes(size_t groups) const {
+    return std::vector<int64_t>(groups, s_.samples);
+  }
   bool on_policy() const { return s_.epochs * s_.algorithm.mini_batches == 1; }
   Groups draw(int64_t count, Times& times);
   Groups collect(Groups& all, Times& times);

@@ -161,12 +161,13 @@ void each_sequence_logp(const PackedSequences& packed, std::span<const TrainSequ
 }
 
 UpdateReport update_policy(Trainer& trainer, std::span<TrainSequence> sequences,
-                           const UpdateSettings& settings, double lr) {
+                           std::span<const int64_t> groups, const UpdateSettings& settings,
+                           double lr) {
   std::vector<int64_t> tokens;
   for (const TrainSequence& s : sequences)
     tokens.push_back(s.counts ? static_cast<int64_t>(s.tokens.size()) : 0);
   std::vector<double> weights =
-      token_weights(tokens, settings.loss.mean, settings.loss.constant_length);
+      token_weights(tokens, groups, settings.loss.mean, settings.loss.constant_length);
   std::vector<size_t> chosen;
   for (size_t i = 0; i < sequences.size(); ++i) {
     TrainSequence& s = sequences[i];

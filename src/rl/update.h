@@ -63,7 +63,9 @@ struct UpdateSettings {
 
 // Gives sequences their weights in the mean and makes one step. Those without any gradient
 // (advantage 0 and no KL, or not counting) count in the mean and are left out of the passes.
+// groups: sizes, in order.
 UpdateReport update_policy(Trainer& trainer, std::span<TrainSequence> sequences,
-                           const UpdateSettings& settings, double lr);
+                           std::span<const int64_t> groups, const UpdateSettings& settings,
+                           double lr);
 
 }  // namespace wels
