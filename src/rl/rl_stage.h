@@ -58,6 +58,7 @@ class RlStage : public Stage {
   nlohmann::json counters() const override;
   void restore(const nlohmann::json& counters) override;
   void rehearse(Trainer& trainer) override;
+  bool rate_is_of_training() const override { return false; }
 
   const TaskEvaluation& last_evaluation() const { return evaluation_; }
   const Mismatch& last_mismatch() const { return mismatch_; }
