@@ -61,7 +61,7 @@ class SftStage : public Stage {
   std::function<std::string()> sample_;
   std::vector<MicroBatch> rehearsal_;
   AnswerEvaluation last_;
-  double training_loss_ = 0;
+  double training_loss_ = 1e30;  // of the last step; none yet: worse than any
 };
 
 }  // namespace wels
