@@ -11,6 +11,7 @@ namespace wels {
 using Command = std::function<int()>;
 
 void add_pretrain(CLI::App& app, Command& run);
+void add_sft(CLI::App& app, Command& run);
 void add_rl(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);
 void add_chat(CLI::App& app, Command& run);

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   wels::Command run;
   wels::add_pretrain(app, run);
+  wels::add_sft(app, run);
   wels::add_rl(app, run);
   wels::add_generate(app, run);
   wels::add_chat(app, run);

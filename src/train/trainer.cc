@@ -14,18 +14,6 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<double> to_host(Device& dev, const Tensor& t) {
-  std::vector<double> out(static_cast<size_t>(t.size()));
-  if (t.dtype == DType::kF64) {
-    dev.download(t, out.data());
-  } else {
-    std::vector<float> f(out.size());
-    dev.download(t, f.data());
-    std::copy(f.begin(), f.end(), out.begin());
-  }
-  return out;
-}
-
 void from_host(Device& dev, const std::vector<double>& v, Tensor t) {
   if (t.dtype == DType::kF64) {
     dev.upload(v.data(), t);
@@ -54,6 +42,18 @@ std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t
 }
 
 }  // namespace
+
+std::vector<double> to_host(Device& dev, const Tensor& t) {
+  std::vector<double> out(static_cast<size_t>(t.size()));
+  if (t.dtype == DType::kF64) {
+    dev.download(t, out.data());
+  } else {
+    std::vector<float> f(out.size());
+    dev.download(t, f.data());
+    std::copy(f.begin(), f.end(), out.begin());
+  }
+  return out;
+}
 
 double StepStats::LayerLoad::max_violation() const {
   double total = static_cast<double>(std::accumulate(load.begin(), load.end(), int64_t{0}));

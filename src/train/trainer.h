@@ -64,6 +64,9 @@ struct StepStats {
   double forward_s = 0, backward_s = 0, update_s = 0;
 };
 
+// The values of an f32 or f64 tensor.
+std::vector<double> to_host(Device& dev, const Tensor& t);
+
 class Trainer {
  public:
   // The model must be trainable (Model::init). Both outlive the trainer.
