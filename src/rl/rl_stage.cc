@@ -86,6 +86,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
                 fmt::format("{} are more than the {} groups of a step", s_.algorithm.mini_batches,
                             s_.groups),
                 "use fewer");
+  CHECK(trainer.temperature == s_.temperature);
   s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
   // Every task and level must have a prompt that fits.
   for (int64_t i = 0; i < s_.groups; ++i)
