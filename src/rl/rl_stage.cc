@@ -18,9 +18,10 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kRolloutStream = hash_name("rollout");
-constexpr int64_t kMostRounds = 8;       // of dynamic sampling
-constexpr size_t kProbed = 16;           // completions for the divergence from the start
-constexpr int64_t kSilenceBetween = 10;  // steps without variance until it is said again
+constexpr int64_t kMostRounds = 8;  // of dynamic sampling
+constexpr size_t kProbed = 16;      // completions for the divergence from the start
+constexpr int64_t kSilenceBefore = 2,
+                  kSilenceBetween = 10;  // steps without variance until it is said again
 
 // Bits of all weights, so that a run is resumed from the model it was started with only.
 uint64_t hash_of(Model& model) {
@@ -418,7 +419,7 @@ void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetr
 }
 
 void RlStage::say_nothing_to_learn(int64_t step, double reward) {
-  if (silent_steps_ % kSilenceBetween != 0) return;
+  if (silent_steps_ % kSilenceBetween != kSilenceBefore) return;
   log_warn(
       "step {}: within every group all rewards are equal (mean {:.2f}), so there is nothing to "
       "learn from; {}",

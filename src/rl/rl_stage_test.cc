@@ -41,23 +41,24 @@ TEST_F(RlStageTest, TheBaseGuessesAtOnceAndIsRightWhereItThinks) {
 }
 
 TEST_F(RlStageTest, RewardForRightAnswersAloneTeachesItToThinkFirst) {
+  constexpr int64_t kSteps = 30;
   RlSettings s = settings("reinforce");
+  s.groups = s.samples = 16;
   RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
   Trainer trainer(*dev, *policy, trainer_config());
-  double before = 1 - stage.validate(trainer, nullptr, false);
+  double before = 1 - stage.validate(trainer, nullptr, false), first = 0, last = 0;
   TrainerState state;
-  double first = 0, last = 0;
-  for (; state.step < 40; ++state.step) {
+  for (; state.step < kSteps; ++state.step) {
     StepMetrics m;
-    stage.step(trainer, state, 1e-3, m);
+    stage.step(trainer, state, 5e-4, m);
     if (state.step < 5) first += m.scalar("reward_mean") / 5;
-    if (state.step >= 35) last += m.scalar("reward_mean") / 5;
-    EXPECT_LT(m.scalar("logp_mismatch_max"), 1e-5);
+    if (state.step >= kSteps - 5) last += m.scalar("reward_mean") / 5;
+    EXPECT_LT(m.scalar("logp_mismatch_max"), 3e-5);
   }
   double after = 1 - stage.validate(trainer, nullptr, false);
-  EXPECT_LT(first, 0.85);
-  EXPECT_GT(last, 0.93);
-  EXPECT_GT(after, before + 0.15);
+  EXPECT_LT(first, 0.75);
+  EXPECT_GT(last, 0.9);
+  EXPECT_GT(after, before + 0.2);
   EXPECT_GT(after, 0.9);
   EXPECT_GT(stage.last_evaluation().greedy.long_share, 0.9);
 }
@@ -110,7 +111,8 @@ TEST_F(RlStageTest, OnPolicySurrogatesMakeTheSameUpdate) {
   EXPECT_LT(worst, 2e-4);  // Adam's first step is lr · sign: tiny gradients may differ
 }
 
-// Measured here: f32 4e-6, bf16 0.1.
+// Largest seen on this base: f32 4e-6, bf16 0.14, both over three steps; MLA rounds differently in
+// the form with a cache than in the trainer's.
 TEST_F(RlStageTest, SampledLogProbabilitiesAreTheTrainersInBothTypesAndAtAnyTemperature) {
   struct Case {
     DType dtype;
@@ -134,8 +136,6 @@ TEST_F(RlStageTest, SampledLogProbabilitiesAreTheTrainersInBothTypesAndAtAnyTemp
       EXPECT_GT(stage.last_mismatch().tokens, 100);
       EXPECT_LT(stage.last_mismatch().largest, c.largest);
       EXPECT_LT(stage.last_mismatch().mean(), c.mean);
-      std::printf("%s T %.1f: largest %.2e, mean %.2e\n", name(c.dtype).data(), c.temperature,
-                  stage.last_mismatch().largest, stage.last_mismatch().mean());
     }
   }
 }
