@@ -206,15 +206,20 @@ void Trainer::update_router_bias(const StepStats& stats) {
 }
 
 std::vector<double> Trainer::log_probabilities(const MicroBatch& mb) {
-  Ctx ctx{.dev = dev_,
-          .pool = pool_,
+  return wels::log_probabilities(dev_, pool_, model_, config_, mb);
+}
+
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb) {
+  Ctx ctx{.dev = dev,
+          .pool = pool,
           .tape = nullptr,
-          .dtype = config_.dtype,
-          .fp8 = config_.fp8,
+          .dtype = config.dtype,
+          .fp8 = config.fp8,
           .recompute = false};
-  Var h = model_.hidden(ctx, mb.batch, {});
+  Var h = model.hidden(ctx, mb.batch, {});
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
-  return to_host(dev_, token_logp(ctx, h, model_.head(), target).t);
+  return to_host(dev, token_logp(ctx, h, model.head(), target).t);
 }
 
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda) {
