@@ -70,6 +70,10 @@ struct StepStats {
 // The values of an f32 or f64 tensor.
 std::vector<double> to_host(Device& dev, const Tensor& t);
 
+// Log-probabilities of the targets without a tape, [n].
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb);
+
 class Trainer {
  public:
   // The model must be trainable (Model::init). Both outlive the trainer.
@@ -80,7 +84,7 @@ class Trainer {
   StepStats step(std::span<const MicroBatch> batch, const Objective& objective, double lr);
   // Forward and backward only: gradients stay in the weights (tests, gradient studies).
   StepStats gradients(std::span<const MicroBatch> batch, const Objective& objective);
-  // Log-probabilities of the targets without a tape, [n].
+  // The function of this name, with the trainer's model and types.
   std::vector<double> log_probabilities(const MicroBatch& mb);
 
   Optimizer& optimizer() { return optimizer_; }
@@ -97,11 +101,6 @@ class Trainer {
   Pool pool_;
   Optimizer optimizer_;
 };
-
-// Log-probabilities of a micro-batch's targets under any model (a reference policy, say), [n].
-// config: types of the activations and products.
-std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
-                                      const TrainerConfig& config, const MicroBatch& mb);
 
 // Mean cross-entropy over all targets of the step, MTP depths weighted λ/D (V3 eq. 24-25). batch:
 // the whole step's.
