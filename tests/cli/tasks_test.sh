@@ -96,7 +96,7 @@ mkdir nothing
 code=0; PATH=$scratch/nothing "$wels" tasks code.jsonl >out.log 2>err.log || code=$?
 [ "$code" -eq 2 ] && grep -q '^error: sandbox: .*bubblewrap is missing.*; install the package bubblewrap$' err.log ||
   { cat err.log; fail "code tests without bubblewrap end with $code"; }
-for flags in '--count 0' '--count x' '--p-cot 2' '--format yaml' '--seed -1'; do
+for flags in '--count 0' '--count x' '--p-cot 2' '--format yaml' '--seed x'; do
   code=0; "$wels" tasks parity $flags >out.log 2>err.log || code=$?
   [ "$code" -eq 2 ] || fail "$flags ends with $code"
 done
