@@ -32,6 +32,10 @@ struct GemmBlock {
   void* c;
   int64_t c_stride;  // elements
   GemmOut out;
+  // What is read after this block, brought to L2 meanwhile: next_row_bytes for each row of it.
+  // Null: nothing.
+  const uint8_t* next;
+  int64_t next_row_bytes;
 };
 
 // How the values of B's panels are stored: as units of 4 bytes, or narrower, as a checkpoint has
