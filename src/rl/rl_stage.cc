@@ -89,6 +89,8 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
                 "use fewer");
   CHECK(trainer.temperature == s_.temperature);
   s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
+  if (s_.rollout.speculate == Speculate::kMtp && policy.config().num_nextn_predict_layers == 0)
+    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
   // Every task and level must have a prompt that fits.
   for (int64_t i = 0; i < s_.groups; ++i)
     sampler_.prompt(curriculum_.all().item(s_.seed, i, TaskSplit::kTrain).example.question);
