@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "rl/test_base.h"
+#include "rl/rl_base_test.h"
 
 namespace wels {
 namespace {
