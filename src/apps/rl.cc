@@ -280,6 +280,10 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
                   "weight of the thought's words in --language")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  sub->add_option("--reward-chance", s.reward.chance,
+                  "weight of a fair coin thrown for each answer (a control)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_option("--language", s.reward.target_language, "en or zh")
       ->check(CLI::IsMember({"en", "zh"}))
       ->capture_default_str();

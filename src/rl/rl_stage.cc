@@ -123,6 +123,7 @@ json RlStage::settings() const {
           {"reward_accuracy", s_.reward.accuracy},
           {"reward_format", s_.reward.format},
           {"reward_language", s_.reward.language},
+          {"reward_chance", s_.reward.chance},
           {"target_language", s_.reward.target_language},
           {"max_tokens", s_.rollout.max_tokens},
           {"thinking", s_.rollout.thinking},
