@@ -9,8 +9,8 @@ cd "$src" || exit 2
 export LC_ALL=C
 failed=0
 
-# Layers: a folder and what its files may include besides their own folder. backend/device.h and backend/registry.h are single
-# files; every other entry is a folder. Tests, fuzzers, apps, tests/ and bench/ may include anything.
+# Layers: a folder and what its files may include besides their own folder. backend/device.h, backend/registry.h and
+# formats/json.h are single files; every other entry is a folder. Tests, fuzzers, apps, tests/ and bench/ may include anything.
 layers='
 base
 tensor    base
@@ -20,7 +20,7 @@ backend   tensor base
 nn        backend/device.h tensor base
 model     nn formats tensor base
 data      nn formats text tensor base
-tasks     text base
+tasks     text formats/json.h base
 engine    model nn backend/device.h formats tensor base
 train     model nn data backend/device.h text formats tensor base
 parallel  model nn data backend/device.h text formats tensor base

@@ -11,6 +11,10 @@ namespace wels {
 using Command = std::function<int()>;
 
 void add_pretrain(CLI::App& app, Command& run);
+void add_sft(CLI::App& app, Command& run);
+void add_rl(CLI::App& app, Command& run);
+void add_dpo(CLI::App& app, Command& run);
+void add_merge(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);
 void add_chat(CLI::App& app, Command& run);
 void add_eval(CLI::App& app, Command& run);
@@ -21,6 +25,7 @@ void add_report(CLI::App& app, Command& run);
 void add_serve(CLI::App& app, Command& run);
 void add_keys(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);
+void add_tasks(CLI::App& app, Command& run);
 
 // --device and --threads, which most subcommands share.
 struct DeviceFlags {

@@ -38,6 +38,10 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   wels::Command run;
   wels::add_pretrain(app, run);
+  wels::add_sft(app, run);
+  wels::add_rl(app, run);
+  wels::add_dpo(app, run);
+  wels::add_merge(app, run);
   wels::add_generate(app, run);
   wels::add_chat(app, run);
   wels::add_serve(app, run);
@@ -48,6 +52,7 @@ int main(int argc, char** argv) {
   wels::add_quantize(app, run);
   wels::add_report(app, run);
   wels::add_bench(app, run);
+  wels::add_tasks(app, run);
   try {
     app.parse(argc, argv);
     return run();

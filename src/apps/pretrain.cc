@@ -8,6 +8,7 @@
 
 #include "apps/commands.h"
 #include "apps/pretrain_data.h"
+#include "apps/run_sections.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -81,7 +82,6 @@ void fill_settings(PretrainFlags& f, const PresetSettings& p, const ModelConfig&
 RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShard& train,
                  const TokenShard& validation, double peak_flops) {
   const PretrainSettings& s = f.settings;
-  ParameterCount n = count_parameters(cfg);
   auto num = [](auto x) { return fmt::format("{}", x); };
   auto count = [](int64_t x) { return human_count(static_cast<double>(x)); };
   RunInfo info;
@@ -101,16 +101,7 @@ RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShar
                             {"MTP lambda", num(s.mtp_lambda)},
                             {"document mask", s.document_mask ? "yes" : "no"},
                             {"seed", num(s.seed)}}});
-  info.sections.push_back({"Model",
-                           {{"architecture", architecture_name(cfg.architecture)},
-                            {"blocks", num(cfg.num_hidden_layers)},
-                            {"width", num(cfg.hidden_size)},
-                            {"vocabulary", num(cfg.vocab_size)},
-                            {"experts", fmt::format("{} of {} + {} shared", cfg.num_experts_per_tok,
-                                                    cfg.n_routed_experts, cfg.n_shared_experts)},
-                            {"parameters", count(n.total)},
-                            {"active", count(n.active)},
-                            {"MTP", count(n.mtp)}}});
+  info.sections.push_back(model_section(cfg));
   info.sections.push_back(
       {"Data",
        {{"training tokens", count(train.tokens())},
@@ -208,8 +199,7 @@ int pretrain_command(PretrainFlags f) {
       "{} {} steps, {} tokens, {}; validation {:.4f} nats per token, {:.4f} bits per byte (best "
       "{:.4f} nats)\n",
       r.stopped ? "stopped after" : "done:", r.steps, human_count(static_cast<double>(r.tokens)),
-      human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte,
-      r.best_validation_loss);
+      human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte, r.best);
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;

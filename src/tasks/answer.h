@@ -1,5 +1,5 @@
-// The parts of a completion: a thought between <think> and </think>, and the answer behind it, as R1
-// writes them. Completions of prompts that already end with <think> begin inside the thought.
+// The parts of a completion: a thought between <think> and </think>, and the answer behind it, as
+// R1 writes them. Completions of prompts that already end with <think> begin inside the thought.
 #pragma once
 #include <string>
 #include <string_view>

@@ -16,9 +16,10 @@ namespace wels {
 // One question and what is right. UTF-8, without template or markers.
 struct TaskExample {
   std::string question;
-  std::string answer;           // the reference, in the form that the task's own answers have
-  std::string chain;            // a correct chain of thought up to the answer; empty: none known
-  std::string metadata = "{}";  // JSON object: "level", and what the checker needs beside the answer
+  std::string answer;  // the reference, in the form that the task's own answers have
+  std::string chain;   // a correct chain of thought up to the answer; empty: none known
+  std::string metadata =
+      "{}";  // JSON object: "level", and what the checker needs beside the answer
 };
 
 class Task {
@@ -39,6 +40,9 @@ class Task {
   // 0 (wrong) to 1 (right) for an answer: what stands behind the thought (tasks/answer.h). Never
   // throws on account of the answer. For several threads at once.
   virtual double score(const TaskExample& example, std::string_view answer) const = 0;
+  // Answers scored 0 so far because the checker itself failed: a user's command that crashed, hung
+  // or printed no score.
+  virtual int64_t checker_failures() const { return 0; }
 };
 
 // Which examples of a task: a held-out example's question is in no training set, whatever the seed.
@@ -47,8 +51,9 @@ enum class TaskSplit { kTrain, kHeldOut };
 // Several tasks in fixed shares, each with a range of levels.
 class TaskMixture {
  public:
-  // "parity:20", "addition:8-12*2,sorting", "gsm8k.jsonl": NAME or FILE, :LEVEL or :FROM-TO, *SHARE,
-  // separated by commas. Throws Error naming the part that is wrong and what there is.
+  // "parity:20", "addition:8-12*2,sorting", "gsm8k.jsonl", "mine.jsonl@number": NAME or FILE or
+  // FILE@CHECKER (tasks/checker.h), :LEVEL or :FROM-TO, *SHARE, separated by commas. Throws Error
+  // naming the part that is wrong and what there is.
   explicit TaskMixture(std::string_view spec);
 
   struct Item {

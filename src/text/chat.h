@@ -38,6 +38,8 @@ ChatTemplate chat_template_by_name(std::string_view name);
 // recognised by its marks. Nullopt: it states none, a base model. Throws Error where the template
 // is none of ours.
 std::optional<ChatTemplate> find_chat_template(const std::string& path);
+// kDeepSeekV31 as a Jinja program: the chat_template.jinja of model folders that wels writes.
+std::string chat_template_jinja();
 
 struct ToolCall {
   std::string type = "function";

@@ -204,6 +204,11 @@ TEST_F(ChatTemplateOfFolder, IsKnownByItsMarks) {
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kLlamaCppR1) << "the file goes first";
 }
 
+TEST_F(ChatTemplateOfFolder, OfModelsTrainedHereIsFoundAgain) {
+  write_file_atomic(folder_ + "/chat_template.jinja", chat_template_jinja());
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV31);
+}
+
 TEST_F(ChatTemplateOfFolder, IsRefusedIfItIsNoneOfOurs) {
   config("<|im_start|>user");
   EXPECT_THROW(find_chat_template(folder_), Error);

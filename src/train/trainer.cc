@@ -14,18 +14,6 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<double> to_host(Device& dev, const Tensor& t) {
-  std::vector<double> out(static_cast<size_t>(t.size()));
-  if (t.dtype == DType::kF64) {
-    dev.download(t, out.data());
-  } else {
-    std::vector<float> f(out.size());
-    dev.download(t, f.data());
-    std::copy(f.begin(), f.end(), out.begin());
-  }
-  return out;
-}
-
 void from_host(Device& dev, const std::vector<double>& v, Tensor t) {
   if (t.dtype == DType::kF64) {
     dev.upload(v.data(), t);
@@ -46,6 +34,12 @@ Var known_gradient(Ctx& ctx, const Objective& objective, const MicroBatch& mb, i
   return known;
 }
 
+// What the head reads, for logits divided by the temperature.
+Var at_temperature(Ctx& ctx, const TrainerConfig& config, const Var& hidden) {
+  if (config.temperature == 1) return hidden;
+  return scale(ctx, hidden, 1 / config.temperature);
+}
+
 // Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.
 std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t> rows, int depth) {
   std::vector<int32_t> out;
@@ -54,6 +48,18 @@ std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t
 }
 
 }  // namespace
+
+std::vector<double> to_host(Device& dev, const Tensor& t) {
+  std::vector<double> out(static_cast<size_t>(t.size()));
+  if (t.dtype == DType::kF64) {
+    dev.download(t, out.data());
+  } else {
+    std::vector<float> f(out.size());
+    dev.download(t, f.data());
+    std::copy(f.begin(), f.end(), out.begin());
+  }
+  return out;
+}
 
 double StepStats::LayerLoad::max_violation() const {
   double total = static_cast<double>(std::accumulate(load.begin(), load.end(), int64_t{0}));
@@ -95,7 +101,8 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   auto predict = [&](const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> ids) {
     Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
     Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
-    heads.push_back({token_logp(ctx, hidden, model_.head(), target, known), std::move(rows), {}});
+    Var read = at_temperature(ctx, config_, hidden);
+    heads.push_back({token_logp(ctx, read, model_.head(), target, known), std::move(rows), {}});
   };
   std::vector<int32_t> all(mb.targets.size());
   std::iota(all.begin(), all.end(), 0);
@@ -105,7 +112,9 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
   std::vector<int32_t> previous_rows = std::move(all);
   ForwardOptions mtp_options;
-  for (int64_t k = 0; k < model_.config().num_nextn_predict_layers; ++k) {
+  int64_t modules = model_.config().num_nextn_predict_layers;
+  if (objective.mtp_modules >= 0) modules = std::min<int64_t>(modules, objective.mtp_modules);
+  for (int64_t k = 0; k < modules; ++k) {
     Model::MtpOut out = model_.mtp(ctx, k, previous, previous_rows, mb.batch, mtp_options, &record);
     if (out.rows.empty()) break;
     predict(out.hidden, out.rows, depth_targets(mb, out.rows, static_cast<int>(k) + 1));
@@ -206,15 +215,20 @@ void Trainer::update_router_bias(const StepStats& stats) {
 }
 
 std::vector<double> Trainer::log_probabilities(const MicroBatch& mb) {
-  Ctx ctx{.dev = dev_,
-          .pool = pool_,
+  return wels::log_probabilities(dev_, pool_, model_, config_, mb);
+}
+
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb) {
+  Ctx ctx{.dev = dev,
+          .pool = pool,
           .tape = nullptr,
-          .dtype = config_.dtype,
-          .fp8 = config_.fp8,
+          .dtype = config.dtype,
+          .fp8 = config.fp8,
           .recompute = false};
-  Var h = model_.hidden(ctx, mb.batch, {});
+  Var h = at_temperature(ctx, config, model.hidden(ctx, mb.batch, {}));
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
-  return to_host(dev_, token_logp(ctx, h, model_.head(), target).t);
+  return to_host(dev, token_logp(ctx, h, model.head(), target).t);
 }
 
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda) {

@@ -30,6 +30,7 @@ struct Objective {
   std::function<void(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
                      std::span<double> dlogp)>
       known_dlogp;
+  int mtp_modules = -1;  // that take part, from the first; -1: all
 };
 
 struct TrainerConfig {
@@ -40,7 +41,10 @@ struct TrainerConfig {
   double balance_alpha = 1e-4;  // sequence-wise balance loss, V3 eq. 17
   double bias_update = 1e-3;    // γ of the auxiliary-loss-free balancing; 0: off
   double qk_clip = 0;           // > 0: largest attention score a head may reach (train/qk_clip.h)
-  bool bias_centred = false;    // subtract the mean of the update (routing-invariant)
+  // Log-probabilities are those of the logits divided by this: a policy that samples at another
+  // temperature than 1 is trained as it samples.
+  double temperature = 1;
+  bool bias_centred = false;  //    // subtract the mean of the update (routing-invariant)
 };
 
 struct StepStats {
@@ -63,6 +67,13 @@ struct StepStats {
   double forward_s = 0, backward_s = 0, update_s = 0;
 };
 
+// The values of an f32 or f64 tensor.
+std::vector<double> to_host(Device& dev, const Tensor& t);
+
+// Log-probabilities of the targets without a tape, [n].
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb);
+
 class Trainer {
  public:
   // The model must be trainable (Model::init). Both outlive the trainer.
@@ -73,7 +84,7 @@ class Trainer {
   StepStats step(std::span<const MicroBatch> batch, const Objective& objective, double lr);
   // Forward and backward only: gradients stay in the weights (tests, gradient studies).
   StepStats gradients(std::span<const MicroBatch> batch, const Objective& objective);
-  // Log-probabilities of the targets without a tape, [n].
+  // The function of this name, with the trainer's model and types.
   std::vector<double> log_probabilities(const MicroBatch& mb);
 
   Optimizer& optimizer() { return optimizer_; }

@@ -1,0 +1,201 @@
+#include "tasks/number.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "tasks/plain.h"
+
+namespace wels {
+namespace {
+
+constexpr size_t kMostDigits = 400;
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+std::string without_zeros(std::string digits) {
+  digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size() - 1));
+  return digits;
+}
+
+std::string product(const std::string& a, const std::string& b) {
+  if (a == "1") return b;
+  if (b == "1") return a;
+  std::string out(a.size() + b.size(), '0');
+  for (size_t i = a.size(); i-- > 0;) {
+    int carry = 0;
+    for (size_t j = b.size(); j-- > 0;) {
+      int v = (a[i] - '0') * (b[j] - '0') + (out[i + j + 1] - '0') + carry;
+      out[i + j + 1] = static_cast<char>('0' + v % 10);
+      carry = v / 10;
+    }
+    out[i] = static_cast<char>('0' + carry);
+  }
+  return without_zeros(out);
+}
+
+std::string sum(const std::string& a, const std::string& b) {
+  std::string out(std::max(a.size(), b.size()) + 1, '0');
+  int carry = 0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    int v = carry;
+    if (i < a.size()) v += a[a.size() - 1 - i] - '0';
+    if (i < b.size()) v += b[b.size() - 1 - i] - '0';
+    out[out.size() - 1 - i] = static_cast<char>('0' + v % 10);
+    carry = v / 10;
+  }
+  return without_zeros(out);
+}
+
+// Reads forward over a text.
+struct Reader {
+  std::string_view text;
+  size_t at = 0;
+
+  char peek(size_t ahead = 0) const { return at + ahead < text.size() ? text[at + ahead] : '\0'; }
+  std::string digits() {
+    size_t begin = at;
+    while (is_digit(peek())) ++at;
+    return std::string(text.substr(begin, at - begin));
+  }
+  // Digits, in groups of three where commas part them.
+  std::string whole() {
+    std::string out = digits();
+    if (out.empty() || out.size() > 3) return out;
+    auto group = [&] {
+      return peek() == ',' && is_digit(peek(1)) && is_digit(peek(2)) && is_digit(peek(3)) &&
+             !is_digit(peek(4));
+    };
+    while (group()) {
+      ++at;
+      out += digits();
+    }
+    return out;
+  }
+  bool take(std::string_view word) {
+    if (text.substr(at, word.size()) != word) return false;
+    at += word.size();
+    return true;
+  }
+};
+
+// \frac{a}{b}, behind its backslash.
+std::optional<Number> read_latex_fraction(Reader& r) {
+  if (!(r.take("frac{") || r.take("dfrac{") || r.take("tfrac{"))) return std::nullopt;
+  Number n;
+  n.numerator = r.digits();
+  if (n.numerator.empty() || !r.take("}{")) return std::nullopt;
+  n.denominator = r.digits();
+  if (n.denominator.empty() || !r.take("}")) return std::nullopt;
+  return n;
+}
+
+// 12, 1,234.5, .5, 3/4, 1 1/2, without a sign.
+std::optional<Number> read_plain(Reader& r) {
+  Number n;
+  n.numerator = r.whole();
+  bool decimal = r.peek() == '.' && is_digit(r.peek(1));
+  if (n.numerator.empty() && !decimal) return std::nullopt;
+  if (decimal) {
+    ++r.at;
+    std::string behind = r.digits();
+    n.numerator += behind;
+    n.denominator = "1" + std::string(behind.size(), '0');
+    return n;
+  }
+  if (r.peek() == '/' && is_digit(r.peek(1))) {
+    ++r.at;
+    n.denominator = r.digits();
+    return n;
+  }
+  Reader mixed = r;  // a whole number, a blank and a fraction
+  if (mixed.take(" ")) {
+    std::string top = mixed.digits();
+    if (!top.empty() && mixed.take("/") && is_digit(mixed.peek())) {
+      std::string bottom = mixed.digits();
+      if (n.numerator.size() + bottom.size() <= kMostDigits) {
+        n.numerator = sum(product(n.numerator, bottom), top);
+        n.denominator = bottom;
+      }
+      r = mixed;
+    }
+  }
+  return n;
+}
+
+// The number at the reader, sign and currency included, behind which the reader then stands.
+std::optional<Number> read_number(Reader& r) {
+  bool negative = false, signed_ = false;
+  auto sign = [&] {
+    if (signed_ || (r.peek() != '-' && r.peek() != '+')) return;
+    negative = r.peek() == '-';
+    signed_ = true;
+    ++r.at;
+  };
+  sign();
+  for (std::string_view currency : {"\\$", "$", "€", "£", "¥"}) {
+    if (r.take(currency)) break;
+  }
+  sign();
+  std::optional<Number> n;
+  if (r.peek() == '\\') {
+    ++r.at;
+    n = read_latex_fraction(r);
+  } else {
+    n = read_plain(r);
+  }
+  if (!n || n->numerator.size() > kMostDigits || n->denominator.size() > kMostDigits)
+    return std::nullopt;
+  n->numerator = without_zeros(n->numerator);
+  n->denominator = without_zeros(n->denominator);
+  if (n->denominator == "0") return std::nullopt;
+  n->negative = negative && n->numerator != "0";
+  return n;
+}
+
+}  // namespace
+
+bool operator==(const Number& a, const Number& b) {
+  if (a.negative != b.negative) return false;
+  if (a.denominator == b.denominator) return a.numerator == b.numerator;
+  return product(a.numerator, b.denominator) == product(b.numerator, a.denominator);
+}
+
+std::optional<Number> parse_number(std::string_view text) {
+  std::string plain = narrowed(text);
+  std::string_view rest = plain;
+  if (rest.size() > 2 && rest.front() == '$' && rest.back() == '$')  // LaTeX's, not a currency
+    rest = trimmed(rest.substr(1, rest.size() - 2));
+  Reader r{rest};
+  std::optional<Number> n = read_number(r);
+  if (!n) return std::nullopt;
+  if (!r.take("\\%")) r.take("%");
+  r.take(".");
+  return r.at == rest.size() ? n : std::nullopt;
+}
+
+std::optional<Number> last_number(std::string_view text) {
+  std::string plain = narrowed(text);
+  std::optional<Number> last;
+  Reader r{plain};
+  while (r.at < plain.size()) {
+    size_t begin = r.at;
+    char c = plain[begin];
+    bool starts = is_digit(c) || (c == '.' && is_digit(r.peek(1))) || c == '\\';
+    // A sign behind a digit, a letter or a bracket is an operation.
+    bool sign = (c == '-' || c == '+') &&
+                (begin == 0 || !(std::isalnum(static_cast<unsigned char>(plain[begin - 1])) ||
+                                 plain[begin - 1] == ')'));
+    if (starts || sign || c == '$') {
+      if (std::optional<Number> n = read_number(r)) {
+        last = n;
+        continue;
+      }
+    }
+    // Digits too long for a number are passed over as a whole.
+    r.at =
+        std::max(begin + 1, is_digit(c) ? plain.find_first_not_of("0123456789", begin) : begin + 1);
+  }
+  return last;
+}
+
+}  // namespace wels

@@ -1,0 +1,63 @@
+#include "tasks/plain.h"
+
+#include "text/unicode.h"
+
+namespace wels {
+namespace {
+
+constexpr std::string_view kWhite = " \t\n\r\f\v";
+
+}  // namespace
+
+std::string_view trimmed(std::string_view text) {
+  size_t begin = text.find_first_not_of(kWhite);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kWhite) - begin + 1);
+}
+
+std::string narrowed(std::string_view text) {
+  std::string out;
+  const auto* p = reinterpret_cast<const uint8_t*>(text.data());
+  const uint8_t* end = p + text.size();
+  while (p < end) {
+    Char c = read_char(p, end);
+    if (c.code >= 0xFF01 && c.code <= 0xFF5E) {
+      out += static_cast<char>(c.code - 0xFF01 + '!');
+    } else if (c.code == 0x2212) {
+      out += '-';
+    } else if (c.code == 0x3000 || c.code == 0xA0) {  // ideographic and no-break space
+      out += ' ';
+    } else {
+      out.append(reinterpret_cast<const char*>(p), c.size);
+    }
+    p += c.size;
+  }
+  return std::string(trimmed(out));
+}
+
+std::string normalised(std::string_view text) {
+  std::string out, narrow = narrowed(text);
+  for (std::string_view word : split_words(narrow)) {
+    if (!out.empty()) out += ' ';
+    for (char c : word) out += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  if (out.size() > 1 && out.back() == '.') out.pop_back();
+  if (constexpr std::string_view kStop = "。"; out.size() > kStop.size() && out.ends_with(kStop))
+    out.resize(out.size() - kStop.size());
+  if (out.size() > 1 && out.front() == out.back() && (out.front() == '"' || out.front() == '\''))
+    out = out.substr(1, out.size() - 2);
+  return out;
+}
+
+std::vector<std::string_view> split_words(std::string_view text) {
+  std::vector<std::string_view> words;
+  size_t at = 0;
+  while ((at = text.find_first_not_of(kWhite, at)) != std::string_view::npos) {
+    size_t end = std::min(text.find_first_of(kWhite, at), text.size());
+    words.push_back(text.substr(at, end - at));
+    at = end;
+  }
+  return words;
+}
+
+}  // namespace wels
