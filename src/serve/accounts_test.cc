@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "serve/api_error.h"
-#include "serve/test_server.h"
+#include "serve/fixture_test.h"
 
 namespace wels {
 namespace {

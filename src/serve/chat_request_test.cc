@@ -63,7 +63,8 @@ TEST(ChatRequest, EveryFieldIsRead) {
 
 TEST(ChatRequest, ConversationsWithToolsAreRead) {
   ChatRequest r = parse_chat_request(
-      R"({"model":"m","messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
+      R"({"model":"m","messages":[{"role":"developer","content":[{"type":"text","text":"a"},
+      {"type":"text","text":"b"}]},
       {"role":"assistant","content":null,"reasoning_content":"r","tool_calls":[{"id":"1","type":"function",
       "function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"out"},
       {"role":"assistant","content":"beg","prefix":true,"reasoning_content":"why"}]})",

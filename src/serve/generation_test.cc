@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "serve/answer_mask.h"
-#include "serve/test_server.h"
+#include "serve/fixture_test.h"
 
 namespace wels {
 namespace {

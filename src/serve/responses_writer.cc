@@ -35,7 +35,8 @@ struct Item {
           status, content);
     }
     return fmt::format(
-        R"({{"type":"function_call","id":"{}","call_id":{},"name":{},"arguments":{},"status":"{}"}})",
+        R"({{"type":"function_call","id":"{}","call_id":{},"name":{},"arguments":{},)"
+        R"("status":"{}"}})",
         id, json_string(call_id), json_string(name), json_string(done ? text : ""), status);
   }
 };

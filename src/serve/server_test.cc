@@ -1,7 +1,7 @@
 // The server in this process, spoken to in raw bytes: framing, order, limits, abuse, load.
 #include <gmock/gmock.h>
 
-#include "serve/test_server.h"
+#include "serve/fixture_test.h"
 
 namespace wels {
 namespace {
