@@ -37,12 +37,12 @@ const char* finish_name(FinishReason reason);
 struct Delta {
   enum Kind { kReasoning, kContent, kToolName, kToolArguments, kFinish } kind;
   int choice = 0;
-  std::string text;
-  int call = -1;        // number of the tool call
-  std::string call_id;  // kToolName
-  std::vector<TokenLogprob> logprobs;
+  std::string text = {};
+  int call = -1;             // number of the tool call
+  std::string call_id = {};  // kToolName
+  std::vector<TokenLogprob> logprobs = {};
   FinishReason finish = FinishReason::kStop;  // kFinish
-  std::string stop_string;                    // kFinish: the one that was found
+  std::string stop_string = {};               // kFinish: the one that was found
 };
 
 struct Usage {
@@ -53,24 +53,24 @@ struct Usage {
 using TokenMask = std::function<std::span<const uint64_t>(std::span<const int32_t> answer)>;
 
 struct GenerationJob {
-  std::vector<std::vector<int32_t>> prompts;
+  std::vector<std::vector<int32_t>> prompts = {};
   int n = 1;  // answers to each; choice i answers prompt i / n
   int64_t max_tokens = 0;
-  SamplingParams sampling;  // of the first choice; the others have other seeds
-  std::vector<int32_t> stop_ids;
-  std::vector<std::string> stop;
-  std::string scope;
+  SamplingParams sampling = {};  // of the first choice; the others have other seeds
+  std::vector<int32_t> stop_ids = {};
+  std::vector<std::string> stop = {};
+  std::string scope = {};
   bool chat = true;              // the answer has parts; else it is all content
   bool thinking = false;         // the prompt ended inside the reasoning
   bool tools = false;            // the answer may have tool calls
   bool keep_stop_token = false;  // the token that ends the answer is one of it (for scores)
-  std::function<TokenMask()> make_mask;
+  std::function<TokenMask()> make_mask = {};
   int prompt_logprobs = -1;
   bool mean_hidden = false;
   Reuse reuse = Reuse::kAny;
   Speculate speculate = Speculate::kNone;
-  std::chrono::steady_clock::time_point start_by, end_by;  // else it is given up
-  const std::atomic<bool>* abandon = nullptr;              // true: everything is given up
+  std::chrono::steady_clock::time_point start_by = {}, end_by = {};  // else it is given up
+  const std::atomic<bool>* abandon = nullptr;                        // true: everything is given up
 };
 
 // Tokens of one choice → deltas.

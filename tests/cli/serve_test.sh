@@ -49,7 +49,7 @@ json=(-H 'Content-Type: application/json')
 curl -sf "$url/health" >/dev/null || fail "not healthy"
 [ "$(curl -s -o /dev/null -w '%{http_code}' "$url/nowhere")" = 404 ] || fail "not 404"
 expect 'cannot listen: Address already in use' "$wels" serve run --port "${url##*:}"
-awk -v out="$scratch/example" '/^```(sh|python|js)$/ { lang = substr($0, 4); file = out ++n "." lang; next }
+awk -v out="$scratch/example" '/^```(sh|python|js)$/ { lang = substr($0, 4); file = out (++n) "." lang; next }
   /^```/ { file = "" } file { print > file }' "$here/docs/api.md"
 sed -i "s#http://127.0.0.1:8080#$url#" example*
 [ "$(ls example*.sh | wc -l)" -ge 2 ] || fail "docs/api.md has lost its examples"
