@@ -117,7 +117,9 @@ TEST_F(AccountsTest, TheLedgerAddsUpAfterAKill) {
     EXPECT_TRUE(a.adds_up());
     Accounts::Key k = a.list_keys().at(0);
     EXPECT_EQ(k.balance.paid, parse_amount("100") - k.requests * (7 * 140'000 + 3 * 280'000));
-    if (round == 4) EXPECT_GT(k.requests, 0);
+    if (round == 4) {
+      EXPECT_GT(k.requests, 0);
+    }
   }
 }
 

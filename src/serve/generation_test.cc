@@ -101,9 +101,8 @@ TEST_F(GenerationTest, DeltasThatWaitAreJoinedAndTheEndComesLast) {
 // Follows a mask with tokens of `text`; the number of the first that is forbidden, -1: none.
 int forbidden(AnswerMask& mask, const std::vector<int32_t>& tokens) {
   std::vector<int32_t> said;
-  for (size_t i = 0; i <= tokens.size(); ++i) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
     std::span<const uint64_t> m = mask.mask(said);
-    if (i == tokens.size()) return -1;
     size_t t = static_cast<size_t>(tokens[i]);
     if (!m.empty() && !(m[t >> 6] >> (t & 63) & 1)) return static_cast<int>(i);
     said.push_back(tokens[i]);

@@ -30,9 +30,9 @@ struct HttpLimits {
 
 struct HttpServerOptions {
   std::string address = "127.0.0.1";
-  int port = 0;                          // 0: any free one
-  std::string tls_certificate, tls_key;  // PEM files; empty: plain
-  HttpLimits limits;
+  int port = 0;                                    // 0: any free one
+  std::string tls_certificate = {}, tls_key = {};  // PEM files; empty: plain
+  HttpLimits limits = {};
   double drain_s = 30;
 };
 
