@@ -161,7 +161,8 @@ TEST_F(AccountsTest, TheServerAsksForKeysAndBooksWhatTheyUse) {
   r = c.post("/chat/completions", body, bearer);
   ASSERT_EQ(r.status, 200) << r.body;
   auto u = r.json()["usage"];
-  int64_t cost = u["prompt_tokens"].get<int64_t>() * 140'000 + 5 * 280'000;
+  int64_t cost =
+      u["prompt_tokens"].get<int64_t>() * 140'000 + u["completion_tokens"].get<int64_t>() * 280'000;
   EXPECT_EQ(c.get("/user/balance", bearer).json()["balance_infos"][0]["total_balance"],
             amount_text(parse_amount("2") - cost));
   r = c.post("/anthropic/v1/messages", body, "x-api-key: " + key + "\r\n");

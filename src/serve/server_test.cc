@@ -253,8 +253,9 @@ TEST_F(ServerTest, OtherApisAnswer) {
               "/anthropic/v1/messages",
               R"({"model":"claude-3","max_tokens":6,"messages":[{"role":"user","content":"hi"}]})")
           .json();
-  EXPECT_EQ(m["stop_reason"], "max_tokens") << m;
-  EXPECT_EQ(m["usage"]["output_tokens"], 6);
+  int said = m["usage"]["output_tokens"];
+  EXPECT_LE(said, 6);
+  EXPECT_EQ(m["stop_reason"], said == 6 ? "max_tokens" : "end_turn") << m;
   json n = client
                .post("/anthropic/v1/messages/count_tokens",
                      R"({"model":"x","messages":[{"role":"user","content":"hi"}]})")
@@ -264,8 +265,9 @@ TEST_F(ServerTest, OtherApisAnswer) {
   EXPECT_EQ(e["type"], "error");
   json r =
       client.post("/responses", R"({"model":"tiny","input":"hi","max_output_tokens":5})").json();
-  EXPECT_EQ(r["status"], "incomplete") << r;
-  EXPECT_EQ(r["usage"]["output_tokens"], 5);
+  said = r["usage"]["output_tokens"];
+  EXPECT_LE(said, 5);
+  EXPECT_EQ(r["status"], said == 5 ? "incomplete" : "completed") << r;
 }
 
 TEST_F(ServerTest, SmallRoutes) {
