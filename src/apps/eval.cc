@@ -25,7 +25,7 @@ using Json = nlohmann::ordered_json;
 
 struct EvalFlags {
   DeviceFlags device;
-  std::string model, reference, dtype = "auto";
+  std::string model, reference, dtype = "auto", kv_cache = "none";
   std::vector<std::string> files;
   int64_t sequence = 0;
   bool json = false, kl = false, perplexity = false;
@@ -196,8 +196,10 @@ int eval_pair(const EvalFlags& f) {
   int64_t sequence = window_length(f, std::min(m.model->config().max_position_embeddings,
                                                reference.model->config().max_position_embeddings));
   StopSignal stop;
-  Divergence divergence({*reference.dev, *reference.model, reference.dtype, reference.folder},
-                        {*m.dev, *m.model, m.dtype, m.folder}, kl);
+  Divergence::Side side{*m.dev, *m.model, m.dtype, m.folder};
+  if (f.kv_cache != "none") side.cache = cache_type(f.kv_cache, m.dtype);
+  Divergence divergence({*reference.dev, *reference.model, reference.dtype, reference.folder}, side,
+                        kl);
   auto encode = [&](std::string_view text) {
     std::vector<int32_t> ids = m.tokenizer->encode(text, AddedTokens::kAsText);
     if (ids != reference.tokenizer->encode(text, AddedTokens::kAsText))
@@ -224,8 +226,8 @@ int eval_pair(const EvalFlags& f) {
 int eval(const EvalFlags& f) {
   f.device.apply();
   if (!f.reference.empty()) return eval_pair(f);
-  if (f.kl)
-    throw Error("--kl", "compares the model with another",
+  if (f.kl || f.kv_cache != "none")
+    throw Error(f.kl ? "--kl" : "--kv-cache", "compares the model with another",
                 "name that one with --reference, the unquantised model for example");
   return eval_one(f);
 }
@@ -245,6 +247,11 @@ void add_eval(CLI::App& app, Command& run) {
                 "choices (the default)");
   sub->add_flag("--perplexity", f->perplexity,
                 "with --reference: the perplexities only, in less time");
+  sub->add_option("--kv-cache", f->kv_cache,
+                  "with --reference: the model, and not the other, attends over a KV cache of this "
+                  "type: f32, bf16 or q8")
+      ->check(CLI::IsMember({"none", "f32", "bf16", "q8"}))
+      ->capture_default_str();
   sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")

@@ -60,7 +60,14 @@ Divergence::Divergence(const Side& reference, const Side& model, bool with_kl)
 
 Var Divergence::hidden(Half& half, const Batch& batch) {
   Ctx ctx = context(half.side, half.pool);
-  return half.side.model.hidden(ctx, batch, {});
+  ForwardOptions options;
+  std::optional<KvCache> kv;
+  if (half.side.cache) {
+    kv.emplace(half.side.model.config(), *half.side.cache, batch.rows());
+    CHECK(kv->add_sequence() == batch.segments[0].sequence);
+    options.kv = &*kv;
+  }
+  return half.side.model.hidden(ctx, batch, options);
 }
 
 // Logits of rows [begin, begin + n) on the host.

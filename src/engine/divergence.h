@@ -6,6 +6,7 @@
 // 4 bytes, for the quantiles; everything else is a sum.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,8 +49,9 @@ class Divergence {
   struct Side {
     Device& dev;
     Model& model;
-    DType dtype;       // of activations
-    std::string name;  // for messages
+    DType dtype;                      // of activations
+    std::string name;                 // for messages
+    std::optional<DType> cache = {};  // attends over a KV cache of this type
   };
   // with_kl false: perplexities only, which need no logits. Both vocabularies must be of one size
   // (CHECK).

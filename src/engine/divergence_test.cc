@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "backend/registry.h"
 #include "base/error.h"
@@ -160,6 +161,34 @@ TEST(Divergence, OfTwoModelsIsThatOfPlainLoops) {
   DivergenceReport fast = without.report();
   EXPECT_NEAR(fast.perplexity, r.perplexity, 1e-4 * r.perplexity);
   EXPECT_NEAR(fast.logp_difference.standard_error, r.logp_difference.standard_error, 1e-6);
+}
+
+TEST(Divergence, OfACacheInEightBitsIsSmallAndOfOneInTheActivationsTypeNothing) {
+  ModelConfig c = tiny(97);
+  c.architecture = Architecture::kDeepseekV2;
+  c.attention = AttentionKind::kMla;
+  c.num_key_value_heads = 2;
+  c.kv_lora_rank = 40;
+  c.qk_nope_head_dim = 16;
+  c.qk_rope_head_dim = 8;
+  c.v_head_dim = 16;
+  c.attention_bias = false;
+  for (const ModelConfig& cfg : {c, tiny(97)}) {
+    std::unique_ptr<Device> dev = make_device("cpu");
+    Model model(cfg);
+    model.init(DType::kF32, 3, false);
+    std::map<DType, double> kl;
+    for (DType type : {DType::kF32, DType::kBF16, DType::kQ8_0}) {
+      Divergence d({*dev, model, DType::kF32, "a"}, {*dev, model, DType::kF32, "b", type}, true);
+      d.add(some_ids(300, 1, 97));
+      kl[type] = d.report().kl.value;
+    }
+    // Over a cache of its own type the model may run in other pieces, but not with other values.
+    EXPECT_LT(kl[DType::kF32], 1e-7);
+    EXPECT_GT(kl[DType::kBF16], 1e-9);
+    EXPECT_GT(kl[DType::kQ8_0], 1e-7);
+    EXPECT_LT(kl[DType::kQ8_0], 1e-3);
+  }
 }
 
 TEST(Divergence, DamagedWeightsAreNamed) {
