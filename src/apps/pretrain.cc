@@ -208,8 +208,7 @@ int pretrain_command(PretrainFlags f) {
       "{} {} steps, {} tokens, {}; validation {:.4f} nats per token, {:.4f} bits per byte (best "
       "{:.4f} nats)\n",
       r.stopped ? "stopped after" : "done:", r.steps, human_count(static_cast<double>(r.tokens)),
-      human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte,
-      r.best_validation_loss);
+      human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte, r.best);
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;

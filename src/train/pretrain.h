@@ -1,4 +1,4 @@
-// Pretraining: the loop around Trainer that people watch, stop, resume and read about afterwards.
+// Pretraining: the stage that learns every next token of a text (and the ones behind it: MTP).
 #pragma once
 #include <functional>
 #include <string>
@@ -6,39 +6,25 @@
 #include "data/loader.h"
 #include "text/tokenizer.h"
 #include "train/memory_plan.h"
-#include "train/schedule.h"
-#include "train/trainer.h"
+#include "train/stage.h"
 
 namespace wels {
 
-struct PretrainSettings {
-  std::string out = "out";            // run folder
+struct PretrainSettings : StageSettings {
   int64_t sequence_length = 256;      // T
   int64_t batch_tokens = 8192;        // per optimiser step
   int64_t micro_batch_tokens = 4096;  // per forward and backward
-  double minutes = 0;                 // > 0: as many steps as fit, measured over the first ones
-  Schedule schedule;
-  TrainerConfig trainer;
-  double mtp_lambda = 0.3;  // V3 §4.2
-  double ema = 0;           // > 0: decay of an average of the weights, kept beside them
+  double mtp_lambda = 0.3;            // V3 §4.2
   bool document_mask = false;
-  uint64_t seed = 1;
-  int64_t save_every = 500, eval_every = 100, sample_every = 200, keep = 2;
   int64_t eval_sequences = 64;  // 0: the whole validation split
-  bool quiet = false;
 };
 
 // What the run's memory depends on (memory_plan.h).
 TrainingShape training_shape(const PretrainSettings& settings);
 
-struct PretrainResult {
-  int64_t steps = 0, tokens = 0;
-  double validation_loss = 0;  // nats per token
+struct PretrainResult : StageResult {
+  double validation_loss = 0;  // nats per token, as `best`
   double validation_bits_per_byte = 0;
-  double best_validation_loss = 0;
-  double tokens_per_s = 0;
-  bool stopped = false;    // by a signal; resume continues
-  std::string checkpoint;  // the last one's folder
 };
 
 struct PretrainContext {
@@ -56,10 +42,8 @@ struct PretrainContext {
 // that is free now. To be called before the model is allocated.
 void require_memory(const Device& dev, const PretrainSettings& settings, const ModelConfig& cfg);
 
-// Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
-// continues from the newest, bit for bit as if it had never stopped; with settings that differ in
-// anything but output and intervals it throws Error.
-PretrainResult pretrain(const PretrainContext& ctx, PretrainSettings settings);
+// run_stage() of it.
+PretrainResult pretrain(const PretrainContext& ctx, const PretrainSettings& settings);
 
 // Mean cross-entropy and bits per byte over validation windows (count 0: all). Nats per token, bits
 // per byte of text.

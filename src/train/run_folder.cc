@@ -66,12 +66,11 @@ std::vector<int64_t> list_checkpoints(const std::string& run) {
 
 namespace {
 
-void write_checkpoint(const std::string& tmp, Model& model, const StateTensors& tensors,
-                      const TrainerState& s, const std::string& tokenizer_json) {
+void write_checkpoint(const std::string& tmp, const CheckpointParts& parts,
+                      const StateTensors& tensors, const TrainerState& s) {
   make_folder(tmp);
-  save_model(tmp, model, DType::kF32,
-             {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
-  write_file_atomic(tmp + "/tokenizer.json", tokenizer_json);
+  parts.save_model(tmp);
+  for (auto& [name, content] : parts.files) write_file_atomic(tmp + "/" + name, content);
   std::vector<TensorSource> sources;
   for (auto& [name, tensor] : tensors) {
     Tensor t = tensor;
@@ -98,13 +97,24 @@ void write_checkpoint(const std::string& tmp, Model& model, const StateTensors& 
 
 }  // namespace
 
-void save_checkpoint(const std::string& run, Model& model, const StateTensors& tensors,
-                     const TrainerState& s, const std::string& tokenizer_json) {
+CheckpointParts whole_model(Model& model, std::map<std::string, std::string> files) {
+  auto save = [&model](const std::string& folder) {
+    save_model(folder, model, DType::kF32,
+               {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
+  };
+  auto load = [&model](const std::string& folder) {
+    load_weights(model, std::make_shared<SafetensorsReader>(folder), WeightStorage::kCopyF32);
+  };
+  return {save, load, std::move(files)};
+}
+
+void save_checkpoint(const std::string& run, const CheckpointParts& parts,
+                     const StateTensors& tensors, const TrainerState& s) {
   std::string final_name = checkpoint_folder(run, s.step), tmp = run + "/checkpoints/tmp";
   std::error_code ec;
   fs::remove_all(tmp, ec);
   try {
-    write_checkpoint(tmp, model, tensors, s, tokenizer_json);
+    write_checkpoint(tmp, parts, tensors, s);
   } catch (const Error&) {
     fs::remove_all(tmp, ec);  // on a full disk its part would be in the way
     throw;
@@ -115,7 +125,8 @@ void save_checkpoint(const std::string& run, Model& model, const StateTensors& t
   sync_folder(run + "/checkpoints");
 }
 
-TrainerState load_checkpoint(const std::string& folder, Model& model, const StateTensors& tensors) {
+TrainerState load_checkpoint(const std::string& folder, const CheckpointParts& parts,
+                             const StateTensors& tensors) {
   std::string path = folder + "/trainer.json";
   json j = parse_json(read_file(path), path);
   if (field<int>(j, "version", path) != kStateVersion) {
@@ -145,7 +156,7 @@ TrainerState load_checkpoint(const std::string& folder, Model& model, const Stat
                   "resume with the same settings");
     }
   }
-  load_weights(model, std::make_shared<SafetensorsReader>(folder), WeightStorage::kCopyF32);
+  parts.load_model(folder);
   for (auto& [name, t] : tensors)
     std::memcpy(t.data, moments.at(name).data.data(), static_cast<size_t>(t.bytes()));
 
@@ -160,8 +171,10 @@ std::optional<RunStart> find_run_start(const std::string& run) {
   try {
     std::string path = start.folder + "/trainer.json";
     json settings = field<json>(parse_json(read_file(path), path), "settings", path);
-    std::string hex = field<std::string>(settings, "source", path);
-    std::from_chars(hex.data(), hex.data() + hex.size(), start.source_hash, 16);
+    if (settings.contains("source")) {
+      std::string hex = field<std::string>(settings, "source", path);
+      std::from_chars(hex.data(), hex.data() + hex.size(), start.source_hash, 16);
+    }
     start.settings = settings.dump();
     start.tokenizer_json = read_file(start.folder + "/tokenizer.json");
   } catch (const Error& e) {

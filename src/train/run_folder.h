@@ -4,6 +4,7 @@
 // under a temporary name and renamed when all of it is on disk, so it is there whole or not at all.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -23,6 +24,7 @@ struct TrainerState {
   double elapsed_s = 0;         // training time so far
   double best_validation = -1;  // nats per token; -1: none yet
   int64_t skipped_in_a_row = 0;
+  int64_t planned_steps = 0;  // of the whole run; not stored, the settings have it
   std::string settings;  // JSON of the run's settings, to refuse a resume with others
 };
 
@@ -33,18 +35,28 @@ std::vector<int64_t> list_checkpoints(const std::string& run);
 // The tensors of the trainer's state by name (optimiser moments, averages), in their live memory.
 using StateTensors = std::vector<std::pair<std::string, Tensor>>;
 
-// Writes the checkpoint of state.step. tokenizer_json is copied beside the weights.
-void save_checkpoint(const std::string& run, Model& model, const StateTensors& tensors,
-                     const TrainerState& state, const std::string& tokenizer_json);
+// What a checkpoint's folder holds beside the trainer's state.
+struct CheckpointParts {
+  std::function<void(const std::string& folder)> save_model;
+  std::function<void(const std::string& folder)> load_model;
+  std::map<std::string, std::string> files;  // name → content: tokenizer.json, ...
+};
+// All of the model's weights, in f32. The model must outlive the result.
+CheckpointParts whole_model(Model& model, std::map<std::string, std::string> files);
+
+// Writes the checkpoint of state.step.
+void save_checkpoint(const std::string& run, const CheckpointParts& parts,
+                     const StateTensors& tensors, const TrainerState& state);
 // Loads values, state tensors and state; the model must have been built with the run's config.
-// Throws Error naming what is damaged.
-TrainerState load_checkpoint(const std::string& folder, Model& model, const StateTensors& tensors);
+// Throws Error naming what is damaged; the weights are then as they were.
+TrainerState load_checkpoint(const std::string& folder, const CheckpointParts& parts,
+                             const StateTensors& tensors);
 // What a run that goes on must agree with, from its newest checkpoint; nothing where there is none.
 // Throws Error naming what is damaged.
 struct RunStart {
   std::string folder;  // of the checkpoint
   std::string tokenizer_json, settings;
-  uint64_t source_hash = 0;  // of the training shard
+  uint64_t source_hash = 0;  // of the training shard; 0: the run has none
 };
 std::optional<RunStart> find_run_start(const std::string& run);
 // The same error with the hint to go on from the checkpoint before the newest.

@@ -27,10 +27,10 @@ struct StageSettings {
 
 // What a step did.
 struct StageStep {
-  StepStats stats;            // of its update; of the last one where there were several
-  int64_t sequences = 0;      // consumed
-  int64_t tokens = 0;         // trained on
-  double loss = 0;            // what the status line shows
+  StepStats stats;                // of its update; of the last one where there were several
+  int64_t sequences = 0;          // consumed
+  int64_t tokens = 0;             // trained on
+  double loss = 0;                // what the status line shows
   bool nothing_to_learn = false;  // no update was made, and none was due
 };
 
@@ -65,12 +65,15 @@ class Stage {
   // Forward and backward of a typical step without an update, to measure its time (runs given in
   // minutes).
   virtual void rehearse(Trainer& trainer) = 0;
+  // Whether the tokens of a StageStep are most of what a step computes: their rate is then held
+  // against the machine's peak.
+  virtual bool rate_is_of_training() const { return true; }
 };
 
 struct StageContext {
   Device& dev;
-  Model& model;  // allocated and initialised
-  const std::string& tokenizer_json;
+  Model& model;                  // allocated and initialised
+  CheckpointParts parts;         // whole_model(), or what else a checkpoint of this run is
   std::function<void()> report;  // writes the run's report; may be empty
 };
 
@@ -81,6 +84,9 @@ struct StageResult {
   bool stopped = false;    // by a signal; resume continues
   std::string checkpoint;  // the last one's folder
 };
+
+// Operations of a token's forward and backward, attention not counted: 6 · active parameters.
+double training_flops_per_token(const ModelConfig& cfg);
 
 // Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
 // continues from the newest, bit for bit as if it had never stopped; with settings that differ in

@@ -1,0 +1,365 @@
+#include "train/stage.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/machine.h"
+#include "base/progress.h"
+#include "base/signal.h"
+#include "formats/hf_config.h"
+#include "formats/json.h"
+#include "model/checkpoint.h"
+#include "train/ema.h"
+#include "train/tfevents.h"
+
+namespace wels {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kMostSkipsInARow = 5;
+constexpr int64_t kCalibrationSteps = 4;  // of a run given in minutes; the first is not counted
+
+// Everything that changes the numbers of a run.
+json settings_json(const StageSettings& s, const ModelConfig& cfg) {
+  const TrainerConfig& t = s.trainer;
+  return {{"schedule", s.schedule.kind == Schedule::Kind::kWsd ? "wsd" : "v3"},
+          {"lr", s.schedule.peak},
+          {"final_ratio", s.schedule.final_ratio},
+          {"warmup", s.schedule.warmup},
+          {"stable", s.schedule.stable},
+          {"decay_end", s.schedule.decay_end},
+          {"wsd_decay", s.schedule.wsd_decay},
+          {"batch_start", s.schedule.batch_start},
+          {"ramp_share", s.schedule.ramp_share},
+          {"minutes", s.minutes},
+          {"steps", s.schedule.steps},
+          {"optimizer", t.optimizer.muon ? "muon" : "adamw"},
+          {"beta1", t.optimizer.beta1},
+          {"beta2", t.optimizer.beta2},
+          {"eps", t.optimizer.eps},
+          {"weight_decay", t.optimizer.weight_decay},
+          {"clip", t.optimizer.clip},
+          {"momentum", t.optimizer.momentum},
+          {"dtype", name(t.dtype)},
+          {"fp8", t.fp8},
+          {"balance_alpha", t.balance_alpha},
+          {"bias_update", t.bias_update},
+          {"bias_centred", t.bias_centred},
+          {"ema", s.ema},
+          {"qk_clip", t.qk_clip},
+          {"seed", s.seed},
+          {"vocab", cfg.vocab_size}};
+}
+
+void require_same(const json& then, const json& now, const std::string& run) {
+  for (auto& [key, value] : now.items()) {
+    if ((key == "steps" || key == "warmup") && now["minutes"].get<double>() > 0)
+      continue;  // measured once, kept by the checkpoint
+    if (!then.contains(key) || then[key] != value) {
+      throw Error(run,
+                  fmt::format("was started with {} {}, not {}", key,
+                              then.contains(key) ? then[key].dump() : "absent", value.dump()),
+                  "give the same settings to resume, or another --out for a new run");
+    }
+  }
+}
+
+// The model of the checkpoint in every field, but for how its weights are stored.
+void require_same_model(const std::string& folder, const ModelConfig& cfg, const std::string& run) {
+  std::string path = folder + "/config.json";
+  json then, now = json::parse(to_hf_config(cfg));
+  try {
+    then = parse_json(read_file(path), path);
+  } catch (const Error& e) {
+    throw_damaged_checkpoint(run, e);
+  }
+  for (const char* storage : {"torch_dtype", "quantization_config"}) now.erase(storage);
+  require_same(then, now, run);
+}
+
+// One run from start or checkpoint to end.
+class Run {
+ public:
+  Run(const StageContext& c, const StageSettings& s, Stage& stage)
+      : c_(c),
+        s_(s),
+        stage_(stage),
+        trainer_(c.dev, c.model, s_.trainer),
+        flops_per_token_(training_flops_per_token(c.model.config())) {
+    settings_ = settings_json(s_, c.model.config());
+    settings_.update(stage_.settings());
+    make_folder(s_.out + "/checkpoints");
+    if (s_.ema > 0) ema_ = std::make_unique<WeightEma>(c.dev, c.model, s_.ema);
+    resume();
+    metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl",
+                                               state_.step > 0 ? state_.step : -1);
+    events_ = std::make_unique<TfEventsWriter>(s_.out, state_.step > 0 ? state_.step : -1);
+    peak_flops_ = c.dev.measure_peak_flops(s_.trainer.dtype);
+  }
+
+  StageResult go() {
+    if (s_.minutes > 0 && state_.step == 0 && !calibrated_) calibrate();
+    while (state_.step < s_.schedule.steps && !stop_.requested()) one_step();
+    if (state_.step > last_saved_ || list_checkpoints(s_.out).empty()) {
+      if (!evaluated_) validate(nullptr);
+      save();
+    }
+    if (!evaluated_) validate(nullptr);
+    line_.finish(status());
+    if (c_.report) c_.report();
+    return {.steps = state_.step,
+            .tokens = state_.tokens,
+            .best = state_.best_validation,
+            .tokens_per_s = tokens_per_s(),
+            .stopped = state_.step < s_.schedule.steps,
+            .checkpoint = checkpoint_folder(s_.out, last_saved_)};
+  }
+
+ private:
+  void resume() {
+    std::optional<RunStart> start = find_run_start(s_.out);
+    if (!start) return;
+    json then = json::parse(start->settings);
+    require_same(then, settings_, s_.out);
+    require_same_model(start->folder, c_.model.config(), s_.out);
+    try {
+      state_ = load_checkpoint(start->folder, c_.parts, state_tensors());
+      trainer_.optimizer().set_steps(state_.optimizer_steps);
+      if (ema_) ema_->set_updates(state_.ema_updates);
+    } catch (const Error& e) {
+      throw_damaged_checkpoint(s_.out, e);
+    }
+    s_.schedule.steps = then["steps"].get<int64_t>();
+    s_.schedule.warmup = then["warmup"].get<int64_t>();
+    calibrated_ = true;
+    settings_ = then;
+    last_saved_ = state_.step;
+    best_step_ = then.value("best_step", int64_t{-1});
+    if (then.contains("counters")) stage_.restore(then["counters"]);
+    log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
+  }
+
+  // A run given in minutes: measures gradients only, so that no state changes.
+  void calibrate() {
+    double t0 = 0;
+    for (int64_t i = 0; i < kCalibrationSteps && !stop_.requested(); ++i) {
+      if (i == 1) t0 = monotonic_seconds();
+      stage_.rehearse(trainer_);
+    }
+    double per_step = (monotonic_seconds() - t0) / static_cast<double>(kCalibrationSteps - 1);
+    s_.schedule.steps = std::max<int64_t>(
+        10, static_cast<int64_t>(s_.minutes * 60 / (per_step * 1.06)));  // update, evaluation
+    s_.schedule.warmup = std::min(s_.schedule.warmup, s_.schedule.steps / 10);
+    settings_["steps"] = s_.schedule.steps;
+    settings_["warmup"] = s_.schedule.warmup;
+    log_info("{:.0f} ms a step: {} steps in about {}", per_step * 1e3, s_.schedule.steps,
+             human_duration(s_.minutes * 60));
+  }
+
+  void one_step() {
+    double t0 = monotonic_seconds();
+    double lr = learning_rate(s_.schedule, state_.step);
+    StepMetrics m;
+    m.step = state_.step + 1;
+    state_.planned_steps = s_.schedule.steps;
+    StageStep done = stage_.step(trainer_, state_, lr, m);
+    if (ema_ && !done.stats.skipped && !done.nothing_to_learn) ema_->update();
+    ++state_.step;
+    state_.sequences += done.sequences;
+    state_.tokens += done.tokens;
+    double seconds = monotonic_seconds() - t0;
+    state_.elapsed_s += seconds;
+    check_finite(done.stats);
+    seconds_seen_ += seconds;
+    tokens_seen_ += done.tokens;
+    step_seconds_ = step_seconds_ > 0 ? 0.9 * step_seconds_ + 0.1 * seconds : seconds;
+    loss_ = done.loss;
+    evaluated_ = false;
+    add_metrics(done, lr, seconds, m);
+    bool last = state_.step == s_.schedule.steps;
+    if (state_.step % s_.eval_every == 0 || last) validate(&m);
+    if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) {
+      std::string text = stage_.sample();
+      if (!text.empty()) m.add_text(metric::kSample, text);
+    }
+    metrics_->write(m);
+    events_->write(state_.step, unix_seconds(), m.scalars);
+    if (state_.step % s_.save_every == 0 || last) save();
+    if (!s_.quiet && line_.due()) line_.update(status());
+  }
+
+  void check_finite(const StepStats& stats) {
+    if (!stats.skipped) {
+      state_.skipped_in_a_row = 0;
+      return;
+    }
+    log_warn("step {}: the loss or a gradient is not finite; the step is skipped", state_.step);
+    if (++state_.skipped_in_a_row >= kMostSkipsInARow) {
+      throw Error("training", fmt::format("{} steps in a row were not finite", kMostSkipsInARow),
+                  "the last checkpoint is good; resume with a lower --lr in another folder");
+    }
+  }
+
+  void add_metrics(const StageStep& done, double lr, double seconds, StepMetrics& m) {
+    const StepStats& st = done.stats;
+    double rate = static_cast<double>(done.tokens) / seconds;
+    m.add(metric::kTime, unix_seconds());
+    m.add(metric::kLoss, st.total());
+    m.add(metric::kBalanceLoss, st.balance_loss);
+    m.add(metric::kLr, lr);
+    m.add(metric::kGradNorm, st.gradient_norm);
+    m.add(metric::kTokensPerS, rate);
+    if (stage_.rate_is_of_training()) {
+      m.add(metric::kGflops, rate * flops_per_token_ / 1e9);
+      if (peak_flops_ > 0) m.add(metric::kFractionOfPeak, rate * flops_per_token_ / peak_flops_);
+    }
+    m.add(metric::kRssBytes, static_cast<double>(rss_bytes()));
+    m.add(metric::kTokens, static_cast<double>(state_.tokens));
+    m.add(metric::kElapsedS, state_.elapsed_s);
+    m.add(std::string(metric::kStepTimePrefix) + "forward", st.forward_s * 1e3);
+    m.add(std::string(metric::kStepTimePrefix) + "backward", st.backward_s * 1e3);
+    m.add(std::string(metric::kStepTimePrefix) + "update", st.update_s * 1e3);
+    add_balance(st, m);
+  }
+
+  // Expert loads in units of the fair share, MaxVio and selection biases, a row per MoE block.
+  void add_balance(const StepStats& st, StepMetrics& m) {
+    if (st.load.empty()) return;
+    std::vector<double> violation;
+    MetricTable load{
+        static_cast<int64_t>(st.load.size()), static_cast<int64_t>(st.load[0].load.size()), {}},
+        bias = load;
+    max_violation_ = 0;
+    for (const StepStats::LayerLoad& l : st.load) {
+      violation.push_back(l.max_violation());
+      max_violation_ = std::max(max_violation_, violation.back());
+      double total = 0;
+      for (int64_t n : l.load) total += static_cast<double>(n);
+      for (int64_t n : l.load)
+        load.values.push_back(static_cast<double>(n) * static_cast<double>(l.load.size()) /
+                              std::max(total, 1.0));
+      int64_t main = c_.model.config().num_hidden_layers;
+      const BlockWeights& block =
+          l.layer < main ? c_.model.weights().blocks[static_cast<size_t>(l.layer)]
+                         : c_.model.weights().mtp[static_cast<size_t>(l.layer - main)].block;
+      if (block.experts.bias.value.empty()) continue;
+      std::vector<float> b(l.load.size());
+      c_.dev.download(block.experts.bias.value[0], b.data());
+      bias.values.insert(bias.values.end(), b.begin(), b.end());
+    }
+    m.add(metric::kMaxVio, std::move(violation));
+    m.add(metric::kLoad, std::move(load));
+    if (!bias.values.empty()) m.add(metric::kBias, std::move(bias));
+  }
+
+  void validate(StepMetrics* m) {
+    double value = stage_.validate(trainer_, m, false);
+    evaluated_ = true;
+    if (m && ema_) {
+      ema_->exchange();
+      stage_.validate(trainer_, m, true);
+      ema_->exchange();
+    }
+    if (state_.best_validation < 0 || value < state_.best_validation) {
+      state_.best_validation = value;
+      best_is_now_ = true;
+    }
+  }
+
+  void save() {
+    if (best_is_now_) best_step_ = state_.step;
+    best_is_now_ = false;
+    settings_["best_step"] = best_step_;
+    json counters = stage_.counters();
+    if (!counters.empty()) settings_["counters"] = counters;
+    state_.settings = settings_.dump();
+    state_.optimizer_steps = trainer_.optimizer().steps();
+    if (ema_) state_.ema_updates = ema_->updates();
+    save_checkpoint(s_.out, c_.parts, state_tensors(), state_);
+    if (ema_ && state_.step >= s_.schedule.steps) save_average();
+    last_saved_ = state_.step;
+    prune_checkpoints(s_.out, s_.keep, best_step_);
+    if (c_.report) c_.report();
+  }
+
+  // What a checkpoint holds beside the weights.
+  StateTensors state_tensors() {
+    StateTensors out = trainer_.optimizer().state();
+    if (ema_) {
+      StateTensors averages = ema_->state();
+      out.insert(out.end(), averages.begin(), averages.end());
+    }
+    StateTensors more = stage_.state();
+    out.insert(out.end(), more.begin(), more.end());
+    return out;
+  }
+
+  // The average as a model of its own, <run>/ema.
+  void save_average() {
+    std::string tmp = s_.out + "/ema.tmp", folder = s_.out + "/ema";
+    std::filesystem::remove_all(tmp);
+    make_folder(tmp);
+    ema_->exchange();
+    c_.parts.save_model(tmp);
+    ema_->exchange();
+    for (auto& [name, content] : c_.parts.files) write_file_atomic(tmp + "/" + name, content);
+    std::filesystem::remove_all(folder);
+    std::filesystem::rename(tmp, folder);
+  }
+
+  double tokens_per_s() const {
+    return seconds_seen_ > 0 ? static_cast<double>(tokens_seen_) / seconds_seen_ : 0;
+  }
+
+  std::string status() const {
+    double left = static_cast<double>(s_.schedule.steps - state_.step);
+    std::string rate = human_rate(tokens_per_s(), "tok");
+    if (stage_.rate_is_of_training()) {
+      double flops = tokens_per_s() * flops_per_token_;
+      rate += fmt::format("  {:.0f} GFLOP/s", flops / 1e9);
+      if (peak_flops_ > 0) rate += fmt::format(" ({:.0f}% of peak)", 100 * flops / peak_flops_);
+    }
+    return fmt::format("step {}/{}  loss {:.4f}{}  {}  MaxVio {:.2f}  {} left", state_.step,
+                       s_.schedule.steps, loss_, stage_.status(), rate, max_violation_,
+                       human_duration(step_seconds_ > 0 ? left * step_seconds_ : NAN));
+  }
+
+  StageContext c_;
+  StageSettings s_;
+  Stage& stage_;
+  StopSignal stop_;
+  Trainer trainer_;
+  double flops_per_token_, peak_flops_ = 0;
+  json settings_;
+  TrainerState state_;
+  std::unique_ptr<WeightEma> ema_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<TfEventsWriter> events_;
+  StatusLine line_{20};
+  int64_t last_saved_ = -1, best_step_ = -1, tokens_seen_ = 0;
+  double seconds_seen_ = 0, step_seconds_ = 0, loss_ = 0, max_violation_ = 0;
+  bool calibrated_ = false, evaluated_ = false, best_is_now_ = false;
+};
+
+}  // namespace
+
+double training_flops_per_token(const ModelConfig& cfg) {
+  ParameterCount n = count_parameters(cfg);
+  return 6.0 * static_cast<double>(n.active - n.embedding +
+                                   (cfg.tie_word_embeddings ? n.embedding : 0) + n.mtp_active);
+}
+
+StageResult run_stage(const StageContext& ctx, const StageSettings& settings, Stage& stage) {
+  return Run(ctx, settings, stage).go();
+}
+
+}  // namespace wels
