@@ -259,7 +259,7 @@ Key model_fingerprint(const Device& dev, Model& model, DType dtype, DType cache_
     for (size_t e = 0; e < w.value.size(); e += std::max<size_t>(1, w.value.size() - 1)) {
       const Tensor& t = w.value[e];
       h.add(static_cast<uint64_t>(t.dtype));
-      int64_t bytes = t.bytes(), places = std::min<int64_t>(256, bytes / 16);
+      int64_t bytes = t.bytes(), places = std::min<int64_t>(64, bytes / 16);
       auto* data = static_cast<const uint8_t*>(t.data);
       for (int64_t i = 0; i < places; ++i) h.add(data + bytes / places * i, 16);
     }

@@ -76,7 +76,7 @@ class DiskCache {
 };
 
 // What cached rows depend on: config, values of the weights (names, types, shapes and a sample of
-// their bytes: a few hundred places of every matrix, so a model trained further is another one, but
+// their bytes: 64 places of every matrix, so a model trained further is another one, but
 // one altered by hand in a single value may not be), the device, T, the cache's type and the
 // program's version.
 DiskCache::Key model_fingerprint(const Device& dev, Model& model, DType dtype, DType cache_dtype);

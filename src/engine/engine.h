@@ -31,8 +31,8 @@ struct GenerateTiming {
 
 // The KV cache of an engine.
 struct CacheOptions {
-  int64_t tokens = 0;  // of all sequences; the engine's context where that is more
-  std::string folder;  // also keeps pages on disk, for later engines (disk_cache.h); empty: no
+  int64_t tokens = 0;       // of all sequences; the engine's context where that is more
+  std::string folder = {};  // also keeps pages on disk, for later engines (disk_cache.h); empty: no
   int64_t folder_bytes = 0;         // at most
   std::optional<DType> dtype = {};  // T of the activations, f32, bf16 or Q8_0; nothing: T
 };

@@ -3,6 +3,7 @@
 #pragma once
 #include <span>
 
+#include "backend/cpu/expert_packs.h"
 #include "backend/cpu/isa/kernels.h"
 #include "tensor/pool.h"
 #include "tensor/weight.h"
