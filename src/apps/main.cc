@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   wels::Command run;
   wels::add_pretrain(app, run);
   wels::add_sft(app, run);
+  wels::add_rl(app, run);
   wels::add_dpo(app, run);
   wels::add_merge(app, run);
   wels::add_generate(app, run);

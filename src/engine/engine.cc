@@ -74,6 +74,11 @@ int64_t Engine::submit(GenerateRequest request) {
   return id;
 }
 
+void Engine::forget_prefixes() {
+  CHECK(running_.empty() && waiting_.empty());
+  prefixes_.clear();
+}
+
 void Engine::cancel(int64_t id) {
   auto found = by_id_.find(id);
   if (found != by_id_.end()) found->second->cancelled = true;

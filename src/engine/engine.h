@@ -47,6 +47,10 @@ class Engine {
   std::vector<GenerateResult> run(std::vector<GenerateRequest> requests,
                                   GenerateTiming* timing = nullptr);
 
+  // Forgets all cached rows: for a model whose weights have changed. Nothing may be running or
+  // waiting (CHECK).
+  void forget_prefixes();
+
   const GenerateTiming& timing() const { return timing_; }
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const;

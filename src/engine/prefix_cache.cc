@@ -119,6 +119,16 @@ void PrefixCache::add(int32_t sequence, Path& path, const Rows& rows) {
   path = {node.id, path.pages + 1};
 }
 
+void PrefixCache::clear() {
+  for (int32_t page = 0; page < static_cast<int32_t>(nodes_.size()); ++page) {
+    if (at(page).id == 0) continue;
+    CHECK(!kv_.in_use(page));
+    forget(page);
+    kv_.drop(page);
+  }
+  roots_.clear();
+}
+
 void PrefixCache::forget(int32_t page) {
   Node& node = at(page);
   auto erase_from = [&](std::unordered_multimap<uint64_t, int32_t>& map, uint64_t key) {

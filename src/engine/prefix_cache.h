@@ -48,6 +48,8 @@ class PrefixCache {
   // known already the sequence takes that page for its own.
   void add(int32_t sequence, Path& path, const Rows& rows);
 
+  void clear();  // forgets all pages, which no sequence may use
+
   int64_t known_pages() const { return known_; }
 
  private:

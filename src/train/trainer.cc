@@ -34,6 +34,12 @@ Var known_gradient(Ctx& ctx, const Objective& objective, const MicroBatch& mb, i
   return known;
 }
 
+// What the head reads, for logits divided by the temperature.
+Var at_temperature(Ctx& ctx, const TrainerConfig& config, const Var& hidden) {
+  if (config.temperature == 1) return hidden;
+  return scale(ctx, hidden, 1 / config.temperature);
+}
+
 // Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.
 std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t> rows, int depth) {
   std::vector<int32_t> out;
@@ -95,7 +101,8 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   auto predict = [&](const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> ids) {
     Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
     Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
-    heads.push_back({token_logp(ctx, hidden, model_.head(), target, known), std::move(rows), {}});
+    Var read = at_temperature(ctx, config_, hidden);
+    heads.push_back({token_logp(ctx, read, model_.head(), target, known), std::move(rows), {}});
   };
   std::vector<int32_t> all(mb.targets.size());
   std::iota(all.begin(), all.end(), 0);
@@ -105,7 +112,9 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
   std::vector<int32_t> previous_rows = std::move(all);
   ForwardOptions mtp_options;
-  for (int64_t k = 0; k < model_.config().num_nextn_predict_layers; ++k) {
+  int64_t modules = model_.config().num_nextn_predict_layers;
+  if (objective.mtp_modules >= 0) modules = std::min<int64_t>(modules, objective.mtp_modules);
+  for (int64_t k = 0; k < modules; ++k) {
     Model::MtpOut out = model_.mtp(ctx, k, previous, previous_rows, mb.batch, mtp_options, &record);
     if (out.rows.empty()) break;
     predict(out.hidden, out.rows, depth_targets(mb, out.rows, static_cast<int>(k) + 1));
@@ -217,7 +226,7 @@ std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
           .dtype = config.dtype,
           .fp8 = config.fp8,
           .recompute = false};
-  Var h = model.hidden(ctx, mb.batch, {});
+  Var h = at_temperature(ctx, config, model.hidden(ctx, mb.batch, {}));
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
   return to_host(dev, token_logp(ctx, h, model.head(), target).t);
 }

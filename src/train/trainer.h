@@ -30,6 +30,7 @@ struct Objective {
   std::function<void(const MicroBatch& mb, int depth, std::span<const int32_t> rows,
                      std::span<double> dlogp)>
       known_dlogp;
+  int mtp_modules = -1;  // that take part, from the first; -1: all
 };
 
 struct TrainerConfig {
@@ -40,7 +41,10 @@ struct TrainerConfig {
   double balance_alpha = 1e-4;  // sequence-wise balance loss, V3 eq. 17
   double bias_update = 1e-3;    // γ of the auxiliary-loss-free balancing; 0: off
   double qk_clip = 0;           // > 0: largest attention score a head may reach (train/qk_clip.h)
-  bool bias_centred = false;    // subtract the mean of the update (routing-invariant)
+  // Log-probabilities are those of the logits divided by this: a policy that samples at another
+  // temperature than 1 is trained as it samples.
+  double temperature = 1;
+  bool bias_centred = false;  //    // subtract the mean of the update (routing-invariant)
 };
 
 struct StepStats {

@@ -1,0 +1,337 @@
+// wels rl: reinforcement learning on tasks that a program can check, from a model folder to a run
+// folder. The same command again resumes the run.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include "apps/commands.h"
+#include "apps/loaded_model.h"
+#include "apps/run_sections.h"
+#include "apps/sampling_flags.h"
+#include "apps/stage_flags.h"
+#include "backend/registry.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/machine.h"
+#include "base/progress.h"
+#include "base/threads.h"
+#include "model/checkpoint.h"
+#include "rl/rl_stage.h"
+#include "text/chat.h"
+#include "train/memory_plan.h"
+#include "train/report.h"
+
+namespace wels {
+namespace {
+
+// Settings that an algorithm has unless a flag says otherwise.
+struct Overrides {
+  std::optional<double> beta, clip_low, clip_high, stale_delta, overlong_zone;
+  std::optional<int64_t> mini_batches;
+  std::optional<LossMean> mean;
+  std::optional<AdvantageScale> scale;
+  std::optional<bool> dynamic_sampling, overlong_filter;
+};
+
+struct RlFlags {
+  DeviceFlags device;
+  StageFlags stage;
+  StageSettings settings;
+  RlSettings rl;
+  Overrides set;
+  std::string model, algorithm = "reinforce", refused;
+  bool unbiased_kl = false, no_think = false;
+};
+
+template <class T>
+void take(const std::optional<T>& from, T& to) {
+  if (from) to = *from;
+}
+
+void fill_settings(RlFlags& f) {
+  RlSettings& s = f.rl;
+  RlAlgorithm& a = s.algorithm;
+  RlAlgorithm named = rl_algorithm(f.algorithm);
+  named.loss.correction = a.loss.correction;  // what belongs to no algorithm
+  named.loss.correction_cap = a.loss.correction_cap;
+  a = std::move(named);
+  const Overrides& o = f.set;
+  take(o.beta, a.loss.beta);
+  take(o.clip_low, a.loss.clip_low);
+  take(o.clip_high, a.loss.clip_high);
+  take(o.stale_delta, a.loss.stale_delta);
+  take(o.overlong_zone, a.overlong_zone);
+  take(o.mini_batches, a.mini_batches);
+  take(o.mean, a.loss.mean);
+  take(o.scale, a.scale);
+  take(o.dynamic_sampling, a.dynamic_sampling);
+  take(o.overlong_filter, a.overlong_filter);
+  a.loss.unbiased_kl = f.unbiased_kl;
+  if (a.loss.surrogate == Surrogate::kPlain && s.epochs * a.mini_batches > 1) {
+    throw Error("--algorithm",
+                "reinforce has no ratio to the policy that sampled: one update per rollout",
+                "use grpo, dapo, gspo or cispo with --epochs and --mini-batches");
+  }
+  s.reward.overlong_zone =
+      static_cast<int64_t>(a.overlong_zone * static_cast<double>(s.rollout.max_tokens));
+  s.rollout.thinking = !f.no_think;
+  f.stage.apply(f.settings, {.steps = 60,
+                             .lr = 2e-4,
+                             .weight_decay = 0,
+                             .stable = 1,  // a constant rate, as R1's
+                             .new_model = false});
+  s.rollout.dtype = f.settings.trainer.dtype;
+  f.settings.trainer.temperature = s.temperature;
+  s.seed = f.settings.seed;
+  s.evaluation.seed = f.settings.seed;
+}
+
+// What a model folder has beside its weights that belongs to a checkpoint too.
+std::map<std::string, std::string> files_beside(const std::string& folder) {
+  std::map<std::string, std::string> out;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
+    std::string path = folder + "/" + name;
+    if (std::filesystem::exists(path)) out[name] = read_file(path);
+  }
+  return out;
+}
+
+RunInfo run_info(const RlFlags& f, const ModelConfig& cfg, const std::string& model) {
+  const RlSettings& s = f.rl;
+  auto num = [](auto x) { return fmt::format("{}", x); };
+  RunInfo info;
+  info.name = std::filesystem::path(f.settings.out).filename().string();
+  info.started = info.updated = unix_seconds();
+  info.total_steps = f.settings.schedule.steps;
+  info.sections.push_back(
+      {"Recipe",
+       {{"stage", "reinforcement learning"},
+        {"from", model},
+        {"algorithm", f.algorithm},
+        {"tasks", s.tasks},
+        {"questions x answers", fmt::format("{} x {}", s.groups, s.samples)},
+        {"longest answer", num(s.rollout.max_tokens)},
+        {"learning rate", num(f.settings.schedule.peak)},
+        {"beta", num(s.algorithm.loss.beta)},
+        {"clip", fmt::format("{} / {}", s.algorithm.loss.clip_low, s.algorithm.loss.clip_high)},
+        {"updates per step", num(s.epochs * s.algorithm.mini_batches)},
+        {"type", f.stage.dtype},
+        {"seed", num(s.seed)}}});
+  info.sections.push_back(model_section(cfg));
+  info.sections.push_back(machine_section(machine(), thread_count(), 0));
+  return info;
+}
+
+void print_result(const StageResult& r, const RlStage& stage, const std::string& out) {
+  const TaskEvaluation& e = stage.last_evaluation();
+  fmt::print("{} {} steps; greedy accuracy {:.3f} (best {:.3f}), length {:.1f}, thoughts {:.2f}\n",
+             r.stopped ? "stopped after" : "done:", r.steps, e.greedy.accuracy, 1 - r.best,
+             e.greedy.length_mean, e.greedy.long_share);
+  if (e.parts.size() > 1) {
+    for (const auto& p : e.parts)
+      fmt::print("  {}: greedy accuracy {:.3f}, length {:.1f}\n", p.name, p.greedy, p.length_mean);
+  }
+  fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, out);
+  if (r.stopped) fmt::print("the same command resumes it\n");
+}
+
+int rl_command(RlFlags f) {
+  f.device.apply();
+  fill_settings(f);
+  if (std::filesystem::is_regular_file(f.model))
+    throw Error(f.model, "is a file; learning needs weights that can be changed",
+                "give a model or run folder");
+  std::string folder = resolve_checkpoint(f.model);
+  auto dev = make_device(f.device.device);
+  std::map<std::string, std::string> files = files_beside(folder);
+  if (!files.contains("tokenizer.json"))
+    throw Error(folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
+  Tokenizer tokenizer = Tokenizer::load(folder);
+  f.rl.rollout.chat_template = find_chat_template(folder).value_or(ChatTemplate::kDeepSeekV31);
+  auto start = load_model(folder, WeightStorage::kMapped);
+  const ModelConfig& cfg = start->config();
+  if (tokenizer.vocab_size() > cfg.vocab_size)
+    throw Error(folder + "/tokenizer.json",
+                fmt::format("has {} tokens, the model's embedding {}", tokenizer.vocab_size(),
+                            cfg.vocab_size),
+                "use the tokenizer the model was trained with");
+  require_memory(*dev, cfg,
+                 {.trainer = f.settings.trainer,
+                  .sequence_length = std::min(f.rl.micro_batch_tokens, cfg.max_position_embeddings),
+                  .batch_tokens = f.rl.micro_batch_tokens,
+                  .micro_batch_tokens = f.rl.micro_batch_tokens,
+                  .mtp_lambda = 0,
+                  .average = f.settings.ema > 0,
+                  .samples = true},
+                 memory_available_bytes() + rss_bytes());
+  make_folder(f.settings.out);
+  FolderLock lock(f.settings.out);
+  auto policy = load_model(folder, WeightStorage::kF32);
+  policy->make_gradients();
+  freeze_mtp(*policy);
+  RlStage stage(*dev, *policy, *start, tokenizer, f.rl, f.settings.trainer);
+  RunInfo info = run_info(f, cfg, folder);
+  StageContext ctx{
+      .dev = *dev, .model = *policy, .parts = whole_model(*policy, files), .report = [&] {
+        info.updated = unix_seconds();
+        write_run_info(f.settings.out, info);
+        write_report(f.settings.out + "/report.html", {f.settings.out});
+      }};
+  StageResult r;
+  try {
+    r = run_stage(ctx, f.settings, stage);
+  } catch (const Error& e) {
+    info.status = std::string("failed: ") + e.what();
+    write_run_info(f.settings.out, info);
+    throw;
+  }
+  info.status = r.stopped ? "stopped" : "finished";
+  ctx.report();
+  print_result(r, stage, f.settings.out);
+  return r.stopped ? 130 : 0;
+}
+
+void add_algorithm_flags(CLI::App* sub, RlFlags& f) {
+  std::string names;
+  for (const RlAlgorithm& a : rl_algorithms()) names += (names.empty() ? "" : ", ") + a.name;
+  sub->add_option("--algorithm", f.algorithm, names + "; the flags below change what it implies")
+      ->capture_default_str();
+  PolicyLoss& loss = f.rl.algorithm.loss;
+  Overrides& o = f.set;
+  sub->add_option("--beta", o.beta, "weight of the KL divergence from the reference policy")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--clip-low", o.clip_low, "ratios count down to 1 minus this")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--clip-high", o.clip_high, "ratios count up to 1 plus this (cispo: up to this)")
+      ->check(CLI::NonNegativeNumber);
+  std::map<std::string, LossMean> means = {{"sequence", LossMean::kSequence},
+                                           {"constant", LossMean::kConstant},
+                                           {"token", LossMean::kToken}};
+  sub->add_option("--loss-mean", o.mean,
+                  "sequence (of answers' means), token (over all tokens) or constant (length)")
+      ->transform(CLI::CheckedTransformer(means));
+  std::map<std::string, AdvantageScale> scales = {{"none", AdvantageScale::kNone},
+                                                  {"group", AdvantageScale::kGroup},
+                                                  {"group-sample", AdvantageScale::kGroupSample},
+                                                  {"batch", AdvantageScale::kBatch}};
+  sub->add_option("--advantage", o.scale,
+                  "what rewards are divided by: none, the deviation of the group (group-sample: "
+                  "of n - 1) or of the batch")
+      ->transform(CLI::CheckedTransformer(scales));
+  sub->add_option("--mini-batches", o.mini_batches, "updates per pass over a step's answers")
+      ->check(CLI::PositiveNumber);
+  sub->add_option("--epochs", f.rl.epochs, "passes over a step's answers")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--dynamic-sampling", o.dynamic_sampling,
+                  "true: other questions for groups whose rewards are all equal");
+  sub->add_option("--overlong-filter", o.overlong_filter,
+                  "true: answers cut at the limit do not count");
+  sub->add_option("--overlong-zone", o.overlong_zone,
+                  "share of the limit in which a penalty for length grows to 1")
+      ->check(CLI::Range(0.0, 1.0));
+  sub->add_flag("--unbiased-kl", f.unbiased_kl, "V3.2: the KL estimate times the ratio");
+  sub->add_option("--stale-delta", o.stale_delta,
+                  "V3.2: wrong answers whose mean log ratio fell below minus this do not count")
+      ->check(CLI::NonNegativeNumber);
+  std::map<std::string, Correction> corrections = {
+      {"none", Correction::kNone},
+      {"truncate", Correction::kTruncate},
+      {"mask", Correction::kMask},
+      {"truncate-sequence", Correction::kTruncateSequence},
+      {"mask-sequence", Correction::kMaskSequence}};
+  sub->add_option("--correction", loss.correction,
+                  "importance weights of trainer against sampler: none, truncate or mask, of "
+                  "tokens or (-sequence) of answers")
+      ->transform(CLI::CheckedTransformer(corrections));
+  sub->add_option("--correction-cap", loss.correction_cap, "their largest")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--refresh", f.rl.reference_refresh,
+                  "steps until the reference becomes the policy (0: never)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void add_rollout_flags(CLI::App* sub, RlFlags& f) {
+  RlSettings& s = f.rl;
+  sub->add_option("--groups", s.groups, "questions per step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--samples", s.samples, "answers to each")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--temperature", s.temperature, "of the answers, and of the policy learned")
+      ->check(CLI::Range(0.05, 10.0))
+      ->capture_default_str();
+  sub->add_option("--max-tokens", s.rollout.max_tokens, "of an answer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--reward-accuracy", s.reward.accuracy, "weight of the right answer")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--reward-format", s.reward.format, "weight of one thought and one answer")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--reward-language", s.reward.language,
+                  "weight of the thought's words in --language")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--reward-chance", s.reward.chance,
+                  "weight of a fair coin thrown for each answer (a control)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--language", s.reward.target_language, "en or zh")
+      ->check(CLI::IsMember({"en", "zh"}))
+      ->capture_default_str();
+  sub->add_flag("--no-think", f.no_think, "prompts do not begin a thought");
+  add_speculate_flag(sub, s.rollout.speculate);
+  sub->add_flag("--curriculum", s.curriculum,
+                "from the lowest levels up, a rung whenever four of five answers are right");
+}
+
+void add_run_flags(CLI::App* sub, RlFlags& f) {
+  StageSettings& s = f.settings;
+  s.trainer.balance_alpha = 0;
+  s.eval_every = 5;
+  s.save_every = s.sample_every = 20;
+  f.stage.add(sub, s);
+  sub->add_option("--micro-batch", f.rl.micro_batch_tokens, "tokens per forward and backward")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--eval-items", f.rl.evaluation.items, "held-out questions")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_rl(CLI::App& app, Command& run) {
+  CLI::App* sub = app.add_subcommand("rl", "learn from answers that a program can check");
+  auto f = std::make_shared<RlFlags>();
+  sub->add_option("model", f->model, "model folder or run folder")->required();
+  sub->add_option("--task", f->rl.tasks,
+                  "tasks and their levels and shares: parity:20, addition:8-12*2,FILE.jsonl")
+      ->required();
+  add_algorithm_flags(sub, *f);
+  add_rollout_flags(sub, *f);
+  add_run_flags(sub, *f);
+  for (const char* filter : {"--top-k", "--top-p", "--min-p"}) {
+    sub->add_option(filter, f->refused)
+        ->group("")
+        ->check(CLI::Validator(
+            [](std::string&) {
+              return std::string(
+                  "answers are drawn from the whole distribution, whose log-probabilities are "
+                  "trained; leave it out");
+            },
+            ""));
+  }
+  f->device.add(sub);
+  sub->callback([f, &run] { run = [f] { return rl_command(*f); }; });
+}
+
+}  // namespace wels

@@ -1,0 +1,53 @@
+// How good a model is at tasks: greedy answers, and several sampled ones. `wels eval --task` and
+// reinforcement learning ask the same function.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "rl/rollout.h"
+#include "tasks/task.h"
+
+namespace wels {
+
+struct EvaluationSettings {
+  int64_t items = 128;
+  int64_t samples = 0;  // of each item besides the greedy answer; 0: none
+  double temperature = 1;
+  uint64_t seed = 1;
+  TaskSplit split = TaskSplit::kHeldOut;
+};
+
+// Of a set of completions. An answer is right where its score is 1.
+struct AnswerStats {
+  int64_t completions = 0;
+  double accuracy = 0;                     // mean score
+  double length_mean = 0, length_p95 = 0;  // tokens
+  double long_share = 0;                   // with a thought that is not empty
+  double ended = 0, formed = 0;            // shares
+};
+
+struct TaskEvaluation {
+  AnswerStats greedy;    // pass@1
+  AnswerStats sampled;   // without completions where none were asked for
+  double pass_at_k = 0;  // share of the items with a right answer among the sampled ones
+  struct Part {
+    std::string name;  // of a task: "parity"
+    int64_t items = 0;
+    double greedy = 0, sampled = 0, pass_at_k = 0, length_mean = 0;  // length: of greedy answers
+  };
+  std::vector<Part> parts;  // where the mixture has several tasks, each; else one
+  std::string example;      // a question with the model's greedy completion, for people
+};
+
+// Stats of completions with these scores.
+AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const double> scores);
+// The q-quantile (0 to 1) by rank; 0 where there are no values.
+double quantile(std::vector<double> values, double q);
+
+// Items 0..n-1 of the mixture's split under the seed. Throws Error as TaskMixture::item and
+// RolloutSampler do.
+TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
+                              const EvaluationSettings& settings);
+
+}  // namespace wels

@@ -1,0 +1,145 @@
+// A small base model for the tests of reinforcement learning: parity of a few bits, mostly answered
+// at once (a guess) and sometimes after a chain (right), learned in some seconds.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "backend/registry.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "model/checkpoint.h"
+#include "rl/rl_stage.h"
+#include "text/bpe_trainer.h"
+
+namespace wels {
+
+inline std::string test_tokenizer_json() {
+  BpeTrainerOptions names = deepseek_style_options(512);
+  std::vector<AddedToken> first = names.first;
+  for (const AddedToken& t : names.last) {
+    if (t.content.find("think") != std::string::npos || t.content == "<｜User｜>" ||
+        t.content == "<｜Assistant｜>")
+      first.push_back(t);
+  }
+  std::vector<std::string_view> text = {"abcdefghijklmnopqrstuvwxyz 0123456789"};
+  return write_tokenizer_json(train_characters(text, first));
+}
+
+inline ModelConfig test_config(int64_t vocab) {
+  ModelConfig c;
+  c.architecture = Architecture::kDeepseekV3;
+  c.attention = AttentionKind::kMla;
+  c.vocab_size = vocab;
+  c.hidden_size = 48;
+  c.num_hidden_layers = 2;
+  c.intermediate_size = 96;
+  c.num_attention_heads = c.num_key_value_heads = 3;
+  c.q_lora_rank = 0;
+  c.kv_lora_rank = 16;
+  c.qk_nope_head_dim = 16;
+  c.qk_rope_head_dim = 8;
+  c.v_head_dim = 16;
+  c.moe_intermediate_size = 32;
+  c.n_routed_experts = 4;
+  c.n_shared_experts = 1;
+  c.num_experts_per_tok = 2;
+  c.first_k_dense_replace = 1;
+  c.scoring_func = ScoringFunc::kSigmoid;
+  c.topk_method = TopkMethod::kNoauxTc;
+  c.n_group = c.topk_group = 1;
+  c.norm_topk_prob = true;
+  c.routed_scaling_factor = 1.0;
+  c.num_nextn_predict_layers = 1;
+  c.max_position_embeddings = 256;
+  c.initializer_range = 0.05;
+  return c;
+}
+
+inline const char* kTestTask = "parity:6";
+
+// Steps of supervised learning on examples of kTestTask, one in four with its chain.
+inline void learn_base(Device& dev, Model& model, const Tokenizer& tokenizer, int64_t steps) {
+  TaskMixture tasks{kTestTask};
+  TrainerConfig config;
+  config.dtype = DType::kF32;
+  Trainer trainer(dev, model, config);
+  RolloutSampler sampler(dev, model, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+  constexpr int64_t kBatch = 64;
+  for (int64_t step = 0; step < steps; ++step) {
+    std::vector<std::vector<int32_t>> prompts, answers;
+    std::vector<TrainSequence> sequences;
+    for (int64_t i = step * kBatch; i < (step + 1) * kBatch; ++i) {
+      TaskExample e = tasks.item(7, i, TaskSplit::kTrain).example;
+      bool chain = Rng(7, 1, static_cast<uint64_t>(2 * i)).uniform() < 0.25;
+      prompts.push_back(sampler.prompt(e.question));
+      answers.push_back(tokenizer.encode((chain ? e.chain : "") + "</think>" + e.answer));
+      answers.back().push_back(*tokenizer.eos());
+    }
+    std::vector<size_t> chosen;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      sequences.push_back({.prompt = prompts[i], .tokens = answers[i], .sampled_logp = {}});
+      chosen.push_back(i);
+    }
+    PackedSequences packed = pack_sequences(sequences, chosen, 4096);
+    double decay =
+        std::min(1.0, 2.0 * static_cast<double>(steps - step) / static_cast<double>(steps));
+    trainer.step(packed.micro_batches, pretrain_objective(packed.micro_batches, 1, 0.3),
+                 4e-3 * decay);
+  }
+}
+
+// The base as a model folder, made once per process.
+inline const std::string& test_base_folder() {
+  static const std::string folder = [] {
+    std::string path = testing::TempDir() + "/rl_base_" + std::to_string(::getpid());
+    std::filesystem::create_directories(path);
+    std::string json = test_tokenizer_json();
+    Tokenizer tokenizer = Tokenizer::from_json(json);
+    auto dev = make_device("cpu");
+    Model model(test_config(tokenizer.vocab_size()));
+    model.init(DType::kF32, 3, true);
+    learn_base(*dev, model, tokenizer, 500);
+    save_model(path, model, DType::kF32);
+    write_file_atomic(path + "/tokenizer.json", json);
+    return path;
+  }();
+  return folder;
+}
+
+// Everything a stage needs, from the base.
+struct RlTest : testing::Test {
+  std::unique_ptr<Device> dev = make_device("cpu");
+  Tokenizer tokenizer = Tokenizer::load(test_base_folder());
+  std::unique_ptr<Model> start = load_model(test_base_folder(), WeightStorage::kMapped);
+  std::unique_ptr<Model> policy = trainable();
+
+  static std::unique_ptr<Model> trainable() {
+    auto model = load_model(test_base_folder(), WeightStorage::kF32);
+    model->make_gradients();
+    freeze_mtp(*model);
+    return model;
+  }
+  static TrainerConfig trainer_config(DType dtype = DType::kF32) {
+    TrainerConfig c;
+    c.dtype = dtype;
+    c.optimizer.weight_decay = 0;
+    c.balance_alpha = c.bias_update = 0;
+    return c;
+  }
+  static RlSettings settings(const std::string& algorithm) {
+    RlSettings s;
+    s.tasks = kTestTask;
+    s.algorithm = rl_algorithm(algorithm);
+    s.rollout = {.dtype = DType::kF32, .max_tokens = 16};
+    s.groups = 8;
+    s.samples = 8;
+    s.micro_batch_tokens = 512;
+    s.evaluation.items = 64;
+    return s;
+  }
+};
+
+}  // namespace wels

@@ -1,0 +1,490 @@
+#include "rl/rl_stage.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/rng.h"
+
+namespace wels {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kRolloutStream = hash_name("rollout");
+constexpr int64_t kMostRounds = 8;  // of dynamic sampling
+constexpr size_t kProbed = 16;      // completions for the divergence from the start
+constexpr int64_t kSilenceBefore = 2,
+                  kSilenceBetween = 10;  // steps without variance until it is said again
+
+// Bits of all weights, so that a run is resumed from the model it was started with only.
+uint64_t hash_of(Model& model) {
+  uint64_t h = 0;
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
+    for (const Tensor& t : w.value) {
+      std::string_view bytes(static_cast<const char*>(t.data), static_cast<size_t>(t.bytes()));
+      h = h * 0x9e3779b97f4a7c15ull + hash_name(bytes);
+    }
+  });
+  return h;
+}
+
+// Values of `from` into `to`, which has the same config and f32 weights.
+void copy_weights(Device& dev, Model& from, Model& to) {
+  std::vector<Weight*> source;
+  visit_weights(from.config(), from.weights(),
+                [&](Weight& w, const WeightSpec&) { source.push_back(&w); });
+  size_t i = 0;
+  visit_weights(to.config(), to.weights(), [&](Weight& w, const WeightSpec&) {
+    const Weight& s = *source[i++];
+    for (size_t e = 0; e < w.value.size(); ++e) dev.copy(s.value[e], w.value[e]);
+    ++w.version;
+  });
+}
+
+std::string mean_name(LossMean m) {
+  return m == LossMean::kSequence ? "sequence" : m == LossMean::kConstant ? "constant" : "token";
+}
+
+// The mean of a quantity over log-probabilities of tokens.
+double mean_of(std::span<const Rollout> rollouts) {
+  double sum = 0, n = 0;
+  for (const Rollout& r : rollouts) {
+    for (double x : r.logp) sum += x;
+    n += static_cast<double>(r.logp.size());
+  }
+  return n > 0 ? sum / n : 0;
+}
+
+}  // namespace
+
+void freeze_mtp(Model& model) {
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+    if (s.layer >= model.config().num_hidden_layers) w.grad.clear();
+  });
+}
+
+RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
+                 const RlSettings& settings, const TrainerConfig& trainer)
+    : dev_(dev),
+      policy_(policy),
+      start_(start),
+      s_(settings),
+      trainer_config_(trainer),
+      start_hash_(hash_of(start)),
+      curriculum_(settings.tasks, settings.curriculum),
+      sampler_(dev, policy, tokenizer, settings.rollout) {
+  if (s_.samples < 2)
+    throw Error("--samples", "one answer has no siblings to be better than", "use 2 or more");
+  if (s_.algorithm.mini_batches > s_.groups)
+    throw Error("--mini-batches",
+                fmt::format("{} are more than the {} groups of a step", s_.algorithm.mini_batches,
+                            s_.groups),
+                "use fewer");
+  CHECK(trainer.temperature == s_.temperature);
+  s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
+  if (s_.rollout.speculate == Speculate::kMtp && policy.config().num_nextn_predict_layers == 0)
+    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
+  // Every task and level must have a prompt that fits.
+  for (int64_t i = 0; i < s_.groups; ++i)
+    sampler_.prompt(curriculum_.all().item(s_.seed, i, TaskSplit::kTrain).example.question);
+  if (s_.algorithm.loss.beta > 0) {
+    reference_ = std::make_unique<Model>(policy.config());
+    reference_->allocate(DType::kF32);
+    copy_weights(dev, policy, *reference_);
+  }
+}
+
+json RlStage::settings() const {
+  const RlAlgorithm& a = s_.algorithm;
+  return {{"tasks", s_.tasks},
+          {"algorithm", a.name},
+          {"surrogate", static_cast<int>(a.loss.surrogate)},
+          {"loss_mean", mean_name(a.loss.mean)},
+          {"advantage", static_cast<int>(a.scale)},
+          {"clip_low", a.loss.clip_low},
+          {"clip_high", a.loss.clip_high},
+          {"beta", a.loss.beta},
+          {"unbiased_kl", a.loss.unbiased_kl},
+          {"stale_delta", a.loss.stale_delta},
+          {"correction", static_cast<int>(a.loss.correction)},
+          {"correction_cap", a.loss.correction_cap},
+          {"mini_batches", a.mini_batches},
+          {"dynamic_sampling", a.dynamic_sampling},
+          {"overlong_filter", a.overlong_filter},
+          {"overlong_zone", s_.reward.overlong_zone},
+          {"reward_accuracy", s_.reward.accuracy},
+          {"reward_format", s_.reward.format},
+          {"reward_language", s_.reward.language},
+          {"reward_chance", s_.reward.chance},
+          {"target_language", s_.reward.target_language},
+          {"max_tokens", s_.rollout.max_tokens},
+          {"thinking", s_.rollout.thinking},
+          {"groups", s_.groups},
+          {"samples", s_.samples},
+          {"temperature", s_.temperature},
+          {"epochs", s_.epochs},
+          {"micro_batch_tokens", s_.micro_batch_tokens},
+          {"reference_refresh", s_.reference_refresh},
+          {"curriculum", s_.curriculum},
+          {"start", fmt::format("{:016x}", start_hash_)}};
+}
+
+// --- rollouts ---
+
+void RlStage::Groups::append(const Groups& from, size_t group, size_t samples) {
+  items.push_back(from.items[group]);
+  prompts.push_back(from.prompts[group]);
+  auto range = [&](const auto& v) {
+    auto begin = v.begin() + static_cast<long>(group * samples);
+    return std::pair{begin, begin + static_cast<long>(samples)};
+  };
+  auto [r, r_end] = range(from.rollouts);
+  rollouts.insert(rollouts.end(), r, r_end);
+  auto [w, w_end] = range(from.rewards);
+  rewards.insert(rewards.end(), w, w_end);
+}
+
+RlStage::Groups RlStage::draw(int64_t count, Times& times) {
+  Groups g;
+  int64_t first = next_item_;
+  next_item_ += count;
+  for (int64_t i = first; i < next_item_; ++i) {
+    g.items.push_back(curriculum_.tasks().item(s_.seed, i, TaskSplit::kTrain));
+    g.prompts.push_back(sampler_.prompt(g.items.back().example.question));
+  }
+  double t0 = monotonic_seconds();
+  auto luck = [&](int64_t prompt, int64_t sample) {
+    uint64_t place = static_cast<uint64_t>((first + prompt) * s_.samples + sample);
+    return Rng(s_.seed, kRolloutStream, 2 * place).next_u64();
+  };
+  g.rollouts = sampler_.sample(
+      {.prompts = g.prompts, .samples = s_.samples, .temperature = s_.temperature, .seed = luck});
+  double t1 = monotonic_seconds();
+  g.rewards = score_rollouts(g.items, g.rollouts, s_.rollout.max_tokens, s_.reward);
+  times.rollout_s += t1 - t0;
+  times.reward_s += monotonic_seconds() - t1;
+  times.engine.prompt_tokens += sampler_.timing().prompt_tokens;
+  times.engine.cached_tokens += sampler_.timing().cached_tokens;
+  times.engine.new_tokens += sampler_.timing().new_tokens;
+  return g;
+}
+
+// Whether the group's rewards differ, the penalty for length aside.
+bool RlStage::teaches(const Groups& g, size_t group) const {
+  std::vector<double> rewards;
+  size_t n = static_cast<size_t>(s_.samples);
+  for (size_t i = group * n; i < (group + 1) * n; ++i)
+    rewards.push_back(g.rewards[i].total - g.rewards[i].penalty);
+  return has_variance(rewards);
+}
+
+// The step's groups. all: also those that dynamic sampling dropped.
+RlStage::Groups RlStage::collect(Groups& all, Times& times) {
+  if (!s_.algorithm.dynamic_sampling) return all = draw(s_.groups, times);
+  Groups kept;
+  size_t n = static_cast<size_t>(s_.samples);
+  for (int64_t round = 0; round < kMostRounds; ++round) {
+    int64_t missing = s_.groups - static_cast<int64_t>(kept.items.size());
+    if (missing <= 0) break;
+    Groups g = draw(std::min(s_.groups, round == 0 ? s_.groups : 2 * missing), times);
+    for (size_t i = 0; i < g.items.size(); ++i) {
+      all.append(g, i, n);
+      if (static_cast<int64_t>(kept.items.size()) < s_.groups && teaches(g, i))
+        kept.append(g, i, n);
+    }
+  }
+  return kept;
+}
+
+std::vector<TrainSequence> RlStage::sequences_of(const Groups& g) const {
+  std::vector<double> rewards;
+  for (const Reward& r : g.rewards) rewards.push_back(r.total);
+  std::vector<double> advantages =
+      group_advantages(rewards, sizes(g.items.size()), s_.algorithm.scale);
+  std::vector<TrainSequence> out;
+  for (size_t i = 0; i < g.rollouts.size(); ++i) {
+    const Rollout& r = g.rollouts[i];
+    out.push_back({.prompt = g.prompts[i / static_cast<size_t>(s_.samples)],
+                   .tokens = r.tokens,
+                   .sampled_logp = r.logp,
+                   .counts = r.ended || !s_.algorithm.overlong_filter,
+                   .advantage = advantages[i]});
+  }
+  return out;
+}
+
+// --- learning ---
+
+void RlStage::refresh_reference() { copy_weights(dev_, policy_, *reference_); }
+
+// Some completions under the policy, as the trainer computes it, and under the weights that the run
+// began with: the divergence of the two in nats per token, and what the engine's log-probabilities
+// differ by.
+void RlStage::probe(Trainer& trainer, const Groups& g, StepMetrics& m) {
+  std::vector<TrainSequence> sequences = sequences_of(g);
+  std::vector<size_t> chosen;
+  size_t count = std::min(kProbed, sequences.size());
+  for (size_t i = 0; i < count; ++i) chosen.push_back(i * sequences.size() / count);
+  PackedSequences packed = pack_sequences(sequences, chosen, s_.micro_batch_tokens);
+  double sum = 0;
+  each_sequence_logp(
+      packed, sequences, [&](const MicroBatch& mb) { return trainer.log_probabilities(mb); },
+      [&](size_t i, std::span<const double> logp) {
+        mismatch_.add(logp, sequences[i].sampled_logp);
+        sum = std::accumulate(logp.begin(), logp.end(), sum);
+      });
+  double tokens = static_cast<double>(mismatch_.tokens);
+  each_sequence_logp(
+      packed, sequences,
+      [&](const MicroBatch& mb) {
+        return log_probabilities(dev_, pool_, start_, trainer_config_, mb);
+      },
+      [&](size_t, std::span<const double> logp) {
+        for (double x : logp) sum -= x;
+      });
+  m.add("kl_start", tokens > 0 ? sum / tokens : 0.0);
+}
+
+// Log-probabilities of before the updates, and under the reference.
+void RlStage::fill_logp(Trainer& trainer, std::vector<TrainSequence>& sequences) {
+  bool reference = s_.algorithm.loss.beta > 0;
+  std::vector<size_t> chosen;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (sequences[i].counts && (reference || sequences[i].advantage != 0)) chosen.push_back(i);
+  }
+  PackedSequences packed = pack_sequences(sequences, chosen, s_.micro_batch_tokens);
+  if (!on_policy()) {
+    each_sequence_logp(
+        packed, sequences, [&](const MicroBatch& mb) { return trainer.log_probabilities(mb); },
+        [&](size_t i, std::span<const double> logp) {
+          sequences[i].old_logp.assign(logp.begin(), logp.end());
+          mismatch_.add(logp, sequences[i].sampled_logp);
+        });
+  }
+  if (!reference) return;
+  each_sequence_logp(
+      packed, sequences,
+      [&](const MicroBatch& mb) {
+        return log_probabilities(dev_, pool_, *reference_, trainer_config_, mb);
+      },
+      [&](size_t i, std::span<const double> logp) {
+        sequences[i].ref_logp.assign(logp.begin(), logp.end());
+      });
+}
+
+// The step's updates: epochs over mini-batches of whole groups.
+UpdateReport RlStage::learn(Trainer& trainer, std::vector<TrainSequence>& sequences, int64_t step,
+                            double lr) {
+  UpdateSettings settings{.loss = s_.algorithm.loss,
+                          .micro_batch_tokens = s_.micro_batch_tokens,
+                          .on_policy = on_policy()};
+  size_t samples = static_cast<size_t>(s_.samples);
+  if (on_policy()) {
+    return update_policy(trainer, sequences, sizes(sequences.size() / samples), settings, lr);
+  }
+  UpdateReport sum;
+  size_t groups = sequences.size() / samples;
+  size_t parts = std::min(static_cast<size_t>(s_.algorithm.mini_batches), groups);
+  for (int64_t epoch = 0; epoch < s_.epochs; ++epoch) {
+    std::vector<size_t> order(groups);
+    std::iota(order.begin(), order.end(), size_t{0});
+    Rng rng(s_.seed, hash_name(fmt::format("mini-batches {} {}", step, epoch)));
+    for (size_t i = groups; i > 1; --i) std::swap(order[i - 1], order[rng.below(i)]);
+    for (size_t part = 0; part < parts; ++part) {
+      std::vector<TrainSequence> some;
+      for (size_t k = part * groups / parts; k < (part + 1) * groups / parts; ++k) {
+        for (size_t j = 0; j < samples; ++j) some.push_back(sequences[order[k] * samples + j]);
+      }
+      UpdateReport one = update_policy(trainer, some, sizes(some.size() / samples), settings, lr);
+      if (one.rows == 0) continue;
+      sum.rows += one.rows;
+      StepStats before = std::exchange(sum.stats, one.stats);
+      sum.stats.skipped |= before.skipped;
+      sum.stats.forward_s += before.forward_s;
+      sum.stats.backward_s += before.backward_s;
+      sum.stats.update_s += before.update_s;
+      sum.policy.add(one.policy);
+    }
+  }
+  return sum;
+}
+
+StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) {
+  if (reference_ && s_.reference_refresh > 0 && state.step > 0 &&
+      state.step % s_.reference_refresh == 0)
+    refresh_reference();
+  Times times;
+  Groups all, kept = collect(all, times);
+  mismatch_ = {};
+  add_rollout_metrics(all, state.step, m);
+  double t0 = monotonic_seconds();
+  probe(trainer, all, m);
+  std::vector<TrainSequence> sequences = sequences_of(kept);
+  if (!on_policy() || reference_) fill_logp(trainer, sequences);
+  double t1 = monotonic_seconds();
+  UpdateReport u = learn(trainer, sequences, state.step, lr);
+  times.scoring_s = t1 - t0;
+  times.train_s = monotonic_seconds() - t1;
+  if (u.mismatch.tokens > 0) mismatch_.add(u.mismatch);
+  add_update_metrics(u, times, m);
+  if (u.rows == 0) say_nothing_to_learn(state.step, reward_);
+  silent_steps_ = u.rows == 0 ? silent_steps_ + 1 : 0;
+  return {.stats = u.stats,
+          .sequences = static_cast<int64_t>(all.rollouts.size()),
+          .tokens = u.rows,
+          .loss = u.stats.loss.empty() ? 0.0 : u.stats.loss[0],
+          .nothing_to_learn = u.rows == 0};
+}
+
+void RlStage::rehearse(Trainer& trainer) {
+  int64_t next = next_item_;
+  Times times;
+  Groups g = draw(s_.groups, times);
+  next_item_ = next;
+  std::vector<TrainSequence> sequences = sequences_of(g);
+  std::vector<size_t> chosen(sequences.size());
+  std::iota(chosen.begin(), chosen.end(), size_t{0});
+  PackedSequences packed = pack_sequences(sequences, chosen, s_.micro_batch_tokens);
+  Objective o = pretrain_objective(packed.micro_batches, 0, 0);
+  o.mtp_modules = 0;
+  trainer.gradients(packed.micro_batches, o);
+}
+
+// --- what it says ---
+
+void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m) {
+  std::vector<double> totals, scores;
+  double reflective = 0, repetitive = 0, language = 0, square = 0;
+  for (size_t i = 0; i < all.rewards.size(); ++i) {
+    const Rollout& r = all.rollouts[i];
+    totals.push_back(all.rewards[i].total);
+    scores.push_back(all.rewards[i].score);
+    language += all.rewards[i].language;
+    reflective += reflective_words(r.parts.thought);
+    repetitive += !r.ended && is_repetitive(r.tokens);
+  }
+  double n = static_cast<double>(totals.size());
+  reward_ = std::accumulate(totals.begin(), totals.end(), 0.0) / n;
+  for (double x : totals) square += (x - reward_) * (x - reward_);
+  AnswerStats a = answer_stats(all.rollouts, scores);
+  double without = 0, groups = static_cast<double>(all.items.size());
+  for (size_t i = 0; i < all.items.size(); ++i) without += !teaches(all, i);
+  double entropy = -mean_of(all.rollouts);
+  length_ = a.length_mean;
+  long_share_ = a.long_share;
+  m.add("reward_mean", reward_);
+  m.add("reward_std", std::sqrt(square / n));
+  m.add("accuracy_sampled", a.accuracy);
+  m.add("length_mean", a.length_mean);
+  m.add("length_p95", a.length_p95);
+  m.add("long_share", a.long_share);
+  m.add("ended_share", a.ended);
+  m.add("format_share", a.formed);
+  if (s_.reward.language != 0) m.add("language_consistency", language / n);
+  m.add("reflective_words", reflective / n);
+  m.add("entropy", entropy);
+  m.add("groups_without_variance", without / groups);
+  if (s_.algorithm.dynamic_sampling) m.add("groups_drawn", groups);
+  if (curriculum_.rungs() > 1) m.add("curriculum_rung", curriculum_.rung());
+  curriculum_.observe(a.accuracy);
+  guard_.observe({.step = step + 1,
+                  .best_score = *std::max_element(scores.begin(), scores.end()),
+                  .entropy = entropy,
+                  .repetitive = repetitive / n});
+}
+
+void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetrics& m) const {
+  double tokens = std::max(u.policy.tokens, 1.0);
+  m.add("clip_fraction", u.policy.clipped / tokens);
+  if (reference_) m.add("kl_reference", u.policy.kl / tokens);
+  if (s_.algorithm.loss.stale_delta > 0)
+    m.add("stale_share", u.policy.stale / std::max(u.policy.completions, 1.0));
+  if (s_.algorithm.loss.correction != Correction::kNone)
+    m.add("correction_mean", u.policy.correction / tokens);
+  m.add("logp_mismatch_max", mismatch_.largest);
+  m.add("logp_mismatch_mean", mismatch_.mean());
+  m.add("rollout_tokens_per_s",
+        static_cast<double>(t.engine.new_tokens) / std::max(t.rollout_s, 1e-9));
+  if (u.rows > 0)
+    m.add("train_tokens_per_s", static_cast<double>(u.rows) / std::max(t.train_s, 1e-9));
+  auto ms = [&](const char* part, double seconds) {
+    m.add(std::string(metric::kStepTimePrefix) + part, seconds * 1e3);
+  };
+  ms("rollout", t.rollout_s);
+  ms("reward", t.reward_s);
+  ms("scoring", t.scoring_s);
+}
+
+void RlStage::say_nothing_to_learn(int64_t step, double reward) {
+  if (silent_steps_ % kSilenceBetween != kSilenceBefore) return;
+  log_warn(
+      "step {}: within every group all rewards are equal (mean {:.2f}), so there is nothing to "
+      "learn from; {}",
+      step + 1, reward,
+      reward > 0.5 * s_.reward.accuracy ? "try harder levels of the task"
+                                        : "try easier levels, or more --samples");
+}
+
+std::string RlStage::status() const {
+  return fmt::format("  reward {:.2f}  greedy {:.2f}  length {:.1f}  long {:.2f}", reward_,
+                     evaluation_.greedy.accuracy, length_, long_share_);
+}
+
+double RlStage::validate(Trainer&, StepMetrics* m, bool averaged) {
+  TaskEvaluation e = evaluate_tasks(sampler_, curriculum_.all(), s_.evaluation);
+  std::string suffix = averaged ? "_ema" : "";
+  if (m) {
+    m->add("accuracy_greedy" + suffix, e.greedy.accuracy);
+    m->add("length_greedy" + suffix, e.greedy.length_mean);
+    m->add("long_share_greedy" + suffix, e.greedy.long_share);
+    if (e.parts.size() > 1) {
+      for (const auto& p : e.parts) m->add("accuracy_greedy_" + p.name + suffix, p.greedy);
+    }
+  }
+  double value = 1 - e.greedy.accuracy;
+  if (!averaged) evaluation_ = std::move(e);
+  return value;
+}
+
+// --- resuming ---
+
+StateTensors RlStage::state() {
+  StateTensors out;
+  if (!reference_) return out;
+  visit_weights(reference_->config(), reference_->weights(), [&](Weight& w, const WeightSpec&) {
+    for (size_t e = 0; e < w.value.size(); ++e) {
+      std::string name = w.name;
+      if (size_t at = name.find("{}"); at != std::string::npos)
+        name.replace(at, 2, std::to_string(e));
+      out.emplace_back("reference." + name, w.value[e]);
+    }
+  });
+  return out;
+}
+
+json RlStage::counters() const {
+  return {{"next_item", next_item_},
+          {"silent_steps", silent_steps_},
+          {"curriculum", curriculum_.counters()},
+          {"guard", guard_.counters()}};
+}
+
+void RlStage::restore(const json& j) {
+  next_item_ = j.at("next_item").get<int64_t>();
+  silent_steps_ = j.at("silent_steps").get<int64_t>();
+  curriculum_.restore(j.at("curriculum"));
+  guard_.restore(j.at("guard"));
+  if (!reference_) return;
+  visit_weights(reference_->config(), reference_->weights(),  // their values were read in place
+                [&](Weight& w, const WeightSpec&) { ++w.version; });
+}
+
+}  // namespace wels

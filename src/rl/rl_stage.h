@@ -1,0 +1,113 @@
+// Reinforcement learning with verifiable rewards as a stage of training: rollouts, advantages, one
+// or several policy updates, measurements. R1-Zero is this stage on a base model with the outcome
+// as its only reward (R1, Nature 645:633).
+//
+// A step is a function of the seed, the step's first item, the weights and the optimiser's state,
+// so a resumed run repeats it bit for bit.
+//
+// In a mixture of experts the router is trained like any weight; its selection bias moves only
+// where TrainerConfig::bias_update says so (off in `wels rl`: V3 ended its balancing before RL
+// began, and a bias that moves between rollout and update would be one more difference between
+// them). MTP modules are frozen.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "rl/algorithm.h"
+#include "rl/collapse.h"
+#include "rl/curriculum.h"
+#include "rl/evaluation.h"
+#include "rl/reward.h"
+#include "rl/update.h"
+#include "train/stage.h"
+
+namespace wels {
+
+struct RlSettings {
+  std::string tasks = "parity";  // TaskMixture
+  RlAlgorithm algorithm;
+  RewardSettings reward;
+  RolloutSettings rollout;
+  int64_t groups = 16, samples = 16;  // questions of a step, completions of each
+  double temperature = 1;             // also TrainerConfig's (CHECK)
+  int64_t epochs = 1;                 // passes over a step's completions
+  int64_t micro_batch_tokens = 4096;
+  int64_t reference_refresh = 400;  // steps until the reference becomes the policy; 0: never
+  bool curriculum = false;
+  EvaluationSettings evaluation;
+  uint64_t seed = 1;
+};
+
+// What the modules that predict further tokens have of gradients is taken away: they are frozen.
+void freeze_mtp(Model& model);
+
+class RlStage : public Stage {
+ public:
+  // policy: trainable. start: the same weights, frozen, for the divergence from them; everything
+  // outlives the stage. Throws Error where tasks, tokenizer or settings don't go together.
+  RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
+          const RlSettings& settings, const TrainerConfig& trainer);
+
+  nlohmann::json settings() const override;
+  StageStep step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) override;
+  double validate(Trainer& trainer, StepMetrics* m, bool averaged) override;
+  std::string sample() override { return evaluation_.example; }
+  std::string status() const override;
+  StateTensors state() override;
+  nlohmann::json counters() const override;
+  void restore(const nlohmann::json& counters) override;
+  void rehearse(Trainer& trainer) override;
+  bool rate_is_of_training() const override { return false; }
+
+  const TaskEvaluation& last_evaluation() const { return evaluation_; }
+  const Mismatch& last_mismatch() const { return mismatch_; }
+
+ private:
+  // Items with their completions, group after group.
+  struct Groups {
+    std::vector<TaskMixture::Item> items;
+    std::vector<std::vector<int32_t>> prompts;
+    std::vector<Rollout> rollouts;
+    std::vector<Reward> rewards;
+    void append(const Groups& from, size_t group, size_t samples);
+  };
+  struct Times {
+    double rollout_s = 0, reward_s = 0, scoring_s = 0, train_s = 0;
+    GenerateTiming engine;
+  };
+  std::vector<int64_t> sizes(size_t groups) const {
+    return std::vector<int64_t>(groups, s_.samples);
+  }
+  bool on_policy() const { return s_.epochs * s_.algorithm.mini_batches == 1; }
+  Groups draw(int64_t count, Times& times);
+  Groups collect(Groups& all, Times& times);
+  bool teaches(const Groups& g, size_t group) const;
+  std::vector<TrainSequence> sequences_of(const Groups& g) const;
+  void probe(Trainer& trainer, const Groups& g, StepMetrics& m);
+  void fill_logp(Trainer& trainer, std::vector<TrainSequence>& sequences);
+  UpdateReport learn(Trainer& trainer, std::vector<TrainSequence>& sequences, int64_t step,
+                     double lr);
+  void refresh_reference();
+  void add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m);
+  void add_update_metrics(const UpdateReport& u, const Times& times, StepMetrics& m) const;
+  void say_nothing_to_learn(int64_t step, double reward);
+
+  Device& dev_;
+  Model& policy_;
+  Model& start_;
+  RlSettings s_;
+  TrainerConfig trainer_config_;
+  uint64_t start_hash_ = 0;
+  Curriculum curriculum_;
+  RolloutSampler sampler_;
+  std::unique_ptr<Model> reference_;  // only where beta > 0
+  Pool pool_;
+  CollapseGuard guard_;
+  TaskEvaluation evaluation_;
+  Mismatch mismatch_;
+  int64_t next_item_ = 0, silent_steps_ = 0;
+  double reward_ = 0, length_ = 0, long_share_ = 0;
+};
+
+}  // namespace wels

@@ -1,0 +1,195 @@
+#include <gmock/gmock.h>
+
+#include "base/error.h"
+#include "rl/collapse.h"
+#include "rl/curriculum.h"
+#include "rl/evaluation.h"
+#include "rl/reward.h"
+#include "rl/update.h"
+
+namespace wels {
+namespace {
+
+// --- packing ---
+
+TEST(PackSequences, EveryTokenIsTheTargetOfTheRowBeforeItAndPromptsAreNone) {
+  std::vector<int32_t> prompt = {1, 2, 3}, answer = {4, 5}, long_answer = {6, 7, 8, 9};
+  std::vector<TrainSequence> s;
+  s.push_back({.prompt = prompt, .tokens = answer, .sampled_logp = {}});
+  s.push_back({.prompt = prompt, .tokens = long_answer, .sampled_logp = {}});
+  PackedSequences packed = pack_sequences(s, std::vector<size_t>{0, 1}, 100);
+  ASSERT_EQ(packed.micro_batches.size(), size_t{1});
+  const MicroBatch& mb = packed.micro_batches[0];
+  EXPECT_THAT(mb.batch.tokens, testing::ElementsAre(1, 2, 3, 6, 7, 8, 1, 2, 3, 4));
+  EXPECT_THAT(mb.targets, testing::ElementsAre(-1, -1, 6, 7, 8, 9, -1, -1, 4, 5));
+  EXPECT_THAT(packed.sequence[0], testing::ElementsAre(1, 0));
+  EXPECT_EQ(packed.rows, 10);
+  std::vector<std::vector<double>> seen(2);
+  each_sequence_logp(
+      packed, s,
+      [](const MicroBatch& b) {
+        std::vector<double> out;
+        for (int32_t t : b.targets) out.push_back(-t);
+        return out;
+      },
+      [&](size_t i, std::span<const double> logp) { seen[i].assign(logp.begin(), logp.end()); });
+  EXPECT_THAT(seen[0], testing::ElementsAre(-4, -5));
+  EXPECT_THAT(seen[1], testing::ElementsAre(-6, -7, -8, -9));
+}
+
+TEST(PackSequences, BestFitLongestFirstWithinTheLimitAndALongerOneAlone) {
+  std::vector<int32_t> prompt = {1}, tokens(40, 2);
+  std::vector<TrainSequence> s;
+  std::vector<size_t> lengths = {3, 7, 5, 30, 4, 2}, chosen;  // rows, with a prompt of one
+  for (size_t n : lengths) {
+    chosen.push_back(s.size());
+    s.push_back({.prompt = prompt, .tokens = std::span(tokens).first(n), .sampled_logp = {}});
+  }
+  PackedSequences packed = pack_sequences(s, chosen, 10);
+  EXPECT_THAT(packed.sequence,
+              testing::ElementsAre(testing::ElementsAre(3), testing::ElementsAre(1, 0),
+                                   testing::ElementsAre(2, 4), testing::ElementsAre(5)));
+  EXPECT_EQ(packed.rows, 51);
+}
+
+// --- rewards ---
+
+TEST(Reward, TheOverlongPenaltyGrowsThroughItsZone) {
+  EXPECT_EQ(overlong_penalty(80, 100, 20), 0);
+  EXPECT_EQ(overlong_penalty(90, 100, 20), -0.5);
+  EXPECT_EQ(overlong_penalty(100, 100, 20), -1);
+  EXPECT_EQ(overlong_penalty(140, 100, 20), -1);
+  EXPECT_EQ(overlong_penalty(100, 100, 0), 0);
+}
+
+TEST(Reward, IsTheWeightedSumAndWhatDidNotEndIsNotRight) {
+  TaskMixture tasks("parity:4");
+  TaskMixture::Item item = tasks.item(1, 0, TaskSplit::kTrain);
+  auto completion = [&](const std::string& text, bool ended) {
+    Rollout r;
+    r.tokens.assign(10, 1);
+    r.ended = ended;
+    r.parts = parse_completion(text, true);
+    return r;
+  };
+  std::vector<Rollout> rollouts = {completion("x</think>" + item.example.answer, true),
+                                   completion("x</think>" + item.example.answer, false),
+                                   completion("x</think>no", true), completion("no", true)};
+  std::vector<Reward> r =
+      score_rollouts(std::vector{item}, rollouts, 10,
+                     {.accuracy = 2, .format = 0.5, .language = 0.25, .overlong_zone = 2});
+  EXPECT_DOUBLE_EQ(r[0].total, 2 + 0.5 + 0.25 - 1);
+  EXPECT_DOUBLE_EQ(r[1].total, 0.25 - 1);
+  EXPECT_DOUBLE_EQ(r[2].total, 0.5 + 0.25 - 1);
+  EXPECT_DOUBLE_EQ(r[3].total, 0.25 - 1);
+}
+
+TEST(Reward, ACoinIsFairAndFallsTheSameWayAgain) {
+  TaskMixture tasks("parity:8");
+  std::vector<TaskMixture::Item> items;
+  for (int64_t i = 0; i < 50; ++i) items.push_back(tasks.item(1, i, TaskSplit::kTrain));
+  std::vector<Rollout> rollouts(50 * 16);
+  RewardSettings coin{.accuracy = 0, .chance = 1};
+  std::vector<Reward> once = score_rollouts(items, rollouts, 10, coin),
+                      again = score_rollouts(items, rollouts, 10, coin);
+  double heads = 0;
+  for (size_t i = 0; i < once.size(); ++i) {
+    EXPECT_TRUE(once[i].total == 0 || once[i].total == 1);
+    EXPECT_EQ(once[i].total, again[i].total);
+    heads += once[i].total;
+  }
+  EXPECT_NEAR(heads / 800, 0.5, 0.08);  // 4.5 standard deviations
+}
+
+TEST(AnswerStats, AreMeansAndAQuantile) {
+  std::vector<Rollout> rollouts(4);
+  for (size_t i = 0; i < 4; ++i) rollouts[i].tokens.assign(i + 1, 0);
+  rollouts[3].parts.thought = "so";
+  rollouts[2].parts.thought = "\n";
+  rollouts[0].ended = true;
+  AnswerStats s = answer_stats(rollouts, std::vector<double>{1, 0, 0.5, 1});
+  EXPECT_EQ(s.accuracy, 0.625);
+  EXPECT_EQ(s.length_mean, 2.5);
+  EXPECT_EQ(s.length_p95, 4);
+  EXPECT_EQ(s.long_share, 0.25);
+  EXPECT_EQ(s.ended, 0.25);
+  EXPECT_EQ(quantile({5, 1, 3, 2, 4}, 0.5), 3);
+  EXPECT_EQ(quantile({}, 0.5), 0);
+}
+
+// --- curriculum ---
+
+TEST(Curriculum, NarrowsEveryRangeAndKeepsShares) {
+  TaskMixture tasks("parity:4-20*3,addition:8");
+  EXPECT_EQ(narrowed_spec(tasks, 0, 5), "parity:4-4*3,addition:8");
+  EXPECT_EQ(narrowed_spec(tasks, 2, 5), "parity:4-12*3,addition:8");
+  EXPECT_EQ(narrowed_spec(tasks, 4, 5), "parity:4-20*3,addition:8");
+}
+
+TEST(Curriculum, ClimbsWhereMostIsRightAndIsRestored) {
+  Curriculum c("parity:4-6", true);
+  EXPECT_EQ(c.rungs(), 3);
+  for (int i = 0; i < 30; ++i) c.observe(0.7);
+  EXPECT_EQ(c.rung(), 0);
+  int steps = 0;
+  for (; c.rung() == 0; ++steps) c.observe(1);
+  EXPECT_LT(steps, 5);
+  c.observe(0.9);
+  Curriculum again("parity:4-6", true);
+  again.restore(c.counters());
+  EXPECT_EQ(again.rung(), 1);
+  EXPECT_EQ(again.tasks().spec(), "parity:4-5");
+  EXPECT_EQ(again.counters(), c.counters());
+  Curriculum flat("parity:4-6", false);
+  for (int i = 0; i < 30; ++i) flat.observe(1);
+  EXPECT_EQ(flat.tasks().spec(), "parity:4-6");
+}
+
+// --- collapse ---
+
+TEST(Repetition, IsAShortPatternUpToTheEnd) {
+  std::vector<int32_t> t;
+  for (int i = 0; i < 30; ++i) t.push_back(100 + i);
+  for (int i = 0; i < 60; ++i) t.push_back(i % 5);
+  EXPECT_TRUE(is_repetitive(t));
+  t[80] = 77;
+  EXPECT_FALSE(is_repetitive(t));
+  EXPECT_FALSE(is_repetitive(std::vector<int32_t>(40, 1)));
+}
+
+TEST(CollapseGuard, StopsAfterTheStatedNumberOfStepsAndForgetsWhenItGetsBetter) {
+  auto survives = [](CollapseGuard& g, CollapseGuard::Step s, int steps) {
+    for (int i = 0; i < steps; ++i, ++s.step) {
+      try {
+        g.observe(s);
+      } catch (const Error&) {
+        return i;
+      }
+    }
+    return steps;
+  };
+  CollapseGuard::Step good{.step = 1, .best_score = 1, .entropy = 0.5, .repetitive = 0.1};
+  CollapseGuard::Step wrong = good, dead = good, repeats = good;
+  wrong.best_score = dead.best_score = 0;
+  dead.entropy = 0.001;
+  repeats.repetitive = 0.9;
+  CollapseGuard g;
+  EXPECT_EQ(survives(g, good, 100), 100);
+  EXPECT_EQ(survives(g, wrong, 19), 19);
+  EXPECT_EQ(survives(g, good, 1), 1);
+  EXPECT_EQ(survives(g, wrong, 100), 19);
+  CollapseGuard h;
+  EXPECT_EQ(survives(h, dead, 3), 3);
+  CollapseGuard resumed;
+  resumed.restore(h.counters());
+  EXPECT_EQ(survives(resumed, dead, 100), 1);
+  CollapseGuard k;
+  EXPECT_EQ(survives(k, repeats, 100), 4);
+  // All right and certain is no collapse.
+  CollapseGuard sure;
+  dead.best_score = 1;
+  EXPECT_EQ(survives(sure, dead, 100), 100);
+}
+
+}  // namespace
+}  // namespace wels

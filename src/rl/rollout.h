@@ -1,0 +1,87 @@
+// Rollouts: a task's questions as prompts, several completions of each by the engine, on the very
+// weights that are trained. A prompt's rows are computed once and shared by its completions; what
+// the cache holds is forgotten as soon as a weight has moved on, while the device's packed weights
+// follow Weight::version by themselves.
+//
+// Tokens are drawn from the whole distribution, no top-k and no top-p: the log-probabilities that
+// the engine reports are then those of the policy that is trained (at its temperature), and there
+// is no sampling mask to keep (V3.2, 2512.02556 §3.1). Routing needs no replay for the same reason:
+// sampler and trainer are one code on one set of weights, which RlStage measures in every step.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "tasks/answer.h"
+#include "tasks/task.h"
+#include "text/chat.h"
+
+namespace wels {
+
+struct RolloutSettings {
+  DType dtype = DType::kBF16;  // T of activations and cache
+  int64_t max_tokens = 256;    // of a completion
+  bool thinking = true;        // prompts ask for a thought, where the template has a choice
+  ChatTemplate chat_template = ChatTemplate::kDeepSeekV31;
+  Speculate speculate = Speculate::kNone;
+};
+
+// One completion.
+struct Rollout {
+  std::vector<int32_t> tokens;  // with the end-of-text token, where it came
+  std::vector<double> logp;     // of each, as it was drawn
+  bool ended = false;           // by the end-of-text token
+  Completion parts;
+};
+// Whether it thought: its thought holds more than blanks.
+bool is_long(const Rollout& r);
+
+// Prompts' token ids. Throws Error where the tokenizer lacks an end-of-text token or one of the
+// template's markers, or where the model has no room for the prompt and max_tokens.
+class RolloutSampler {
+ public:
+  // The model is one for inference or one that is trained; everything outlives the sampler.
+  RolloutSampler(Device& dev, Model& model, const Tokenizer& tokenizer, RolloutSettings settings);
+  ~RolloutSampler();
+
+  std::vector<int32_t> prompt(std::string_view question) const;
+
+  struct Draw {
+    std::span<const std::vector<int32_t>> prompts;
+    int64_t samples = 1;                                           // completions of each prompt
+    double temperature = 1;                                        // 0: the most probable tokens
+    std::function<uint64_t(int64_t prompt, int64_t sample)> seed;  // may be empty at 0
+  };
+  // [prompts · samples], a prompt's completions together. The same arguments and weights give the
+  // same bits, whatever the machine's memory and threads. Throws what the engine refuses.
+  std::vector<Rollout> sample(const Draw& draw);
+
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  const RolloutSettings& settings() const { return settings_; }
+  // Of the last call.
+  const GenerateTiming& timing() const { return timing_; }
+
+ private:
+  ChatText render(std::string_view question) const;
+  void make_room(const Draw& draw);
+  void compute_prompts(const Draw& draw);
+  GenerateRequest request(const Draw& draw, int64_t prompt, int64_t sample) const;
+  Rollout rollout(GenerateResult result) const;
+
+  Device& dev_;
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  RolloutSettings settings_;
+  std::vector<int32_t> stop_ids_;
+  bool begun_ = false;  // prompts begin the answer's thought
+  std::unique_ptr<Engine> engine_;
+  int64_t context_ = 0, cache_tokens_ = 0;
+  uint64_t weights_version_ = 0;
+  GenerateTiming timing_;
+};
+
+}  // namespace wels

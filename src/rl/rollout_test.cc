@@ -1,0 +1,94 @@
+#include "rl/rollout.h"
+
+#include <gmock/gmock.h>
+
+#include "rl/rl_base_test.h"
+
+namespace wels {
+namespace {
+
+using RolloutTest = RlTest;
+
+std::vector<std::vector<int32_t>> prompts_of(const RolloutSampler& sampler, int64_t count) {
+  TaskMixture tasks{kTestTask};
+  std::vector<std::vector<int32_t>> out;
+  for (int64_t i = 0; i < count; ++i)
+    out.push_back(sampler.prompt(tasks.item(1, i, TaskSplit::kTrain).example.question));
+  return out;
+}
+
+uint64_t luck(int64_t prompt, int64_t sample) {
+  return static_cast<uint64_t>(prompt * 1000 + sample);
+}
+
+TEST_F(RolloutTest, PromptsEndWithTheBeginningOfAThought) {
+  RolloutSampler sampler(*dev, *start, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+  EXPECT_EQ(tokenizer.decode(sampler.prompt("parity 01")),
+            "<｜begin▁of▁sentence｜><｜User｜>parity 01<｜Assistant｜><think>");
+}
+
+TEST_F(RolloutTest, CompletionsEndWithTheEndOfTextOrAtTheLimit) {
+  RolloutSampler sampler(*dev, *start, tokenizer, {.dtype = DType::kF32, .max_tokens = 5});
+  std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 20);
+  std::vector<Rollout> all = sampler.sample({.prompts = prompts, .samples = 4, .seed = luck});
+  ASSERT_EQ(all.size(), size_t{80});
+  int ended = 0, cut = 0;
+  for (const Rollout& r : all) {
+    ASSERT_EQ(r.tokens.size(), r.logp.size());
+    bool end = r.tokens.back() == *tokenizer.eos();
+    EXPECT_EQ(r.ended, end);
+    (end ? ended : cut) += 1;
+    if (!end) {
+      EXPECT_EQ(r.tokens.size(), size_t{5});
+    }
+    EXPECT_EQ(std::count(r.tokens.begin(), r.tokens.end(), *tokenizer.eos()), end ? 1 : 0);
+  }
+  EXPECT_GT(ended, 20);
+  EXPECT_GT(cut, 3);
+}
+
+TEST_F(RolloutTest, APromptIsComputedOnceForAllItsCompletions) {
+  RolloutSampler sampler(*dev, *start, tokenizer, {.dtype = DType::kF32, .max_tokens = 8});
+  std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 3);
+  int64_t rows = static_cast<int64_t>(prompts[0].size());
+  sampler.sample({.prompts = prompts, .samples = 10, .seed = luck});
+  EXPECT_EQ(sampler.timing().prompt_tokens, 3 * 11 * rows);
+  EXPECT_EQ(sampler.timing().cached_tokens, 3 * 10 * (rows - 1));
+}
+
+TEST_F(RolloutTest, ACompletionDependsOnItsSeedAloneNotOnItsSiblings) {
+  RolloutSampler sampler(*dev, *start, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+  std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 4);
+  std::vector<Rollout> many = sampler.sample({.prompts = prompts, .samples = 8, .seed = luck});
+  std::vector<Rollout> few =
+      sampler.sample({.prompts = std::span(prompts).first(2), .samples = 3, .seed = luck});
+  for (size_t p = 0; p < 2; ++p) {
+    for (size_t k = 0; k < 3; ++k) {
+      EXPECT_EQ(few[p * 3 + k].tokens, many[p * 8 + k].tokens);
+      EXPECT_EQ(few[p * 3 + k].logp, many[p * 8 + k].logp);
+    }
+  }
+}
+
+TEST_F(RolloutTest, ChangedWeightsAreUsedAtOnce) {
+  RolloutSampler used(*dev, *policy, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+  std::vector<std::vector<int32_t>> prompts = prompts_of(used, 4);
+  RolloutSampler::Draw draw{.prompts = prompts, .samples = 4, .seed = luck};
+  std::vector<Rollout> before = used.sample(draw);
+  for (Weight* w : {&policy->weights().embed, &policy->weights().blocks[0].attention.kv_a}) {
+    dev->axpby(0.3f, w->value[0], 1.0f, w->value[0]);
+    ++w->version;
+  }
+  std::vector<Rollout> after = used.sample(draw);
+  RolloutSampler fresh(*dev, *policy, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+  std::vector<Rollout> expected = fresh.sample(draw);
+  bool moved = false;
+  for (size_t i = 0; i < after.size(); ++i) {
+    EXPECT_EQ(after[i].logp, expected[i].logp);
+    moved |= after[i].logp != before[i].logp;
+  }
+  EXPECT_TRUE(moved);
+}
+
+}  // namespace
+}  // namespace wels
