@@ -27,6 +27,7 @@ double ExpertFlags::apply(const LoadedModel& m) const {
 std::string ExpertFlags::summary(const LoadedModel& m) const {
   if (gigabytes == 0) return "";
   const ExpertCounts& n = dynamic_cast<CpuDevice&>(*m.dev).expert_counts();
+  if (n.uses == 0) return "all experts are in memory";
   double found = static_cast<double>(n.found) / static_cast<double>(std::max<int64_t>(n.uses, 1));
   return fmt::format("{:.1f} % of {} calls of experts found them in memory", 100 * found,
                      human_count(static_cast<double>(n.uses)));

@@ -53,6 +53,7 @@ long --cache-dir cache --cache-gb 0.000001 | cmp - plain.txt || fail "another te
 long --expert-memory 0.0001 | cmp - plain.txt || fail "another text with few experts in memory"
 grep -qE '^[0-9.]+ % of [0-9.k]+ calls of experts found them in memory$' err || { cat err; fail "no count of experts"; }
 long --expert-memory 5 | cmp - plain.txt || fail "another text with all experts in memory"
+grep -qx 'all experts are in memory' err || { cat err; fail "all experts"; }
 
 # Turns of a template. The second prompt finds the first turn in the cache, and the answers are those of a new process that loads
 # the same conversation.
