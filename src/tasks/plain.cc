@@ -36,8 +36,8 @@ std::string narrowed(std::string_view text) {
 }
 
 std::string normalised(std::string_view text) {
-  std::string out;
-  for (std::string_view word : split_words(narrowed(text))) {
+  std::string out, narrow = narrowed(text);
+  for (std::string_view word : split_words(narrow)) {
     if (!out.empty()) out += ' ';
     for (char c : word) out += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   }

@@ -13,7 +13,7 @@ std::string narrowed(std::string_view text);
 // Narrowed, lower case (ASCII), one blank for every run of white space, without quotes around it
 // and a full stop behind it: exact match compares these.
 std::string normalised(std::string_view text);
-// The words between white space.
+// The words between white space, views of the text.
 std::vector<std::string_view> split_words(std::string_view text);
 
 }  // namespace wels

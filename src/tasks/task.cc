@@ -146,8 +146,11 @@ TaskMixture::Item TaskMixture::item(uint64_t seed, int64_t i, TaskSplit split) c
 
 std::vector<std::unique_ptr<Task>> all_tasks() {
   std::vector<std::unique_ptr<Task>> tasks;
-  tasks.push_back(make_parity());
-  tasks.push_back(make_addition());
+  for (auto make :
+       {make_parity, make_state, make_addition, make_multiplication, make_sums, make_expressions,
+        make_modular, make_gcd, make_base, make_sorting, make_path, make_maze, make_countdown,
+        make_24, make_knights, make_sudoku, make_words_en, make_words_zh})
+    tasks.push_back(make());
   return tasks;
 }
 

@@ -99,7 +99,8 @@ TEST(AllTasks, RarelyTakeTheAnswerToAnotherQuestionForTheirOwn) {
       right += task->score(a, b.answer) == 1;
     }
     EXPECT_LE(same, kPairs * 0.6);
-    EXPECT_LE(right, same + kPairs / 20);
+    // A way through one maze may be one through another.
+    EXPECT_LE(right, same + kPairs / 8);
   }
 }
 
@@ -143,8 +144,10 @@ TEST(AllTasks, GrowWithTheLevel) {
       return sum / 50;
     };
     Task::Levels l = task->levels();
-    EXPECT_LT(mean_length(l.lowest), mean_length(l.usual) + 1e-9);
-    EXPECT_LT(mean_length(l.usual), mean_length(l.highest) + 1e-9);
+    // Numbers of make24 get larger, not more: its searches have about the same length.
+    double most = task->name() == "make24" ? 1.2 : 1;
+    EXPECT_LE(mean_length(l.lowest), most * mean_length(l.usual));
+    EXPECT_LE(mean_length(l.usual), most * mean_length(l.highest));
   }
 }
 

@@ -1,0 +1,232 @@
+// Shortest ways through a graph and through a maze.
+#include "tasks/walk.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "tasks/generator.h"
+#include "tasks/generators.h"
+#include "tasks/plain.h"
+
+namespace wels {
+namespace {
+
+using Graph = std::vector<std::vector<int>>;
+
+void connect(Graph& g, int a, int b) {
+  g[static_cast<size_t>(a)].push_back(b);
+  g[static_cast<size_t>(b)].push_back(a);
+}
+bool connected(const Graph& g, int a, int b) {
+  const std::vector<int>& next = g[static_cast<size_t>(a)];
+  return std::find(next.begin(), next.end(), b) != next.end();
+}
+
+// A question about a graph read again, so that scoring needs nothing beside it:
+// "path a-b b-c c-d: a to d".
+struct PathQuestion {
+  Graph next;
+  int from, to;
+};
+PathQuestion read_path_question(const std::string& question) {
+  PathQuestion q{Graph(26), 0, 0};
+  std::vector<std::string_view> words = split_words(question);
+  for (std::string_view w : words) {
+    if (w.size() >= 3 && w[1] == '-') connect(q.next, w[0] - 'a', w[2] - 'a');
+  }
+  CHECK(words.size() >= 4u);
+  q.from = words[words.size() - 3][0] - 'a';
+  q.to = words.back()[0] - 'a';
+  return q;
+}
+
+std::vector<std::string> letters(int n) {
+  std::vector<std::string> names;
+  for (int i = 0; i < n; ++i) names.emplace_back(1, static_cast<char>('a' + i));
+  return names;
+}
+
+// A tree and some more edges between nodes with letters in random order, and two nodes of it that
+// are no neighbours where there are such.
+TaskExample make_path_example(Rng& rng, int nodes) {
+  std::vector<int> order;
+  for (int i = 0; i < nodes; ++i) order.push_back(i);
+  shuffle(order, rng);
+  Graph all(static_cast<size_t>(nodes));
+  std::vector<std::pair<int, int>> edges;
+  auto add = [&](int a, int b) {
+    if (a == b || connected(all, a, b)) return;
+    connect(all, a, b);
+    edges.emplace_back(rng.below(2) ? std::pair(a, b) : std::pair(b, a));
+  };
+  // Each node hangs on one of the three before it, which makes ways long.
+  for (size_t i = 1; i < order.size(); ++i)
+    add(order[i], order[i - 1 - rng.below(std::min<size_t>(i, 3))]);
+  for (int i = 0; i < nodes / 4; ++i) {
+    int a = pick(order, rng);
+    add(a, pick(order, rng));
+  }
+  shuffle(edges, rng);
+
+  TaskExample e;
+  e.question = "path";
+  Graph next(static_cast<size_t>(nodes));
+  for (auto [a, b] : edges) {
+    e.question += fmt::format(" {}-{}", static_cast<char>('a' + a), static_cast<char>('a' + b));
+    connect(next, a, b);
+  }
+  Walk walk;
+  int from = 0, to = 0;
+  for (int tries = 0; tries < 20 && walk.path.size() < 3; ++tries) {
+    do {
+      from = pick(order, rng);
+      to = pick(order, rng);
+    } while (from == to);
+    walk = breadth_first(next, letters(nodes), from, to);
+  }
+  e.question +=
+      fmt::format(": {} to {}", static_cast<char>('a' + from), static_cast<char>('a' + to));
+  for (int node : walk.path)
+    e.answer += fmt::format("{}{}", e.answer.empty() ? "" : " ", static_cast<char>('a' + node));
+  e.chain = walk.chain;
+  return e;
+}
+
+// Any shortest way is right.
+double score_path(const TaskExample& example, std::string_view final) {
+  PathQuestion q = read_path_question(example.question);
+  std::vector<int> path;
+  for (char c : normalised(final)) {
+    if (c >= 'a' && c <= 'z') {
+      path.push_back(c - 'a');
+    } else if (std::string_view(" -<>,").find(c) == std::string_view::npos) {
+      return 0;
+    }
+  }
+  size_t shortest = (example.answer.size() + 1) / 2;
+  if (path.size() != shortest || path.front() != q.from || path.back() != q.to) return 0;
+  for (size_t i = 1; i < path.size(); ++i) {
+    if (!connected(q.next, path[i - 1], path[i])) return 0;
+  }
+  return 1;
+}
+
+constexpr struct {
+  int rows, columns;
+  char letter;
+} kMoves[] = {{0, 1, 'R'}, {1, 0, 'D'}, {0, -1, 'L'}, {-1, 0, 'U'}};
+
+Graph maze_graph(const std::vector<std::string>& rows) {
+  int n = static_cast<int>(rows.size());
+  Graph next(static_cast<size_t>(n * n));
+  auto open = [&](int r, int c) {
+    return r >= 0 && r < n && c >= 0 && c < n &&
+           rows[static_cast<size_t>(r)][static_cast<size_t>(c)] == '.';
+  };
+  for (int r = 0; r < n; ++r) {
+    for (int c = 0; c < n; ++c) {
+      if (!open(r, c)) continue;
+      for (const auto& m : kMoves) {
+        if (open(r + m.rows, c + m.columns))
+          next[static_cast<size_t>(r * n + c)].push_back((r + m.rows) * n + c + m.columns);
+      }
+    }
+  }
+  return next;
+}
+
+TaskExample make_maze_example(Rng& rng, int side) {
+  std::vector<std::string> names;
+  for (int i = 0; i < side * side; ++i) names.push_back(fmt::format("{}{}", i / side, i % side));
+  std::vector<std::string> rows;
+  Walk walk;
+  do {  // until there is a way from corner to corner
+    rows.assign(static_cast<size_t>(side), "");
+    for (std::string& row : rows) {
+      for (int c = 0; c < side; ++c) row += rng.below(3) == 0 ? '#' : '.';
+    }
+    rows.front().front() = rows.back().back() = '.';
+    walk = breadth_first(maze_graph(rows), names, 0, side * side - 1);
+  } while (walk.path.empty());
+  TaskExample e;
+  e.question = fmt::format("maze\n{}", fmt::join(rows, "\n"));
+  for (size_t i = 1; i < walk.path.size(); ++i) {
+    for (const auto& m : kMoves) {
+      if (walk.path[i] - walk.path[i - 1] == m.rows * side + m.columns) e.answer += m.letter;
+    }
+  }
+  e.chain = walk.chain;
+  return e;
+}
+
+// Any shortest way is right.
+double score_maze(const TaskExample& example, std::string_view final) {
+  std::vector<std::string> rows;
+  for (std::string_view w : split_words(example.question)) rows.emplace_back(w);
+  rows.erase(rows.begin());
+  int side = static_cast<int>(rows.size()), r = 0, c = 0;
+  size_t moves = 0;
+  for (char letter : narrowed(final)) {
+    if (letter == ' ' || letter == ',') continue;
+    const auto* m = std::find_if(std::begin(kMoves), std::end(kMoves),
+                                 [&](const auto& k) { return k.letter == letter; });
+    if (m == std::end(kMoves)) return 0;
+    r += m->rows;
+    c += m->columns;
+    bool inside = r >= 0 && r < side && c >= 0 && c < side;
+    if (!inside || rows[static_cast<size_t>(r)][static_cast<size_t>(c)] != '.') return 0;
+    ++moves;
+  }
+  return r == side - 1 && c == side - 1 && moves == example.answer.size() ? 1 : 0;
+}
+
+}  // namespace
+
+Walk breadth_first(const std::vector<std::vector<int>>& next, const std::vector<std::string>& names,
+                   int from, int to) {
+  Walk walk;
+  auto name = [&](int node) -> const std::string& { return names[static_cast<size_t>(node)]; };
+  std::vector<int> parent(next.size(), -1), queue = {from};
+  parent[static_cast<size_t>(from)] = from;
+  auto seen = [&](int node) { return parent[static_cast<size_t>(node)] >= 0; };
+  for (size_t i = 0; i < queue.size() && !seen(to); ++i) {
+    walk.chain += fmt::format("{}{}:", i ? " " : "", name(queue[i]));
+    bool first = true;
+    for (int n : next[static_cast<size_t>(queue[i])]) {
+      if (seen(n)) continue;
+      parent[static_cast<size_t>(n)] = queue[i];
+      queue.push_back(n);
+      walk.chain += (first ? "" : ",") + name(n);
+      first = false;
+      if (n == to) break;
+    }
+  }
+  if (!seen(to)) return walk;
+  for (int node = to;; node = parent[static_cast<size_t>(node)]) {
+    walk.path.insert(walk.path.begin(), node);
+    walk.chain += (node == to ? " " : "<") + name(node);
+    if (node == from) return walk;
+  }
+}
+
+std::unique_ptr<Task> make_path() {
+  return make_generator({"path",
+                         "a shortest way between two nodes of a graph",
+                         {3, 26, 8, "nodes"},
+                         make_path_example,
+                         score_path});
+}
+
+std::unique_ptr<Task> make_maze() {
+  return make_generator(
+      {"maze",
+       "a shortest way (R, D, L, U) through a square maze from the upper left corner to the "
+       "lower right one",
+       {3, 10, 5, "cells a side"},
+       make_maze_example,
+       score_maze});
+}
+
+}  // namespace wels
