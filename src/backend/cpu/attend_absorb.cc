@@ -39,16 +39,12 @@ void heads_and_rows(int heads, int64_t n, int64_t weight_size, Fn&& fn) {
 // y [n, r] = q [n, dn] (f32) · rows [first, first + dn) of kv_b.
 void multiply_in_place(const Kernels& k, PanelType type, const Tensor& q, const Tensor& kv_b,
                        int64_t first, const Tensor& y) {
-  int64_t row = row_bytes(kv_b.dtype, kv_b.stride);
-  for (int64_t i = 0; i < q.rows; i += kNarrowRows) {
-    int64_t n = std::min(kNarrowRows, q.rows - i);
-    GemmBlock g = left_block(q.row_range(i, n), q.cols);
-    g.b = kv_b.row_raw(first);
-    g.b_panel = row_bytes(kv_b.dtype, k.gemm->panel);
-    g.n = kv_b.cols;
-    set_result(g, y.row_range(i, n), Accum::kSet);
-    k.gemm->multiply_narrow(g, {type, row, nullptr, 0, first});
-  }
+  GemmBlock g = left_block(q, q.cols);
+  g.b = kv_b.row_raw(first);
+  g.b_panel = row_bytes(kv_b.dtype, k.gemm->panel);
+  g.n = kv_b.cols;
+  set_result(g, y, Accum::kSet);
+  k.gemm->multiply_narrow(g, {type, row_bytes(kv_b.dtype, kv_b.stride), nullptr, 0, first});
 }
 
 }  // namespace

@@ -443,7 +443,7 @@ TEST_P(CpuMatmul, WeightsInTheTypeOfACheckpointGiveTheBitsOfTheirValues) {
       for (auto [in, out] :
            {std::pair<int64_t, int64_t>{1, 1}, {130, 80}, {257, 129}, {1101, 200}}) {
         TestWeight w(out, in, 1, stored), plain = decoded(w), bias(1, out);
-        for (int64_t n : {1, 2, 3, 4, 5, 30}) {
+        for (int64_t n : {1, 2, 3, 4, 5, 6, 7, 12, 13, 30}) {
           SCOPED_TRACE(testing::Message()
                        << name(stored) << " " << name(t) << " " << n << "x" << in << "x" << out);
           Data x(t, n, in, 1, 1, 3), y(t, n, out, 2), y2(t, n, out, 3);

@@ -97,7 +97,8 @@ void multiply_codes(const Kernels& k, const GemmOperands& ops, const LeftRows& x
 }
 
 // Few rows widen the panels' values on the way to the registers; for more, parts of a panel become
-// units in L2 first, once for all rows.
+// units in L2 first, once for all rows. Weights that come from memory are asked for one part ahead:
+// with 48 rows an expert, waiting for them took as long as multiplying.
 void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
                      const RightColumns& right, const Tensor& y, Accum accum) {
   CHECK(right.init.empty());
@@ -128,11 +129,17 @@ void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& 
                               : nullptr;
     for (int64_t from = 0; from < b.k; from += part) {
       int64_t count = std::min(part, b.k - from);
-      ops.unpack(panels + b.panel_bytes / b.k * from, b.type,
-                 scales ? scales + from / kFp8Block : nullptr, count, units);
+      ops.unpack(panels + narrow.step * from, b.type, scales ? scales + from / kFp8Block : nullptr,
+                 count, units);
       GemmBlock g = left_block(x.x.col_range(from, count), count);
       g.b = units;
       g.n = n;
+      bool last = from + count == b.k;
+      if (!last || c + panel < y.cols) {
+        g.next = last ? panels + b.panel_bytes : panels + narrow.step * (from + count);
+        int64_t next_k = last ? std::min(part, b.k) : std::min(part, b.k - from - count);
+        g.next_row_bytes = ceil_div(next_k * narrow.step, y.rows);
+      }
       g.init = from > 0 ? sums : nullptr;
       g.init_stride = panel;
       if (from + count < b.k) {

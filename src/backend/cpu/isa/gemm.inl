@@ -103,7 +103,13 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
   prefetch_gradient<R, V>(g, i0, j0);
   const uint8_t* a = (const uint8_t*)g.a + i0 * g.a_row;
   const int64_t a_row = g.a_row, a_step = g.a_step;
+  // This kernel's share of what is wanted next; without it the same line of `a` again and again.
+  const uint8_t* next = g.next ? g.next + i0 * g.next_row_bytes : a;
+  const int64_t next_step =
+      g.next && g.steps > 0 ? (R * g.next_row_bytes + g.steps - 1) / g.steps : 0;
   for (int64_t s = 0; s < g.steps; ++s) {
+    __builtin_prefetch(next, 0, 2);
+    next += next_step;
     Vec bv[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) bv[v] = load((const float*)b + v * kLanes);

@@ -32,6 +32,10 @@ struct GemmBlock {
   void* c;
   int64_t c_stride;  // elements
   GemmOut out;
+  // What is read after this block, brought to L2 meanwhile: next_row_bytes for each row of it.
+  // Null: nothing.
+  const uint8_t* next;
+  int64_t next_row_bytes;
 };
 
 // How the values of B's panels are stored: as units of 4 bytes, or narrower, as a checkpoint has
@@ -44,7 +48,7 @@ struct NarrowPanels {
   int64_t scales_stride;
   int64_t first_row;  // row of the weight that the first panel begins with
 };
-inline constexpr int64_t kNarrowRows = 4;  // of x, that multiply_narrow takes
+inline constexpr int64_t kNarrowRows = 12;  // of x, that pay as multiply_narrow
 
 // Packing of B (or of a transposed A, with a width of its own) into panels of `width` columns,
 // padded with zeros in k.
@@ -102,7 +106,7 @@ struct GemmKernels {
   // out [cols] (+)= the sum of rows, one after another. cols <= panel.
   void (*column_sum)(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols,
                      float* out, bool add);
-  // f32 operands, B in narrow panels, m <= kNarrowRows, without init and row_scale: the bits of
+  // f32 operands, B in narrow panels, without init and row_scale: the bits of
   // unpacked panels.
   void (*multiply_narrow)(const GemmBlock& g, const NarrowPanels& p);
   // Rows [n, k] of a weight, as they are stored, to narrow panels one after another.

@@ -50,14 +50,14 @@ WELS_INLINE Vec scale_of(const float* scales, int64_t k) {
 
 template <class P, int R, int V>
 void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, const float* scales,
-                   int64_t j0) {
+                   int64_t i0, int64_t j0) {
   Vec acc[R][V];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) acc[r][v] = zero();
   }
-  const uint8_t* a = (const uint8_t*)g.a;
+  const uint8_t* a = (const uint8_t*)g.a + i0 * g.a_row;
   const int64_t step = p.step;
   for (int64_t k = 0; k < g.steps; k += kScaleDepth) {
     const Vec scale = scale_of<P>(scales, k);
@@ -66,7 +66,7 @@ void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, 
       Vec bv[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) bv[v] = P::load(b, v, scale);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
         Vec av = StepF32::spread(a + r * g.a_row);
 #pragma GCC unroll 4
@@ -75,27 +75,36 @@ void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, 
     }
   }
   alignas(64) float tile[R][V][kLanes];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) store(tile[r][v], acc[r][v]);
   }
   int64_t left = g.n - j0;
-  finish(g, tile[0][0], R, V, 0, j0, left < V * kLanes ? (int)(left - (V - 1) * kLanes) : kLanes);
+  finish(g, tile[0][0], R, V, i0, j0, left < V * kLanes ? (int)(left - (V - 1) * kLanes) : kLanes);
 }
 
+using NarrowKernel = void (*)(const GemmBlock&, const NarrowPanels&, const uint8_t*, const float*,
+                              int64_t, int64_t);
+
+// All rows times one panel, in passes of equal numbers of rows: the panel is read again from L1.
 template <class P, int V>
 void narrow_panel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, const float* scales,
                   int64_t j0) {
-  switch (g.m) {
-    case 1:
-      return narrow_kernel<P, 1, V>(g, p, b, scales, j0);
-    case 2:
-      return narrow_kernel<P, 2, V>(g, p, b, scales, j0);
-    case 3:
-      return narrow_kernel<P, 3, V>(g, p, b, scales, j0);
-    default:
-      return narrow_kernel<P, 4, V>(g, p, b, scales, j0);
+  static constexpr NarrowKernel kRows[] = {
+      nullptr,
+      narrow_kernel<P, 1, V>,
+      narrow_kernel<P, 2, V>,
+      narrow_kernel<P, 3, V>,
+      narrow_kernel<P, 4, V>,
+      narrow_kernel<P, 5, V>,
+      narrow_kernel<P, 6, V>,
+  };
+  constexpr int64_t kPass = 6;
+  for (int64_t i = 0, passes = (g.m + kPass - 1) / kPass; passes > 0; --passes) {
+    int64_t rows = (g.m - i + passes - 1) / passes;
+    kRows[rows](g, p, b, scales, i, j0);
+    i += rows;
   }
 }
 

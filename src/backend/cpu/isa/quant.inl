@@ -446,6 +446,19 @@ void part_rows(const QuantBlock& g, const Part& part, int64_t begin, int64_t til
   }
 }
 
+// Codes are asked for one part ahead, a share with each group of rows, so that they come from
+// memory while the rows are multiplied.
+struct Ahead {
+  const uint8_t* next;
+  int64_t left, share;  // bytes
+  Ahead(const uint8_t* next, int64_t bytes, int64_t groups)
+      : next(next), left(bytes), share((bytes / groups + 63) / 64 * 64) {}
+  WELS_INLINE void ask() {
+    for (int64_t i = 0; i < share && left > 0; i += 64, next += 64, left -= 64)
+      __builtin_prefetch(next, 0, 2);
+  }
+};
+
 template <class T>
 void multiply(const QuantBlock& g) {
 #ifdef __AVX512F__
@@ -466,7 +479,14 @@ void multiply(const QuantBlock& g) {
     for (int64_t begin = 0; begin < g.k / 32; begin += kPartTiles) {
       int64_t tiles = g.k / 32 - begin < kPartTiles ? g.k / 32 - begin : kPartTiles, i = 0;
       unpack<T>(panel, panel + quant_scales_at(T::kPanel, g.k), begin, tiles, part);
-      for (; i + kRows <= g.m; i += kRows) part_rows<T, kRows>(g, part, begin, tiles, j, i);
+      bool last = begin + tiles == g.k / 32;
+      int64_t next_tiles = j + kQuantLanes >= g.n && last ? 0 : kPartTiles;
+      Ahead ahead(last ? panel + g.w_panel : panel + (begin + tiles) * T::kCodes,
+                  next_tiles * T::kCodes, (g.m + kRows - 1) / kRows);
+      for (; i + kRows <= g.m; i += kRows) {
+        ahead.ask();
+        part_rows<T, kRows>(g, part, begin, tiles, j, i);
+      }
       if (kRows > 4 && g.m - i >= 4) part_rows<T, 4>(g, part, begin, tiles, j, i), i += 4;
       if (g.m - i >= 2) part_rows<T, 2>(g, part, begin, tiles, j, i), i += 2;
       if (g.m - i == 1) part_rows<T, 1>(g, part, begin, tiles, j, i);
