@@ -22,6 +22,7 @@ void add_export(CLI::App& app, Command& run);
 void add_quantize(CLI::App& app, Command& run);
 void add_report(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);
+void add_tasks(CLI::App& app, Command& run);
 
 // --device and --threads, which most subcommands share.
 struct DeviceFlags {

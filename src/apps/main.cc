@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
   wels::add_quantize(app, run);
   wels::add_report(app, run);
   wels::add_bench(app, run);
+  wels::add_tasks(app, run);
   try {
     app.parse(argc, argv);
     return run();

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <optional>
+#include <vector>
 
 #include "base/error.h"
 #include "tasks/plain.h"
@@ -18,17 +19,20 @@ int count_of(std::string_view text, std::string_view what) {
 
 // The inside of the last \boxed{...} that is closed.
 std::optional<std::string_view> last_boxed(std::string_view text) {
-  constexpr std::string_view kBoxed = "\\boxed{";
-  for (size_t at = text.rfind(kBoxed); at != std::string_view::npos;
-       at = at == 0 ? std::string_view::npos : text.rfind(kBoxed, at - 1)) {
-    size_t begin = at + kBoxed.size();
-    int open = 1;
-    for (size_t i = begin; i < text.size(); ++i) {
-      if (text[i] == '{') ++open;
-      if (text[i] == '}' && --open == 0) return text.substr(begin, i - begin);
-    }
+  constexpr std::string_view kBoxed = "\\boxed";
+  std::optional<std::string_view> last;
+  size_t last_begin = 0;
+  std::vector<size_t> open;  // where the braces that are open begin; 0: not a box
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '{') open.push_back(text.substr(0, i).ends_with(kBoxed) ? i + 1 : 0);
+    if (text[i] != '}' || open.empty()) continue;
+    size_t begin = open.back();
+    open.pop_back();
+    if (begin <= last_begin) continue;
+    last = text.substr(begin, i - begin);
+    last_begin = begin;
   }
-  return std::nullopt;
+  return last;
 }
 
 // Scripts, as far as consistency of language goes.

@@ -64,6 +64,8 @@ TEST(FinalAnswer, PrefersTheLastClosedBox) {
   EXPECT_EQ(final_answer("\\boxed{1} then \\boxed{2"), "1");
   EXPECT_EQ(final_answer("\\boxed{ x }"), "x");
   EXPECT_EQ(final_answer("\\boxed{open"), "\\boxed{open");
+  EXPECT_EQ(final_answer("} \\boxed{1} {"), "1");
+  EXPECT_EQ(final_answer("\\boxed{\\boxed{2} + \\text{m}}"), "2");
 }
 
 TEST(FinalAnswer, TakesTheLineBehindTheLastHashes) {

@@ -196,7 +196,7 @@ std::unique_ptr<Task> make_countdown() {
 std::unique_ptr<Task> make_24() {
   return make_generator({"make24",
                          "an expression that makes 24 of four numbers, each used once",
-                         {4, 13, 9, "largest number"},
+                         {4, 13, 9, "as the largest number"},
                          make_24_example,
                          score_target});
 }

@@ -76,7 +76,8 @@ TEST_F(FileTaskTest, GivesTheLinesOfTheFile) {
 
 TEST_F(FileTaskTest, ReadsGsm8k) {
   auto t = task(
-      R"({"question": "How many?", "answer": "He has 48/2 = <<48/2=24>>24 clips.\nAll: $<<1000+24=1024>>1024.\n#### 1,024"})");
+      "{\"question\": \"How many?\", \"answer\": \"He has 48/2 = <<48/2=24>>24 clips.\\n"
+      "All: $<<1000+24=1024>>1024.\\n#### 1,024\"}");
   TaskExample e = t->example(0, 1);
   EXPECT_EQ(e.answer, "1,024");
   EXPECT_EQ(e.chain, "He has 48/2 = 24 clips.\nAll: $1024.");
@@ -85,6 +86,21 @@ TEST_F(FileTaskTest, ReadsGsm8k) {
     EXPECT_EQ(t->score(e, right), 1) << right;
   for (const char* wrong : {"", "1025", "-1024", "1024 or 7", "\\boxed{7} 1024", "#### 7"})
     EXPECT_EQ(t->score(e, wrong), 0) << wrong;
+}
+
+TEST(Gsm8k, ScoresEverySolutionOfItsOwnOneAndOthersZero) {
+  const char* data = std::getenv("WELS_DATA");
+  std::string path = std::string(data ? data : "../shared/data") + "/gsm8k_test.jsonl";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not there (set WELS_DATA)";
+  auto task = make_file_task(path, "");
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    TaskExample e = task->example(seed, 1);
+    EXPECT_EQ(task->score(e, e.answer), 1);
+    EXPECT_EQ(task->score(e, e.chain + "\n#### " + e.answer), 1) << e.chain;
+    EXPECT_EQ(task->score(e, "The answer is " + e.answer + "."), 1) << e.answer;
+    EXPECT_EQ(task->score(e, e.answer + "1"), 0);
+    EXPECT_EQ(e.chain.find("<<"), std::string::npos);
+  }
 }
 
 TEST_F(FileTaskTest, ComparesTextsAndNumbersAsTheCheckerSays) {

@@ -133,7 +133,7 @@ Sandbox::Program Sandbox::build(std::string_view source) const {
                                    "g++ -std=c++20 -O1 -w -o /tmp/program /work/main.cc && "
                                    "exec cat /tmp/program"});
   job.files = {source};
-  job.limit_s = limits_.compile_s;
+  job.limit_s = 2 * limits_.compile_s;
   job.most_output_bytes = kMostExecutable;
   ProcessResult r = run_process(job);
   program.good = r.good();
@@ -154,7 +154,7 @@ ProcessResult Sandbox::run(const Program& program, std::string_view input) const
   job.argv.push_back(python ? "/work/main.py" : "/work/program");
   job.input = input;
   job.files = {program.file, filter_};
-  job.limit_s = limits_.run_s;
+  job.limit_s = 2 * limits_.run_s;
   return run_process(job);
 }
 

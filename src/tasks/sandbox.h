@@ -13,7 +13,7 @@ namespace wels {
 enum class CodeLanguage { kPython, kCpp };
 
 struct SandboxLimits {
-  double run_s = 5, compile_s = 20;
+  double run_s = 5, compile_s = 20;  // of processor time; twice as long in all, on a busy machine
   int64_t memory_bytes = int64_t{512} << 20;
 };
 
