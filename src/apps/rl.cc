@@ -8,6 +8,8 @@
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
+#include "apps/run_sections.h"
+#include "apps/stage_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -35,10 +37,11 @@ struct Overrides {
 
 struct RlFlags {
   DeviceFlags device;
-  StageSettings stage;
+  StageFlags stage;
+  StageSettings settings;
   RlSettings rl;
   Overrides set;
-  std::string model, algorithm = "reinforce", dtype = "bf16", refused;
+  std::string model, algorithm = "reinforce", refused;
   bool unbiased_kl = false, no_think = false;
 };
 
@@ -74,10 +77,15 @@ void fill_settings(RlFlags& f) {
   s.reward.overlong_zone =
       static_cast<int64_t>(a.overlong_zone * static_cast<double>(s.rollout.max_tokens));
   s.rollout.thinking = !f.no_think;
-  s.rollout.dtype = f.stage.trainer.dtype = f.dtype == "f32" ? DType::kF32 : DType::kBF16;
-  s.seed = f.stage.seed;
-  s.evaluation.seed = f.stage.seed;
-  f.stage.schedule.stable = 1;  // a constant rate, as R1's
+  f.stage.apply(f.settings, {.steps = 60,
+                             .lr = 2e-4,
+                             .weight_decay = 0,
+                             .stable = 1,  // a constant rate, as R1's
+                             .new_model = false});
+  s.rollout.dtype = f.settings.trainer.dtype;
+  f.settings.trainer.temperature = s.temperature;
+  s.seed = f.settings.seed;
+  s.evaluation.seed = f.settings.seed;
 }
 
 // What a model folder has beside its weights that belongs to a checkpoint too.
@@ -92,30 +100,26 @@ std::map<std::string, std::string> files_beside(const std::string& folder) {
 
 RunInfo run_info(const RlFlags& f, const ModelConfig& cfg, const std::string& model) {
   const RlSettings& s = f.rl;
-  ParameterCount n = count_parameters(cfg);
   auto num = [](auto x) { return fmt::format("{}", x); };
   RunInfo info;
-  info.name = std::filesystem::path(f.stage.out).filename().string();
+  info.name = std::filesystem::path(f.settings.out).filename().string();
   info.started = info.updated = unix_seconds();
-  info.total_steps = f.stage.schedule.steps;
+  info.total_steps = f.settings.schedule.steps;
   info.sections.push_back(
       {"Recipe",
        {{"stage", "reinforcement learning"},
+        {"from", model},
         {"algorithm", f.algorithm},
         {"tasks", s.tasks},
         {"questions x answers", fmt::format("{} x {}", s.groups, s.samples)},
         {"longest answer", num(s.rollout.max_tokens)},
-        {"learning rate", num(f.stage.schedule.peak)},
+        {"learning rate", num(f.settings.schedule.peak)},
         {"beta", num(s.algorithm.loss.beta)},
         {"clip", fmt::format("{} / {}", s.algorithm.loss.clip_low, s.algorithm.loss.clip_high)},
         {"updates per step", num(s.epochs * s.algorithm.mini_batches)},
-        {"type", f.dtype},
+        {"type", f.stage.dtype},
         {"seed", num(s.seed)}}});
-  info.sections.push_back({"Model",
-                           {{"from", model},
-                            {"parameters", human_count(static_cast<double>(n.total))},
-                            {"active", human_count(static_cast<double>(n.active))},
-                            {"vocabulary", num(cfg.vocab_size)}}});
+  info.sections.push_back(model_section(cfg));
   info.sections.push_back(machine_section(machine(), thread_count(), 0));
   return info;
 }
@@ -154,38 +158,38 @@ int rl_command(RlFlags f) {
                             cfg.vocab_size),
                 "use the tokenizer the model was trained with");
   require_memory(*dev, cfg,
-                 {.trainer = f.stage.trainer,
+                 {.trainer = f.settings.trainer,
                   .sequence_length = std::min(f.rl.micro_batch_tokens, cfg.max_position_embeddings),
                   .batch_tokens = f.rl.micro_batch_tokens,
                   .micro_batch_tokens = f.rl.micro_batch_tokens,
                   .mtp_lambda = 0,
-                  .average = f.stage.ema > 0,
+                  .average = f.settings.ema > 0,
                   .samples = true},
                  memory_available_bytes() + rss_bytes());
-  make_folder(f.stage.out);
-  FolderLock lock(f.stage.out);
+  make_folder(f.settings.out);
+  FolderLock lock(f.settings.out);
   auto policy = load_model(folder, WeightStorage::kF32);
   policy->make_gradients();
   freeze_mtp(*policy);
-  RlStage stage(*dev, *policy, *start, tokenizer, f.rl, f.stage.trainer);
+  RlStage stage(*dev, *policy, *start, tokenizer, f.rl, f.settings.trainer);
   RunInfo info = run_info(f, cfg, folder);
   StageContext ctx{
       .dev = *dev, .model = *policy, .parts = whole_model(*policy, files), .report = [&] {
         info.updated = unix_seconds();
-        write_run_info(f.stage.out, info);
-        write_report(f.stage.out + "/report.html", {f.stage.out});
+        write_run_info(f.settings.out, info);
+        write_report(f.settings.out + "/report.html", {f.settings.out});
       }};
   StageResult r;
   try {
-    r = run_stage(ctx, f.stage, stage);
+    r = run_stage(ctx, f.settings, stage);
   } catch (const Error& e) {
     info.status = std::string("failed: ") + e.what();
-    write_run_info(f.stage.out, info);
+    write_run_info(f.settings.out, info);
     throw;
   }
   info.status = r.stopped ? "stopped" : "finished";
   ctx.report();
-  print_result(r, stage, f.stage.out);
+  print_result(r, stage, f.settings.out);
   return r.stopped ? 130 : 0;
 }
 
@@ -259,6 +263,9 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
   sub->add_option("--samples", s.samples, "answers to each")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  sub->add_option("--temperature", s.temperature, "of the answers, and of the policy learned")
+      ->check(CLI::Range(0.05, 10.0))
+      ->capture_default_str();
   sub->add_option("--max-tokens", s.rollout.max_tokens, "of an answer")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -281,54 +288,17 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
 }
 
 void add_run_flags(CLI::App* sub, RlFlags& f) {
-  StageSettings& s = f.stage;
-  TrainerConfig& t = s.trainer;
-  sub->add_option("--steps", s.schedule.steps, "rollouts, each with its updates")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option("--lr", s.schedule.peak, "learning rate")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--warmup", s.schedule.warmup, "steps")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--weight-decay", t.optimizer.weight_decay, "on matrices")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--clip", t.optimizer.clip, "largest gradient norm (0: off)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--bias-update", t.bias_update, "speed of the aux-loss-free balancing (0: off)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--balance-alpha", t.balance_alpha, "sequence-wise balance loss (0: off)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--dtype", f.dtype, "bf16 or f32 activations")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
-  sub->add_flag("--recompute", t.recompute, "recompute each block in the backward");
+  StageSettings& s = f.settings;
+  s.trainer.balance_alpha = 0;
+  s.eval_every = 5;
+  s.save_every = s.sample_every = 20;
+  f.stage.add(sub, s);
   sub->add_option("--micro-batch", f.rl.micro_batch_tokens, "tokens per forward and backward")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--eval-every", s.eval_every, "steps")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--eval-items", f.rl.evaluation.items, "held-out questions")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--sample-every", s.sample_every, "steps (0: never)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--save-every", s.save_every, "steps")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--keep", s.keep, "checkpoints kept beside the best")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--seed", s.seed, "of questions and answers")->capture_default_str();
 }
 
 }  // namespace
@@ -336,21 +306,10 @@ void add_run_flags(CLI::App* sub, RlFlags& f) {
 void add_rl(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("rl", "learn from answers that a program can check");
   auto f = std::make_shared<RlFlags>();
-  StageSettings& s = f->stage;
-  s.schedule.peak = 2e-4;
-  s.schedule.steps = 60;
-  s.schedule.warmup = 0;
-  s.trainer.optimizer.weight_decay = 0;
-  s.trainer.balance_alpha = 0;
-  s.trainer.bias_update = 0;
-  s.eval_every = 5;
-  s.save_every = 20;
-  s.sample_every = 20;
   sub->add_option("model", f->model, "model folder or run folder")->required();
   sub->add_option("--task", f->rl.tasks,
                   "tasks and their levels and shares: parity:20, addition:8-12*2,FILE.jsonl")
       ->required();
-  sub->add_option("-o,--out", s.out, "run folder")->required();
   add_algorithm_flags(sub, *f);
   add_rollout_flags(sub, *f);
   add_run_flags(sub, *f);

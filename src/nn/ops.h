@@ -39,6 +39,8 @@ std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, c
                               bool interleaved);
 // y = a + b: the residual stream takes a block's output.
 Var add(Ctx& ctx, const Var& a, const Var& b);
+// y = factor · x.
+Var scale(Ctx& ctx, const Var& x, float factor);
 // y [n, da + db] = [a ; b].
 Var concat(Ctx& ctx, const Var& a, const Var& b);
 // x in the residual stream's dtype (x itself if it is that already).

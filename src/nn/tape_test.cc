@@ -80,6 +80,7 @@ TEST_F(TapeTest, AValueUsedByTwoOpsGetsTheirSum) {
     Var y = bend(c, x);
     return add(c, add(c, x, y), add(c, bend(c, y), bend(c, x)));
   });
+  check(x_, 2, [](Ctx& c, const Var& x) { return add(c, scale(c, x, 0.7f), scale(c, x, -2)); });
 }
 
 TEST_F(TapeTest, SelectedRowsGetTheirGradientAndTheOthersNone) {

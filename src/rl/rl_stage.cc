@@ -18,9 +18,10 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kRolloutStream = hash_name("rollout");
-constexpr int64_t kMostRounds = 8;       // of dynamic sampling
-constexpr size_t kProbed = 16;           // completions for the divergence from the start
-constexpr int64_t kSilenceBetween = 10;  // steps without variance until it is said again
+constexpr int64_t kMostRounds = 8;  // of dynamic sampling
+constexpr size_t kProbed = 16;      // completions for the divergence from the start
+constexpr int64_t kSilenceBefore = 2,
+                  kSilenceBetween = 10;  // steps without variance until it is said again
 
 // Values of `from` into `to`, which has the same config and f32 weights.
 void copy_weights(Device& dev, Model& from, Model& to) {
@@ -85,6 +86,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
                 fmt::format("{} are more than the {} groups of a step", s_.algorithm.mini_batches,
                             s_.groups),
                 "use fewer");
+  CHECK(trainer.temperature == s_.temperature);
   s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
   // Every task and level must have a prompt that fits.
   for (int64_t i = 0; i < s_.groups; ++i)
@@ -416,7 +418,7 @@ void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetr
 }
 
 void RlStage::say_nothing_to_learn(int64_t step, double reward) {
-  if (silent_steps_ % kSilenceBetween != 0) return;
+  if (silent_steps_ % kSilenceBetween != kSilenceBefore) return;
   log_warn(
       "step {}: within every group all rewards are equal (mean {:.2f}), so there is nothing to "
       "learn from; {}",

@@ -30,8 +30,8 @@ struct RlSettings {
   RewardSettings reward;
   RolloutSettings rollout;
   int64_t groups = 16, samples = 16;  // questions of a step, completions of each
-  double temperature = 1;
-  int64_t epochs = 1;  // passes over a step's completions
+  double temperature = 1;             // also TrainerConfig's (CHECK)
+  int64_t epochs = 1;                 // passes over a step's completions
   int64_t micro_batch_tokens = 4096;
   int64_t reference_refresh = 400;  // steps until the reference becomes the policy; 0: never
   bool curriculum = false;

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "rl/test_base.h"
@@ -39,23 +41,24 @@ TEST_F(RlStageTest, TheBaseGuessesAtOnceAndIsRightWhereItThinks) {
 }
 
 TEST_F(RlStageTest, RewardForRightAnswersAloneTeachesItToThinkFirst) {
+  constexpr int64_t kSteps = 30;
   RlSettings s = settings("reinforce");
+  s.groups = s.samples = 16;
   RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
   Trainer trainer(*dev, *policy, trainer_config());
-  double before = 1 - stage.validate(trainer, nullptr, false);
+  double before = 1 - stage.validate(trainer, nullptr, false), first = 0, last = 0;
   TrainerState state;
-  double first = 0, last = 0;
-  for (; state.step < 40; ++state.step) {
+  for (; state.step < kSteps; ++state.step) {
     StepMetrics m;
-    stage.step(trainer, state, 1e-3, m);
+    stage.step(trainer, state, 5e-4, m);
     if (state.step < 5) first += m.scalar("reward_mean") / 5;
-    if (state.step >= 35) last += m.scalar("reward_mean") / 5;
-    EXPECT_LT(m.scalar("logp_mismatch_max"), 1e-5);
+    if (state.step >= kSteps - 5) last += m.scalar("reward_mean") / 5;
+    EXPECT_LT(m.scalar("logp_mismatch_max"), 3e-5);
   }
   double after = 1 - stage.validate(trainer, nullptr, false);
-  EXPECT_LT(first, 0.85);
-  EXPECT_GT(last, 0.93);
-  EXPECT_GT(after, before + 0.15);
+  EXPECT_LT(first, 0.75);
+  EXPECT_GT(last, 0.9);
+  EXPECT_GT(after, before + 0.2);
   EXPECT_GT(after, 0.9);
   EXPECT_GT(stage.last_evaluation().greedy.long_share, 0.9);
 }
@@ -108,22 +111,31 @@ TEST_F(RlStageTest, OnPolicySurrogatesMakeTheSameUpdate) {
   EXPECT_LT(worst, 2e-4);  // Adam's first step is lr · sign: tiny gradients may differ
 }
 
-TEST_F(RlStageTest, SampledLogProbabilitiesAreTheTrainersInBothTypes) {
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+// Largest seen on this base: f32 4e-6, bf16 0.14, both over three steps; MLA rounds differently in
+// the form with a cache than in the trainer's.
+TEST_F(RlStageTest, SampledLogProbabilitiesAreTheTrainersInBothTypesAndAtAnyTemperature) {
+  struct Case {
+    DType dtype;
+    double temperature, largest, mean;
+  };
+  for (Case c : {Case{DType::kF32, 1, 1e-5, 1e-6}, Case{DType::kF32, 0.7, 1e-5, 1e-6},
+                 Case{DType::kBF16, 1, 0.25, 0.01}, Case{DType::kBF16, 0.7, 0.35, 0.015}}) {
+    SCOPED_TRACE(fmt::format("{} at {}", name(c.dtype), c.temperature));
     policy = trainable();
     RlSettings s = settings("grpo");
-    s.rollout.dtype = dtype;
-    RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config(dtype));
-    Trainer trainer(*dev, *policy, trainer_config(dtype));
+    s.rollout.dtype = c.dtype;
+    s.temperature = c.temperature;
+    TrainerConfig config = trainer_config(c.dtype);
+    config.temperature = c.temperature;
+    RlStage stage(*dev, *policy, *start, tokenizer, s, config);
+    Trainer trainer(*dev, *policy, config);
     TrainerState state;
     for (; state.step < 3; ++state.step) {  // also behind updates: nothing stale is used
       StepMetrics m;
       stage.step(trainer, state, 1e-3, m);
       EXPECT_GT(stage.last_mismatch().tokens, 100);
-      EXPECT_LT(stage.last_mismatch().largest, dtype == DType::kF32 ? 1e-5 : 0.25);
-      EXPECT_LT(stage.last_mismatch().mean(), dtype == DType::kF32 ? 1e-6 : 0.01);
-      std::printf("%s: largest %.2e, mean %.2e\n", name(dtype).data(),
-                  stage.last_mismatch().largest, stage.last_mismatch().mean());
+      EXPECT_LT(stage.last_mismatch().largest, c.largest);
+      EXPECT_LT(stage.last_mismatch().mean(), c.mean);
     }
   }
 }
@@ -234,7 +246,6 @@ TEST_F(RlStageTest, AResumedRunIsTheUninterruptedOneBitForBit) {
         EXPECT_TRUE(bytes_of(whole, step, file) == bytes_of(cut, step, file)) << step << file;
     }
     RlSettings other = s;
-    other.temperature = 1;
     other.samples += 1;
     EXPECT_THROW(run(cut, other, 5), Error);
   }

@@ -41,6 +41,7 @@ RolloutSampler::RolloutSampler(Device& dev, Model& model, const Tokenizer& token
     if (std::find(stop_ids_.begin(), stop_ids_.end(), id) == stop_ids_.end())
       stop_ids_.push_back(id);
   }
+  begun_ = begun_answer(render("")).find(kThinkBegin) != std::string::npos;
   if (stop_ids_.empty())
     throw Error("tokenizer.json", "has no end-of-text token: answers would never end",
                 "use a tokenizer with <｜end▁of▁sentence｜>");
@@ -48,11 +49,15 @@ RolloutSampler::RolloutSampler(Device& dev, Model& model, const Tokenizer& token
 
 RolloutSampler::~RolloutSampler() = default;
 
-std::vector<int32_t> RolloutSampler::prompt(std::string_view question) const {
+ChatText RolloutSampler::render(std::string_view question) const {
   std::vector<ChatMessage> messages(1);
   messages[0].role = "user";
   messages[0].content = std::string(question);
-  ChatText text = render_chat(settings_.chat_template, messages, {.thinking = settings_.thinking});
+  return render_chat(settings_.chat_template, messages, {.thinking = settings_.thinking});
+}
+
+std::vector<int32_t> RolloutSampler::prompt(std::string_view question) const {
+  ChatText text = render(question);
   for (const ChatPart& part : text) {
     if (part.kind == ChatPart::kMarker && !tokenizer_.find(part.text)) {
       throw Error("tokenizer.json", "has no token " + part.text + " of the chat template",
@@ -128,7 +133,7 @@ Rollout RolloutSampler::rollout(GenerateResult result) const {
               std::find(stop_ids_.begin(), stop_ids_.end(), out.tokens.back()) != stop_ids_.end();
   std::span<const int32_t> text = out.tokens;
   if (out.ended) text = text.first(text.size() - 1);
-  out.parts = parse_completion(tokenizer_.decode(text), settings_.thinking);
+  out.parts = parse_completion(tokenizer_.decode(text), begun_);
   return out;
 }
 

@@ -3,8 +3,8 @@
 // the cache holds is forgotten as soon as a weight has moved on, while the device's packed weights
 // follow Weight::version by themselves.
 //
-// Tokens are drawn from the whole distribution at temperature 1, no top-k and no top-p: the
-// log-probabilities that the engine reports are then those of the policy that is trained, and there
+// Tokens are drawn from the whole distribution, no top-k and no top-p: the log-probabilities that
+// the engine reports are then those of the policy that is trained (at its temperature), and there
 // is no sampling mask to keep (V3.2, 2512.02556 §3.1). Routing needs no replay for the same reason:
 // sampler and trainer are one code on one set of weights, which RlStage measures in every step.
 #pragma once
@@ -25,7 +25,7 @@ namespace wels {
 struct RolloutSettings {
   DType dtype = DType::kBF16;  // T of activations and cache
   int64_t max_tokens = 256;    // of a completion
-  bool thinking = true;        // prompts end with <think>
+  bool thinking = true;        // prompts ask for a thought, where the template has a choice
   ChatTemplate chat_template = ChatTemplate::kDeepSeekV31;
   Speculate speculate = Speculate::kNone;
 };
@@ -66,6 +66,7 @@ class RolloutSampler {
   const GenerateTiming& timing() const { return timing_; }
 
  private:
+  ChatText render(std::string_view question) const;
   void make_room(const Draw& draw);
   void compute_prompts(const Draw& draw);
   GenerateRequest request(const Draw& draw, int64_t prompt, int64_t sample) const;
@@ -76,6 +77,7 @@ class RolloutSampler {
   const Tokenizer& tokenizer_;
   RolloutSettings settings_;
   std::vector<int32_t> stop_ids_;
+  bool begun_ = false;  // prompts begin the answer's thought
   std::unique_ptr<Engine> engine_;
   int64_t context_ = 0, cache_tokens_ = 0;
   uint64_t weights_version_ = 0;

@@ -63,7 +63,8 @@ inline const char* kTestTask = "parity:6";
 // Steps of supervised learning on examples of kTestTask, one in four with its chain.
 inline void learn_base(Device& dev, Model& model, const Tokenizer& tokenizer, int64_t steps) {
   TaskMixture tasks{kTestTask};
-  TrainerConfig config{.dtype = DType::kF32};
+  TrainerConfig config;
+  config.dtype = DType::kF32;
   Trainer trainer(dev, model, config);
   RolloutSampler sampler(dev, model, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
   constexpr int64_t kBatch = 64;
@@ -100,7 +101,7 @@ inline const std::string& test_base_folder() {
     auto dev = make_device("cpu");
     Model model(test_config(tokenizer.vocab_size()));
     model.init(DType::kF32, 3, true);
-    learn_base(*dev, model, tokenizer, 400);
+    learn_base(*dev, model, tokenizer, 500);
     save_model(path, model, DType::kF32);
     write_file_atomic(path + "/tokenizer.json", json);
     return path;
@@ -122,7 +123,8 @@ struct RlTest : testing::Test {
     return model;
   }
   static TrainerConfig trainer_config(DType dtype = DType::kF32) {
-    TrainerConfig c{.dtype = dtype};
+    TrainerConfig c;
+    c.dtype = dtype;
     c.optimizer.weight_decay = 0;
     c.balance_alpha = c.bias_update = 0;
     return c;

@@ -57,7 +57,10 @@ struct TrainerConfig {
   double balance_alpha = 1e-4;  // sequence-wise balance loss, V3 eq. 17
   double bias_update = 1e-3;    // γ of the auxiliary-loss-free balancing; 0: off
   double qk_clip = 0;           // > 0: largest attention score a head may reach (train/qk_clip.h)
-  bool bias_centred = false;    // subtract the mean of the update (routing-invariant)
+  // Log-probabilities are those of the logits divided by this: a policy that samples at another
+  // temperature than 1 is trained as it samples.
+  double temperature = 1;
+  bool bias_centred = false;  //    // subtract the mean of the update (routing-invariant)
 };
 
 struct StepStats {

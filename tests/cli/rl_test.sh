@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# wels rl from a base to a run that chat and eval can use; kill -9, Ctrl-C and another number of threads end with the same bits;
+# bad input.
+. "$(dirname "$0")/common.sh"
+cd "$scratch"
+"$wels" sft --preset nano --task parity:6 --p-cot 0.25 --steps 60 --batch 64 --sample-every 0 --out base >/dev/null 2>&1
+rl=(rl base --task parity:6 --groups 6 --samples 6 --max-tokens 24 --steps 8 --save-every 2 --eval-every 4 --eval-items 16 --lr 5e-4 --keep 9)
+digest() { cat "$1"/checkpoints/step-00000008/{model,trainer}.safetensors | sha256sum; }
+
+"$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out whole --threads 2 > out.txt 2>err.txt || { cat err.txt; fail "wels rl"; }
+grep -q "greedy accuracy" out.txt || fail "no result line"
+for name in reward_mean reward_std accuracy_sampled accuracy_greedy length_mean length_p95 long_share entropy kl_start kl_reference \
+            groups_without_variance reflective_words maxvio logp_mismatch_max rollout_tokens_per_s train_tokens_per_s ms_rollout; do
+  grep -q "\"$name\"" whole/metrics.jsonl || fail "metrics.jsonl lacks $name"
+done
+[ -s whole/report.html ] || fail "no report"
+want=$(digest whole)
+
+# Killed without warning once a checkpoint is there, resumed with one thread; Ctrl-C.
+"$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out killed --threads 2 >/dev/null 2>&1 & pid=$!
+for _ in $(seq 1200); do ls killed/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.05; done
+kill -9 "$pid" 2>/dev/null || fail "the run was over before it could be killed"
+wait "$pid" 2>/dev/null || true
+"$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out killed --threads 1 >/dev/null 2>&1
+[ "$(digest killed)" = "$want" ] || fail "killed and resumed with one thread: other bits"
+"$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out stopped >/dev/null 2>&1 & pid=$!
+for _ in $(seq 1200); do [ -s stopped/metrics.jsonl ] && break; sleep 0.05; done
+kill -INT "$pid"
+code=0; wait "$pid" || code=$?
+[ "$code" -eq 130 ] || fail "Ctrl-C ended with $code instead of 130"
+"$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out stopped >/dev/null 2>&1
+[ "$(digest stopped)" = "$want" ] || fail "stopped and resumed: other bits"
+
+# The result is a model like any other.
+"$wels" chat whole "parity 010101" >/dev/null 2>&1 || fail "chat with the result"
+"$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json > eval.json || fail "eval"
+grep -q '"pass_at_k"' eval.json || fail "eval says no pass@k"
+
+# Bad input: exit code 2 and one line on stderr.
+expect() {
+  local pattern=$1 code=0
+  shift
+  "$@" >stdout.log 2>stderr.log || code=$?
+  [ "$code" -eq 2 ] || { cat stderr.log; fail "exit code $code instead of 2: $*"; }
+  grep -qE "$pattern" stderr.log || { cat stderr.log; fail "no error line with '$pattern': $*"; }
+}
+expect 'missing: does not exist' "$wels" rl missing --task parity --out a
+expect '\-\-task' "$wels" rl base --out a
+expect 'nonsense' "$wels" rl base --task nonsense:3 --out a
+expect '\-\-algorithm: there is no "ppo"; use reinforce, grpo' "$wels" rl base --task parity:6 --algorithm ppo --out a
+expect '\-\-samples: one answer has no siblings' "$wels" rl base --task parity:6 --samples 1 --out a
+expect '\-\-max-tokens: a prompt of' "$wels" rl base --task parity:6 --max-tokens 100000 --out a
+expect 'drawn from the whole distribution' "$wels" rl base --task parity:6 --top-p 0.9 --out a
+expect 'one update per rollout' "$wels" rl base --task parity:6 --epochs 2 --out a
+expect 'was started with groups 6, not 7' "$wels" "${rl[@]/#6/7}" --algorithm grpo --mini-batches 2 --refresh 3 --out whole
+cp -r base/checkpoints/step-00000060 bare && rm bare/tokenizer.json
+expect 'bare: has no tokenizer.json' "$wels" rl bare --task parity:6 --out a
+expect 'needs texts or --task' "$wels" eval base
+# Nothing is ever right: said, then stopped.
+expect 'no answer was right, for 20 steps' "$wels" rl base --task parity:60 --groups 2 --samples 2 --max-tokens 2 --steps 40 \
+  --eval-items 2 --eval-every 100 --out none
+grep -q "all rewards are equal" stderr.log || fail "equal rewards are not said"
+echo "rl: learns, resumes to the same bits, refuses bad input"
