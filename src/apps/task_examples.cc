@@ -14,8 +14,10 @@ TrainingTokens TaskExamples::example(int64_t i) const {
   // Two 32-bit words make one number in [0, 1).
   double draw = Rng(seed_, hash_name("sft.p_cot"), 2 * static_cast<uint64_t>(i)).uniform();
   std::string thought = draw < p_cot_ ? e.chain : "";
-  ChatMessage question{.role = "user", .content = e.question};
-  ChatMessage answer{.role = "assistant"};
+  ChatMessage question, answer;
+  question.role = "user";
+  question.content = e.question;
+  answer.role = "assistant";
   answer.content = fmt::format("{}{}{}{}", kThinkBegin, thought, kThinkEnd, e.answer);
   return training_tokens(chat_template_, {question, answer}, tokenizer_);
 }

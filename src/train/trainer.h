@@ -87,6 +87,10 @@ struct StepStats {
 // The values of an f32 or f64 tensor.
 std::vector<double> to_host(Device& dev, const Tensor& t);
 
+// Log-probabilities of the targets without a tape, [n].
+std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
+                                      const TrainerConfig& config, const MicroBatch& mb);
+
 class Trainer {
  public:
   // The model must be trainable (Model::init). Both outlive the trainer.
@@ -97,7 +101,7 @@ class Trainer {
   StepStats step(std::span<const MicroBatch> batch, const Objective& objective, double lr);
   // Forward and backward only: gradients stay in the weights (tests, gradient studies).
   StepStats gradients(std::span<const MicroBatch> batch, const Objective& objective);
-  // Log-probabilities of the targets without a tape, [n].
+  // The function of this name, with the trainer's model and types.
   std::vector<double> log_probabilities(const MicroBatch& mb);
 
   Optimizer& optimizer() { return optimizer_; }
