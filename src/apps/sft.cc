@@ -8,9 +8,7 @@
 
 #include "apps/commands.h"
 #include "apps/run_sections.h"
-#include "apps/sft_data.h"
-#include "apps/sft_model.h"
-#include "apps/stage_flags.h"
+#include "apps/sft_command.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -21,24 +19,12 @@
 #include "engine/engine.h"
 #include "train/memory_plan.h"
 #include "train/report.h"
-#include "train/sft_stage.h"
 
 namespace wels {
 namespace {
 
 constexpr int64_t kTaskSteps = 400;  // recipe: enough for nano on 20 bits of parity
 constexpr int64_t kSampleTokens = 200;
-
-struct SftFlags {
-  DeviceFlags device;
-  SftModelFlags model;
-  SftDataFlags data;
-  StageFlags stage;
-  SftSettings settings;
-  std::vector<std::string> paths;  // the model, unless a new one is asked for, and data files
-  int64_t seq = 0;
-  double epochs = 2, mtp_lambda = -1;
-};
 
 void split_paths(SftFlags& f) {
   auto first = f.paths.begin();
@@ -125,7 +111,7 @@ RunInfo run_info(const SftFlags& f, const SftModel& m, const SftData& data, doub
   info.started = info.updated = unix_seconds();
   info.total_steps = s.schedule.steps;
   info.sections.push_back({"Recipe",
-                           {{"stage", "supervised fine-tuning"},
+                           {{"stage", f.kind},
                             {"from", m.about},
                             {"optimiser", f.stage.optimizer},
                             {"peak learning rate", num(s.schedule.peak)},
@@ -140,7 +126,9 @@ RunInfo run_info(const SftFlags& f, const SftModel& m, const SftData& data, doub
   return info;
 }
 
-int sft_command(SftFlags f) {
+}  // namespace
+
+int sft_command(SftFlags f, const SftStageMaker& make) {
   f.device.apply();
   split_paths(f);
   SftSettings& s = f.settings;
@@ -158,8 +146,11 @@ int sft_command(SftFlags f) {
            human_count(static_cast<double>(n.total + n.mtp)),
            human_count(static_cast<double>(n.active)), dev->name());
 
-  SftStage stage(*dev, *m.model, *data.train, *data.held_out, s,
-                 [&] { return sample_answer(*dev, m, s, *data.held_out); });
+  auto sample = [&] { return sample_answer(*dev, m, s, *data.held_out); };
+  std::unique_ptr<SftStage> made =
+      make ? make(*dev, m, data, s, sample)
+           : std::make_unique<SftStage>(*dev, *m.model, *data.train, *data.held_out, s, sample);
+  SftStage& stage = *made;
   RunInfo info = run_info(f, m, data, dev->measure_peak_flops(s.trainer.dtype));
   auto report = [&] {
     info.updated = unix_seconds();
@@ -183,19 +174,14 @@ int sft_command(SftFlags f) {
   return r.stopped ? 130 : 0;
 }
 
-}  // namespace
-
-void add_sft(CLI::App& app, Command& run) {
-  CLI::App* sub =
-      app.add_subcommand("sft", "learn answers: from chats (.jsonl) or generated tasks");
-  auto f = std::make_shared<SftFlags>();
-  SftSettings& s = f->settings;
-  sub->add_option("paths", f->paths,
+void SftFlags::add(CLI::App* sub) {
+  SftSettings& s = settings;
+  sub->add_option("paths", paths,
                   "the model (folder of a checkpoint or a run; none with --preset), then .jsonl "
                   "files: Alpaca, ShareGPT, OpenAI messages, {\"text\"}, plain or .gz or .zst");
-  f->model.add(sub);
-  f->data.add(sub);
-  sub->add_option("--seq", f->seq, "tokens of an example at most (0: 4096, of tasks 1024)")
+  model.add(sub);
+  data.add(sub);
+  sub->add_option("--seq", seq, "tokens of an example at most (0: 4096, of tasks 1024)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--batch", s.batch, "examples per step")
       ->check(CLI::PositiveNumber)
@@ -203,10 +189,10 @@ void add_sft(CLI::App& app, Command& run) {
   sub->add_option("--micro-batch", s.micro_batch_tokens, "tokens per forward and backward")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--epochs", f->epochs, "files: how often each example is seen, without --steps")
+  sub->add_option("--epochs", epochs, "files: how often each example is seen, without --steps")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--mtp-lambda", f->mtp_lambda,
+  sub->add_option("--mtp-lambda", mtp_lambda,
                   "weight of the MTP loss (default: 0.3 in a new model, else 0.1)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--eval-examples", s.eval_examples, "held-out examples (0: all, of tasks 256)")
@@ -214,9 +200,16 @@ void add_sft(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_option("--ema", s.ema, "decay of an average of the weights, saved as OUT/ema (0: none)")
       ->check(CLI::Range(0.0, 0.99999));
-  f->stage.add(sub, s);
-  f->device.add(sub);
-  sub->callback([f, &run] { run = [f] { return sft_command(*f); }; });
+  stage.add(sub, s);
+  device.add(sub);
+}
+
+void add_sft(CLI::App& app, Command& run) {
+  CLI::App* sub =
+      app.add_subcommand("sft", "learn answers: from chats (.jsonl) or generated tasks");
+  auto f = std::make_shared<SftFlags>();
+  f->add(sub);
+  sub->callback([f, &run] { run = [f] { return sft_command(*f, {}); }; });
 }
 
 }  // namespace wels

@@ -23,18 +23,6 @@ constexpr size_t kProbed = 16;      // completions for the divergence from the s
 constexpr int64_t kSilenceBefore = 2,
                   kSilenceBetween = 10;  // steps without variance until it is said again
 
-// Bits of all weights, so that a run is resumed from the model it was started with only.
-uint64_t hash_of(Model& model) {
-  uint64_t h = 0;
-  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
-    for (const Tensor& t : w.value) {
-      std::string_view bytes(static_cast<const char*>(t.data), static_cast<size_t>(t.bytes()));
-      h = h * 0x9e3779b97f4a7c15ull + hash_name(bytes);
-    }
-  });
-  return h;
-}
-
 // Values of `from` into `to`, which has the same config and f32 weights.
 void copy_weights(Device& dev, Model& from, Model& to) {
   std::vector<Weight*> source;
@@ -64,6 +52,17 @@ double mean_of(std::span<const Rollout> rollouts) {
 
 }  // namespace
 
+uint64_t hash_of_weights(Model& model) {
+  uint64_t h = 0;
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
+    for (const Tensor& t : w.value) {
+      std::string_view bytes(static_cast<const char*>(t.data), static_cast<size_t>(t.bytes()));
+      h = h * 0x9e3779b97f4a7c15ull + hash_name(bytes);
+    }
+  });
+  return h;
+}
+
 void freeze_mtp(Model& model) {
   visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
     if (s.layer >= model.config().num_hidden_layers) w.grad.clear();
@@ -77,7 +76,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
       start_(start),
       s_(settings),
       trainer_config_(trainer),
-      start_hash_(hash_of(start)),
+      start_hash_(hash_of_weights(start)),
       curriculum_(settings.tasks, settings.curriculum),
       sampler_(dev, policy, tokenizer, settings.rollout) {
   if (s_.samples < 2)

@@ -41,6 +41,9 @@ struct RlSettings {
 
 // What the modules that predict further tokens have of gradients is taken away: they are frozen.
 void freeze_mtp(Model& model);
+// Of the bits of all weights, which lie in the host's memory: a run is resumed with the models only
+// that it was started with.
+uint64_t hash_of_weights(Model& model);
 
 class RlStage : public Stage {
  public:

@@ -129,7 +129,7 @@ nlohmann::json SftStage::settings() const {
           {"source", fmt::format("{:016x}", train_.hash())}};
 }
 
-Objective SftStage::objective(std::span<const MicroBatch> batch) const {
+Objective SftStage::objective(std::span<const MicroBatch> batch) {
   return pretrain_objective(batch, static_cast<int>(model_.config().num_nextn_predict_layers),
                             s_.mtp_lambda);
 }
