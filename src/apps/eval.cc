@@ -8,11 +8,10 @@
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
+#include "apps/task_eval.h"
 #include "base/error.h"
 #include "data/corpus.h"
 #include "nn/ops.h"
-#include "rl/evaluation.h"
-#include "text/chat.h"
 
 namespace wels {
 namespace {
@@ -22,10 +21,7 @@ struct EvalFlags {
   std::string model, dtype = "auto";
   std::vector<std::string> files;
   int64_t sequence = 0;
-  std::string task;
-  EvaluationSettings tasks;
-  int64_t max_tokens = 256;
-  bool no_think = false;
+  TaskEvalFlags tasks;
   bool json = false;
 };
 
@@ -55,12 +51,6 @@ void add_document(LoadedModel& m, Pool& pool, const std::string& text, int64_t s
   }
 }
 
-nlohmann::ordered_json json_of(const AnswerStats& s) {
-  return {{"accuracy", s.accuracy},     {"length_mean", s.length_mean},
-          {"length_p95", s.length_p95}, {"long_share", s.long_share},
-          {"ended", s.ended},           {"format", s.formed}};
-}
-
 void print_stats(const char* how, const AnswerStats& s) {
   fmt::print(
       "{:8} accuracy {:.3f}  length {:.1f} (95 %: {:.0f})  with a thought {:.3f}  ended {:.3f}\n",
@@ -68,29 +58,17 @@ void print_stats(const char* how, const AnswerStats& s) {
 }
 
 int eval_tasks(const EvalFlags& f, LoadedModel& m) {
-  RolloutSettings settings{.dtype = m.dtype, .max_tokens = f.max_tokens};
-  settings.thinking = !f.no_think;
-  settings.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
-  TaskMixture tasks(f.task);
-  RolloutSampler sampler(*m.dev, *m.model, *m.tokenizer, settings);
-  TaskEvaluation e = evaluate_tasks(sampler, tasks, f.tasks);
+  TaskEvaluation e = evaluate_on_tasks(m, f.tasks);
   if (f.json) {
-    nlohmann::ordered_json j = {{"task", f.task}, {"items", f.tasks.items}};
-    j["greedy"] = json_of(e.greedy);
-    if (f.tasks.samples > 0) {
-      j["samples"] = f.tasks.samples;
-      j["sampled"] = json_of(e.sampled);
-      j["pass_at_k"] = e.pass_at_k;
-    }
-    for (const auto& p : e.parts) j["tasks"][p.name] = {{"items", p.items}, {"greedy", p.greedy}};
-    fmt::print("{}\n", j.dump());
+    fmt::print("{}\n", json_of(f.tasks, e).dump());
     return 0;
   }
-  fmt::print("{}: {} held-out questions\n", f.task, f.tasks.items);
+  int64_t samples = f.tasks.settings.samples;
+  fmt::print("{}: {} held-out questions\n", f.tasks.task, f.tasks.settings.items);
   print_stats("greedy", e.greedy);
-  if (f.tasks.samples > 0) {
+  if (samples > 0) {
     print_stats("sampled", e.sampled);
-    fmt::print("pass@{}   {:.3f}\n", f.tasks.samples, e.pass_at_k);
+    fmt::print("pass@{}   {:.3f}\n", samples, e.pass_at_k);
   }
   for (const auto& p : e.parts) {
     if (e.parts.size() > 1)
@@ -102,14 +80,14 @@ int eval_tasks(const EvalFlags& f, LoadedModel& m) {
 
 int eval(const EvalFlags& f) {
   f.device.apply();
-  if (f.files.empty() == f.task.empty())
+  if (f.files.empty() == f.tasks.task.empty())
     throw Error("wels eval", "needs texts or --task, one of the two",
                 "give files, or --task parity:20");
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
-  if (!f.task.empty()) return eval_tasks(f, m);
+  if (!f.tasks.task.empty()) return eval_tasks(f, m);
   int64_t sequence = f.sequence > 0
                          ? f.sequence
                          : std::min<int64_t>(1024, m.model->config().max_position_embeddings);
@@ -143,22 +121,7 @@ void add_eval(CLI::App& app, Command& run) {
   auto f = std::make_shared<EvalFlags>();
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
-  sub->add_option("--task", f->task,
-                  "instead: held-out questions of tasks, such as parity:20 or addition:8-12*2,gcd");
-  sub->add_option("--items", f->tasks.items, "questions")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--samples", f->tasks.samples, "answers drawn to each besides the greedy one")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--temperature", f->tasks.temperature, "of those")
-      ->check(CLI::Range(0.0, 10.0))
-      ->capture_default_str();
-  sub->add_option("--max-tokens", f->max_tokens, "of an answer")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_flag("--no-think", f->no_think, "prompts do not begin a thought");
-  sub->add_option("--seed", f->tasks.seed, "of questions and answers")->capture_default_str();
+  f->tasks.add(sub);
   sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")

@@ -128,7 +128,7 @@ RunInfo run_info(const SftFlags& f, const SftModel& m, const SftData& data, doub
 
 }  // namespace
 
-int sft_command(SftFlags f, const SftStageMaker& make) {
+StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   f.device.apply();
   split_paths(f);
   SftSettings& s = f.settings;
@@ -171,7 +171,11 @@ int sft_command(SftFlags f, const SftStageMaker& make) {
                e.loss, 100 * e.accuracy, r.best);
   fmt::print("\ncheckpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
-  return r.stopped ? 130 : 0;
+  return r;
+}
+
+int sft_command(SftFlags f, const SftStageMaker& make) {
+  return sft_job(std::move(f), make).stopped ? 130 : 0;
 }
 
 void SftFlags::add(CLI::App* sub) {

@@ -32,7 +32,9 @@ using SftStageMaker = std::function<std::unique_ptr<SftStage>(
     Device& dev, SftModel& model, const SftData& data, const SftSettings& settings,
     std::function<std::string()> sample)>;
 
-// The whole run, from flags to the last line; the exit code. make: empty for SftStage.
+// The whole run, from flags to the last line. make: empty for SftStage. Throws Error.
+StageResult sft_job(SftFlags f, const SftStageMaker& make);
+// The same; the exit code.
 int sft_command(SftFlags f, const SftStageMaker& make);
 
 }  // namespace wels

@@ -8,10 +8,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/progress.h"
 #include "base/rng.h"
 #include "base/threads.h"
 #include "data/json_lines.h"
 #include "formats/json.h"
+#include "rl/collapse.h"
+#include "tasks/answer.h"
 
 namespace wels {
 namespace {
@@ -51,7 +54,8 @@ std::vector<std::pair<const char*, int64_t*>> counts(CollectReport& r) {
   return {{"questions", &r.questions},   {"answers", &r.answers},
           {"right", &r.right},           {"cut", &r.cut},
           {"duplicates", &r.duplicates}, {"kept", &r.kept},
-          {"tokens", &r.tokens},         {"solved", &r.solved}};
+          {"tokens", &r.tokens},         {"solved", &r.solved},
+          {"unreadable", &r.unreadable}, {"ms", &r.ms}};
 }
 
 void add(CollectReport& to, CollectReport from) {
@@ -95,7 +99,8 @@ void score(Block& b) {
 }
 
 // The block's kept answers as lines; report gets its counts.
-std::string select(const Block& b, int64_t keep, std::set<uint64_t>& seen, CollectReport& report) {
+std::string select(const Block& b, const CollectSettings& s, std::set<uint64_t>& seen,
+                   CollectReport& report) {
   std::string lines;
   for (size_t i = 0; i < b.items.size(); ++i) {
     const std::string& question = b.items[i].example.question;
@@ -109,7 +114,11 @@ std::string select(const Block& b, int64_t keep, std::set<uint64_t>& seen, Colle
       if (b.score[i][k] < 1) continue;
       ++report.right;
       solved = true;
-      if (kept == keep) continue;
+      if (kept == s.keep) continue;
+      if (!s.readable.accepts(a.content)) {
+        ++report.unreadable;
+        continue;
+      }
       if (!seen.insert(key_of(question, a.content)).second) {
         ++report.duplicates;
         continue;
@@ -162,12 +171,42 @@ std::vector<std::vector<GivenAnswer>> EngineAnswers::ask(std::span<const std::st
   return out;
 }
 
+bool repeats_itself(std::string_view text) {
+  std::vector<int32_t> words;
+  for (size_t i = 0; i < text.size();) {
+    auto c = static_cast<unsigned char>(text[i]);
+    if (c == ' ' || c == '\n' || c == '\t' || c == '\r') {
+      ++i;
+      continue;
+    }
+    size_t end = i + 1;
+    if (c < 0x80) end = std::min(text.find_first_of(" \n\t\r", i), text.size());
+    words.push_back(static_cast<int32_t>(hash_name(text.substr(i, end - i))));
+    i = end;
+  }
+  return is_repetitive(words);
+}
+
+bool Readability::accepts(const std::string& content) const {
+  Completion c = parse_completion(content, false);
+  if (thought && c.thought.empty()) return false;
+  if (!required) return true;
+  return c.well_formed && !repeats_itself(c.thought) && !repeats_itself(c.answer) &&
+         language_consistency(c.thought, language) >= least_language;
+}
+
+std::string Readability::about() const {
+  std::string out = required ? fmt::format("{} {}", language, least_language) : "any";
+  return thought ? out + " with a thought" : out;
+}
+
 std::string CollectReport::summary() const {
   double share =
       answers > 0 ? 100.0 * static_cast<double>(right) / static_cast<double>(answers) : 0;
   return fmt::format(
-      "{} questions, {} solved; {} of {} answers right ({:.1f} %), {} cut; {} kept, {} duplicates",
-      questions, solved, right, answers, share, cut, kept, duplicates);
+      "{} questions, {} solved; {} of {} answers right ({:.1f} %), {} cut; {} kept, {} "
+      "duplicates, {} unreadable",
+      questions, solved, right, answers, share, cut, kept, duplicates, unreadable);
 }
 
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
@@ -180,6 +219,7 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
                             {"tries", s.tries},
                             {"keep", s.keep},
                             {"block", s.block},
+                            {"readable", s.readable.about()},
                             {"seed", s.seed}});
   CollectReport all;
   std::set<uint64_t> seen;
@@ -193,6 +233,7 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
       all.stopped = true;
       break;
     }
+    double t0 = monotonic_seconds();
     Block b;
     std::vector<std::string> questions;
     for (int64_t i = first; i < std::min(first + s.block, s.questions); ++i) {
@@ -202,7 +243,8 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
     b.given = source.ask(questions, first, s.tries);
     score(b);
     CollectReport of_block;
-    std::string lines = select(b, s.keep, seen, of_block);
+    std::string lines = select(b, s, seen, of_block);
+    of_block.ms = static_cast<int64_t>((monotonic_seconds() - t0) * 1e3);
     json j = json::object();
     for (auto& [name, value] : counts(of_block)) j[name] = *value;
     write_file_atomic(block_path(folder, block, ".json"), j.dump() + "\n");

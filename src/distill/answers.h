@@ -14,6 +14,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "rl/rollout.h"
@@ -55,25 +56,42 @@ class EngineAnswers : public AnswerSource {
   uint64_t seed_;
 };
 
+// Which answers can be read, as R1's cold-start data had to be (Nature 645:633, B.3): one thought
+// and one answer, no end that repeats itself, one language.
+struct Readability {
+  bool required = false;
+  bool thought = false;          // what is no thought at all is left out too
+  std::string language = "en";   // or "zh"
+  double least_language = 0.95;  // share of the thought's words
+  bool accepts(const std::string& content) const;
+  std::string about() const;
+};
+// Whether the end of a text is the same few words (CJK: bytes of characters) over and over.
+bool repeats_itself(std::string_view text);
+
 struct CollectSettings {
   int64_t questions = 1000;
   int64_t tries = 4;   // answers to each
   int64_t keep = 1;    // right ones kept of each, at most: those that came first
   int64_t block = 64;  // questions asked at a time
   uint64_t seed = 1;
+  Readability readable;
 };
 
 struct CollectReport {
   int64_t questions = 0, answers = 0, right = 0, cut = 0, duplicates = 0, kept = 0, tokens = 0;
-  int64_t solved = 0;    // questions with a right answer
-  bool stopped = false;  // by `stop`
+  int64_t unreadable = 0;  // of the right ones
+  int64_t ms = 0;          // that it took
+  int64_t solved = 0;      // questions with a right answer
+  bool stopped = false;    // by `stop`
   std::string summary() const;
 };
 
 // Asks questions 0 ... of the mixture's training part. stop: asked between blocks; progress: told
 // after each. An answer counts as right where its score is 1 and it ended; the same content to the
-// same question is kept once. Throws Error where the folder holds answers to other settings, is
-// damaged, or cannot be written, and what the source throws: the blocks so far stay.
+// same question is kept once, and only what is readable where that is asked for. Throws Error where
+// the folder holds answers to other settings, is damaged, or cannot be written, and what the source
+// throws: the blocks so far stay.
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
                               AnswerSource& source, const CollectSettings& settings,
                               const std::function<bool()>& stop,

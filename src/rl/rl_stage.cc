@@ -316,6 +316,8 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
     refresh_reference();
   Times times;
   Groups all, kept = collect(all, times);
+  const GenerateTiming& drawn = times.engine;
+  sampled_tokens_ += drawn.prompt_tokens - drawn.cached_tokens + drawn.new_tokens;
   mismatch_ = {};
   add_rollout_metrics(all, state.step, m);
   double t0 = monotonic_seconds();
@@ -467,6 +469,7 @@ StateTensors RlStage::state() {
 json RlStage::counters() const {
   return {{"next_item", next_item_},
           {"silent_steps", silent_steps_},
+          {"sampled_tokens", sampled_tokens_},
           {"curriculum", curriculum_.counters()},
           {"guard", guard_.counters()}};
 }
@@ -474,6 +477,7 @@ json RlStage::counters() const {
 void RlStage::restore(const json& j) {
   next_item_ = j.at("next_item").get<int64_t>();
   silent_steps_ = j.at("silent_steps").get<int64_t>();
+  sampled_tokens_ = j.value("sampled_tokens", int64_t{0});
   curriculum_.restore(j.at("curriculum"));
   guard_.restore(j.at("guard"));
   if (!reference_) return;

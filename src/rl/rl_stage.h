@@ -65,6 +65,8 @@ class RlStage : public Stage {
 
   const TaskEvaluation& last_evaluation() const { return evaluation_; }
   const Mismatch& last_mismatch() const { return mismatch_; }
+  // Tokens computed for answers in all steps so far, their prompts once; evaluation not counted.
+  int64_t sampled_tokens() const { return sampled_tokens_; }
 
  private:
   // Items with their completions, group after group.
@@ -109,7 +111,7 @@ class RlStage : public Stage {
   CollapseGuard guard_;
   TaskEvaluation evaluation_;
   Mismatch mismatch_;
-  int64_t next_item_ = 0, silent_steps_ = 0;
+  int64_t next_item_ = 0, silent_steps_ = 0, sampled_tokens_ = 0;
   double reward_ = 0, length_ = 0, long_share_ = 0;
 };
 
