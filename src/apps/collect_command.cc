@@ -51,7 +51,9 @@ CollectReport collect_job(const CollectFlags& f, const std::string& model, const
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
-  RolloutSettings rollout{.dtype = m.dtype, .max_tokens = f.max_tokens};
+  RolloutSettings rollout;
+  rollout.dtype = m.dtype;
+  rollout.max_tokens = f.max_tokens;
   rollout.thinking = !f.no_think;
   rollout.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
   RolloutSampler sampler(*m.dev, *m.model, *m.tokenizer, rollout);

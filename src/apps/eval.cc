@@ -22,6 +22,8 @@ struct EvalFlags {
   std::vector<std::string> files;
   int64_t sequence = 0;
   TaskEvalFlags tasks;
+  bool curve = false;
+  std::vector<int64_t> budgets;  // of the curve
   bool json = false;
 };
 
@@ -57,7 +59,36 @@ void print_stats(const char* how, const AnswerStats& s) {
       how, s.accuracy, s.length_mean, s.length_p95, s.long_share, s.ended);
 }
 
+int print_curve(const EvalFlags& f, LoadedModel& m) {
+  std::vector<CurvePoint> curve = thought_curve(m, f.tasks, f.budgets);
+  int64_t k = f.tasks.settings.samples;
+  if (f.json) {
+    nlohmann::ordered_json j = nlohmann::ordered_json::array();
+    for (const CurvePoint& p : curve) {
+      nlohmann::ordered_json point = {{"budget", p.budget}};
+      point.update(json_of(f.tasks, p.evaluation));
+      j.push_back(std::move(point));
+    }
+    fmt::print("{}\n", nlohmann::ordered_json{{"curve", j}}.dump());
+    return 0;
+  }
+  fmt::print("{:>8}  {:>8}  {:>8}", "budget", "tokens", "greedy");
+  if (k > 0)
+    fmt::print("  {:>8}  {:>8}  {:>8}  {:>9}  {:>8}", "tokens", "sampled", "majority", "likeliest",
+               fmt::format("pass@{}", k));
+  fmt::print("\n");
+  for (const auto& [budget, e] : curve) {
+    fmt::print("{:8}  {:8.1f}  {:8.3f}", budget, e.greedy.length_mean, e.greedy.accuracy);
+    if (k > 0)
+      fmt::print("  {:8.1f}  {:8.3f}  {:8.3f}  {:9.3f}  {:8.3f}", e.sampled.length_mean,
+                 e.sampled.accuracy, e.majority, e.likeliest, e.pass_at_k);
+    fmt::print("\n");
+  }
+  return 0;
+}
+
 int eval_tasks(const EvalFlags& f, LoadedModel& m) {
+  if (f.curve) return print_curve(f, m);
   TaskEvaluation e = evaluate_on_tasks(m, f.tasks);
   if (f.json) {
     fmt::print("{}\n", json_of(f.tasks, e).dump());
@@ -68,7 +99,8 @@ int eval_tasks(const EvalFlags& f, LoadedModel& m) {
   print_stats("greedy", e.greedy);
   if (samples > 0) {
     print_stats("sampled", e.sampled);
-    fmt::print("pass@{}   {:.3f}\n", samples, e.pass_at_k);
+    fmt::print("pass@{}   {:.3f}  majority {:.3f}  likeliest {:.3f}\n", samples, e.pass_at_k,
+               e.majority, e.likeliest);
   }
   for (const auto& p : e.parts) {
     if (e.parts.size() > 1)
@@ -83,6 +115,8 @@ int eval(const EvalFlags& f) {
   if (f.files.empty() == f.tasks.task.empty())
     throw Error("wels eval", "needs texts or --task, one of the two",
                 "give files, or --task parity:20");
+  if (f.curve && f.tasks.task.empty())
+    throw Error("--curve", "is of answers to tasks", "name them: --task parity:20");
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer.json",
@@ -122,6 +156,13 @@ void add_eval(CLI::App& app, Command& run) {
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
   f->tasks.add(sub);
+  CLI::Option* curve =
+      sub->add_option("--curve", f->budgets,
+                      "tasks: accuracy against tokens for budgets of thought (none "
+                      "named: 0, 4, 8, 16, ...), such as --curve 0,16,64")
+          ->delimiter(',')
+          ->expected(0, 1)
+          ->check(CLI::NonNegativeNumber);
   sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
@@ -129,7 +170,10 @@ void add_eval(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_flag("--json", f->json, "one JSON object");
   f->device.add(sub);
-  sub->callback([f, &run] { run = [f] { return eval(*f); }; });
+  sub->callback([f, curve, &run] {
+    f->curve = curve->count() > 0;
+    run = [f] { return eval(*f); };
+  });
 }
 
 }  // namespace wels
