@@ -15,6 +15,8 @@ void add_sft(CLI::App& app, Command& run);
 void add_rl(CLI::App& app, Command& run);
 void add_r1(CLI::App& app, Command& run);
 void add_distill(CLI::App& app, Command& run);
+void add_dpo(CLI::App& app, Command& run);
+void add_merge(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);
 void add_chat(CLI::App& app, Command& run);
 void add_eval(CLI::App& app, Command& run);

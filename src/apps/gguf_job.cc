@@ -81,7 +81,7 @@ Checkpoint open_checkpoint(const std::string& path) {
       c.tokenizer = gguf_tokenizer(path, c.config.vocab_size);
     return c;
   }
-  c.path = resolve_checkpoint(path);
+  c.path = resolve_whole_model(path);
   c.config = load_hf_config(c.path);
   c.folder = std::make_unique<SafetensorsReader>(c.path);
   if (fs::exists(c.path + "/tokenizer.json"))

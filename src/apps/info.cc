@@ -162,7 +162,7 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
     return 0;
   }
   bool is_folder = fs::is_directory(path);
-  std::string folder = is_folder ? resolve_checkpoint(path) : path;
+  std::string folder = is_folder ? resolve_whole_model(path) : path;
   SafetensorsReader reader(folder);
   fmt::print("{}\n", folder);
   for (const TensorEntry& t : reader.tensors()) one(t.name, t.dtype, t.shape, t.data.size());

@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "formats/json.h"
 #include "model/checkpoint.h"
+#include "model/lora.h"
 #include "text/gguf_vocab.h"
 #include "train/memory_plan.h"
 #include "train/run_folder.h"
@@ -19,7 +20,9 @@ namespace wels {
 
 std::string resolve_checkpoint(const std::string& path) {
   namespace fs = std::filesystem;
-  if (fs::exists(path + "/config.json")) return path;
+  for (const char* name : {"/config.json", "/adapter_config.json"}) {
+    if (fs::exists(path + name)) return path;
+  }
   std::vector<int64_t> steps = list_checkpoints(path);
   if (steps.empty()) {
     throw Error(path,
@@ -36,14 +39,20 @@ std::string resolve_checkpoint(const std::string& path) {
 
 namespace {
 
-void open_gguf(LoadedModel& m) {
-  auto file = std::make_shared<GgufCheckpoint>(m.folder);
+void open_gguf(LoadedModel& m, const std::string& path) {
+  auto file = std::make_shared<GgufCheckpoint>(path);
   const GgufContent& content = file->content();
   if (!content.has("tokenizer.ggml.model") || content.text("tokenizer.ggml.model") == "none")
-    throw Error(m.folder, "has no tokenizer", "export it from a folder with its tokenizer.json");
+    throw Error(path, "has no tokenizer", "export it from a folder with its tokenizer.json");
   m.tokenizer.emplace(parse_gguf_vocab(content));
   m.model = std::make_unique<Model>(file->config());
   load_weights(*m.model, file, WeightStorage::kMapped);
+}
+
+void open_folder(LoadedModel& m, const std::string& folder) {
+  m.model = load_model(folder, WeightStorage::kMapped);
+  if (std::filesystem::exists(folder + "/tokenizer.json"))
+    m.tokenizer.emplace(Tokenizer::load(folder));
 }
 
 }  // namespace
@@ -52,24 +61,44 @@ LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype) {
   LoadedModel m;
   m.dev = make_device(device);
-  if (std::filesystem::is_regular_file(path)) {
-    m.folder = path;
-    open_gguf(m);
-  } else {
-    m.folder = resolve_checkpoint(path);
-    m.model = load_model(m.folder, WeightStorage::kMapped);
-    if (std::filesystem::exists(m.folder + "/tokenizer.json"))
-      m.tokenizer.emplace(Tokenizer::load(m.folder));
+  bool one_file = std::filesystem::is_regular_file(path);
+  m.folder = one_file ? path : resolve_checkpoint(path);
+  std::string weights = m.folder;
+  bool adapted = !one_file && std::filesystem::exists(m.folder + "/adapter_config.json");
+  if (adapted) {
+    weights = adapter_base(m.folder);
+    one_file = std::filesystem::is_regular_file(weights);
+    if (!one_file) weights = resolve_whole_model(weights);
+  }
+  one_file ? open_gguf(m, weights) : open_folder(m, weights);
+  if (adapted) {
+    add_lora(*m.model, load_lora_config(m.folder), DType::kF32, 0);
+    load_lora(m.folder, *m.model);
   }
   if (m.tokenizer && m.tokenizer->vocab_size() > m.model->config().vocab_size) {
-    bool one_file = std::filesystem::is_regular_file(path);
-    throw Error(one_file ? m.folder : m.folder + "/tokenizer.json",
+    throw Error(one_file ? weights : weights + "/tokenizer.json",
                 fmt::format("has {} tokens, the model's embedding {}", m.tokenizer->vocab_size(),
                             m.model->config().vocab_size),
                 "use the tokenizer the model was trained with");
   }
   m.dtype = activation_type(*m.dev, dtype);
   return m;
+}
+
+std::string resolve_whole_model(const std::string& path) {
+  std::string folder = resolve_checkpoint(path);
+  if (!std::filesystem::exists(folder + "/adapter_config.json")) return folder;
+  throw Error(folder, "holds adapters, not a whole model",
+              "join them with their model first: wels merge " + path + " --out FOLDER");
+}
+
+std::string adapter_base(const std::string& folder, const std::string& given) {
+  std::string base = given.empty() ? load_lora_config(folder).base : given;
+  if (!base.empty() && std::filesystem::exists(base)) return base;
+  throw Error(given.empty() ? folder + "/adapter_config.json" : given,
+              given.empty() ? fmt::format("names the model \"{}\", which is not there", base)
+                            : "does not exist",
+              "set base_model_name_or_path to the model's folder or GGUF file");
 }
 
 void require_memory_for(const LoadedModel& m, int64_t context) {

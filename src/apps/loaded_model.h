@@ -18,9 +18,10 @@ struct LoadedModel {
   std::string folder;         // or the GGUF file
 };
 
-// path: a Hugging Face folder, a run folder of `wels pretrain` (its best checkpoint, else its
-// newest), or a GGUF file (of several parts the first). dtype: "auto" (bf16 where the device is a
-// CPU with a bf16 kernel, else f32), "bf16" or "f32". Weights stay memory mapped. Throws Error.
+// path: a Hugging Face folder, a run folder (its best checkpoint, else its newest), a folder of
+// adapters (with the model that they name), or a GGUF file (of several parts the first). dtype:
+// "auto" (bf16 where the device is a CPU with a bf16 kernel, else f32), "bf16" or "f32". Weights
+// stay memory mapped. Throws Error.
 LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 
@@ -33,5 +34,12 @@ DType activation_type(const Device& dev, const std::string& dtype);
 
 // The checkpoint folder that `path` means (see open_model).
 std::string resolve_checkpoint(const std::string& path);
+
+// The same for whole models: throws Error where the folder holds adapters alone.
+std::string resolve_whole_model(const std::string& path);
+
+// The model of a folder of adapters: `given`, or, where that is empty, the one that its
+// adapter_config.json names. Throws Error where it is not there.
+std::string adapter_base(const std::string& folder, const std::string& given = "");
 
 }  // namespace wels

@@ -8,6 +8,7 @@
 #include "apps/loaded_model.h"
 #include "apps/rl_command.h"
 #include "apps/run_sections.h"
+#include "apps/sampling_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -261,10 +262,15 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
                   "weight of the thought's words in --language")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  sub->add_option("--reward-chance", s.reward.chance,
+                  "weight of a fair coin thrown for each answer (a control)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_option("--language", s.reward.target_language, "en or zh")
       ->check(CLI::IsMember({"en", "zh"}))
       ->capture_default_str();
   sub->add_flag("--no-think", f.no_think, "prompts do not begin a thought");
+  add_speculate_flag(sub, s.rollout.speculate);
   sub->add_flag("--curriculum", s.curriculum,
                 "from the lowest levels up, a rung whenever four of five answers are right");
 }

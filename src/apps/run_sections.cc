@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
+#include "base/machine.h"
 #include "base/progress.h"
 
 namespace wels {
@@ -20,6 +23,26 @@ InfoSection model_section(const ModelConfig& cfg) {
            {"parameters", count(n.total)},
            {"active", count(n.active)},
            {"MTP", count(n.mtp)}}};
+}
+
+RunReport::RunReport(std::string out, int64_t total_steps, std::vector<InfoSection> sections)
+    : out_(std::move(out)) {
+  info_.name = std::filesystem::path(out_).filename().string();
+  info_.started = info_.updated = unix_seconds();
+  info_.total_steps = total_steps;
+  info_.sections = std::move(sections);
+}
+
+void RunReport::write() {
+  info_.updated = unix_seconds();
+  write_run_info(out_, info_);
+  write_report(out_ + "/report.html", {out_});
+}
+
+void RunReport::finish(const StageResult& r) {
+  info_.status = r.stopped ? "stopped" : "finished";
+  if (!r.stopped) info_.total_steps = r.steps;
+  write();
 }
 
 }  // namespace wels

@@ -1,10 +1,27 @@
-// What every training command says of its model in run.json and report.html.
+// What every training command writes beside its checkpoints: run.json and report.html.
 #pragma once
+#include <string>
+#include <vector>
+
 #include "formats/model_config.h"
 #include "train/report.h"
+#include "train/stage.h"
 
 namespace wels {
 
 InfoSection model_section(const ModelConfig& cfg);
+
+// The two files of one run, written whenever asked.
+class RunReport {
+ public:
+  RunReport(std::string out, int64_t total_steps, std::vector<InfoSection> sections);
+  void write();
+  // With how the run ended.
+  void finish(const StageResult& r);
+
+ private:
+  std::string out_;
+  RunInfo info_;
+};
 
 }  // namespace wels

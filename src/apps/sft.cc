@@ -16,7 +16,6 @@
 #include "base/machine.h"
 #include "base/progress.h"
 #include "base/threads.h"
-#include "engine/engine.h"
 #include "train/memory_plan.h"
 #include "train/report.h"
 
@@ -24,7 +23,6 @@ namespace wels {
 namespace {
 
 constexpr int64_t kTaskSteps = 400;  // recipe: enough for nano on 20 bits of parity
-constexpr int64_t kSampleTokens = 200;
 
 void split_paths(SftFlags& f) {
   auto first = f.paths.begin();
@@ -54,76 +52,58 @@ void fill_lengths(SftFlags& f, const ModelConfig& cfg) {
 
 void fill_settings(SftFlags& f, const SftModel& m, const SftData& data) {
   SftSettings& s = f.settings;
+  if (data.held_out->size() < 0 && s.eval_examples == 0)
+    s.eval_examples = SftSettings().eval_examples;
   int64_t steps = kTaskSteps;
   if (data.train->size() >= 0) {
     double all = f.epochs * static_cast<double>(data.train->size());
     steps =
         std::max<int64_t>(1, static_cast<int64_t>(std::ceil(all / static_cast<double>(s.batch))));
   }
-  // A new model: the preset's rate, constant for a tenth. A trained one: R1's B.4.2, cosine to a
-  // tenth from the start.
+  // A new model: the preset's rate, constant for half of the steps. A trained one: R1's B.4.2,
+  // cosine to a tenth from the start; adapters take more.
   bool fresh = f.model.is_new();
   f.stage.apply(s, {.steps = steps,
-                    .lr = fresh ? m.learning_rate : 5e-5,
+                    .lr = fresh    ? m.learning_rate
+                          : m.lora ? 2e-4
+                                   : 5e-5,
                     .weight_decay = fresh ? 0.1 : 0,
-                    .stable = fresh ? 0.1 : 0,
+                    .stable = fresh ? 0.5 : 0,
                     .new_model = fresh});
-  s.mtp_lambda = f.mtp_lambda >= 0 ? f.mtp_lambda
-                 : fresh           ? 0.3
-                                   : 0.1;  // V3 §4.2: at first, at last
+  // V3 §4.2: at first, at last. Adapters leave MTP modules as they are.
+  s.mtp_lambda = f.mtp_lambda >= 0 ? f.mtp_lambda : fresh ? 0.3 : m.lora ? 0 : 0.1;
+  require_adaptable(s, m);
 }
 
-TrainingShape training_shape(const SftSettings& s) {
+TrainingShape training_shape(const SftSettings& s, SftModel& m) {
   return {.trainer = s.trainer,
           .sequence_length = std::min(s.longest, s.micro_batch_tokens),
           .batch_tokens = s.micro_batch_tokens,
           .micro_batch_tokens = s.micro_batch_tokens,
           .mtp_lambda = s.mtp_lambda,
           .average = s.ema > 0,
-          .samples = s.sample_every > 0};
+          .samples = s.sample_every > 0,
+          .lora = m.lora,
+          .stored = m.model ? stored_types(*m.model) : nullptr};
 }
 
-// The prompt of a held-out example, and what the model answers now, at temperature 0.
-std::string sample_answer(Device& dev, SftModel& m, const SftSettings& s,
-                          const ExampleSource& source) {
-  if (source.size() == 0) return {};
-  TrainingTokens e = source.example(0);
-  size_t prompt = e.ids.size();
-  while (prompt > 0 && e.learned[prompt - 1] != 0) --prompt;
-  if (prompt == 0) return {};
-  GenerateRequest r;
-  r.prompt.assign(e.ids.begin(), e.ids.begin() + static_cast<std::ptrdiff_t>(prompt));
-  int64_t room = m.model->config().max_position_embeddings - static_cast<int64_t>(prompt);
-  r.max_new_tokens = std::min(kSampleTokens, room);
-  if (r.max_new_tokens < 1) return {};
-  r.sampling.temperature = 0;
-  r.stop_ids = {m.tokenizer->eos().value_or(-1)};
-  Engine engine(dev, *m.model, s.trainer.dtype, static_cast<int64_t>(prompt) + r.max_new_tokens);
-  std::string asked = m.tokenizer->decode(r.prompt);
-  return asked + m.tokenizer->decode(engine.run({std::move(r)})[0].tokens);
-}
-
-RunInfo run_info(const SftFlags& f, const SftModel& m, const SftData& data, double peak_flops) {
+std::vector<InfoSection> sections(const SftFlags& f, const SftModel& m, const SftData& data,
+                                  double peak_flops) {
   const SftSettings& s = f.settings;
   auto num = [](auto x) { return fmt::format("{}", x); };
-  RunInfo info;
-  info.name = std::filesystem::path(s.out).filename().string();
-  info.started = info.updated = unix_seconds();
-  info.total_steps = s.schedule.steps;
-  info.sections.push_back({"Recipe",
-                           {{"stage", f.kind},
-                            {"from", m.about},
-                            {"optimiser", f.stage.optimizer},
-                            {"peak learning rate", num(s.schedule.peak)},
-                            {"examples per step", num(s.batch)},
-                            {"longest example", num(s.longest)},
-                            {"type", f.stage.dtype},
-                            {"MTP lambda", num(s.mtp_lambda)},
-                            {"seed", num(s.seed)}}});
-  info.sections.push_back(model_section(m.model->config()));
-  info.sections.push_back({"Data", {{"examples", data.about}}});
-  info.sections.push_back(machine_section(machine(), thread_count(), peak_flops / 1e9));
-  return info;
+  return {{"Recipe",
+           {{"stage", f.kind},
+            {"from", m.about},
+            {"optimiser", f.stage.optimizer},
+            {"peak learning rate", num(s.schedule.peak)},
+            {"examples per step", num(s.batch)},
+            {"longest example", num(s.longest)},
+            {"type", f.stage.dtype},
+            {"MTP lambda", num(s.mtp_lambda)},
+            {"seed", num(s.seed)}}},
+          model_section(m.config),
+          {"Data", {{"examples", data.about}}},
+          machine_section(machine(), thread_count(), peak_flops / 1e9)};
 }
 
 }  // namespace
@@ -139,30 +119,28 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   fill_lengths(f, m.config);
   SftData data = open_sft_data(f.data, *m.tokenizer, m.chat_template, s.longest, s.seed);
   fill_settings(f, m, data);
-  require_memory(*dev, m.config, training_shape(s), memory_available_bytes() + rss_bytes());
-  load_sft_model(m, s.seed);
-  ParameterCount n = count_parameters(m.config);
-  log_info("{}: {} parameters, {} active; {}", m.about,
-           human_count(static_cast<double>(n.total + n.mtp)),
-           human_count(static_cast<double>(n.active)), dev->name());
+  if (m.lora) load_sft_model(m, s.seed);  // mapped: nothing is copied
+  require_memory(*dev, m.config, training_shape(s, m), memory_available_bytes() + rss_bytes());
+  if (!m.lora) load_sft_model(m, s.seed);
+  s.model = model_settings(m);
+  log_info("{}; {}", describe(m), dev->name());
 
-  auto sample = [&] { return sample_answer(*dev, m, s, *data.held_out); };
+  auto sample = [&]() -> std::string {
+    if (data.held_out->size() == 0) return {};
+    return answer_now(*dev, m, s.trainer.dtype, data.held_out->example(0));
+  };
   std::unique_ptr<SftStage> made =
       make ? make(*dev, m, data, s, sample)
            : std::make_unique<SftStage>(*dev, *m.model, *data.train, *data.held_out, s, sample);
   SftStage& stage = *made;
-  RunInfo info = run_info(f, m, data, dev->measure_peak_flops(s.trainer.dtype));
-  auto report = [&] {
-    info.updated = unix_seconds();
-    write_run_info(s.out, info);
-    write_report(s.out + "/report.html", {s.out});
-  };
-  StageResult r = run_stage(
-      {.dev = *dev, .model = *m.model, .parts = whole_model(*m.model, m.files), .report = report},
-      s, stage);
-  info.status = r.stopped ? "stopped" : "finished";
-  info.total_steps = r.stopped ? info.total_steps : r.steps;
-  report();
+  RunReport report(s.out, s.schedule.steps,
+                   sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
+  StageResult r = run_stage({.dev = *dev,
+                             .model = *m.model,
+                             .parts = checkpoint_parts(m),
+                             .report = [&] { report.write(); }},
+                            s, stage);
+  report.finish(r);
   const AnswerEvaluation& e = stage.last_evaluation();
   fmt::print("{} {} steps, {} tokens, {}", r.stopped ? "stopped after" : "done:", r.steps,
              human_count(static_cast<double>(r.tokens)), human_rate(r.tokens_per_s, "tok"));

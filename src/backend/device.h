@@ -190,6 +190,9 @@ class Device {
   virtual void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
                                const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
                                bool fp8 = false) = 0;
+  // y = silu(g) · u, the join of gated_matmul alone, for products that were made apart. All [n, f]
+  // T. Its backward is gated_matmul_dx without dx.
+  virtual void swiglu(const Tensor& g, const Tensor& u, Tensor y) = 0;
   // dgate (+)= dgᵀ · x, dup (+)= duᵀ · x: one [f, d] per expert each, as grouped_matmul_dw.
   virtual void gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x,
                                const Tensor& offsets, std::span<const Tensor> dgate,
@@ -216,6 +219,8 @@ class Device {
                     const RopeParams& p, Tensor y, Accum accum = Accum::kSet) = 0;
   // y = a + b: a, y f32 or T · b T. y may alias a.
   virtual void add(const Tensor& a, const Tensor& b, Tensor y) = 0;
+  // y (+)= factor · x, all T.
+  virtual void scale(const Tensor& x, float factor, Tensor y, Accum accum) = 0;
 
   // --- attention ---
   // y [n, heads·dv] T from q [n, heads·(dk+dr)], k, v (columns as AttendParams says), shared [keys,

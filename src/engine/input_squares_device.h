@@ -112,6 +112,10 @@ class InputSquaresDevice : public Device {
     of_.rope(x, pos, cos, sin, p, y, a);
   }
   void add(const Tensor& a, const Tensor& b, Tensor y) override { of_.add(a, b, y); }
+  void scale(const Tensor& x, float factor, Tensor y, Accum a) override {
+    of_.scale(x, factor, y, a);
+  }
+  void swiglu(const Tensor& g, const Tensor& u, Tensor y) override { of_.swiglu(g, u, y); }
   void attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& shared,
               std::span<const AttendSegment> segments, const AttendParams& p, Tensor y,
               Tensor lse) override {

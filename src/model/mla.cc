@@ -50,8 +50,9 @@ void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, cons
   Var index = ctx.make_ids(places.data(), keys);
   Var rows = ctx.make_aux(ctx.dtype, keys, r + dr);
   ctx.dev.gather_rows(b.options.kv->pool(b.layer), index.t, rows.t);
-  Var kv = ctx.make_aux(ctx.dtype, keys, w.kv_b.rows);
-  ctx.dev.matmul(rows.t.col_range(0, r), w.kv_b, nullptr, kv.t);
+  Var latent = rows;
+  latent.t = rows.t.col_range(0, r);
+  Var kv = matmul(ctx, latent, w.kv_b);
   AttendSegment seg{0, s.rows, 0, keys};
   AttendParams p = expanded_params(c, b.scale);
   ctx.dev.attend(in.q.t.row_range(s.row_begin, s.rows), kv.t,
@@ -96,7 +97,9 @@ Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const B
   ctx.dev.scatter_rows(in.key.t, b.places.t, pool.col_range(c.kv_lora_rank, c.qk_rope_head_dim));
   Var y = ctx.make_aux(ctx.dtype, in.q.t.rows, c.num_attention_heads * c.v_head_dim);
   const std::vector<Segment>& segments = b.batch.segments;
+  // A low-rank change of kv_b has no absorbed form.
   auto absorbed = [&](const Segment& s) {
+    if (w.kv_b.lora) return false;
     MlaForm form = s.mla == MlaForm::kByCost ? cheaper_mla_form(c, s.past, s.rows) : s.mla;
     return form == MlaForm::kAbsorbed;
   };

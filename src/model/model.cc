@@ -40,9 +40,8 @@ Model::Model(ModelConfig cfg) : cfg_(std::move(cfg)) {
 
 void Model::allocate(DType dtype) {
   CHECK(dtype == DType::kF32 || dtype == DType::kF64);
-  allocate([dtype](const WeightSpec& s) {
-    return s.kind == WeightKind::kBuffer ? DType::kF32 : dtype;
-  });
+  allocate(
+      [dtype](const WeightSpec& s) { return s.kind == WeightKind::kBuffer ? DType::kF32 : dtype; });
 }
 
 // One block of memory per weight, experts one after another.
@@ -94,7 +93,7 @@ void Model::make_gradients() {
 }
 
 void Model::clear_gradients() {
-  visit_weights(cfg_, weights_, [&](Weight& w, const WeightSpec&) { w.fresh_grad = true; });
+  visit_parameters(cfg_, weights_, [&](Weight& w, const WeightSpec&) { w.fresh_grad = true; });
 }
 
 Positions Model::positions(Ctx& ctx, const std::vector<int32_t>& pos) {

@@ -189,4 +189,18 @@ void visit_weights(const ModelConfig& c, ModelWeights& w, F&& visit) {
   }
 }
 
+// Calls visit(Weight&, const WeightSpec&) for everything that the optimiser moves: weights with
+// gradients, and the two matrices of each low-rank change.
+template <class F>
+void visit_parameters(const ModelConfig& c, ModelWeights& w, F&& visit) {
+  visit_weights(c, w, [&](Weight& x, const WeightSpec& spec) {
+    if (x.trainable()) visit(x, spec);
+    if (!x.lora) return;
+    for (Weight* part : {&x.lora->down, &x.lora->up}) {
+      visit(*part, WeightSpec{part->name, 1, part->rows, part->cols, WeightKind::kMatrix, false,
+                              false, spec.layer});
+    }
+  });
+}
+
 }  // namespace wels

@@ -4,9 +4,31 @@
 #include "nn/ops.h"
 
 namespace wels {
+namespace {
+
+// The products apart, for weights with a low-rank change. Nothing else reads g and u, so their
+// gradients take their places here too.
+Var gated_low_rank(Ctx& ctx, const Var& x, Weight& gate, Weight& up) {
+  Var g = matmul(ctx, x, gate), u = matmul(ctx, x, up);
+  Var y = ctx.make(ctx.dtype, x.t.rows, gate.rows);
+  ctx.dev.swiglu(g.t, u.t, y.t);
+  if (!ctx.tape) return y;
+  ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, g, u, &gate, &up](const Tensor& dy) {
+    dev.gated_matmul_dx(dy, gate, up, Tensor(), g.t, u.t, Tensor(), Accum::kSet);
+    tape->pass_on(g, {g.t, g.memory});
+    tape->pass_on(u, {u.t, u.memory});
+  });
+  return y;
+}
+
+}  // namespace
 
 Var gated_matmul(Ctx& ctx, const Var& x, Weight& gate, Weight& up, const Var& offsets) {
   CHECK(gate.fp8 == up.fp8);
+  if (gate.lora || up.lora) {
+    CHECK(offsets.empty());
+    return gated_low_rank(ctx, x, gate, up);
+  }
   bool fp8 = ctx.fp8 && gate.fp8;
   Var y = ctx.make(ctx.dtype, x.t.rows, gate.rows);
   if (!ctx.tape) {

@@ -10,7 +10,9 @@ GradOut weight_grad(Weight& w, int64_t e) {
   return out;
 }
 
-Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
+namespace {
+
+Var plain_matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
   DType type = w.full_precision ? ctx.stat_dtype() : ctx.dtype;
   bool fp8 = ctx.fp8 && w.fp8;
   Var y = ctx.make(type, x.t.rows, w.rows);
@@ -27,6 +29,15 @@ Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
     }
   });
   return y;
+}
+
+}  // namespace
+
+Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
+  Var y = plain_matmul(ctx, x, w, bias);
+  if (!w.lora) return y;
+  Var inner = scale(ctx, plain_matmul(ctx, x, w.lora->down, nullptr), w.lora->scale);
+  return add(ctx, y, plain_matmul(ctx, inner, w.lora->up, nullptr));
 }
 
 }  // namespace wels

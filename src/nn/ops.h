@@ -22,7 +22,8 @@ struct Positions {
 
 // y [n, d] of the residual's dtype = w[ids].
 Var embed(Ctx& ctx, const Var& ids, Weight& w);
-// y [n, out] = x [n, in] · wᵀ + bias. y: T; f32 for full_precision weights (the router).
+// y [n, out] = x [n, in] · wᵀ + bias. y: T; f32 for full_precision weights (the router). A weight
+// with a low-rank change: y = x · wᵀ + bias + scale · (x · downᵀ) · upᵀ, each product rounded to T.
 Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias = nullptr);
 // y [n, out] with the expert e's matrix for rows [offsets[e], offsets[e+1]). offsets i32 [1, e+1].
 Var grouped_matmul(Ctx& ctx, const Var& x, Weight& w, const Var& offsets);
@@ -39,10 +40,10 @@ std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, c
                               bool interleaved);
 // y = a + b: the residual stream takes a block's output.
 Var add(Ctx& ctx, const Var& a, const Var& b);
-// y = factor · x.
-Var scale(Ctx& ctx, const Var& x, float factor);
 // y [n, da + db] = [a ; b].
 Var concat(Ctx& ctx, const Var& a, const Var& b);
+// y = factor · x.
+Var scale(Ctx& ctx, const Var& x, double factor);
 // x in the residual stream's dtype (x itself if it is that already).
 Var to_residual(Ctx& ctx, const Var& x);
 // y's rows = x's rows index[i] (distinct). index on the host.

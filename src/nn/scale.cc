@@ -2,27 +2,16 @@
 #include "nn/ops.h"
 
 namespace wels {
-namespace {
 
-void scaled_copy(Device& dev, const Tensor& x, float factor, Tensor y) {
-  dev.copy(x, y);
-  dev.axpby(0, x, factor, y);
-}
-
-}  // namespace
-
-Var scale(Ctx& ctx, const Var& x, float factor) {
+Var scale(Ctx& ctx, const Var& x, double factor) {
+  auto f = static_cast<float>(factor);
   Var y = ctx.make(x.t.dtype, x.t.rows, x.t.cols);
-  scaled_copy(ctx.dev, x.t, factor, y.t);
+  ctx.dev.scale(x.t, f, y.t, Accum::kSet);
   if (!ctx.tape) return y;
-  ctx.tape->record(
-      y, [&dev = ctx.dev, &pool = ctx.pool, tape = ctx.tape, x, factor](const Tensor& dy) {
-        GradOut dx = tape->grad_out(x);
-        if (dx.t.empty()) return;
-        OwnedTensor scaled = make_tensor(pool, dx.t.dtype, dx.t.rows, dx.t.cols);
-        scaled_copy(dev, dy, factor, scaled.t);
-        dev.copy(scaled.t, dx.t, dx.accum);
-      });
+  ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, x, f](const Tensor& dy) {
+    GradOut dx = tape->grad_out(x);
+    if (!dx.t.empty()) dev.scale(dy, f, dx.t, dx.accum);
+  });
   return y;
 }
 

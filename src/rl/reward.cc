@@ -3,13 +3,19 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/rng.h"
 #include "base/threads.h"
 
 namespace wels {
 namespace {
 
-Reward score_one(const TaskMixture::Item& item, const Rollout& r, int64_t max_tokens,
-                 const RewardSettings& s) {
+// Of answer number `sample` to the question: the same in a resumed run.
+bool coin(const TaskExample& example, uint64_t sample) {
+  return Rng(hash_name(example.question), sample).uniform() < 0.5;
+}
+
+Reward score_one(const TaskMixture::Item& item, uint64_t sample, const Rollout& r,
+                 int64_t max_tokens, const RewardSettings& s) {
   Reward out;
   if (r.ended) out.score = item.task->score(item.example, r.parts.answer);
   out.formed = r.ended && r.parts.well_formed;
@@ -18,6 +24,7 @@ Reward score_one(const TaskMixture::Item& item, const Rollout& r, int64_t max_to
       overlong_penalty(static_cast<int64_t>(r.tokens.size()), max_tokens, s.overlong_zone);
   out.total = s.accuracy * out.score + s.format * (out.formed ? 1.0 : 0.0) +
               s.language * out.language + out.penalty;
+  if (s.chance != 0 && coin(item.example, sample)) out.total += s.chance;
   return out;
 }
 
@@ -37,7 +44,7 @@ std::vector<Reward> score_rollouts(std::span<const TaskMixture::Item> items,
   size_t samples = rollouts.size() / items.size();
   parallel_tasks(static_cast<int64_t>(rollouts.size()), [&](int64_t i) {
     size_t at = static_cast<size_t>(i);
-    out[at] = score_one(items[at / samples], rollouts[at], max_tokens, settings);
+    out[at] = score_one(items[at / samples], at % samples, rollouts[at], max_tokens, settings);
   });
   return out;
 }

@@ -14,7 +14,8 @@ namespace wels {
 
 struct RewardSettings {
   double accuracy = 1, format = 0, language = 0;  // weights
-  std::string target_language = "en";             // or "zh"
+  double chance = 0;                   // weight of a fair coin, thrown for each answer: a control
+  std::string target_language = "en";  // or "zh"
   int64_t overlong_zone = 0;  // tokens before the limit in which a penalty grows to 1; 0: none
 };
 

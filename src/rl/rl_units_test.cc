@@ -84,6 +84,23 @@ TEST(Reward, IsTheWeightedSumAndWhatDidNotEndIsNotRight) {
   EXPECT_DOUBLE_EQ(r[3].total, 0.25 - 1);
 }
 
+TEST(Reward, ACoinIsFairAndFallsTheSameWayAgain) {
+  TaskMixture tasks("parity:8");
+  std::vector<TaskMixture::Item> items;
+  for (int64_t i = 0; i < 50; ++i) items.push_back(tasks.item(1, i, TaskSplit::kTrain));
+  std::vector<Rollout> rollouts(50 * 16);
+  RewardSettings coin{.accuracy = 0, .chance = 1};
+  std::vector<Reward> once = score_rollouts(items, rollouts, 10, coin),
+                      again = score_rollouts(items, rollouts, 10, coin);
+  double heads = 0;
+  for (size_t i = 0; i < once.size(); ++i) {
+    EXPECT_TRUE(once[i].total == 0 || once[i].total == 1);
+    EXPECT_EQ(once[i].total, again[i].total);
+    heads += once[i].total;
+  }
+  EXPECT_NEAR(heads / 800, 0.5, 0.08);  // 4.5 standard deviations
+}
+
 TEST(AnswerStats, AreMeansAndAQuantile) {
   std::vector<Rollout> rollouts(4);
   for (size_t i = 0; i < 4; ++i) rollouts[i].tokens.assign(i + 1, 0);

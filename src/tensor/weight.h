@@ -14,6 +14,8 @@
 
 namespace wels {
 
+struct LowRank;
+
 struct Weight {
   std::string name;  // HF tensor name; of a stack of experts: with "{}" for the expert's number
   int64_t rows = 0, cols = 0;  // of one matrix: [out, in]; norms and biases: [1, d]
@@ -26,10 +28,17 @@ struct Weight {
   bool fresh_grad = true;  // grad holds nothing yet: the next gradient is set, not added
   uint64_t version = 0;    // += 1 whenever value changes
   mutable std::shared_ptr<void> cache;  // the device's own copies
+  std::shared_ptr<LowRank> lora;        // empty: none. Ops add it to every product (nn/matmul.cc)
 
   int64_t experts() const { return static_cast<int64_t>(value.size()); }
   int64_t size() const { return experts() * rows * cols; }
   bool trainable() const { return !grad.empty(); }
+};
+
+// A trained change of a weight that is frozen itself: w + scale · up · down (model/lora.h).
+struct LowRank {
+  Weight down, up;  // [rank, in], [out, rank]
+  double scale = 1;
 };
 
 }  // namespace wels

@@ -152,11 +152,11 @@ TEST(ChatTraining, APromptsTokensAreTheWholes) {
   std::vector<ChatMessage> talk = {say("system", "Rules:\n1. Be brief.\n"), say("user", "Hello\n"),
                                    say("assistant", "\nHi there, 12345!\n"), say("user", "\n\nBye"),
                                    say("assistant", "<think>\nHm.\n</think>\n\nBye.")};
-  for (const auto& [name, t] : chat_template_names()) {
+  for (ChatTemplate t : {ChatTemplate::kDeepSeekV3, ChatTemplate::kDeepSeekV3_0324}) {
     TrainingTokens tokens = training_tokens(t, talk, tokenizer);
     std::vector<int32_t> prompt = prompt_ids(t, {talk.begin(), talk.end() - 1}, true, tokenizer);
     ASSERT_LT(prompt.size(), tokens.ids.size());
-    EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.ids.begin())) << name;
+    EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.ids.begin()));
   }
 }
 

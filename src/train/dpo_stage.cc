@@ -153,9 +153,12 @@ DpoStage::DpoStage(Device& dev, Model& model, const PreferenceData& data,
       sample_(std::move(sample)) {}
 
 nlohmann::json DpoStage::settings() const {
-  return {{"stage", "dpo"},        {"batch", s_.batch},
-          {"longest", s_.longest}, {"micro_batch_tokens", s_.micro_batch_tokens},
-          {"beta", s_.beta},       {"source", fmt::format("{:016x}", data_.train.hash())}};
+  nlohmann::json out = {
+      {"stage", "dpo"},        {"batch", s_.batch},
+      {"longest", s_.longest}, {"micro_batch_tokens", s_.micro_batch_tokens},
+      {"beta", s_.beta},       {"source", fmt::format("{:016x}", data_.train.hash())}};
+  out.update(s_.model);
+  return out;
 }
 
 PairBatch DpoStage::draw(int64_t first) const {

@@ -20,7 +20,8 @@ struct DpoSettings : StageSettings {
   int64_t longest = 1024;             // tokens of a prompt with an answer, at most
   int64_t micro_batch_tokens = 4096;  // rows per forward and backward
   double beta = 0.1;
-  int64_t eval_pairs = 256;  // held-out ones; 0: all
+  int64_t eval_pairs = 256;                         // held-out ones; 0: all
+  nlohmann::json model = nlohmann::json::object();  // what else a resumed run must agree with
 };
 
 // Log-probabilities of a pair's answers, in nats.

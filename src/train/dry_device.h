@@ -107,6 +107,8 @@ class DryDevice : public Device {
   void rope(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const RopeParams&, Tensor,
             Accum) override {}
   void add(const Tensor&, const Tensor&, Tensor) override {}
+  void scale(const Tensor&, float, Tensor, Accum) override {}
+  void swiglu(const Tensor&, const Tensor&, Tensor) override {}
   void attend(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
               std::span<const AttendSegment>, const AttendParams&, Tensor, Tensor) override {}
   void attend_cached(const Tensor&, const Tensor&, int, std::span<const CachedSegment>,

@@ -110,8 +110,14 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
   plan.program = rss_bytes();
   DryDevice dry(dev);
   Model model(cfg);
-  std::tie(plan.weights, plan.gradients) = place_weights(
-      dry, model, [](const WeightSpec&) { return DType::kF32; }, true);
+  TypeOf masters = [](const WeightSpec&) { return DType::kF32; };
+  std::tie(plan.weights, plan.gradients) =
+      place_weights(dry, model, shape.lora ? shape.stored : masters, !shape.lora);
+  if (shape.lora) {
+    add_lora(model, *shape.lora, DType::kF32, 1);
+    plan.weights += count_lora(model) * 4;
+    plan.gradients = count_lora(model) * 4;
+  }
   int64_t before = dry.held_bytes();
   std::optional<WeightEma> average;
   if (shape.average) average.emplace(dry, model, 0.999);

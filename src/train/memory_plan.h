@@ -7,10 +7,12 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "formats/model_config.h"
+#include "model/lora.h"
 #include "train/trainer.h"
 
 namespace wels {
@@ -41,6 +43,9 @@ struct TrainingShape {
   double mtp_lambda = 0.3;
   bool average = false;  // with a moving average of the weights
   bool samples = false;  // the model generates in between
+  // Low-rank adapters over weights as they are stored; none: all weights are trained in f32.
+  std::optional<LoraConfig> lora = {};
+  std::function<DType(const WeightSpec&)> stored = {};
 };
 
 // The plan of a run after its first steps. Parts are exact but `work`. cfg must be valid.

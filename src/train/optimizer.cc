@@ -29,8 +29,7 @@ double clip_coefficient(double norm, double clip) {
 
 Optimizer::Optimizer(Device& dev, Model& model, OptimizerConfig config)
     : dev_(dev), config_(config), pool_(device_pool(dev)) {
-  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& spec) {
-    if (!w.trainable()) return;
+  visit_parameters(model.config(), model.weights(), [&](Weight& w, const WeightSpec& spec) {
     bool matrix = spec.kind == WeightKind::kMatrix || spec.kind == WeightKind::kEmbedding;
     Slot slot{&w,
               matrix,

@@ -121,12 +121,14 @@ SftStage::SftStage(Device& dev, Model& model, const ExampleSource& train,
       sample_(std::move(sample)) {}
 
 nlohmann::json SftStage::settings() const {
-  return {{"stage", "sft"},
-          {"batch", s_.batch},
-          {"longest", s_.longest},
-          {"micro_batch_tokens", s_.micro_batch_tokens},
-          {"mtp_lambda", s_.mtp_lambda},
-          {"source", fmt::format("{:016x}", train_.hash())}};
+  nlohmann::json out = {{"stage", "sft"},
+                        {"batch", s_.batch},
+                        {"longest", s_.longest},
+                        {"micro_batch_tokens", s_.micro_batch_tokens},
+                        {"mtp_lambda", s_.mtp_lambda},
+                        {"source", fmt::format("{:016x}", train_.hash())}};
+  out.update(s_.model);
+  return out;
 }
 
 Objective SftStage::objective(std::span<const MicroBatch> batch) {

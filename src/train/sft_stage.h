@@ -9,11 +9,12 @@
 namespace wels {
 
 struct SftSettings : StageSettings {
-  int64_t batch = 128;                // examples per step
-  int64_t longest = 256;              // tokens of an example, at most
-  int64_t micro_batch_tokens = 4096;  // rows per forward and backward
-  double mtp_lambda = 0.3;            // V3 §4.2
-  int64_t eval_examples = 256;        // held-out ones; 0: all
+  int64_t batch = 128;                              // examples per step
+  int64_t longest = 256;                            // tokens of an example, at most
+  int64_t micro_batch_tokens = 4096;                // rows per forward and backward
+  double mtp_lambda = 0.3;                          // V3 §4.2
+  int64_t eval_examples = 256;                      // held-out ones; 0: all
+  nlohmann::json model = nlohmann::json::object();  // what else a resumed run must agree with
 };
 
 // The micro-batches of examples [first, first + count) of a run in the order of `seed`: best fit,

@@ -41,7 +41,7 @@ bool all_zero(const std::vector<double>& v) {
 // What the head reads, for logits divided by the temperature.
 Var at_temperature(Ctx& ctx, const TrainerConfig& config, const Var& hidden) {
   if (config.temperature == 1) return hidden;
-  return scale(ctx, hidden, static_cast<float>(1 / config.temperature));
+  return scale(ctx, hidden, 1 / config.temperature);
 }
 
 // Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.

@@ -170,6 +170,20 @@ TEST_F(Gradient, OfGatedMatmul) {
   }
 }
 
+TEST_F(Gradient, OfSwigluAndScale) {
+  M g(3, 5, "g"), u(3, 5, "u"), y(3, 5), dy(3, 5, "dy"), dg(3, 5), du(3, 5), w(5, 2);
+  Weight unused = weight_of({&w});
+  auto loss = [&] { return dev.swiglu(g.t, u.t, y.t), dot(y, dy); };
+  dg.v = g.v;
+  du.v = u.v;
+  dev.gated_matmul_dx(dy.t, unused, unused, Tensor(), dg.t, du.t, Tensor(), Accum::kSet, false);
+  expect_gradient(g, dg, loss, "g");
+  expect_gradient(u, du, loss, "u");
+  auto scaled = [&] { return dev.scale(g.t, 0.75f, y.t, Accum::kSet), dot(y, dy); };
+  dev.scale(dy.t, 0.75f, dg.t, Accum::kSet);
+  expect_gradient(g, dg, scaled, "x");
+}
+
 TEST_F(Gradient, OfAttention) {
   // MLA: keys and values interleaved, shared RoPE columns; two documents and one that continues
   // five cached rows.

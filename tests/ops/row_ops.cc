@@ -196,7 +196,17 @@ void sums(std::vector<OpCase>& out) {
                        r.compare("in_place", f, {}, true);
                        r.dev.add(f, b, f);
                      }});
+      out.push_back({"swiglu", n, true, [=](OpRun& r) {
+                       r.dev.swiglu(r.input_rows("g", n, d, 3), r.input_rows("u", n, d),
+                                    r.output_rows("y", n, d));
+                     }});
       for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+        out.push_back({"scale", n, true, [=](OpRun& r) {
+                         Tensor y = accum == Accum::kAdd ? r.input_rows("y", n, d)
+                                                         : r.output_rows("y", n, d);
+                         if (accum == Accum::kAdd) r.compare("y", y, {}, true);
+                         r.dev.scale(r.input_rows("x", n, d), 0.75f, y, accum);
+                       }});
         out.push_back({"column_sum", 0, false, [=](OpRun& r) {
                          Tensor db = accum == Accum::kAdd ? r.input_f32("db", 1, d)
                                                           : r.output_f32("db", 1, d, {.sums = 64});

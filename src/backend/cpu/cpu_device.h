@@ -37,6 +37,7 @@ class CpuDevice : public RefDevice<float> {
   void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
                        const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
                        bool fp8) override;
+  void swiglu(const Tensor& g, const Tensor& u, Tensor y) override;
   void gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x, const Tensor& offsets,
                        std::span<const Tensor> dgate, std::span<const Tensor> dup, Accum accum,
                        bool fp8) override;

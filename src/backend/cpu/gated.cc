@@ -97,17 +97,22 @@ void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& 
     };
     whole(gate, g, own[0]);
     whole(up, u, own[1]);
-    parallel_for(x.rows, row_grain(y.cols), [&](int64_t r, int64_t end) {
-      for (; r < end; ++r)
-        k_->rows->swiglu[row_type(y)](g.row_raw(r), u.row_raw(r), y.row_raw(r), y.cols);
-    });
-    return;
+    return swiglu(g, u, y);
   }
   Gated job(*k_, x.dtype, gate, up, PackDirection::kForward, fp8);
   std::vector<RowItem> items =
       job.items(x.rows, groups(offsets, gate.experts(), x.rows), RowSplit::kSplit);
   run_items(items.size(), 4 * x.rows * gate.rows * gate.cols,
             [&](size_t i) { job.forward(items[i], x, y, g, u); });
+}
+
+void CpuDevice::swiglu(const Tensor& g, const Tensor& u, Tensor y) {
+  CHECK(is_row_type(y) && g.dtype == y.dtype && u.dtype == y.dtype);
+  CHECK(g.rows == y.rows && u.rows == y.rows && g.cols == y.cols && u.cols == y.cols);
+  parallel_for(y.rows, row_grain(y.cols), [&](int64_t r, int64_t end) {
+    for (; r < end; ++r)
+      k_->rows->swiglu[row_type(y)](g.row_raw(r), u.row_raw(r), y.row_raw(r), y.cols);
+  });
 }
 
 void CpuDevice::gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,

@@ -119,6 +119,12 @@ std::pair<int64_t, int64_t> group(const Tensor& offsets, int64_t e, int64_t rows
   return {o[e], o[e + 1] - o[e]};
 }
 
+template <class R>
+Mat<R> silu_times(Mat<R> g, const Mat<R>& u) {
+  for (size_t i = 0; i < g.v.size(); ++i) g.v[i] = g.v[i] / (R(1) + std::exp(-g.v[i])) * u.v[i];
+  return g;
+}
+
 }  // namespace
 
 template <class R>
@@ -174,6 +180,12 @@ void RefDevice<R>::grouped_matmul_dw(const Tensor& dy, const Tensor& x, const Te
 }
 
 template <class R>
+void RefDevice<R>::swiglu(const Tensor& g, const Tensor& u, Tensor y) {
+  Mat<R> a = read<R>(g), b = read<R>(u);
+  write(silu_times(std::move(a), b), y);
+}
+
+template <class R>
 void RefDevice<R>::gated_matmul(const Tensor& x, const Weight& gate, const Weight& up,
                                 const Tensor& offsets, Tensor y, Tensor g, Tensor u, bool fp8) {
   auto rounded = [&](const Weight& w, Tensor keep) {
@@ -182,8 +194,7 @@ void RefDevice<R>::gated_matmul(const Tensor& x, const Weight& gate, const Weigh
     return read<R>(y);
   };
   Mat<R> a = rounded(gate, g), b = rounded(up, u);
-  for (size_t i = 0; i < a.v.size(); ++i) a.v[i] = a.v[i] / (R(1) + std::exp(-a.v[i])) * b.v[i];
-  write(a, y);
+  write(silu_times(std::move(a), b), y);
 }
 
 // silu(g) = g·σ(g), silu'(g) = σ(g)·(1 + g·(1 - σ(g))).

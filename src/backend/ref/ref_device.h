@@ -59,6 +59,7 @@ class RefDevice : public Device {
   void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
             const RopeParams& p, Tensor y, Accum accum) override;
   void add(const Tensor& a, const Tensor& b, Tensor y) override;
+  void scale(const Tensor& x, float factor, Tensor y, Accum accum) override;
   void column_sum(const Tensor& dy, Tensor db, Accum accum) override;
 
   // matmul.cc
@@ -76,6 +77,7 @@ class RefDevice : public Device {
   void gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weight& up,
                        const Tensor& offsets, Tensor g, Tensor u, Tensor dx, Accum accum,
                        bool fp8) override;
+  void swiglu(const Tensor& g, const Tensor& u, Tensor y) override;
   void gated_matmul_dw(const Tensor& dg, const Tensor& du, const Tensor& x, const Tensor& offsets,
                        std::span<const Tensor> dgate, std::span<const Tensor> dup, Accum accum,
                        bool fp8) override;

@@ -144,6 +144,13 @@ void RefDevice<R>::add(const Tensor& a, const Tensor& b, Tensor y) {
 }
 
 template <class R>
+void RefDevice<R>::scale(const Tensor& x, float factor, Tensor y, Accum accum) {
+  Mat<R> out = read<R>(x);
+  for (R& value : out.v) value *= static_cast<R>(factor);
+  write(out, y, accum);
+}
+
+template <class R>
 void RefDevice<R>::column_sum(const Tensor& dy, Tensor db, Accum accum) {
   Mat<R> d = read<R>(dy), out(1, dy.cols);
   for (int64_t i = 0; i < dy.rows; ++i) {
