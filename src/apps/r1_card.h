@@ -10,7 +10,7 @@ namespace wels {
 struct CardRow {
   std::string name, kind, from;
   double active_parameters = 0;  // without embeddings and MTP; 0: no model
-  nlohmann::ordered_json outcome, evaluation;
+  nlohmann::ordered_json outcome = nullptr, evaluation = nullptr;
 };
 
 // Operations: 6 · N for a trained token, 2 · N for a sampled one, attention, scoring and evaluation

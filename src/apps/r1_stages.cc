@@ -22,8 +22,10 @@ namespace {
 
 using Settings = std::set<std::string>;
 
-// Where it runs and how long is not the recipe's to say: the same recipe gives the same bits.
-const Settings kReserved = {"out", "minutes", "device", "threads"};
+// Where it runs and how long is not the recipe's to say: the same recipe gives the same bits. A
+// stage leaves whole weights, no adapters.
+const Settings kReserved = {"out",  "minutes",    "device",      "threads",
+                            "lora", "lora-alpha", "lora-targets"};
 const Settings kOfNewModels = {"preset", "config", "tokenizer", "vocab", "mtp", "dense"};
 
 Settings with(Settings a, const Settings& b) {

@@ -24,9 +24,9 @@ struct StageInputs {
 struct StageOutcome {
   bool stopped = false;  // by a signal: the same call goes on
   int64_t steps = 0, trained_tokens = 0, sampled_tokens = 0;
-  double seconds = 0;                   // of its steps or questions
-  nlohmann::ordered_json more;          // what only this kind has to say
-  nlohmann::ordered_json json() const;  // all but `stopped`
+  double seconds = 0;                                              // of its steps or questions
+  nlohmann::ordered_json more = nlohmann::ordered_json::object();  // what only this kind has to say
+  nlohmann::ordered_json json() const;                             // all but `stopped`
 };
 
 // Runs the stage in `folder`, which exists, or goes on there; ends with the same bits. Throws

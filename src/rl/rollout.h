@@ -32,7 +32,7 @@ struct RolloutSettings {
   Speculate speculate = Speculate::kNone;
   // Bounds of the thought (engine/think_budget.h), for evaluation: what they force was not drawn
   // from the policy, so nothing is to be learned from it.
-  std::optional<int64_t> think_most;
+  std::optional<int64_t> think_most = {};
   int64_t think_least = 0;
   std::string think_again = "Wait";
 };
