@@ -13,6 +13,8 @@ using Command = std::function<int()>;
 void add_pretrain(CLI::App& app, Command& run);
 void add_sft(CLI::App& app, Command& run);
 void add_rl(CLI::App& app, Command& run);
+void add_r1(CLI::App& app, Command& run);
+void add_distill(CLI::App& app, Command& run);
 void add_dpo(CLI::App& app, Command& run);
 void add_merge(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);

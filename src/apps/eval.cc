@@ -225,40 +225,17 @@ int eval_pair(const EvalFlags& f) {
   return 0;
 }
 
-void print_stats(const char* how, const AnswerStats& s) {
-  fmt::print(
-      "{:8} accuracy {:.3f}  length {:.1f} (95 %: {:.0f})  with a thought {:.3f}  ended {:.3f}\n",
-      how, s.accuracy, s.length_mean, s.length_p95, s.long_share, s.ended);
-}
-
-int eval_tasks(const EvalFlags& f) {
-  LoadedModel m = open(f.model, f);
-  TaskEvaluation e = evaluate_on_tasks(m, f.tasks);
-  if (f.json) {
-    fmt::print("{}\n", json_of(f.tasks, e).dump());
-    return 0;
-  }
-  int64_t samples = f.tasks.settings.samples;
-  fmt::print("{}: {} held-out questions\n", f.tasks.task, f.tasks.settings.items);
-  print_stats("greedy", e.greedy);
-  if (samples > 0) {
-    print_stats("sampled", e.sampled);
-    fmt::print("pass@{}   {:.3f}\n", samples, e.pass_at_k);
-  }
-  for (const auto& p : e.parts) {
-    if (e.parts.size() > 1)
-      fmt::print("  {:20} {:5} questions  greedy {:.3f}  sampled {:.3f}  length {:.1f}\n", p.name,
-                 p.items, p.greedy, p.sampled, p.length_mean);
-  }
-  return 0;
-}
-
 int eval(const EvalFlags& f) {
   f.device.apply();
   if (f.files.empty() == f.tasks.task.empty())
     throw Error("wels eval", "needs texts or --task, one of the two",
                 "give files, or --task parity:20");
-  if (!f.tasks.task.empty()) return eval_tasks(f);
+  if (f.tasks.curve && f.tasks.task.empty())
+    throw Error("--curve", "is of answers to tasks", "name them: --task parity:20");
+  if (!f.tasks.task.empty()) {
+    LoadedModel m = open(f.model, f);
+    return report_on_tasks(m, f.tasks, f.json);
+  }
   if (!f.reference.empty()) return eval_pair(f);
   if (f.kl || f.kv_cache != "none")
     throw Error(f.kl ? "--kl" : "--kv-cache", "compares the model with another",
@@ -275,6 +252,13 @@ void add_eval(CLI::App& app, Command& run) {
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
   f->tasks.add(sub);
+  CLI::Option* curve =
+      sub->add_option("--curve", f->tasks.budgets,
+                      "tasks: accuracy against tokens for budgets of thought (none "
+                      "named: 0, 4, 8, 16, ...), such as --curve 0,16,64")
+          ->delimiter(',')
+          ->expected(0, 1)
+          ->check(CLI::NonNegativeNumber);
   sub->add_option("--reference", f->reference,
                   "the model to compare with, such as the one that was quantised");
   sub->add_flag("--kl", f->kl,
@@ -294,7 +278,10 @@ void add_eval(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_flag("--json", f->json, "one JSON object");
   f->device.add(sub);
-  sub->callback([f, &run] { run = [f] { return eval(*f); }; });
+  sub->callback([f, curve, &run] {
+    f->tasks.curve = curve->count() > 0;
+    run = [f] { return eval(*f); };
+  });
 }
 
 }  // namespace wels

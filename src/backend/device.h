@@ -70,6 +70,22 @@ struct AdamWParams {
   float bias1, bias2;  // 1 - beta1^t, 1 - beta2^t
 };
 
+// The most probable tokens of n distributions over the vocabulary, and how much the others have
+// together.
+struct TopTokens {
+  Tensor id;    // i32 [n, k], distinct in a row; -1: no such token. Row's first -1: no distribution
+  Tensor logp;  // [n, k] f32 (f64 on ref<double>)
+  Tensor tail;  // [n, 1] the same: probability of all tokens not named, >= 0
+  int64_t k() const { return id.cols; }
+};
+
+inline constexpr double kLeastMass = 1e-30;  // of a bucket, where its logarithm is taken
+
+struct KlParams {
+  bool reverse = false;    // KL(student || teacher), else KL(teacher || student)
+  double temperature = 1;  // of the student's logits, which are divided by it
+};
+
 // Who multiplies with a weight, for Device::packed_bytes: x · wᵀ of matmul and its kin; dy · w;
 // absorb_query; the forwards that take a quantised weight's decoded values (absorb_output,
 // token_logp), for other weights the same as kForward.
@@ -285,6 +301,23 @@ class Device {
   virtual void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
                                        const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                        Accum dhead_accum) = 0;
+
+  // The k = top.k() most probable tokens of softmax(h · headᵀ / temperature) in each row, by
+  // descending probability, ties to the lower id; -1 and logp 0 behind the vocabulary's end. The
+  // tail is a sum of its own, not 1 minus the others.
+  virtual void top_tokens(const Tensor& h, const Weight& head, double temperature,
+                          const TopTokens& top) = 0;
+  // kl [n, 1]: divergence in nats between the student's softmax(h · headᵀ / T) and a teacher's
+  // distribution, over the teacher's k tokens and one bucket for all the others; 0 for rows without
+  // a teacher. A teacher's bucket counts as at least kLeastMass. slope [n, k + 2], for the
+  // backward: d kl / d (z / T) of the k tokens; of the whole bucket; log of the bucket's sum of
+  // e^(z / T).
+  virtual void token_kl(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                        const KlParams& p, Tensor kl, Tensor slope) = 0;
+  // dh (+)= and dhead (+)= for the upstream gradient dkl [n, 1]. dh, dhead may be empty.
+  virtual void token_kl_backward(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                                 const KlParams& p, const Tensor& slope, const Tensor& dkl,
+                                 Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) = 0;
 
   // --- optimiser ---
   // Sum of squares in f64, in a fixed order; NaN or Inf if any element is.

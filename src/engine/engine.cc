@@ -132,6 +132,13 @@ void Engine::each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>
   }
 }
 
+void Engine::replace_token(Sequence& s, SampledToken& token) {
+  int32_t id = s.request.replace(token.id, s.answer());
+  if (id == token.id) return;
+  token = {};
+  token.id = id;
+}
+
 void Engine::sample_row(std::span<float> logits, Feed& f) {
   Sequence& s = *f.s;
   if (s.done || f.refused) return;
@@ -141,6 +148,7 @@ void Engine::sample_row(std::span<float> logits, Feed& f) {
     if (s.request.mask) place.mask = s.request.mask(s.answer());
     if (s.answered() < s.request.min_new_tokens) place.never = s.request.stop_ids;
     SampledToken token = sample(logits, place, s.request.sampling);
+    if (s.request.replace) replace_token(s, token);
     size_t at = static_cast<size_t>(f.accepted);
     bool drafted = at < s.drafts.size();
     if (drafted && s.drafts[at] == token.id) {

@@ -84,6 +84,7 @@ class Engine {
   void fail(Sequence& s, const Error& e);
   void take(Sequence& s, const SampledToken& token);
   void sample_rows(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
+  static void replace_token(Sequence& s, SampledToken& token);
   void sample_row(std::span<float> logits, Feed& f);
   void after_forward(std::vector<Feed>& feeds);
   void remember(Sequence& s, bool end);

@@ -68,6 +68,17 @@ class DryDevice : public Device {
                            const Tensor&, Tensor, Accum, Tensor, Accum) override {
     head_gradient(h, head);
   }
+  void top_tokens(const Tensor& h, const Weight& head, double, const TopTokens&) override {
+    product(head, h.dtype, false, PackUse::kDecoded);
+  }
+  void token_kl(const Tensor& h, const Weight& head, const TopTokens&, const KlParams&, Tensor,
+                Tensor) override {
+    product(head, h.dtype, false, PackUse::kDecoded);
+  }
+  void token_kl_backward(const Tensor& h, const Weight& head, const TopTokens&, const KlParams&,
+                         const Tensor&, const Tensor&, Tensor, Accum, Tensor, Accum) override {
+    head_gradient(h, head);
+  }
   void absorb_query(const Tensor& q, const Weight& kv_b, int, int, int, int, Tensor) override {
     product(kv_b, q.dtype, false, PackUse::kQuery);
   }

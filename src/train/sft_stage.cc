@@ -131,7 +131,7 @@ nlohmann::json SftStage::settings() const {
   return out;
 }
 
-Objective SftStage::objective(std::span<const MicroBatch> batch) const {
+Objective SftStage::objective(std::span<const MicroBatch> batch) {
   return pretrain_objective(batch, static_cast<int>(model_.config().num_nextn_predict_layers),
                             s_.mtp_lambda);
 }

@@ -51,8 +51,9 @@ class SftStage : public Stage {
 
   const AnswerEvaluation& last_evaluation() const { return last_; }
 
- private:
-  Objective objective(std::span<const MicroBatch> batch) const;
+ protected:
+  // What a step over `batch` makes smaller.
+  virtual Objective objective(std::span<const MicroBatch> batch);
 
   Device& dev_;
   Model& model_;

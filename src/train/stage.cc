@@ -120,6 +120,7 @@ class Run {
             .tokens = state_.tokens,
             .best = state_.best_validation,
             .tokens_per_s = tokens_per_s(),
+            .elapsed_s = state_.elapsed_s,
             .stopped = state_.step < s_.schedule.steps,
             .checkpoint = checkpoint_folder(s_.out, last_saved_)};
   }

@@ -81,6 +81,7 @@ struct StageResult {
   int64_t steps = 0, tokens = 0;
   double best = 0;  // the least that validate() returned
   double tokens_per_s = 0;
+  double elapsed_s = 0;    // of all steps, those before a resume included
   bool stopped = false;    // by a signal; resume continues
   std::string checkpoint;  // the last one's folder
 };

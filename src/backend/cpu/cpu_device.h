@@ -58,6 +58,14 @@ class CpuDevice : public RefDevice<float> {
   void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
                                const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                Accum dhead_accum) override;
+  // head_kl.cc
+  void top_tokens(const Tensor& h, const Weight& head, double temperature,
+                  const TopTokens& top) override;
+  void token_kl(const Tensor& h, const Weight& head, const TopTokens& teacher, const KlParams& p,
+                Tensor kl, Tensor slope) override;
+  void token_kl_backward(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                         const KlParams& p, const Tensor& slope, const Tensor& dkl, Tensor dh,
+                         Accum accum, Tensor dhead, Accum dhead_accum) override;
   DType product_dtype(DType dtype) const override;
   double measure_peak_flops(DType dtype) override;
 
