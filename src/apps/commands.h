@@ -14,6 +14,7 @@ void add_pretrain(CLI::App& app, Command& run);
 void add_sft(CLI::App& app, Command& run);
 void add_rl(CLI::App& app, Command& run);
 void add_distill(CLI::App& app, Command& run);
+void add_colearn(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);
 void add_chat(CLI::App& app, Command& run);
 void add_eval(CLI::App& app, Command& run);

@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
   wels::add_sft(app, run);
   wels::add_rl(app, run);
   wels::add_distill(app, run);
+  wels::add_colearn(app, run);
   wels::add_generate(app, run);
   wels::add_chat(app, run);
   wels::add_eval(app, run);
