@@ -9,6 +9,7 @@
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
 #include "apps/run_sections.h"
+#include "apps/sampling_flags.h"
 #include "apps/stage_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
@@ -283,6 +284,7 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
       ->check(CLI::IsMember({"en", "zh"}))
       ->capture_default_str();
   sub->add_flag("--no-think", f.no_think, "prompts do not begin a thought");
+  add_speculate_flag(sub, s.rollout.speculate);
   sub->add_flag("--curriculum", s.curriculum,
                 "from the lowest levels up, a rung whenever four of five answers are right");
 }

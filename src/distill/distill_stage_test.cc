@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "rl/test_base.h"
+#include "rl/rl_base_test.h"
 #include "text/chat_training.h"
 
 namespace wels {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -88,6 +89,8 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
                 "use fewer");
   CHECK(trainer.temperature == s_.temperature);
   s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
+  if (s_.rollout.speculate == Speculate::kMtp && policy.config().num_nextn_predict_layers == 0)
+    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
   // Every task and level must have a prompt that fits.
   for (int64_t i = 0; i < s_.groups; ++i)
     sampler_.prompt(curriculum_.all().item(s_.seed, i, TaskSplit::kTrain).example.question);
@@ -301,9 +304,11 @@ UpdateReport RlStage::learn(Trainer& trainer, std::vector<TrainSequence>& sequen
       UpdateReport one = update_policy(trainer, some, sizes(some.size() / samples), settings, lr);
       if (one.rows == 0) continue;
       sum.rows += one.rows;
-      bool skipped = sum.stats.skipped || one.stats.skipped;
-      sum.stats = one.stats;
-      sum.stats.skipped = skipped;
+      StepStats before = std::exchange(sum.stats, one.stats);
+      sum.stats.skipped |= before.skipped;
+      sum.stats.forward_s += before.forward_s;
+      sum.stats.backward_s += before.backward_s;
+      sum.stats.update_s += before.update_s;
       sum.policy.add(one.policy);
     }
   }
@@ -414,7 +419,6 @@ void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetr
   ms("rollout", t.rollout_s);
   ms("reward", t.reward_s);
   ms("scoring", t.scoring_s);
-  ms("train", t.train_s);
 }
 
 void RlStage::say_nothing_to_learn(int64_t step, double reward) {

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "rl/test_base.h"
+#include "rl/rl_base_test.h"
 
 namespace wels {
 namespace {
@@ -71,7 +71,7 @@ TEST_F(RlStageTest, EveryAlgorithmTakesAStepAndKeepsTheModulesFrozen) {
     RlStage stage(*dev, *policy, *start, tokenizer, settings(a.name), trainer_config());
     Trainer trainer(*dev, *policy, trainer_config());
     StepMetrics m;
-    StageStep done = stage.step(trainer, {}, 1e-3, m);
+    StageStep done = stage.step(trainer, {}, 1e-5, m);
     EXPECT_FALSE(done.nothing_to_learn);
     EXPECT_FALSE(done.stats.skipped);
     EXPECT_GT(done.tokens, 0);

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "rl/test_base.h"
+#include "rl/rl_base_test.h"
 
 namespace wels {
 namespace {

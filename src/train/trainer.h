@@ -119,11 +119,6 @@ class Trainer {
   Optimizer optimizer_;
 };
 
-// Log-probabilities of a micro-batch's targets under any model (a reference policy, say), [n].
-// config: types of the activations and products.
-std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
-                                      const TrainerConfig& config, const MicroBatch& mb);
-
 // Mean cross-entropy over all targets of the step, MTP depths weighted λ/D (V3 eq. 24-25). batch:
 // the whole step's.
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda);
