@@ -49,6 +49,7 @@ class DistillStage : public SftStage {
 
  protected:
   Objective objective(std::span<const MicroBatch> batch) override;
+  double cross_entropy_weight() const override { return d_.ce > 0 ? d_.ce : 1; }
 
  private:
   bool own_step(int64_t step) const;
