@@ -86,8 +86,14 @@ bool collect(const DistillFlags& f, const std::string& folder) {
     line.update(fmt::format("{} of {} questions", r.summary(), f.collect.questions));
   };
   auto run = [&](AnswerSource& source) {
-    CollectReport r = collect_answers(
-        folder, tasks, source, f.collect, [&] { return stop.requested(); }, progress);
+    CollectReport r;
+    try {
+      r = collect_answers(
+          folder, tasks, source, f.collect, [&] { return stop.requested(); }, progress);
+    } catch (const Error&) {
+      if (!stop.requested()) throw;
+      r.stopped = true;  // while it waited for an endpoint
+    }
     line.finish(r.summary());
     if (!r.stopped && r.kept == 0)
       throw Error("--teacher", "no answer is right: there is nothing to learn",
