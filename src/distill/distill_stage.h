@@ -25,7 +25,7 @@ struct DistillSettings {
   bool gated = false;         // gold steps: KL only where the teacher's gold token is more probable
   double own = 0;             // probability of a step on the student's own text
   double sampling_temperature = 1;
-  EvaluationSettings evaluation;  // of the tasks, where `own` > 0
+  EvaluationSettings evaluation = {};  // of the tasks, where `own` > 0
 };
 
 class DistillStage : public SftStage {
