@@ -30,7 +30,7 @@ struct DistillFlags {
   TeacherSettings teacher;
   EndpointSettings endpoint;
   std::string mode = "sft", model, kl = "forward", key_env = "OPENAI_API_KEY";
-  double temperature = 0.6, timeout_s = 600;
+  double alpha = 0.5, temperature = 0.6, timeout_s = 600;
   int64_t max_tokens = 256;
   bool no_think = false, answers_only = false;
 };
@@ -86,8 +86,14 @@ bool collect(const DistillFlags& f, const std::string& folder) {
     line.update(fmt::format("{} of {} questions", r.summary(), f.collect.questions));
   };
   auto run = [&](AnswerSource& source) {
-    CollectReport r = collect_answers(
-        folder, tasks, source, f.collect, [&] { return stop.requested(); }, progress);
+    CollectReport r;
+    try {
+      r = collect_answers(
+          folder, tasks, source, f.collect, [&] { return stop.requested(); }, progress);
+    } catch (const Error&) {
+      if (!stop.requested()) throw;
+      r.stopped = true;  // while it waited for an endpoint
+    }
     line.finish(r.summary());
     if (!r.stopped && r.kept == 0)
       throw Error("--teacher", "no answer is right: there is nothing to learn",
@@ -180,6 +186,8 @@ int learn_distributions(const DistillFlags& f) {
 int distill_command(DistillFlags f, bool own_given) {
   if (f.mode == "on-policy" && !own_given) f.distill.own = 1;
   if (f.mode != "on-policy") f.distill.own = 0;
+  f.distill.ce = f.alpha;
+  f.distill.kl = 1 - f.alpha;
   f.distill.reverse = f.kl == "reverse";
   check_flags(f);
   SftModelFlags& student = f.sft.model;
@@ -237,7 +245,7 @@ void add_distill(CLI::App& app, Command& run) {
       ->check(CLI::IsMember({"sft", "logits", "on-policy"}))
       ->capture_default_str();
   add_teacher_flags(sub, *f);
-  sub->add_option("--alpha", f->distill.alpha, "logits: share of the examples' cross-entropy")
+  sub->add_option("--alpha", f->alpha, "logits: share of the examples' cross-entropy")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   sub->add_option("--kl", f->kl, "logits: forward (teacher || student) or reverse")
