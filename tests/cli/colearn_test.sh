@@ -17,15 +17,16 @@ if command -v python3 >/dev/null; then
   [ "$(sum True)" -ge 120 ] && [ "$(sum False)" -ge 120 ] || fail "an allowance of 2 rounds x 60 GFLOP was not spent"
 fi
 
-# Killed again and again.
-finished() { [ -f killed/state.json ] && grep -q '"next": 8' killed/state.json; }
-for i in 1 2 3; do
+# Killed again and again, within a phase each time.
+next_phase() { grep -oE '"next": [0-9]+' killed/state.json 2>/dev/null | grep -oE '[0-9]+' || echo 0; }
+for phase in 1 3 5; do
   "$wels" "${colearn[@]}" --out killed >/dev/null 2>&1 & pid=$!
-  sleep "$((i * 2))"
+  for _ in $(seq 6000); do [ "$(next_phase)" -ge "$phase" ] && break; sleep 0.02; done
+  sleep 0.2
   kill -9 "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
 done
-finished && fail "the run was over before it could be killed"
+[ "$(next_phase)" -lt 8 ] || fail "the run was over before it could be killed"
 "$wels" "${colearn[@]}" --out killed > again.txt 2>&1 || { cat again.txt; fail "resume"; }
 [ "$(sed 's/whole//; s/,//' whole/state.json | grep -vE 'seconds|round-')" = \
   "$(sed 's/killed//; s/,//' killed/state.json | grep -vE 'seconds|round-')" ] || fail "killed and resumed: another state"

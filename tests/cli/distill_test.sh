@@ -10,7 +10,7 @@ answers=(distill --preset nano --dense --mtp 0 --teacher teacher --task parity:6
 "$wels" "${answers[@]}" --out text > out.txt 2>err.txt || { cat err.txt; fail "mode sft"; }
 grep -qE '96 questions, [0-9]+ solved' err.txt || fail "no summary of the answers"
 grep -q '"role":"assistant"' text/answers/block-000000.jsonl || fail "no answers"
-"$wels" generate text hello --tokens 2 >/dev/null 2>&1 || fail "the student does not run"
+"$wels" generate text hello --max-tokens 2 >/dev/null 2>&1 || fail "the student does not run"
 "$wels" "${answers[@]}" --answers-only --out killed >/dev/null 2>&1 & pid=$!
 for _ in $(seq 2400); do [ -s killed/answers/block-000000.jsonl ] && break; sleep 0.02; done
 kill -9 "$pid" 2>/dev/null || true
