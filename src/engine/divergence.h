@@ -53,8 +53,9 @@ class Divergence {
     std::string name;                 // for messages
     std::optional<DType> cache = {};  // attends over a KV cache of this type
   };
-  // with_kl false: perplexities only, which need no logits. Both vocabularies must be of one size
-  // (CHECK).
+  // with_kl false: perplexities only, which need no logits. (Logits are those of generating; where
+  // the head is quantised they round its input to int8, which log-probabilities alone do not.) Both
+  // vocabularies must be of one size (CHECK).
   Divergence(const Side& reference, const Side& model, bool with_kl);
 
   // One sequence from an empty context: ids[1..] are predicted. At least two tokens. Throws Error

@@ -133,9 +133,9 @@ done
 expect 'kl: compares the model with another; name that one with --reference' "$wels" eval run few.txt --kl
 expect 'nothing: is neither a model folder' "$wels" eval run few.txt --reference nothing
 expect 'run/checkpoints/[^:]*: predicts 400 tokens, other/checkpoints/[^ ]* 500; give two versions' "$wels" eval run few.txt --reference other
-broken; sed 's/"number"/"nvmber"/; s/"nu"/"nv"/' "$checkpoint/tokenizer.json" > broken/tokenizer.json
-cmp -s "$checkpoint/tokenizer.json" broken/tokenizer.json && fail "the tokenizer has no such token"
-expect 'broken: has another tokenizer than .*: token [0-9]+ is ".*" and ".*"; give two versions' "$wels" eval broken few.txt --reference run
+# Two tokens change places.
+broken; sed -E 's/"0": *([0-9]+)/"1"@\1/; s/"1": *([0-9]+)/"0": \1/; s/"1"@([0-9]+)/"1": \1/' "$checkpoint/tokenizer.json" > broken/tokenizer.json
+expect 'broken: has another tokenizer than .*: token [0-9]+ is "1" and "0"; give two versions' "$wels" eval broken few.txt --reference run
 broken; cp other/tokenizer.json broken/
 expect 'broken/tokenizer.json: has 500 tokens, the model.s embedding 400; use the tokenizer' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello

@@ -35,7 +35,7 @@ for type in f32 bf16 q8; do
   "$wels" generate run "one cat" -n 20 --temperature 0 --kv-cache $type -q >$type.txt 2>err || { cat err; fail "--kv-cache $type"; }
   [ -s $type.txt ] || fail "--kv-cache $type wrote nothing"
 done
-yes "one cat sat on the mat." | head -60 | tr '\n' ' ' > long.txt
+seq 60 | sed 's/.*/one cat sat on the mat./' | tr '\n' ' ' > long.txt
 long() { "$wels" generate run - -n 20 --temperature 0 "$@" <long.txt 2>err; }
 long >plain.txt
 for time in first second; do
