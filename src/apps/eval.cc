@@ -252,13 +252,11 @@ void add_eval(CLI::App& app, Command& run) {
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
   f->tasks.add(sub);
-  CLI::Option* curve =
-      sub->add_option("--curve", f->tasks.budgets,
-                      "tasks: accuracy against tokens for budgets of thought (none "
-                      "named: 0, 4, 8, 16, ...), such as --curve 0,16,64")
-          ->delimiter(',')
-          ->expected(0, 1)
-          ->check(CLI::NonNegativeNumber);
+  sub->add_flag("--curve", f->tasks.curve, "tasks: accuracy against tokens, for budgets of thought");
+  sub->add_option("--budgets", f->tasks.budgets,
+                  "of the curve, such as 0,16,64 (default: 0, 4, 8, 16, ...)")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber);
   sub->add_option("--reference", f->reference,
                   "the model to compare with, such as the one that was quantised");
   sub->add_flag("--kl", f->kl,
@@ -278,10 +276,7 @@ void add_eval(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_flag("--json", f->json, "one JSON object");
   f->device.add(sub);
-  sub->callback([f, curve, &run] {
-    f->tasks.curve = curve->count() > 0;
-    run = [f] { return eval(*f); };
-  });
+  sub->callback([f, &run] { run = [f] { return eval(*f); }; });
 }
 
 }  // namespace wels

@@ -8,7 +8,7 @@ namespace wels {
 
 // What a stage did. outcome: StageOutcome's; evaluation: json_of a TaskEvaluation, null: none.
 struct CardRow {
-  std::string name, kind, from;
+  std::string name, kind, from = "";
   double active_parameters = 0;  // without embeddings and MTP; 0: no model
   nlohmann::ordered_json outcome = nullptr, evaluation = nullptr;
 };

@@ -45,7 +45,7 @@ cmp -s a.txt b.txt || fail "the card differs the second time"
 # kill -9 as soon as each stage has something to lose, every time with another number of threads.
 killed() {
   local path=$1 pid
-  r1 recipe.json --out killed --threads "$2" >/dev/null 2>&1 & pid=$!
+  "$wels" r1 recipe.json --out killed --threads "$2" >/dev/null 2>&1 & pid=$!
   for _ in $(seq 2400); do compgen -G "killed/$path" >/dev/null && break; kill -0 "$pid" 2>/dev/null || break; sleep 0.02; done
   kill -9 "$pid" 2>/dev/null || fail "it was over before it could be killed at $path"
   wait "$pid" 2>/dev/null || true
@@ -56,7 +56,7 @@ killed '03-cold/answers/block-000001.jsonl' 2
 killed '05-tuned/checkpoints/step-00000002' 1
 r1 recipe.json --out killed > /dev/null 2>err.txt || { cat err.txt; fail "resumed after kill -9"; }
 [ "$(digest killed)" = "$want" ] || fail "killed and resumed: other bits"
-r1 recipe.json --out stopped >/dev/null 2>&1 & pid=$!
+"$wels" r1 recipe.json --out stopped >/dev/null 2>&1 & pid=$!
 for _ in $(seq 2400); do [ -s stopped/01-base/metrics.jsonl ] && break; sleep 0.02; done
 kill -INT "$pid"
 code=0; wait "$pid" || code=$?
@@ -99,7 +99,6 @@ changed 's/"name": "zero"/"name": "base"/' 'stages\[1\] \(base\): the name is ta
 changed 's/"name": "zero"/"name": "Zero\/1"/' 'names a folder'
 [ ! -e never ] || fail "a bad recipe has left something"
 expect '--from: there is no stage "x"; use base, zero' r1 recipe.json --out whole --from x
-expect 'price-per-hour' r1 recipe.json --out never --price-per-hour -1
 
 # What has changed since is refused; --from runs it again and what depends on it, nothing else.
 changed 's/"tries": 4/"tries": 3/' '03-cold: was run with tries 4, not 3; --from cold runs it again' whole
