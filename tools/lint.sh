@@ -25,7 +25,7 @@ engine    model nn backend/device.h formats tensor base
 train     model nn data backend/device.h text formats tensor base
 parallel  model nn data backend/device.h text formats tensor base
 rl        engine train parallel tasks model nn data backend/device.h text formats tensor base
-distill   engine train parallel tasks model nn data backend/device.h text formats tensor base
+distill   rl engine train parallel tasks model nn data backend/device.h text formats tensor base
 serve     engine tasks model nn data backend/device.h text formats tensor base
 agent     train parallel tasks model nn data backend/device.h text formats tensor base
 '

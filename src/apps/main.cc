@@ -40,8 +40,11 @@ int main(int argc, char** argv) {
   wels::add_pretrain(app, run);
   wels::add_sft(app, run);
   wels::add_rl(app, run);
+  wels::add_r1(app, run);
+  wels::add_distill(app, run);
   wels::add_dpo(app, run);
   wels::add_merge(app, run);
+  wels::add_colearn(app, run);
   wels::add_generate(app, run);
   wels::add_chat(app, run);
   wels::add_serve(app, run);

@@ -4,13 +4,11 @@
 
 #include <filesystem>
 #include <map>
-#include <optional>
 
-#include "apps/commands.h"
 #include "apps/loaded_model.h"
+#include "apps/rl_command.h"
 #include "apps/run_sections.h"
 #include "apps/sampling_flags.h"
-#include "apps/stage_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -19,32 +17,12 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "model/checkpoint.h"
-#include "rl/rl_stage.h"
 #include "text/chat.h"
 #include "train/memory_plan.h"
 #include "train/report.h"
 
 namespace wels {
 namespace {
-
-// Settings that an algorithm has unless a flag says otherwise.
-struct Overrides {
-  std::optional<double> beta, clip_low, clip_high, stale_delta, overlong_zone;
-  std::optional<int64_t> mini_batches;
-  std::optional<LossMean> mean;
-  std::optional<AdvantageScale> scale;
-  std::optional<bool> dynamic_sampling, overlong_filter;
-};
-
-struct RlFlags {
-  DeviceFlags device;
-  StageFlags stage;
-  StageSettings settings;
-  RlSettings rl;
-  Overrides set;
-  std::string model, algorithm = "reinforce", refused;
-  bool unbiased_kl = false, no_think = false;
-};
 
 template <class T>
 void take(const std::optional<T>& from, T& to) {
@@ -58,7 +36,7 @@ void fill_settings(RlFlags& f) {
   named.loss.correction = a.loss.correction;  // what belongs to no algorithm
   named.loss.correction_cap = a.loss.correction_cap;
   a = std::move(named);
-  const Overrides& o = f.set;
+  const RlFlags::Overrides& o = f.set;
   take(o.beta, a.loss.beta);
   take(o.clip_low, a.loss.clip_low);
   take(o.clip_high, a.loss.clip_high);
@@ -138,7 +116,9 @@ void print_result(const StageResult& r, const RlStage& stage, const std::string&
   if (r.stopped) fmt::print("the same command resumes it\n");
 }
 
-int rl_command(RlFlags f) {
+}  // namespace
+
+RlOutcome rl_job(RlFlags f) {
   f.device.apply();
   fill_settings(f);
   if (std::filesystem::is_regular_file(f.model))
@@ -191,8 +171,10 @@ int rl_command(RlFlags f) {
   info.status = r.stopped ? "stopped" : "finished";
   ctx.report();
   print_result(r, stage, f.settings.out);
-  return r.stopped ? 130 : 0;
+  return {r, stage.sampled_tokens()};
 }
+
+namespace {
 
 void add_algorithm_flags(CLI::App* sub, RlFlags& f) {
   std::string names;
@@ -200,7 +182,7 @@ void add_algorithm_flags(CLI::App* sub, RlFlags& f) {
   sub->add_option("--algorithm", f.algorithm, names + "; the flags below change what it implies")
       ->capture_default_str();
   PolicyLoss& loss = f.rl.algorithm.loss;
-  Overrides& o = f.set;
+  RlFlags::Overrides& o = f.set;
   sub->add_option("--beta", o.beta, "weight of the KL divergence from the reference policy")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--clip-low", o.clip_low, "ratios count down to 1 minus this")
@@ -309,18 +291,16 @@ void add_run_flags(CLI::App* sub, RlFlags& f) {
 
 }  // namespace
 
-void add_rl(CLI::App& app, Command& run) {
-  CLI::App* sub = app.add_subcommand("rl", "learn from answers that a program can check");
-  auto f = std::make_shared<RlFlags>();
-  sub->add_option("model", f->model, "model folder or run folder")->required();
-  sub->add_option("--task", f->rl.tasks,
+void RlFlags::add(CLI::App* sub) {
+  sub->add_option("model", model, "model folder or run folder")->required();
+  sub->add_option("--task", rl.tasks,
                   "tasks and their levels and shares: parity:20, addition:8-12*2,FILE.jsonl")
       ->required();
-  add_algorithm_flags(sub, *f);
-  add_rollout_flags(sub, *f);
-  add_run_flags(sub, *f);
+  add_algorithm_flags(sub, *this);
+  add_rollout_flags(sub, *this);
+  add_run_flags(sub, *this);
   for (const char* filter : {"--top-k", "--top-p", "--min-p"}) {
-    sub->add_option(filter, f->refused)
+    sub->add_option(filter, refused)
         ->group("")
         ->check(CLI::Validator(
             [](std::string&) {
@@ -330,8 +310,14 @@ void add_rl(CLI::App& app, Command& run) {
             },
             ""));
   }
-  f->device.add(sub);
-  sub->callback([f, &run] { run = [f] { return rl_command(*f); }; });
+  device.add(sub);
+}
+
+void add_rl(CLI::App& app, Command& run) {
+  CLI::App* sub = app.add_subcommand("rl", "learn from answers that a program can check");
+  auto f = std::make_shared<RlFlags>();
+  f->add(sub);
+  sub->callback([f, &run] { run = [f] { return rl_job(*f).result.stopped ? 130 : 0; }; });
 }
 
 }  // namespace wels

@@ -3,7 +3,9 @@
 
 #include <filesystem>
 
+#include "apps/cache_flags.h"
 #include "apps/commands.h"
+#include "apps/expert_flags.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
 #include "base/error.h"
@@ -17,6 +19,8 @@ namespace {
 
 struct ServeFlags {
   DeviceFlags device;
+  CacheFlags cache;
+  ExpertFlags experts;
   std::string model, name, dtype = "auto", chat_template = "auto", keys;
   int64_t context = 0, cache_tokens = 0;
   HttpServerOptions http;
@@ -50,8 +54,9 @@ int serve(ServeFlags f) {
   const ModelConfig& c = m.model->config();
   int64_t longest = c.max_position_embeddings;
   int64_t context = f.context > 0 ? std::min(f.context, longest) : std::min<int64_t>(longest, 8192);
-  int64_t cache = f.cache_tokens > 0 ? f.cache_tokens : 8 * context;
-  require_memory_for(m, std::max(context, cache));
+  CacheOptions cache = f.cache.options(m.dtype);
+  cache.tokens = f.cache_tokens > 0 ? f.cache_tokens : 8 * context;
+  require_memory_for(m, std::max(context, cache.tokens), *cache.dtype, f.experts.apply(m));
   if (f.api.speculate == Speculate::kMtp && c.num_nextn_predict_layers == 0)
     throw Error("--speculate", "the model has no MTP module", "use ngram or none");
   std::optional<Accounts> accounts;
@@ -129,6 +134,8 @@ void add_serve(CLI::App& app, Command& run) {
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
   add_speculate_flag(sub, f->api.speculate);
+  f->cache.add(sub);
+  f->experts.add(sub);
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return serve(*f); }; });
 }

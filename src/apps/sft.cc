@@ -8,9 +8,7 @@
 
 #include "apps/commands.h"
 #include "apps/run_sections.h"
-#include "apps/sft_data.h"
-#include "apps/sft_model.h"
-#include "apps/stage_flags.h"
+#include "apps/sft_command.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -20,23 +18,11 @@
 #include "base/threads.h"
 #include "train/memory_plan.h"
 #include "train/report.h"
-#include "train/sft_stage.h"
 
 namespace wels {
 namespace {
 
 constexpr int64_t kTaskSteps = 400;  // recipe: enough for nano on 20 bits of parity
-
-struct SftFlags {
-  DeviceFlags device;
-  SftModelFlags model;
-  SftDataFlags data;
-  StageFlags stage;
-  SftSettings settings;
-  std::vector<std::string> paths;  // the model, unless a new one is asked for, and data files
-  int64_t seq = 0;
-  double epochs = 2, mtp_lambda = -1;
-};
 
 void split_paths(SftFlags& f) {
   auto first = f.paths.begin();
@@ -106,7 +92,7 @@ std::vector<InfoSection> sections(const SftFlags& f, const SftModel& m, const Sf
   const SftSettings& s = f.settings;
   auto num = [](auto x) { return fmt::format("{}", x); };
   return {{"Recipe",
-           {{"stage", "supervised fine-tuning"},
+           {{"stage", f.kind},
             {"from", m.about},
             {"optimiser", f.stage.optimizer},
             {"peak learning rate", num(s.schedule.peak)},
@@ -120,7 +106,9 @@ std::vector<InfoSection> sections(const SftFlags& f, const SftModel& m, const Sf
           machine_section(machine(), thread_count(), peak_flops / 1e9)};
 }
 
-int sft_command(SftFlags f) {
+}  // namespace
+
+StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   f.device.apply();
   split_paths(f);
   SftSettings& s = f.settings;
@@ -137,10 +125,14 @@ int sft_command(SftFlags f) {
   s.model = model_settings(m);
   log_info("{}; {}", describe(m), dev->name());
 
-  SftStage stage(*dev, *m.model, *data.train, *data.held_out, s, [&]() -> std::string {
+  auto sample = [&]() -> std::string {
     if (data.held_out->size() == 0) return {};
     return answer_now(*dev, m, s.trainer.dtype, data.held_out->example(0));
-  });
+  };
+  std::unique_ptr<SftStage> made =
+      make ? make(*dev, m, data, s, sample)
+           : std::make_unique<SftStage>(*dev, *m.model, *data.train, *data.held_out, s, sample);
+  SftStage& stage = *made;
   RunReport report(s.out, s.schedule.steps,
                    sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
   StageResult r = run_stage({.dev = *dev,
@@ -157,22 +149,21 @@ int sft_command(SftFlags f) {
                e.loss, 100 * e.accuracy, r.best);
   fmt::print("\ncheckpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
-  return r.stopped ? 130 : 0;
+  return r;
 }
 
-}  // namespace
+int sft_command(SftFlags f, const SftStageMaker& make) {
+  return sft_job(std::move(f), make).stopped ? 130 : 0;
+}
 
-void add_sft(CLI::App& app, Command& run) {
-  CLI::App* sub =
-      app.add_subcommand("sft", "learn answers: from chats (.jsonl) or generated tasks");
-  auto f = std::make_shared<SftFlags>();
-  SftSettings& s = f->settings;
-  sub->add_option("paths", f->paths,
+void SftFlags::add(CLI::App* sub) {
+  SftSettings& s = settings;
+  sub->add_option("paths", paths,
                   "the model (folder of a checkpoint or a run; none with --preset), then .jsonl "
                   "files: Alpaca, ShareGPT, OpenAI messages, {\"text\"}, plain or .gz or .zst");
-  f->model.add(sub);
-  f->data.add(sub);
-  sub->add_option("--seq", f->seq, "tokens of an example at most (0: 4096, of tasks 1024)")
+  model.add(sub);
+  data.add(sub);
+  sub->add_option("--seq", seq, "tokens of an example at most (0: 4096, of tasks 1024)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--batch", s.batch, "examples per step")
       ->check(CLI::PositiveNumber)
@@ -180,10 +171,10 @@ void add_sft(CLI::App& app, Command& run) {
   sub->add_option("--micro-batch", s.micro_batch_tokens, "tokens per forward and backward")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--epochs", f->epochs, "files: how often each example is seen, without --steps")
+  sub->add_option("--epochs", epochs, "files: how often each example is seen, without --steps")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--mtp-lambda", f->mtp_lambda,
+  sub->add_option("--mtp-lambda", mtp_lambda,
                   "weight of the MTP loss (default: 0.3 in a new model, else 0.1)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--eval-examples", s.eval_examples, "held-out examples (0: all, of tasks 256)")
@@ -191,9 +182,16 @@ void add_sft(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_option("--ema", s.ema, "decay of an average of the weights, saved as OUT/ema (0: none)")
       ->check(CLI::Range(0.0, 0.99999));
-  f->stage.add(sub, s);
-  f->device.add(sub);
-  sub->callback([f, &run] { run = [f] { return sft_command(*f); }; });
+  stage.add(sub, s);
+  device.add(sub);
+}
+
+void add_sft(CLI::App& app, Command& run) {
+  CLI::App* sub =
+      app.add_subcommand("sft", "learn answers: from chats (.jsonl) or generated tasks");
+  auto f = std::make_shared<SftFlags>();
+  f->add(sub);
+  sub->callback([f, &run] { run = [f] { return sft_command(*f, {}); }; });
 }
 
 }  // namespace wels

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "apps/commands.h"
+#include "apps/tasks_command.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
@@ -16,14 +17,6 @@
 
 namespace wels {
 namespace {
-
-struct TasksFlags {
-  std::string spec, format, out;
-  int64_t count = 5;
-  uint64_t seed = 1;
-  bool held_out = false;
-  double p_cot = 1;
-};
 
 int list_tasks() {
   std::vector<std::unique_ptr<Task>> tasks = all_tasks();
@@ -48,7 +41,7 @@ int list_tasks() {
 }
 
 // What stands for an example in a file, as one line, or to be read, as a few.
-std::string example_text(const TaskMixture::Item& item, const TasksFlags& f, int64_t i) {
+std::string example_text(const TaskMixture::Item& item, const TaskFile& f, int64_t i) {
   const TaskExample& e = item.example;
   if (f.format == "text") {
     std::string text = fmt::format("--- {} {}\n{}\n", item.task->name(), item.level, e.question);
@@ -73,7 +66,9 @@ std::string example_text(const TaskMixture::Item& item, const TasksFlags& f, int
   return line.dump() + "\n";
 }
 
-int write_examples(const TasksFlags& f) {
+}  // namespace
+
+bool write_task_examples(const TaskFile& f) {
   constexpr int64_t kBlock = 4096;
   TaskMixture mixture(f.spec);
   TaskSplit split = f.held_out ? TaskSplit::kHeldOut : TaskSplit::kTrain;
@@ -98,17 +93,15 @@ int write_examples(const TasksFlags& f) {
       }
     }
     progress.add(static_cast<int64_t>(texts.size()));
-    if (stop.requested()) return 130;  // what was written of the file goes with it
+    if (stop.requested()) return false;  // what was written of the file goes with it
   }
   if (file) file->commit();
-  return 0;
+  return true;
 }
-
-}  // namespace
 
 void add_tasks(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("tasks", "tasks with checkable answers: list, show, write");
-  auto f = std::make_shared<TasksFlags>();
+  auto f = std::make_shared<TaskFile>();
   sub->add_option("spec", f->spec, "tasks, as 'parity:20,addition:8-12*2'; none: list all");
   sub->add_option("--count", f->count, "how many examples")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
@@ -133,7 +126,7 @@ void add_tasks(CLI::App& app, Command& run) {
       if (with_p_cot && f->format != "messages") {
         throw Error("--p-cot", "only messages leave the chain away", "add --format messages");
       }
-      return write_examples(*f);
+      return write_task_examples(*f) ? 0 : 130;
     };
   });
 }

@@ -39,6 +39,7 @@ struct AttendParams {
   int dv = 0;  // value columns per kv head, at v.col(head * v_step)
   int k_step = 0, v_step = 0;
   double scale = 1.0;
+  int shared_col = -1;  // attend_cached: where in the pool the dr columns lie; -1: behind the dk
 };
 
 // Rows [q_begin, q_begin + q_rows) of q see rows [k_begin, k_begin + k_rows) of the keys, causally:
@@ -67,6 +68,22 @@ struct AdamWParams {
   float lr, beta1, beta2, eps, weight_decay;
   float grad_scale;    // clipping coefficient (and 1 / accumulation steps)
   float bias1, bias2;  // 1 - beta1^t, 1 - beta2^t
+};
+
+// The most probable tokens of n distributions over the vocabulary, and how much the others have
+// together.
+struct TopTokens {
+  Tensor id;    // i32 [n, k], distinct in a row; -1: no such token. Row's first -1: no distribution
+  Tensor logp;  // [n, k] f32 (f64 on ref<double>)
+  Tensor tail;  // [n, 1] the same: probability of all tokens not named, >= 0
+  int64_t k() const { return id.cols; }
+};
+
+inline constexpr double kLeastMass = 1e-30;  // of a bucket, where its logarithm is taken
+
+struct KlParams {
+  bool reverse = false;    // KL(student || teacher), else KL(teacher || student)
+  double temperature = 1;  // of the student's logits, which are divided by it
 };
 
 // Who multiplies with a weight, for Device::packed_bytes: x · wᵀ of matmul and its kin; dy · w;
@@ -115,10 +132,16 @@ class Device {
   // dst (+)= src with conversion between f64, f32, bf16 (views allowed; shapes equal).
   virtual void copy(const Tensor& src, Tensor dst, Accum accum = Accum::kSet) = 0;
   virtual void zero(Tensor t) = 0;
-  // y [n, d] = x's rows index[i]; index -1 gives zeros. Any T.
+  // y [n, d] = x's rows index[i]; index -1 gives zeros. Any T; x may also be Q8_0, y f64, f32 or
+  // bf16, and where they differ values are rounded to y's type.
   virtual void gather_rows(const Tensor& x, const Tensor& index, Tensor y) = 0;
-  // y's rows index[i] = x's row i (indices distinct; -1 skips the row); other rows of y stay. y may
-  // be wider: columns [col, ..).
+  // y's rows index[i] = x's row i (indices distinct; -1 skips the row); other rows of y stay. Where
+  // types differ (y f32, bf16 or Q8_0) values are rounded to y's. Q8_0 (a row of a KV cache): y has
+  // x's columns rounded up to whole blocks, the last one filled up with zeros, and a block of 32
+  // values is, in f32: d = largest |x| / 127 rounded to a half; q = x · (1 / d) to the nearest
+  // whole number, ties to even, at most 127 (d = 0: all zero). NaN or infinite x, or d beyond a
+  // half: d is NaN and q zero. Error at most d / 2 and what rounding d leaves of it, 0.5 % of the
+  // block's largest value. Devices agree bit for bit.
   virtual void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) = 0;
   // y[t] (+)= sum_j x[index[t, j]] over the k columns of index, in order j = 0..k-1; -1 skips. The
   // gradient of a dispatch.
@@ -220,9 +243,11 @@ class Device {
                                const AttendParams& p, const Tensor& y, const Tensor& lse,
                                const Tensor& dy, Tensor dq, Tensor dk, Tensor dv,
                                Tensor dshared) = 0;
-  // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width] T: key of kv
-  // head g at columns k_col + g·k_step (dk + dr wide, shared columns included), value at v_col +
-  // g·v_step. Absorbed MLA: kv_heads 1, dk = r + dr, dv = r, v_col 0.
+  // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width]: key of kv head
+  // g at columns k_col + g·k_step (dk wide), the shared columns behind it or at p.shared_col, value
+  // at v_col + g·v_step. The pool is of T, or of f32, bf16 or Q8_0: its values are taken as they
+  // are, or rounded to T. In Q8_0 every part begins with a block. Absorbed MLA: kv_heads 1, dk = r,
+  // dv = r, v_col 0.
   virtual void attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
                              std::span<const CachedSegment> segments, const AttendParams& p,
                              int k_col, int v_col, Tensor y) = 0;
@@ -276,6 +301,23 @@ class Device {
   virtual void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
                                        const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                        Accum dhead_accum) = 0;
+
+  // The k = top.k() most probable tokens of softmax(h · headᵀ / temperature) in each row, by
+  // descending probability, ties to the lower id; -1 and logp 0 behind the vocabulary's end. The
+  // tail is a sum of its own, not 1 minus the others.
+  virtual void top_tokens(const Tensor& h, const Weight& head, double temperature,
+                          const TopTokens& top) = 0;
+  // kl [n, 1]: divergence in nats between the student's softmax(h · headᵀ / T) and a teacher's
+  // distribution, over the teacher's k tokens and one bucket for all the others; 0 for rows without
+  // a teacher. A teacher's bucket counts as at least kLeastMass. slope [n, k + 2], for the
+  // backward: d kl / d (z / T) of the k tokens; of the whole bucket; log of the bucket's sum of
+  // e^(z / T).
+  virtual void token_kl(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                        const KlParams& p, Tensor kl, Tensor slope) = 0;
+  // dh (+)= and dhead (+)= for the upstream gradient dkl [n, 1]. dh, dhead may be empty.
+  virtual void token_kl_backward(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                                 const KlParams& p, const Tensor& slope, const Tensor& dkl,
+                                 Tensor dh, Accum accum, Tensor dhead, Accum dhead_accum) = 0;
 
   // --- optimiser ---
   // Sum of squares in f64, in a fixed order; NaN or Inf if any element is.

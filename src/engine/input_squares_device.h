@@ -178,6 +178,19 @@ class InputSquaresDevice : public Device {
                                Accum a) override {
     of_.token_logp_and_gradient(h, head, target, dlogp, logp, dh, dhead, a);
   }
+  void top_tokens(const Tensor& h, const Weight& head, double temperature,
+                  const TopTokens& top) override {
+    of_.top_tokens(h, head, temperature, top);
+  }
+  void token_kl(const Tensor& h, const Weight& head, const TopTokens& teacher, const KlParams& p,
+                Tensor kl, Tensor slope) override {
+    of_.token_kl(h, head, teacher, p, kl, slope);
+  }
+  void token_kl_backward(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                         const KlParams& p, const Tensor& slope, const Tensor& dkl, Tensor dh,
+                         Accum a, Tensor dhead, Accum b) override {
+    of_.token_kl_backward(h, head, teacher, p, slope, dkl, dh, a, dhead, b);
+  }
   double sum_squares(const Tensor& t) override { return of_.sum_squares(t); }
   void adamw(Tensor w, const Tensor& grad, Tensor m, Tensor v, const AdamWParams& p) override {
     of_.adamw(w, grad, m, v, p);

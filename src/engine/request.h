@@ -32,6 +32,9 @@ struct GenerateRequest {
   // The tokens that may follow the answer so far, as SamplePlace::mask; must be valid until the
   // next call. Asked once for every token, in order.
   std::function<std::span<const uint64_t>(std::span<const int32_t> answer)> mask;
+  // The token to take in place of the one that was drawn, which may be itself; another's logp is 0,
+  // as it was certain.
+  std::function<int32_t(int32_t drawn, std::span<const int32_t> answer)> replace;
   // Called for every new token; false stops the sequence (stop strings, Ctrl-C).
   std::function<bool(const SampledToken& token)> on_token;
   std::function<void(struct GenerateResult result)> on_finish;

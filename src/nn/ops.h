@@ -78,6 +78,10 @@ Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
 // that it was asked for this one.
 Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known = {});
 
+// kl [n, 1] between softmax(h · headᵀ / T) and the teacher's distributions (Device::token_kl),
+// whose tensors must live until the backward has run.
+Var token_kl(Ctx& ctx, const Var& h, Weight& head, const TopTokens& teacher, const KlParams& p);
+
 // y = fn(x), keeping nothing but x: the backward runs fn again with a tape of its own (activation
 // recomputation). fn must not depend on anything else that needs a gradient, except weights.
 Var recompute(Ctx& ctx, const Var& x, std::function<Var(Ctx&, const Var&)> fn);

@@ -131,6 +131,18 @@ TEST_F(TapeOfTheHead, AGradientKnownBeforehandIsAddedToAnother) {
   });
 }
 
+TEST_F(TapeOfTheHead, DivergenceFromATeacherIsAddedToLogProbabilities) {
+  std::vector<int32_t> ids{2, 0, 1, 3};
+  std::vector<double> logp{std::log(0.5), std::log(0.25), std::log(0.6), std::log(0.3)},
+      tail{0.25, 0.1};
+  TopTokens teacher{Tensor(ids.data(), DType::kI32, 2, 2), Tensor(logp.data(), DType::kF64, 2, 2),
+                    Tensor(tail.data(), DType::kF64, 2, 1)};
+  check(x_, 2, [&](Ctx& c, const Var& x) {
+    return add(c, token_kl(c, x, head_, teacher, {.reverse = true, .temperature = 2}),
+               this->logp(c, x, {3, 0}, {}));
+  });
+}
+
 TEST_F(TapeOfTheHead, AnotherGradientThanTheKnownOneIsABug) {
   Tape tape(*dev_, pool_);
   Ctx c{.dev = *dev_, .pool = pool_, .tape = &tape, .dtype = DType::kF64};

@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "rl/reward.h"
+#include "rl/voting.h"
 
 namespace wels {
 namespace {
@@ -118,6 +119,12 @@ TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
   e.parts = parts_of(items, greedy, sampled, k);
   for (const auto& p : e.parts)
     e.pass_at_k += p.pass_at_k * static_cast<double>(p.items) / static_cast<double>(s.items);
+  for (size_t i = 0; k > 0 && i < items.size(); ++i) {
+    auto own = std::span<const Rollout>(sampled.rollouts).subspan(i * k, k);
+    auto n = static_cast<double>(items.size());
+    e.majority += sampled.scores[i * k + majority_answer(own)] / n;
+    e.likeliest += sampled.scores[i * k + likeliest_answer(own)] / n;
+  }
   if (!items.empty()) {
     e.example =
         items[0].example.question + "\n" + sampler.tokenizer().decode(greedy.rollouts[0].tokens);

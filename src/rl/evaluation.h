@@ -31,6 +31,8 @@ struct TaskEvaluation {
   AnswerStats greedy;    // pass@1
   AnswerStats sampled;   // without completions where none were asked for
   double pass_at_k = 0;  // share of the items with a right answer among the sampled ones
+  // Mean scores of one of the sampled answers, chosen without knowing what is right (rl/voting.h).
+  double majority = 0, likeliest = 0;
   struct Part {
     std::string name;  // of a task: "parity"
     int64_t items = 0;

@@ -24,18 +24,6 @@ constexpr size_t kProbed = 16;      // completions for the divergence from the s
 constexpr int64_t kSilenceBefore = 2,
                   kSilenceBetween = 10;  // steps without variance until it is said again
 
-// Bits of all weights, so that a run is resumed from the model it was started with only.
-uint64_t hash_of(Model& model) {
-  uint64_t h = 0;
-  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
-    for (const Tensor& t : w.value) {
-      std::string_view bytes(static_cast<const char*>(t.data), static_cast<size_t>(t.bytes()));
-      h = h * 0x9e3779b97f4a7c15ull + hash_name(bytes);
-    }
-  });
-  return h;
-}
-
 // Values of `from` into `to`, which has the same config and f32 weights.
 void copy_weights(Device& dev, Model& from, Model& to) {
   std::vector<Weight*> source;
@@ -65,6 +53,17 @@ double mean_of(std::span<const Rollout> rollouts) {
 
 }  // namespace
 
+uint64_t hash_of_weights(Model& model) {
+  uint64_t h = 0;
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
+    for (const Tensor& t : w.value) {
+      std::string_view bytes(static_cast<const char*>(t.data), static_cast<size_t>(t.bytes()));
+      h = h * 0x9e3779b97f4a7c15ull + hash_name(bytes);
+    }
+  });
+  return h;
+}
+
 void freeze_mtp(Model& model) {
   visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
     if (s.layer >= model.config().num_hidden_layers) w.grad.clear();
@@ -78,7 +77,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
       start_(start),
       s_(settings),
       trainer_config_(trainer),
-      start_hash_(hash_of(start)),
+      start_hash_(hash_of_weights(start)),
       curriculum_(settings.tasks, settings.curriculum),
       sampler_(dev, policy, tokenizer, settings.rollout) {
   if (s_.samples < 2)
@@ -323,6 +322,8 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
     refresh_reference();
   Times times;
   Groups all, kept = collect(all, times);
+  const GenerateTiming& drawn = times.engine;
+  sampled_tokens_ += drawn.prompt_tokens - drawn.cached_tokens + drawn.new_tokens;
   mismatch_ = {};
   add_rollout_metrics(all, state.step, m);
   double t0 = monotonic_seconds();
@@ -473,6 +474,7 @@ StateTensors RlStage::state() {
 json RlStage::counters() const {
   return {{"next_item", next_item_},
           {"silent_steps", silent_steps_},
+          {"sampled_tokens", sampled_tokens_},
           {"curriculum", curriculum_.counters()},
           {"guard", guard_.counters()}};
 }
@@ -480,6 +482,7 @@ json RlStage::counters() const {
 void RlStage::restore(const json& j) {
   next_item_ = j.at("next_item").get<int64_t>();
   silent_steps_ = j.at("silent_steps").get<int64_t>();
+  sampled_tokens_ = j.value("sampled_tokens", int64_t{0});
   curriculum_.restore(j.at("curriculum"));
   guard_.restore(j.at("guard"));
   if (!reference_) return;

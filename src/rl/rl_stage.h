@@ -41,6 +41,9 @@ struct RlSettings {
 
 // What the modules that predict further tokens have of gradients is taken away: they are frozen.
 void freeze_mtp(Model& model);
+// Of the bits of all weights, which lie in the host's memory: a run is resumed with the models only
+// that it was started with.
+uint64_t hash_of_weights(Model& model);
 
 class RlStage : public Stage {
  public:
@@ -62,6 +65,8 @@ class RlStage : public Stage {
 
   const TaskEvaluation& last_evaluation() const { return evaluation_; }
   const Mismatch& last_mismatch() const { return mismatch_; }
+  // Tokens computed for answers in all steps so far, their prompts once; evaluation not counted.
+  int64_t sampled_tokens() const { return sampled_tokens_; }
 
  private:
   // Items with their completions, group after group.
@@ -106,7 +111,7 @@ class RlStage : public Stage {
   CollapseGuard guard_;
   TaskEvaluation evaluation_;
   Mismatch mismatch_;
-  int64_t next_item_ = 0, silent_steps_ = 0;
+  int64_t next_item_ = 0, silent_steps_ = 0, sampled_tokens_ = 0;
   double reward_ = 0, length_ = 0, long_share_ = 0;
 };
 

@@ -45,6 +45,22 @@ RolloutSampler::RolloutSampler(Device& dev, Model& model, const Tokenizer& token
   if (stop_ids_.empty())
     throw Error("tokenizer.json", "has no end-of-text token: answers would never end",
                 "use a tokenizer with <｜end▁of▁sentence｜>");
+  set_think_budget();
+}
+
+void RolloutSampler::set_think_budget() {
+  think_.most = settings_.think_most;
+  think_.least = settings_.think_least;
+  if (!think_.bounds()) return;
+  std::optional<int32_t> begin = tokenizer_.find(kThinkBegin), end = tokenizer_.find(kThinkEnd);
+  if (!begin || !end)
+    throw Error("tokenizer.json", "has no tokens <think> and </think>: a thought has no bounds",
+                "leave the budget away");
+  think_.begin_id = *begin;
+  think_.end_id = *end;
+  think_.again = tokenizer_.encode(settings_.think_again, AddedTokens::kAsText);
+  if (think_.least > 0 && think_.again.empty())
+    throw Error("--think-min", "there are no words to go on with", "such as Wait");
 }
 
 RolloutSampler::~RolloutSampler() = default;
@@ -112,6 +128,7 @@ GenerateRequest RolloutSampler::request(const Draw& draw, int64_t prompt, int64_
   r.reuse = Reuse::kExact;  // the same bits with any number of siblings
   r.scope = std::to_string(prompt);
   r.speculate = settings_.speculate;
+  bound_thought(r, think_, begun_, model_.config().vocab_size);
   return r;
 }
 

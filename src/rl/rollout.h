@@ -11,11 +11,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/think_budget.h"
 #include "tasks/answer.h"
 #include "tasks/task.h"
 #include "text/chat.h"
@@ -28,6 +30,11 @@ struct RolloutSettings {
   bool thinking = true;        // prompts ask for a thought, where the template has a choice
   ChatTemplate chat_template = ChatTemplate::kDeepSeekV31;
   Speculate speculate = Speculate::kNone;
+  // Bounds of the thought (engine/think_budget.h), for evaluation: what they force was not drawn
+  // from the policy, so nothing is to be learned from it.
+  std::optional<int64_t> think_most = {};
+  int64_t think_least = 0;
+  std::string think_again = "Wait";
 };
 
 // One completion.
@@ -71,12 +78,14 @@ class RolloutSampler {
   void compute_prompts(const Draw& draw);
   GenerateRequest request(const Draw& draw, int64_t prompt, int64_t sample) const;
   Rollout rollout(GenerateResult result) const;
+  void set_think_budget();
 
   Device& dev_;
   Model& model_;
   const Tokenizer& tokenizer_;
   RolloutSettings settings_;
   std::vector<int32_t> stop_ids_;
+  ThinkBudget think_;
   bool begun_ = false;  // prompts begin the answer's thought
   std::unique_ptr<Engine> engine_;
   int64_t context_ = 0, cache_tokens_ = 0;

@@ -3,8 +3,8 @@
 namespace wels {
 
 EngineThread::EngineThread(Device& dev, Model& model, DType dtype, int64_t context,
-                           int64_t cache_tokens)
-    : engine_(dev, model, dtype, context, cache_tokens), thread_([this] { run(); }) {}
+                           const CacheOptions& cache)
+    : engine_(dev, model, dtype, context, cache), thread_([this] { run(); }) {}
 
 EngineThread::~EngineThread() {
   {

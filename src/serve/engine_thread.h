@@ -14,7 +14,7 @@ namespace wels {
 class EngineThread {
  public:
   // As Engine's constructor; its errors are thrown here.
-  EngineThread(Device& dev, Model& model, DType dtype, int64_t context, int64_t cache_tokens);
+  EngineThread(Device& dev, Model& model, DType dtype, int64_t context, const CacheOptions& cache);
   ~EngineThread();  // requests that are under way are dropped without a call
 
   // Runs `work` before the next step.

@@ -170,7 +170,7 @@ class TestServer {
         weights_(tiny_config(tokenizer.vocab_size())) {
     weights_.init(DType::kF32, 3, false);
     model.emplace(*dev_, weights_, DType::kF32, tokenizer, o.chat_template, "tiny", o.context);
-    engine.emplace(*dev_, weights_, DType::kF32, o.context, o.cache_tokens);
+    engine.emplace(*dev_, weights_, DType::kF32, o.context, CacheOptions{.tokens = o.cache_tokens});
     o.api.loopback = o.accounts == nullptr;
     api.emplace(*model, *engine, o.accounts, o.api);
     http.emplace(HttpServerOptions{.limits = o.limits, .drain_s = o.drain_s}, *api);

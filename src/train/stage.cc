@@ -120,6 +120,7 @@ class Run {
             .tokens = state_.tokens,
             .best = state_.best_validation,
             .tokens_per_s = tokens_per_s(),
+            .elapsed_s = state_.elapsed_s,
             .stopped = state_.step < s_.schedule.steps,
             .checkpoint = checkpoint_folder(s_.out, last_saved_)};
   }
@@ -185,6 +186,7 @@ class Run {
     loss_ = done.loss;
     evaluated_ = false;
     add_metrics(done, lr, seconds, m);
+    if (done.enough) s_.schedule.steps = state_.step;
     bool last = state_.step == s_.schedule.steps;
     if (state_.step % s_.eval_every == 0 || last) validate(&m);
     if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) {

@@ -32,6 +32,7 @@ struct StageStep {
   int64_t tokens = 0;             // trained on
   double loss = 0;                // what the status line shows
   bool nothing_to_learn = false;  // no update was made, and none was due
+  bool enough = false;  // the run ends with this step, whatever the schedule says
 };
 
 class Stage {
@@ -81,6 +82,7 @@ struct StageResult {
   int64_t steps = 0, tokens = 0;
   double best = 0;  // the least that validate() returned
   double tokens_per_s = 0;
+  double elapsed_s = 0;    // of all steps, those before a resume included
   bool stopped = false;    // by a signal; resume continues
   std::string checkpoint;  // the last one's folder
 };

@@ -34,6 +34,10 @@ Var known_gradient(Ctx& ctx, const Objective& objective, const MicroBatch& mb, i
   return known;
 }
 
+bool all_zero(const std::vector<double>& v) {
+  return std::all_of(v.begin(), v.end(), [](double x) { return x == 0; });
+}
+
 // What the head reads, for logits divided by the temperature.
 Var at_temperature(Ctx& ctx, const TrainerConfig& config, const Var& hidden) {
   if (config.temperature == 1) return hidden;
@@ -107,6 +111,12 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   std::vector<int32_t> all(mb.targets.size());
   std::iota(all.begin(), all.end(), 0);
   predict(h, all, mb.targets);
+  Lesson lesson;
+  Var kl;
+  if (objective.lesson) {
+    lesson = objective.lesson(mb);
+    kl = token_kl(ctx, h, model_.head(), lesson.teacher, lesson.kl);
+  }
 
   // MTP: the balance loss is the main model's; its router's load counts for the selection bias.
   Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
@@ -128,6 +138,10 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
     stats.loss[k] += loss;
     heads[k].dlogp = std::move(dlogp);
   }
+  std::vector<double> dkl(mb.targets.size(), 0.0);
+  if (objective.lesson)
+    stats.kl_loss +=
+        objective.kl_loss(mb, to_host(dev_, heads[0].logp.t), to_host(dev_, kl.t), dkl);
   std::vector<AttendSegment> segments;
   for (const Segment& s : mb.batch.segments)
     segments.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
@@ -147,7 +161,13 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   record.routed.clear();  // lets the pool have the routers' memory as the backward goes
   stats.activation_bytes = std::max(stats.activation_bytes, pool_.bytes_now());
   double t1 = now_s();
+  if (objective.lesson) {
+    GradOut g = tape.grad_out(kl);
+    from_host(dev_, dkl, g.t);
+  }
   for (const Head& head : heads) {
+    // Distillation alone: the vocabulary need not be walked for zeros.
+    if (objective.lesson && all_zero(head.dlogp)) continue;
     GradOut g = tape.grad_out(head.logp);
     from_host(dev_, head.dlogp, g.t);
   }

@@ -3,6 +3,7 @@
 // distillation differ in nothing else.
 #pragma once
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,14 @@ struct MicroBatch {
   std::vector<int32_t> targets;  // [n]
 };
 
+// What a teacher says at the rows of a micro-batch (Device::token_kl), in the device's memory, for
+// as long as the micro-batch's forward and backward need it.
+struct Lesson {
+  TopTokens teacher;
+  KlParams kl;
+  std::shared_ptr<void> memory;  // of the teacher's tensors
+};
+
 // What a step makes smaller. rows: which rows of the micro-batch the values belong to.
 struct Objective {
   // Loss of one prediction depth (0: next token, k: MTP module k-1) of one micro-batch; fills
@@ -31,6 +40,13 @@ struct Objective {
                      std::span<double> dlogp)>
       known_dlogp;
   int mtp_modules = -1;  // that take part, from the first; -1: all
+  // Distillation: the teacher of the main head's rows. Empty: none, and nothing of it is computed.
+  std::function<Lesson(const MicroBatch& mb)> lesson{};
+  // The part of the loss that divergences from the teacher have, and its gradient dkl (zeros
+  // before). logp as in `loss`; no gradient flows through it from here.
+  std::function<double(const MicroBatch& mb, std::span<const double> logp,
+                       std::span<const double> kl, std::span<double> dkl)>
+      kl_loss{};
 };
 
 struct TrainerConfig {
@@ -49,9 +65,10 @@ struct TrainerConfig {
 
 struct StepStats {
   std::vector<double> loss;  // by depth: main, MTP 1, ...: sums of the objective's values
+  double kl_loss = 0;        // sum of the objective's kl_loss
   double balance_loss = 0;   // α · Σ f·P, mean over sequences, summed over layers
   double total() const {
-    double sum = balance_loss;
+    double sum = balance_loss + kl_loss;
     for (double x : loss) sum += x;
     return sum;
   }

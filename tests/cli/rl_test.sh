@@ -35,6 +35,16 @@ code=0; wait "$pid" || code=$?
 "$wels" chat whole "parity 010101" >/dev/null 2>&1 || fail "chat with the result"
 "$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json > eval.json || fail "eval"
 grep -q '"pass_at_k"' eval.json || fail "eval says no pass@k"
+# Bounded thoughts: none within a budget of 0, one wherever a minimum is asked for.
+"$wels" eval base --task parity:6 --items 16 --samples 4 --max-tokens 24 --curve > curve.txt || fail "eval --curve"
+[ "$(wc -l < curve.txt)" -eq 5 ] || { cat curve.txt; fail "--curve is not a head and budgets 0, 4, 8, 16"; }
+grep -q 'majority' curve.txt || fail "--curve says no majority"
+"$wels" eval base --task parity:6 --items 16 --vote 4 --max-tokens 24 --curve --budgets 0,12 --json > curve.json || fail "eval --curve --json"
+[ "$(grep -o '"budget":' curve.json | wc -l)" -eq 2 ] || fail "not two budgets in curve.json"
+"$wels" eval base --task parity:6 --items 16 --max-tokens 24 --think-budget 0 --json > none.json
+grep -q '"long_share":0.0,' none.json || { cat none.json; fail "a thought within a budget of 0"; }
+"$wels" eval base --task parity:6 --items 16 --max-tokens 24 --think-budget 6 --think-min 6 --json > six.json
+grep -q '"long_share":1.0,' six.json || { cat six.json; fail "no thought where 6 tokens are asked for"; }
 
 # Bad input: exit code 2 and one line on stderr.
 expect() {
@@ -56,6 +66,8 @@ expect 'was started with groups 6, not 7' "$wels" "${rl[@]/#6/7}" --algorithm gr
 cp -r base/checkpoints/step-00000060 bare && rm bare/tokenizer.json
 expect 'bare: has no tokenizer.json' "$wels" rl bare --task parity:6 --out a
 expect 'needs texts or --task' "$wels" eval base
+expect '\-\-curve: is of answers to tasks' "$wels" eval base missing.txt --curve
+expect '\-\-curve: is over budgets of thought' "$wels" eval base --task parity:6 --curve --no-think
 # Nothing is ever right: said, then stopped.
 expect 'no answer was right, for 20 steps' "$wels" rl base --task parity:60 --groups 2 --samples 2 --max-tokens 2 --steps 40 \
   --eval-items 2 --eval-every 100 --out none

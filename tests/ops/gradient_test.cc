@@ -258,7 +258,71 @@ TEST_F(Gradient, OfTokenLogProbabilities) {
   expect_gradient(w, dw, loss, "w");
 }
 
+TEST_F(Gradient, OfTokenDivergence) {
+  M h(5, 6, "h"), w(9, 6, "w"), kl(5, 1), dkl(5, 1, "dkl"), dh(5, 6), dw(9, 6), slope(5, 5);
+  M logp(5, 3), tail(5, 1);
+  // Row 1 has no teacher, row 2's knows two tokens only, row 4's has no mass outside its tokens.
+  Indices id({3, 0, 8, -1, -1, -1, 7, 1, -1, 2, 3, 4, 0, 5, 6}, 5, 3);
+  M mass(5, 3);
+  mass.v = {0.5, 0.2, 0.1, 0, 0, 0, 0.3, 0.6, 0, 0.01, 0.01, 0.01, 0.25, 0.25, 0.5};
+  tail.v = {0.2, 1, 0.1, 0.97, 0};
+  for (size_t i = 0; i < mass.v.size(); ++i) logp.v[i] = mass.v[i] > 0 ? std::log(mass.v[i]) : 0;
+  Weight head = weight_of({&w});
+  TopTokens teacher{id.t, logp.t, tail.t};
+  for (bool reverse : {false, true}) {
+    for (double temperature : {1.0, 1.7}) {
+      KlParams p{reverse, temperature};
+      auto loss = [&] {
+        dev.token_kl(h.t, head, teacher, p, kl.t, slope.t);
+        return dot(kl, dkl);
+      };
+      loss();
+      EXPECT_EQ(kl.v[1], 0);
+      dev.token_kl_backward(h.t, head, teacher, p, slope.t, dkl.t, dh.t, Accum::kSet, dw.t,
+                            Accum::kSet);
+      expect_gradient(h, dh, loss, "h");
+      expect_gradient(w, dw, loss, "w");
+    }
+  }
+}
+
 // By hand: what the other tests take for granted.
+
+TEST_F(Gradient, DivergenceIsTheSumOverTokensAndOneBucket) {
+  M h(1, 1), w(4, 1), kl(1, 1), logp(1, 2), tail(1, 1);
+  h.v = {1};
+  w.v = {std::log(0.1), std::log(0.2), std::log(0.3), std::log(0.4)};  // the student's p
+  Weight head = weight_of({&w});
+  Indices id({3, 1}, 1, 2);
+  logp.v = {std::log(0.7), std::log(0.1)};
+  tail.v = {0.2};
+  TopTokens teacher{id.t, logp.t, tail.t};
+  dev.token_kl(h.t, head, teacher, {}, kl.t, Tensor());
+  EXPECT_NEAR(kl.v[0],
+              0.7 * std::log(0.7 / 0.4) + 0.1 * std::log(0.1 / 0.2) + 0.2 * std::log(0.2 / 0.4),
+              1e-12);
+  dev.token_kl(h.t, head, teacher, {.reverse = true}, kl.t, Tensor());
+  EXPECT_NEAR(kl.v[0],
+              0.4 * std::log(0.4 / 0.7) + 0.2 * std::log(0.2 / 0.1) + 0.4 * std::log(0.4 / 0.2),
+              1e-12);
+}
+
+TEST_F(Gradient, ATeacherIsAtNoDistanceFromItself) {
+  M h(4, 6, "h"), w(20, 6, "w"), kl(4, 1), logp(4, 5), tail(4, 1);
+  Indices id(std::vector<int32_t>(20), 4, 5);
+  Weight head = weight_of({&w});
+  TopTokens top{id.t, logp.t, tail.t};
+  dev.top_tokens(h.t, head, 1.3, top);
+  for (size_t i = 0; i < 4; ++i) {
+    double sum = tail.v[i];
+    for (size_t j = 0; j < 5; ++j) sum += std::exp(logp.v[5 * i + j]);
+    EXPECT_NEAR(sum, 1, 1e-12);
+  }
+  for (bool reverse : {false, true}) {
+    dev.token_kl(h.t, head, top, {reverse, 1.3}, kl.t, Tensor());
+    for (double x : kl.v) EXPECT_NEAR(x, 0, 1e-12);
+  }
+}
 
 TEST_F(Gradient, AbsorbedAttentionEqualsTheExpandedOne) {
   int h = 3, dn = 4, dr = 2, dv = 5, r = 6;

@@ -435,6 +435,72 @@ void head(std::vector<OpCase>& out) {
                  }});
 }
 
+// A teacher's distributions: a third of the rows name fewer than k tokens, every fifth has none.
+TopTokens teacher(OpRun& r, int64_t n, int64_t vocab, int64_t k) {
+  std::vector<int32_t> id;
+  std::vector<double> logp, tail;
+  for (int64_t i : r.rows(n)) {
+    int64_t named = i % 5 == 2 ? 0 : std::min(k - i % 3, vocab);
+    double left = 1;
+    for (int64_t j = 0; j < k; ++j) {
+      // 7 steps of a generator of the whole vocabulary: distinct for every size in the cases.
+      id.push_back(j < named ? static_cast<int32_t>((i * 31 + j * 7) % vocab) : -1);
+      double q = static_cast<float>(left * (0.3 + 0.05 * static_cast<double>((i + j) % 5)));
+      logp.push_back(j < named ? static_cast<double>(static_cast<float>(std::log(q))) : 0);
+      if (j < named) left -= q;
+    }
+    tail.push_back(named == vocab ? 0 : static_cast<double>(static_cast<float>(left)));
+  }
+  auto rows = static_cast<int64_t>(tail.size());
+  return {r.index(id, rows, k), r.given(logp, rows, k, r.f32()), r.given(tail, rows, 1, r.f32())};
+}
+
+void head_divergence(std::vector<OpCase>& out) {
+  for (int64_t n : kRowCounts) {
+    for (auto [d, vocab, k] :
+         {std::array<int64_t, 3>{16, 1, 3}, {40, 33, 64}, {129, 300, 7}, {64, 2049, 64}}) {
+      double scale = 5 / std::sqrt(static_cast<double>(d));
+      Within near{.sums = 1024};
+      for (KlParams p : {KlParams{false, 1}, KlParams{true, 1.5}}) {
+        out.push_back({"token_kl", n, true, [=, d = d, vocab = vocab, k = k](OpRun& r) {
+                         Tensor h = r.input_rows("h", n, d);
+                         Weight& w = r.weight("head", vocab, d, scale);
+                         r.dev.token_kl(h, w, teacher(r, n, vocab, k), p,
+                                        r.output_f32_rows("kl", n, 1, near),
+                                        r.output_f32_rows("slope", n, k + 2, near));
+                       }});
+        for (Accum accum : {Accum::kSet, Accum::kAdd}) {
+          out.push_back(
+              {"token_kl_backward", 0, false, [=, d = d, vocab = vocab, k = k](OpRun& r) {
+                 Tensor h = r.input("h", n, d);
+                 Weight& w = r.weight("head", vocab, d, scale);
+                 TopTokens t = teacher(r, n, vocab, k);
+                 Tensor slope = r.output_f32("slope", n, k + 2, near);
+                 r.dev.token_kl(h, w, t, p, r.output_f32("kl", n, 1, near), slope);
+                 Tensor dkl = r.input_f32("dkl", n, 1);
+                 // A device may keep the logits' gradient in bf16.
+                 Within within{.sums = 1024, .mids = 5};
+                 r.dev.token_kl_backward(
+                     h, w, t, p, slope, dkl, gradient(r, "dh", n, d, accum, false, within), accum,
+                     gradient(r, "dhead", vocab, d, accum, true, within), accum);
+                 r.dev.token_kl_backward(h, w, t, p, slope, dkl,
+                                         gradient(r, "dh_frozen", n, d, accum, false, within),
+                                         accum, Tensor(), accum);
+               }});
+        }
+      }
+      out.push_back({"top_tokens", n, true, [=, d = d, vocab = vocab, k = k](OpRun& r) {
+                       Tensor h = r.input_rows("h", n, d);
+                       Weight& w = r.weight("head", vocab, d, scale);
+                       Tensor id = r.output_index("id", r.n(n), k, true);
+                       r.dev.top_tokens(h, w, 1.5,
+                                        {id, r.output_f32_rows("logp", n, k, near),
+                                         r.output_f32_rows("tail", n, 1, near)});
+                     }});
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<OpCase> matmul_ops() {
@@ -445,6 +511,7 @@ std::vector<OpCase> matmul_ops() {
   muon(out);
   absorbed(out);
   head(out);
+  head_divergence(out);
   return out;
 }
 

@@ -126,6 +126,15 @@ class RefDevice : public Device {
                                const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                Accum dhead_accum) override;
 
+  // head_kl.cc
+  void top_tokens(const Tensor& h, const Weight& head, double temperature,
+                  const TopTokens& top) override;
+  void token_kl(const Tensor& h, const Weight& head, const TopTokens& teacher, const KlParams& p,
+                Tensor kl, Tensor slope) override;
+  void token_kl_backward(const Tensor& h, const Weight& head, const TopTokens& teacher,
+                         const KlParams& p, const Tensor& slope, const Tensor& dkl, Tensor dh,
+                         Accum accum, Tensor dhead, Accum dhead_accum) override;
+
   // optimizer.cc
   double sum_squares(const Tensor& t) override;
   void adamw(Tensor w, const Tensor& grad, Tensor m, Tensor v, const AdamWParams& p) override;

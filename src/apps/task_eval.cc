@@ -1,0 +1,98 @@
+#include "apps/task_eval.h"
+
+#include "base/error.h"
+#include "text/chat.h"
+
+namespace wels {
+namespace {
+
+nlohmann::ordered_json json_of(const AnswerStats& s) {
+  return {{"accuracy", s.accuracy},     {"length_mean", s.length_mean},
+          {"length_p95", s.length_p95}, {"long_share", s.long_share},
+          {"ended", s.ended},           {"format", s.formed}};
+}
+
+}  // namespace
+
+void TaskEvalFlags::add(CLI::App* sub) {
+  sub->add_option("--task", task,
+                  "held-out questions of tasks, such as parity:20 or addition:8-12*2,gcd");
+  sub->add_option("--items", settings.items, "questions")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--samples,--vote,--best-of", settings.samples,
+                  "answers drawn to each besides the greedy one: their mean, the majority's, the "
+                  "likeliest one and the best (pass@k)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--temperature", settings.temperature, "of those")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
+  sub->add_option("--max-tokens", max_tokens, "of an answer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_flag("--no-think", no_think, "prompts do not begin a thought");
+  sub->add_option("--think-budget", think_most, "tokens of a thought, then it is ended")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option(
+         "--think-min", think_least,
+         "tokens of a thought before which it goes on with --think-again instead of ending")
+      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--think-again", think_again, "the words")->capture_default_str();
+  sub->add_option("--seed", settings.seed, "of questions and answers")->capture_default_str();
+}
+
+TaskEvaluation evaluate_on_tasks(LoadedModel& m, const TaskEvalFlags& f) {
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
+  RolloutSettings rollout;
+  rollout.dtype = m.dtype;
+  rollout.max_tokens = f.max_tokens;
+  rollout.thinking = !f.no_think;
+  rollout.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
+  rollout.think_most = f.think_most;
+  rollout.think_least = f.think_least;
+  rollout.think_again = f.think_again;
+  TaskMixture tasks(f.task);
+  RolloutSampler sampler(*m.dev, *m.model, *m.tokenizer, rollout);
+  return evaluate_tasks(sampler, tasks, f.settings);
+}
+
+std::vector<CurvePoint> thought_curve(LoadedModel& m, TaskEvalFlags f,
+                                      std::vector<int64_t> budgets) {
+  if (f.no_think) throw Error("--curve", "is over budgets of thought", "leave out --no-think");
+  if (budgets.empty()) {
+    budgets.push_back(0);
+    for (int64_t b = 4; b < f.max_tokens; b *= 2) budgets.push_back(b);
+  }
+  std::vector<CurvePoint> out;
+  for (int64_t b : budgets) {
+    f.think_most = b;
+    out.push_back({b, evaluate_on_tasks(m, f)});
+  }
+  return out;
+}
+
+nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e) {
+  nlohmann::ordered_json j = {{"task", f.task}, {"items", f.settings.items}};
+  bool sampled = f.settings.samples > 0;
+  j["greedy"] = json_of(e.greedy);
+  if (sampled) {
+    j["samples"] = f.settings.samples;
+    j["sampled"] = json_of(e.sampled);
+    j["pass_at_k"] = e.pass_at_k;
+    j["majority"] = e.majority;
+    j["likeliest"] = e.likeliest;
+  }
+  for (const auto& p : e.parts) {
+    nlohmann::ordered_json& part = j["tasks"][p.name];
+    part = {{"items", p.items}, {"greedy", p.greedy}, {"length_mean", p.length_mean}};
+    if (!sampled) continue;
+    part["sampled"] = p.sampled;
+    part["pass_at_k"] = p.pass_at_k;
+  }
+  return j;
+}
+
+}  // namespace wels

@@ -1,0 +1,48 @@
+// How good a model is at tasks, as `wels eval --task` and every command that compares models ask
+// it.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/loaded_model.h"
+#include "rl/evaluation.h"
+
+namespace wels {
+
+struct TaskEvalFlags {
+  std::string task;  // TaskMixture; empty: none
+  EvaluationSettings settings;
+  int64_t max_tokens = 256;
+  bool no_think = false;
+  std::optional<int64_t> think_most;  // tokens of a thought (engine/think_budget.h)
+  int64_t think_least = 0;
+  std::string think_again = "Wait";
+  bool curve = false;
+  std::vector<int64_t> budgets;  // of the curve
+  void add(CLI::App* sub);
+};
+
+// Held-out questions of the tasks, in the model's own chat template. Throws Error where the model
+// has no tokenizer, and as evaluate_tasks does.
+TaskEvaluation evaluate_on_tasks(LoadedModel& m, const TaskEvalFlags& f);
+
+// The same with each of these budgets of thought. none: 0 and the powers of two from 4 on that are
+// less than what an answer may have.
+struct CurvePoint {
+  int64_t budget;
+  TaskEvaluation evaluation;
+};
+std::vector<CurvePoint> thought_curve(LoadedModel& m, TaskEvalFlags f,
+                                      std::vector<int64_t> budgets);
+
+// {"task", "items", "greedy": {"accuracy", ...}, "samples", "sampled", "pass_at_k", "tasks":
+// {...}}; what was not sampled is not there.
+nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e);
+
+// Evaluates and prints it, or the curve, as a table or as one JSON object. The exit code.
+int report_on_tasks(LoadedModel& m, const TaskEvalFlags& f, bool json);
+
+}  // namespace wels

@@ -1,0 +1,258 @@
+#include "distill/answers.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/progress.h"
+#include "base/rng.h"
+#include "base/threads.h"
+#include "data/json_lines.h"
+#include "formats/json.h"
+#include "rl/collapse.h"
+#include "tasks/answer.h"
+
+namespace wels {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kAnswerStream = hash_name("teacher answer");
+
+std::string block_path(const std::string& folder, int64_t block, const char* ending) {
+  return fmt::format("{}/block-{:06}{}", folder, block, ending);
+}
+
+uint64_t key_of(const std::string& question, const std::string& content) {
+  return hash_name(question) * 0x9e3779b97f4a7c15ull + hash_name(content);
+}
+
+void require_same_run(const std::string& folder, const json& now) {
+  std::string path = folder + "/settings.json";
+  if (!std::filesystem::exists(path)) {
+    write_file_atomic(path, now.dump(2) + "\n");
+    return;
+  }
+  json then = parse_json(read_file(path), path);
+  for (const auto& [key, value] : now.items()) {
+    if (!then.is_object() || !then.contains(key) || then[key] != value) {
+      throw Error(folder,
+                  fmt::format("has answers to {} {}, not {}", key,
+                              then.is_object() && then.contains(key) ? then[key].dump() : "absent",
+                              value.dump()),
+                  "give the same settings to go on, or another folder");
+    }
+  }
+}
+
+// Counts by name, so that writing and reading cannot differ.
+std::vector<std::pair<const char*, int64_t*>> counts(CollectReport& r) {
+  return {{"questions", &r.questions},   {"answers", &r.answers},
+          {"right", &r.right},           {"cut", &r.cut},
+          {"duplicates", &r.duplicates}, {"kept", &r.kept},
+          {"tokens", &r.tokens},         {"solved", &r.solved},
+          {"unreadable", &r.unreadable}, {"ms", &r.ms}};
+}
+
+void add(CollectReport& to, CollectReport from) {
+  auto a = counts(to), b = counts(from);
+  for (size_t i = 0; i < a.size(); ++i) *a[i].second += *b[i].second;
+}
+
+CollectReport read_block(const std::string& folder, int64_t block, std::set<uint64_t>& seen) {
+  std::string path = block_path(folder, block, ".json");
+  json j = parse_json(read_file(path), path);
+  CollectReport r;
+  for (auto& [name, value] : counts(r)) {
+    if (!j.is_object() || !j.contains(name) || !j[name].is_number_integer())
+      throw Error(path, fmt::format("has no count of {}", name), "remove the block's files");
+    *value = j[name].get<int64_t>();
+  }
+  read_json_lines({block_path(folder, block, ".jsonl")},
+                  [&](std::string_view line, const std::string& where) {
+                    json record = parse_json(line, where);
+                    const json& m = record.at("messages");
+                    seen.insert(key_of(m.at(0).at("content").get<std::string>(),
+                                       m.at(1).at("content").get<std::string>()));
+                    return true;
+                  });
+  return r;
+}
+
+struct Block {
+  std::vector<TaskMixture::Item> items;
+  std::vector<std::vector<GivenAnswer>> given;
+  std::vector<std::vector<double>> score;
+};
+
+void score(Block& b) {
+  b.score.resize(b.items.size());
+  parallel_tasks(static_cast<int64_t>(b.items.size()), [&](int64_t i) {
+    auto n = static_cast<size_t>(i);
+    for (const GivenAnswer& a : b.given[n])
+      b.score[n].push_back(a.ended ? b.items[n].task->score(b.items[n].example, a.answer) : 0);
+  });
+}
+
+// The block's kept answers as lines; report gets its counts.
+std::string select(const Block& b, const CollectSettings& s, std::set<uint64_t>& seen,
+                   CollectReport& report) {
+  std::string lines;
+  for (size_t i = 0; i < b.items.size(); ++i) {
+    const std::string& question = b.items[i].example.question;
+    int64_t kept = 0;
+    bool solved = false;
+    for (size_t k = 0; k < b.given[i].size(); ++k) {
+      const GivenAnswer& a = b.given[i][k];
+      ++report.answers;
+      report.tokens += a.tokens;
+      report.cut += a.ended ? 0 : 1;
+      if (b.score[i][k] < 1) continue;
+      ++report.right;
+      solved = true;
+      if (kept == s.keep) continue;
+      if (!s.readable.accepts(a.content)) {
+        ++report.unreadable;
+        continue;
+      }
+      if (!seen.insert(key_of(question, a.content)).second) {
+        ++report.duplicates;
+        continue;
+      }
+      ++kept;
+      json messages = {{{"role", "user"}, {"content", question}},
+                       {{"role", "assistant"}, {"content", a.content}}};
+      lines += json{{"messages", messages}, {"task", b.items[i].task->name()}}.dump(
+                   -1, ' ', false, json::error_handler_t::replace) +
+               "\n";
+    }
+    ++report.questions;
+    report.kept += kept;
+    report.solved += solved ? 1 : 0;
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string EngineAnswers::about() const {
+  return fmt::format("{} temperature {} max_tokens {} thinking {} seed {}", model_, temperature_,
+                     sampler_.settings().max_tokens, sampler_.settings().thinking, seed_);
+}
+
+std::vector<std::vector<GivenAnswer>> EngineAnswers::ask(std::span<const std::string> questions,
+                                                         int64_t first, int64_t tries) {
+  std::vector<std::vector<int32_t>> prompts;
+  for (const std::string& q : questions) prompts.push_back(sampler_.prompt(q));
+  auto luck = [&](int64_t prompt, int64_t sample) {
+    auto place = static_cast<uint64_t>((first + prompt) * tries + sample);
+    return Rng(seed_, kAnswerStream, 2 * place).next_u64();
+  };
+  std::vector<Rollout> said = sampler_.sample(
+      {.prompts = prompts, .samples = tries, .temperature = temperature_, .seed = luck});
+  std::vector<std::vector<GivenAnswer>> out(questions.size());
+  for (size_t i = 0; i < said.size(); ++i) {
+    const Rollout& r = said[i];
+    std::span<const int32_t> text = r.tokens;
+    if (r.ended) text = text.first(text.size() - 1);
+    std::string content = sampler_.tokenizer().decode(text);
+    if (sampler_.settings().thinking && content.find(kThinkEnd) != std::string::npos)
+      content = std::string(kThinkBegin) + content;
+    out[i / static_cast<size_t>(tries)].push_back(
+        {.content = std::move(content),
+         .answer = r.parts.answer,
+         .ended = r.ended,
+         .tokens = static_cast<int64_t>(r.tokens.size())});
+  }
+  return out;
+}
+
+bool repeats_itself(std::string_view text) {
+  std::vector<int32_t> words;
+  for (size_t i = 0; i < text.size();) {
+    auto c = static_cast<unsigned char>(text[i]);
+    if (c == ' ' || c == '\n' || c == '\t' || c == '\r') {
+      ++i;
+      continue;
+    }
+    size_t end = i + 1;
+    if (c < 0x80) end = std::min(text.find_first_of(" \n\t\r", i), text.size());
+    words.push_back(static_cast<int32_t>(hash_name(text.substr(i, end - i))));
+    i = end;
+  }
+  return is_repetitive(words);
+}
+
+bool Readability::accepts(const std::string& content) const {
+  Completion c = parse_completion(content, false);
+  if (thought && c.thought.empty()) return false;
+  if (!required) return true;
+  return c.well_formed && !repeats_itself(c.thought) && !repeats_itself(c.answer) &&
+         language_consistency(c.thought, language) >= least_language;
+}
+
+std::string Readability::about() const {
+  std::string out = required ? fmt::format("{} {}", language, least_language) : "any";
+  return thought ? out + " with a thought" : out;
+}
+
+std::string CollectReport::summary() const {
+  double share =
+      answers > 0 ? 100.0 * static_cast<double>(right) / static_cast<double>(answers) : 0;
+  return fmt::format(
+      "{} questions, {} solved; {} of {} answers right ({:.1f} %), {} cut; {} kept, {} "
+      "duplicates, {} unreadable",
+      questions, solved, right, answers, share, cut, kept, duplicates, unreadable);
+}
+
+CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
+                              AnswerSource& source, const CollectSettings& s,
+                              const std::function<bool()>& stop,
+                              const std::function<void(const CollectReport&)>& progress) {
+  make_folder(folder);
+  require_same_run(folder, {{"tasks", tasks.spec()},
+                            {"source", source.about()},
+                            {"tries", s.tries},
+                            {"keep", s.keep},
+                            {"block", s.block},
+                            {"readable", s.readable.about()},
+                            {"seed", s.seed}});
+  CollectReport all;
+  std::set<uint64_t> seen;
+  for (int64_t first = 0, block = 0; first < s.questions; first += s.block, ++block) {
+    std::string path = block_path(folder, block, ".jsonl");
+    if (std::filesystem::exists(path)) {
+      add(all, read_block(folder, block, seen));
+      continue;
+    }
+    if (stop()) {
+      all.stopped = true;
+      break;
+    }
+    double t0 = monotonic_seconds();
+    Block b;
+    std::vector<std::string> questions;
+    for (int64_t i = first; i < std::min(first + s.block, s.questions); ++i) {
+      b.items.push_back(tasks.item(s.seed, i, TaskSplit::kTrain));
+      questions.push_back(b.items.back().example.question);
+    }
+    b.given = source.ask(questions, first, s.tries);
+    score(b);
+    CollectReport of_block;
+    std::string lines = select(b, s, seen, of_block);
+    of_block.ms = static_cast<int64_t>((monotonic_seconds() - t0) * 1e3);
+    json j = json::object();
+    for (auto& [name, value] : counts(of_block)) j[name] = *value;
+    write_file_atomic(block_path(folder, block, ".json"), j.dump() + "\n");
+    write_file_atomic(path, lines);
+    add(all, of_block);
+    progress(all);
+  }
+  return all;
+}
+
+}  // namespace wels

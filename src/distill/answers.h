@@ -1,0 +1,100 @@
+// Answers of a teacher to a mixture's questions, kept where the task's checker says that they are
+// right (rejection sampling: R1's way to distil, Nature 645:633, B.4.3).
+//
+// They are written as JSONL of messages that `wels sft` reads, a file for each block of questions:
+//
+//   FOLDER/settings.json      what was asked of whom: a folder is continued with the same only
+//   FOLDER/block-000012.json  what came of the block: counts
+//   FOLDER/block-000012.jsonl {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}
+//
+// A block's .jsonl is written last and renamed into place, so it is there whole or not at all, and
+// a run that was stopped or killed goes on with the first block that is missing.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rl/rollout.h"
+#include "tasks/task.h"
+
+namespace wels {
+
+struct GivenAnswer {
+  std::string content;  // as a message has it: a thought within <think> and </think>, the answer
+  std::string answer;   // what the checker sees
+  bool ended = false;   // not cut at the limit
+  int64_t tokens = 0;
+};
+
+// Who is asked.
+class AnswerSource {
+ public:
+  virtual ~AnswerSource() = default;
+  // Who, with everything that changes the answers; a folder belongs to one.
+  virtual std::string about() const = 0;
+  // [questions][tries]. first: number of the first question in the run. Throws Error.
+  virtual std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions,
+                                                    int64_t first, int64_t tries) = 0;
+};
+
+// A model, by the engine: the same answers for the same arguments.
+class EngineAnswers : public AnswerSource {
+ public:
+  EngineAnswers(RolloutSampler& sampler, std::string model, double temperature, uint64_t seed)
+      : sampler_(sampler), model_(std::move(model)), temperature_(temperature), seed_(seed) {}
+  std::string about() const override;
+  std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions, int64_t first,
+                                            int64_t tries) override;
+
+ private:
+  RolloutSampler& sampler_;
+  std::string model_;
+  double temperature_;
+  uint64_t seed_;
+};
+
+// Which answers can be read, as R1's cold-start data had to be (Nature 645:633, B.3): one thought
+// and one answer, no end that repeats itself, one language.
+struct Readability {
+  bool required = false;
+  bool thought = false;          // what is no thought at all is left out too
+  std::string language = "en";   // or "zh"
+  double least_language = 0.95;  // share of the thought's words
+  bool accepts(const std::string& content) const;
+  std::string about() const;
+};
+// Whether the end of a text is the same few words (CJK: bytes of characters) over and over.
+bool repeats_itself(std::string_view text);
+
+struct CollectSettings {
+  int64_t questions = 1000;
+  int64_t tries = 4;   // answers to each
+  int64_t keep = 1;    // right ones kept of each, at most: those that came first
+  int64_t block = 64;  // questions asked at a time
+  uint64_t seed = 1;
+  Readability readable;
+};
+
+struct CollectReport {
+  int64_t questions = 0, answers = 0, right = 0, cut = 0, duplicates = 0, kept = 0, tokens = 0;
+  int64_t unreadable = 0;  // of the right ones
+  int64_t ms = 0;          // that it took
+  int64_t solved = 0;      // questions with a right answer
+  bool stopped = false;    // by `stop`
+  std::string summary() const;
+};
+
+// Asks questions 0 ... of the mixture's training part. stop: asked between blocks; progress: told
+// after each. An answer counts as right where its score is 1 and it ended; the same content to the
+// same question is kept once, and only what is readable where that is asked for. Throws Error where
+// the folder holds answers to other settings, is damaged, or cannot be written, and what the source
+// throws: the blocks so far stay.
+CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
+                              AnswerSource& source, const CollectSettings& settings,
+                              const std::function<bool()>& stop,
+                              const std::function<void(const CollectReport&)>& progress);
+
+}  // namespace wels

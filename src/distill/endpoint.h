@@ -1,0 +1,56 @@
+// A teacher behind an OpenAI-compatible endpoint: POST <url>/chat/completions for every try,
+// several at a time, with retries.
+//
+// What is retried, with doubled waits: no connection, time-out, 408, 409, 429 (its Retry-After is
+// heeded) and 5xx, and answers that are no JSON of the form. Everything else is an Error at once,
+// also an endpoint that answers as another model than it was asked for.
+#pragma once
+#include <functional>
+#include <string>
+
+#include "distill/answers.h"
+
+namespace wels {
+
+struct HttpReply {
+  int status = 0;  // 0: no answer
+  std::string body, error;
+  double retry_after_s = 0;  // as the server says; 0: it does not
+};
+// GET where body is empty, else POST of JSON. For several threads at once.
+using HttpSend = std::function<HttpReply(const std::string& url, const std::string& body)>;
+// By libcurl. key: of the Authorization header; empty: none.
+HttpSend http_client(const std::string& key, double timeout_s);
+
+struct EndpointSettings {
+  std::string url;    // "https://api.deepseek.com/v1"
+  std::string model;  // its name there
+  double temperature = 0.6;
+  int64_t max_tokens = 4096;
+  int64_t parallel = 4;  // requests at a time
+  int64_t attempts = 8;  // of one request
+  double first_wait_s = 1, longest_wait_s = 60;
+};
+
+class EndpointAnswers : public AnswerSource {
+ public:
+  // wait(seconds) sleeps; false: give up (a stop was asked for).
+  EndpointAnswers(EndpointSettings settings, HttpSend send, std::function<bool(double)> wait);
+
+  // Throws Error unless the endpoint lists the model; endpoints without a list pass.
+  void require_model() const;
+  std::string about() const override;
+  std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions, int64_t first,
+                                            int64_t tries) override;
+
+ private:
+  GivenAnswer one(const std::string& question) const;
+  std::string request(const std::string& url, const std::string& body, bool may_be_missing,
+                      const std::function<std::string(const std::string&)>& wrong) const;
+
+  EndpointSettings s_;
+  HttpSend send_;
+  std::function<bool(double)> wait_;
+};
+
+}  // namespace wels
