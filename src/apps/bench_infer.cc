@@ -15,6 +15,8 @@
 
 #include "apps/bench.h"
 #include "apps/bench_shapes.h"
+#include "apps/cache_flags.h"
+#include "apps/expert_flags.h"
 #include "apps/loaded_model.h"
 #include "backend/registry.h"
 #include "base/error.h"
@@ -34,9 +36,10 @@ namespace {
 
 struct Flags {
   DeviceFlags device;
-  std::string shape, model, type = "bf16", dtype = "auto";
+  std::string shape, model, type = "bf16", dtype = "auto", kv_cache = "auto";
   int64_t layers = 0;
   std::vector<int64_t> prompts{512}, generated{64}, depths{0}, streams{1};
+  ExpertFlags experts;
   int repeats = 3;
   bool json = false, csv = false;
 };
@@ -168,15 +171,15 @@ int64_t stored_bytes(const Weight& w) { return w.value.empty() ? 0 : w.value[0].
 struct Run {
   Device& dev;
   Model& model;
-  DType dtype;
+  DType dtype, cache_dtype;
   Pool pool;
   Rng rng{1, 0};
   ReadBandwidth reader;
   double bandwidth = 0, peak = 0;
   DType peak_type;
 
-  Run(Device& dev, Model& model, DType dtype)
-      : dev(dev), model(model), dtype(dtype), peak_type(product_type()) {}
+  Run(Device& dev, Model& model, DType dtype, DType cache_dtype)
+      : dev(dev), model(model), dtype(dtype), cache_dtype(cache_dtype), peak_type(product_type()) {}
 
   // What the products run on: int8 where weights are quantised.
   DType product_type() {
@@ -237,7 +240,7 @@ struct Prefill {
 Prefill prefill(Run& run, int64_t prompt, int repeats) {
   constexpr int64_t kChunk = 512;
   const ModelConfig& c = run.model.config();
-  KvCache kv(c, run.dtype, prompt + KvCache::kPageRows);
+  KvCache kv(c, run.cache_dtype, prompt + KvCache::kPageRows);
   int32_t sequence = kv.add_sequence();
   std::vector<double> seconds;
   for (int i = 0; i <= repeats; ++i) {  // the first repacks weights and warms up
@@ -277,7 +280,7 @@ void fill_cache(Run& run, KvCache& kv, int32_t sequence, int64_t rows) {
     std::vector<float> values(static_cast<size_t>(pool.cols));
     for (float& v : values) v = static_cast<float>(run.rng.normal());
     Tensor row(values.data(), DType::kF32, 1, pool.cols);
-    for (int32_t place : places) run.dev.copy(row, pool.row_range(place, 1));
+    for (int32_t place : places) run.dev.scatter_rows(row, Tensor(&place, DType::kI32, 1, 1), pool);
   }
   kv.commit(batch);
 }
@@ -285,7 +288,7 @@ void fill_cache(Run& run, KvCache& kv, int32_t sequence, int64_t rows) {
 Decode decode(Run& run, int64_t generated, int64_t depth, int64_t streams) {
   const ModelConfig& c = run.model.config();
   int64_t rows = (depth + generated + 1 + KvCache::kPageRows) * streams;
-  KvCache kv(c, run.dtype, rows);
+  KvCache kv(c, run.cache_dtype, rows);
   std::vector<int32_t> sequences;
   for (int64_t i = 0; i < streams; ++i) {
     sequences.push_back(kv.add_sequence());
@@ -303,8 +306,8 @@ Decode decode(Run& run, int64_t generated, int64_t depth, int64_t streams) {
     if (i % 32 == 0) run.measure_ceilings();
   }
   std::sort(seconds.begin(), seconds.end());
-  int64_t cached = (depth + generated / 2) * c.num_hidden_layers * c.kv_values_per_token() *
-                   row_bytes(run.dtype, 1) * streams;
+  int64_t cached = (depth + generated / 2) * c.num_hidden_layers *
+                   row_bytes(run.cache_dtype, kv.layout().width) * streams;
   return {generated, depth, streams, static_cast<double>(streams) / seconds[seconds.size() / 2],
           run.weight_bytes(record) + cached};
 }
@@ -338,6 +341,11 @@ nlohmann::ordered_json result(const Flags& f, const Run& run, const Prefill* p, 
   }
   j["peak_rss_bytes"] = peak_rss_bytes();
   j["dtype"] = name(run.dtype);
+  j["kv_cache"] = name(run.cache_dtype);
+  if (const auto* cpu = dynamic_cast<const CpuDevice*>(&run.dev); cpu && f.experts.gigabytes > 0) {
+    j["expert_calls"] = cpu->expert_counts().uses;
+    j["expert_calls_in_memory"] = cpu->expert_counts().found;
+  }
   j["device"] = run.dev.name();
   return j;
 }
@@ -392,7 +400,8 @@ int bench_infer(const Flags& f) {
   } else {
     loaded = open_model(f.model, f.device.device, f.dtype);
   }
-  Run run(*loaded.dev, *loaded.model, loaded.dtype);
+  f.experts.apply(loaded);
+  Run run(*loaded.dev, *loaded.model, loaded.dtype, cache_type(f.kv_cache, loaded.dtype));
   bool one = f.prompts.size() * f.generated.size() * f.depths.size() * f.streams.size() == 1;
   std::vector<nlohmann::ordered_json> rows;
   std::optional<Prefill> first;
@@ -457,6 +466,8 @@ void add_bench_infer(CLI::App* bench, Command& run) {
   sub->add_option("--dtype", f->dtype, "of activations: auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  add_cache_type_flag(sub, f->kv_cache);
+  f->experts.add(sub);
   sub->add_flag("--json", f->json, "one JSON object a run");
   sub->add_flag("--csv", f->csv, "a table for spreadsheets");
   f->device.add(sub);

@@ -10,7 +10,9 @@
 
 #include "apps/answer_view.h"
 #include "apps/chat_commands.h"
+#include "apps/cache_flags.h"
 #include "apps/commands.h"
+#include "apps/expert_flags.h"
 #include "apps/line_input.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
@@ -27,6 +29,8 @@ namespace {
 
 struct ChatFlags {
   DeviceFlags device;
+  CacheFlags cache;
+  ExpertFlags experts;
   std::string model, question, dtype = "auto", chat_template = "auto", system;
   ChatSettings settings;
   bool hide_thinking = false;
@@ -37,6 +41,8 @@ struct Chat {
   LoadedModel model;
   ChatState state;
   ShowThinking show_thinking;
+  CacheOptions cache;
+  double expert_share = 1;
   int64_t context = 0;
   std::optional<Engine> engine;
 };
@@ -92,8 +98,8 @@ bool answer(Chat& c, const std::string& question) {
   Conversation& talk = c.state.talk;
   if (!c.engine || c.context != s.num_ctx) {
     c.engine.reset();
-    require_memory_for(c.model, s.num_ctx);
-    c.engine.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx);
+    require_memory_for(c.model, s.num_ctx, *c.cache.dtype, c.expert_share);
+    c.engine.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx, c.cache);
     c.context = s.num_ctx;
   }
   InterruptSignal interrupt;
@@ -185,7 +191,9 @@ int chat(ChatFlags f) {
   ShowThinking how = f.hide_thinking                ? ShowThinking::kHidden
                      : ::isatty(STDOUT_FILENO) != 0 ? ShowThinking::kDimmed
                                                     : ShowThinking::kPlain;
-  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, 0, {}};
+  CacheOptions cache = f.cache.options(m.dtype);
+  double share = f.experts.apply(m);
+  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, cache, share, 0, {}};
   if (f.question.empty()) return converse(c);
   if (f.question == "-") f.question.assign(std::istreambuf_iterator<char>(std::cin), {});
   return answer(c, utf8_lossy(f.question)) ? 0 : 130;
@@ -218,6 +226,8 @@ void add_chat(CLI::App& app, Command& run) {
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  f->cache.add(sub);
+  f->experts.add(sub);
   sub->add_flag("--verbose", f->settings.verbose, "print counts and tokens/s");
   add_sampling_flags(sub, f->settings.sampling);
   add_speculate_flag(sub, f->settings.speculate);

@@ -17,6 +17,7 @@ void add_r1(CLI::App& app, Command& run);
 void add_distill(CLI::App& app, Command& run);
 void add_dpo(CLI::App& app, Command& run);
 void add_merge(CLI::App& app, Command& run);
+void add_colearn(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);
 void add_chat(CLI::App& app, Command& run);
 void add_eval(CLI::App& app, Command& run);

@@ -30,7 +30,7 @@ struct DistillFlags {
   TeacherSettings teacher;
   EndpointSettings endpoint;
   std::string mode = "sft", model, kl = "forward", key_env = "OPENAI_API_KEY";
-  double temperature = 0.6, timeout_s = 600;
+  double alpha = 0.5, temperature = 0.6, timeout_s = 600;
   int64_t max_tokens = 256;
   bool no_think = false, answers_only = false;
 };
@@ -86,8 +86,14 @@ bool collect(const DistillFlags& f, const std::string& folder) {
     line.update(fmt::format("{} of {} questions", r.summary(), f.collect.questions));
   };
   auto run = [&](AnswerSource& source) {
-    CollectReport r = collect_answers(
-        folder, tasks, source, f.collect, [&] { return stop.requested(); }, progress);
+    CollectReport r;
+    try {
+      r = collect_answers(
+          folder, tasks, source, f.collect, [&] { return stop.requested(); }, progress);
+    } catch (const Error&) {
+      if (!stop.requested()) throw;
+      r.stopped = true;  // while it waited for an endpoint
+    }
     line.finish(r.summary());
     if (!r.stopped && r.kept == 0)
       throw Error("--teacher", "no answer is right: there is nothing to learn",
@@ -134,52 +140,62 @@ int learn_text(DistillFlags f) {
 
 // --- modes logits and on-policy: the teacher's distributions ---
 
-// What the stage reads for as long as it lives.
-struct DistributionTeacher {
-  LoadedModel loaded;
-  std::optional<Teacher> teacher;
-  std::optional<RolloutSampler> sampler;
+// What the stage reads; on the run's device, so it ends with the stage.
+struct StageParts {
+  std::unique_ptr<Teacher> teacher;
+  std::unique_ptr<RolloutSampler> sampler;  // only where the student writes text of its own
 };
 
-std::unique_ptr<SftStage> make_stage(const DistillFlags& f, DistributionTeacher& t, Device& dev,
+class StageWithParts : private StageParts, public DistillStage {
+ public:
+  StageWithParts(StageParts parts, Device& dev, SftModel& student, const SftData& data,
+                 const SftSettings& s, const DistillSettings& d,
+                 std::function<std::string()> sample)
+      : StageParts(std::move(parts)),
+        DistillStage(dev, *student.model, *teacher, *data.train, *data.held_out, s, d,
+                     data.mixture.get(), sampler.get(), std::move(sample)) {}
+};
+
+std::unique_ptr<SftStage> make_stage(const DistillFlags& f, LoadedModel& loaded, Device& dev,
                                      SftModel& student, const SftData& data, const SftSettings& s,
                                      std::function<std::string()> sample) {
-  require_same_vocabulary(f.model, *t.loaded.tokenizer, t.loaded.model->config().vocab_size,
+  require_same_vocabulary(f.model, *loaded.tokenizer, loaded.model->config().vocab_size,
                           *student.tokenizer, student.config.vocab_size);
   TeacherSettings settings = f.teacher;
   settings.dtype = s.trainer.dtype;
-  t.teacher.emplace(dev, *t.loaded.model, settings);
+  StageParts parts;
+  parts.teacher = std::make_unique<Teacher>(dev, *loaded.model, settings);
   DistillSettings d = f.distill;
   d.evaluation.seed = s.seed;
   if (d.own > 0) {
     if (!student.chat_template)
       throw Error("--template", "questions need a chat template", "leave out --template none");
-    t.sampler.emplace(dev, *student.model, *student.tokenizer,
-                      rollout_settings(f, *student.chat_template));
+    parts.sampler = std::make_unique<RolloutSampler>(dev, *student.model, *student.tokenizer,
+                                                     rollout_settings(f, *student.chat_template));
     for (int64_t i = 0; i < s.batch; ++i)  // every prompt must fit
-      t.sampler->prompt(data.mixture->item(s.seed, i, TaskSplit::kTrain).example.question);
+      parts.sampler->prompt(data.mixture->item(s.seed, i, TaskSplit::kTrain).example.question);
   }
-  return std::make_unique<DistillStage>(dev, *student.model, *t.teacher, *data.train,
-                                        *data.held_out, s, d, data.mixture.get(),
-                                        t.sampler ? &*t.sampler : nullptr, std::move(sample));
+  return std::make_unique<StageWithParts>(std::move(parts), dev, student, data, s, d,
+                                          std::move(sample));
 }
 
 int learn_distributions(const DistillFlags& f) {
-  DistributionTeacher t;
   f.sft.device.apply();
-  t.loaded = open_model(f.model, f.sft.device.device, f.sft.stage.dtype);
+  LoadedModel teacher = open_model(f.model, f.sft.device.device, f.sft.stage.dtype);
   SftFlags sft = f.sft;
   sft.kind = f.distill.own > 0 ? "distillation: on the student's own text"
                                : "distillation: the teacher's distributions";
   return sft_command(sft, [&](Device& dev, SftModel& student, const SftData& data,
                               const SftSettings& s, std::function<std::string()> sample) {
-    return make_stage(f, t, dev, student, data, s, std::move(sample));
+    return make_stage(f, teacher, dev, student, data, s, std::move(sample));
   });
 }
 
 int distill_command(DistillFlags f, bool own_given) {
   if (f.mode == "on-policy" && !own_given) f.distill.own = 1;
   if (f.mode != "on-policy") f.distill.own = 0;
+  f.distill.ce = f.alpha;
+  f.distill.kl = 1 - f.alpha;
   f.distill.reverse = f.kl == "reverse";
   check_flags(f);
   SftModelFlags& student = f.sft.model;
@@ -237,7 +253,7 @@ void add_distill(CLI::App& app, Command& run) {
       ->check(CLI::IsMember({"sft", "logits", "on-policy"}))
       ->capture_default_str();
   add_teacher_flags(sub, *f);
-  sub->add_option("--alpha", f->distill.alpha, "logits: share of the examples' cross-entropy")
+  sub->add_option("--alpha", f->alpha, "logits: share of the examples' cross-entropy")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   sub->add_option("--kl", f->kl, "logits: forward (teacher || student) or reverse")

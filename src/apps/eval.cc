@@ -1,111 +1,226 @@
-// wels eval: bits per byte and perplexity of a text under a model, or how many of a task's
-// questions it answers right.
+// wels eval: bits per byte and perplexity of a text under a model, how far it is from a reference
+// (engine/divergence.h), or how many of a task's questions it answers right (apps/task_eval.h).
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <optional>
+#include <span>
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
 #include "apps/task_eval.h"
 #include "base/error.h"
+#include "base/progress.h"
+#include "base/signal.h"
 #include "data/corpus.h"
+#include "engine/divergence.h"
 #include "nn/ops.h"
 
 namespace wels {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 struct EvalFlags {
   DeviceFlags device;
-  std::string model, dtype = "auto";
+  std::string model, reference, dtype = "auto", kv_cache = "none";
   std::vector<std::string> files;
   int64_t sequence = 0;
   TaskEvalFlags tasks;
-  bool curve = false;
-  std::vector<int64_t> budgets;  // of the curve
-  bool json = false;
+  bool json = false, kl = false, perplexity = false;
 };
 
-struct Sum {
+LoadedModel open(const std::string& path, const EvalFlags& f) {
+  LoadedModel m = open_model(path, f.device.device, f.dtype);
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
+  return m;
+}
+
+// What was read of the texts.
+struct Read {
+  int64_t bytes = 0;
+  bool stopped = false;
+};
+
+// The texts' documents as tokens, in windows of `sequence` that start afresh: window(ids) with the
+// token before the first that is predicted (at a document's beginning the end-of-text token).
+// encode: a piece of a document. Holds one piece and one window; Ctrl-C ends it early.
+template <class Encode, class Window>
+Read each_window(const EvalFlags& f, std::optional<int32_t> before, int64_t sequence,
+                 const StopSignal& stop, Encode&& encode, Window&& window) {
+  Read read;
+  CorpusReader corpus(list_corpus(f.files));
+  Progress progress("eval", static_cast<double>(corpus.stored_bytes_total()), "B");
+  std::vector<int32_t> ids;
+  Piece piece;
+  double of_piece = 1;  // tokens
+  auto run = [&](size_t n) {
+    window(std::span<const int32_t>(ids).first(n));
+    ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n) - 1);
+    read.stopped = stop.requested();
+    double left = static_cast<double>(ids.size()) / of_piece;
+    int64_t done = read.bytes - static_cast<int64_t>(left * static_cast<double>(piece.text.size()));
+    progress.set(std::min(done, corpus.stored_bytes_done()));
+  };
+  while (!read.stopped && corpus.next(piece)) {
+    if (piece.first) ids.clear();
+    if (piece.first && before) ids.push_back(*before);
+    std::vector<int32_t> more = encode(piece.text);
+    ids.insert(ids.end(), more.begin(), more.end());
+    read.bytes += static_cast<int64_t>(piece.text.size());
+    of_piece = static_cast<double>(ids.size());
+    while (!read.stopped && static_cast<int64_t>(ids.size()) > sequence)
+      run(static_cast<size_t>(sequence) + 1);
+    if (!read.stopped && piece.last && ids.size() >= 2) run(ids.size());
+  }
+  progress.finish();
+  return read;
+}
+
+int64_t window_length(const EvalFlags& f, int64_t longest) {
+  return f.sequence > 0 ? f.sequence : std::min<int64_t>(1024, longest);
+}
+
+int eval_one(const EvalFlags& f) {
+  LoadedModel m = open(f.model, f);
+  int64_t sequence = window_length(f, m.model->config().max_position_embeddings);
+  StopSignal stop;
+  Pool pool;
   double nats = 0;
-  int64_t tokens = 0, bytes = 0;
-};
-
-// A document in windows of `sequence` tokens; each window starts afresh, its first token follows
-// the end-of-text token.
-void add_document(LoadedModel& m, Pool& pool, const std::string& text, int64_t sequence, Sum& sum) {
-  std::vector<int32_t> ids = m.tokenizer->encode(text, AddedTokens::kAsText);
-  if (m.tokenizer->eos()) ids.insert(ids.begin(), *m.tokenizer->eos());
-  sum.bytes += static_cast<int64_t>(text.size());
-  for (size_t at = 0; at + 1 < ids.size(); at += static_cast<size_t>(sequence)) {
-    size_t n = std::min(static_cast<size_t>(sequence), ids.size() - 1 - at);
-    Batch batch;
-    batch.append(std::span(ids).subspan(at, n));
-    Ctx ctx{.dev = *m.dev, .pool = pool, .tape = nullptr, .dtype = m.dtype};
-    Var h = m.model->hidden(ctx, batch, {});
-    Var logp = token_logp(ctx, h, m.model->head(),
-                          ctx.make_ids(ids.data() + at + 1, static_cast<int64_t>(n)));
-    std::vector<float> values(n);
-    m.dev->download(logp.t, values.data());
-    for (float x : values) sum.nats -= static_cast<double>(x);
-    sum.tokens += static_cast<int64_t>(n);
-  }
-}
-
-void print_stats(const char* how, const AnswerStats& s) {
-  fmt::print(
-      "{:8} accuracy {:.3f}  length {:.1f} (95 %: {:.0f})  with a thought {:.3f}  ended {:.3f}\n",
-      how, s.accuracy, s.length_mean, s.length_p95, s.long_share, s.ended);
-}
-
-int print_curve(const EvalFlags& f, LoadedModel& m) {
-  std::vector<CurvePoint> curve = thought_curve(m, f.tasks, f.budgets);
-  int64_t k = f.tasks.settings.samples;
+  int64_t tokens = 0;
+  Read read = each_window(
+      f, m.tokenizer->eos(), sequence, stop,
+      [&](std::string_view text) { return m.tokenizer->encode(text, AddedTokens::kAsText); },
+      [&](std::span<const int32_t> ids) {
+        size_t n = ids.size() - 1;
+        Batch batch;
+        batch.append(ids.first(n));
+        Ctx ctx{.dev = *m.dev, .pool = pool, .tape = nullptr, .dtype = m.dtype};
+        Var h = m.model->hidden(ctx, batch, {});
+        Var logp = token_logp(ctx, h, m.model->head(),
+                              ctx.make_ids(ids.data() + 1, static_cast<int64_t>(n)));
+        std::vector<float> values(n);
+        m.dev->download(logp.t, values.data());
+        for (float x : values) nats -= static_cast<double>(x);
+        tokens += static_cast<int64_t>(n);
+      });
+  if (read.stopped) return 128 + stop.number();
+  if (!std::isfinite(nats))
+    throw Error(m.folder, "gives log-probabilities that are not finite", "the weights are damaged");
+  double loss = nats / static_cast<double>(std::max<int64_t>(tokens, 1));
+  double bpb = nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(read.bytes, 1));
   if (f.json) {
-    nlohmann::ordered_json j = nlohmann::ordered_json::array();
-    for (const CurvePoint& p : curve) {
-      nlohmann::ordered_json point = {{"budget", p.budget}};
-      point.update(json_of(f.tasks, p.evaluation));
-      j.push_back(std::move(point));
-    }
-    fmt::print("{}\n", nlohmann::ordered_json{{"curve", j}}.dump());
-    return 0;
-  }
-  fmt::print("{:>8}  {:>8}  {:>8}", "budget", "tokens", "greedy");
-  if (k > 0)
-    fmt::print("  {:>8}  {:>8}  {:>8}  {:>9}  {:>8}", "tokens", "sampled", "majority", "likeliest",
-               fmt::format("pass@{}", k));
-  fmt::print("\n");
-  for (const auto& [budget, e] : curve) {
-    fmt::print("{:8}  {:8.1f}  {:8.3f}", budget, e.greedy.length_mean, e.greedy.accuracy);
-    if (k > 0)
-      fmt::print("  {:8.1f}  {:8.3f}  {:8.3f}  {:9.3f}  {:8.3f}", e.sampled.length_mean,
-                 e.sampled.accuracy, e.majority, e.likeliest, e.pass_at_k);
-    fmt::print("\n");
+    Json j = {{"bits_per_byte", bpb}, {"perplexity", std::exp(loss)}, {"nats_per_token", loss},
+              {"tokens", tokens},     {"bytes", read.bytes},          {"seq", sequence}};
+    fmt::print("{}\n", j.dump());
+  } else {
+    fmt::print(
+        "{:.4f} bits per byte, perplexity {:.3f} ({:.4f} nats per token) over {} tokens, {} bytes, "
+        "windows of {}\n",
+        bpb, std::exp(loss), loss, tokens, read.bytes, sequence);
   }
   return 0;
 }
 
-int eval_tasks(const EvalFlags& f, LoadedModel& m) {
-  if (f.curve) return print_curve(f, m);
-  TaskEvaluation e = evaluate_on_tasks(m, f.tasks);
+// --- beside a reference ---
+
+constexpr auto kReplace = Json::error_handler_t::replace;
+constexpr const char* kSameTokens = "give two versions of one model";
+
+// Both must mean the same by a token. Files may name more tokens than the model has rows for, or
+// fill up the rest with names of their own; that text comes out alike is looked at as it is read.
+void require_same_tokens(const LoadedModel& m, const LoadedModel& reference) {
+  int64_t v = m.model->config().vocab_size, w = reference.model->config().vocab_size;
+  if (v != w)
+    throw Error(m.folder, fmt::format("predicts {} tokens, {} {}", v, reference.folder, w),
+                kSameTokens);
+  int32_t n = std::min(m.tokenizer->vocab_size(), reference.tokenizer->vocab_size());
+  for (int32_t id = 0; id < n; ++id) {
+    std::string_view a = m.tokenizer->token_bytes(id), b = reference.tokenizer->token_bytes(id);
+    if (a != b)
+      throw Error(
+          m.folder,
+          fmt::format("has another tokenizer than {}: token {} is {} and {}", reference.folder, id,
+                      Json(a).dump(-1, ' ', true, kReplace), Json(b).dump(-1, ' ', true, kReplace)),
+          kSameTokens);
+  }
+  if (m.tokenizer->eos() != reference.tokenizer->eos())
+    throw Error(m.folder, fmt::format("ends texts with another token than {}", reference.folder),
+                kSameTokens);
+}
+
+Json to_json(const DivergenceReport& r, bool kl) {
+  Json j = {{"perplexity", r.perplexity},
+            {"reference_perplexity", r.reference_perplexity},
+            {"perplexity_ratio", r.ratio.value},
+            {"perplexity_ratio_error", r.ratio.standard_error},
+            {"logp_difference", r.logp_difference.value},
+            {"logp_difference_error", r.logp_difference.standard_error}};
+  if (!kl) return j;
+  j.update(Json{{"kl", r.kl.value},
+                {"kl_error", r.kl.standard_error},
+                {"kl_median", r.kl_median},
+                {"kl_99", r.kl_99},
+                {"kl_max", r.kl_max},
+                {"same_top", r.same_top.value},
+                {"same_top_error", r.same_top.standard_error},
+                {"rms_probability_difference", r.rms_probability}});
+  return j;
+}
+
+void print(const DivergenceReport& r, bool kl) {
+  fmt::print("perplexity                {:10.4f}\n", r.perplexity);
+  fmt::print("  of the reference        {:10.4f}\n", r.reference_perplexity);
+  fmt::print("  ratio                   {:10.6f} ± {:.6f}\n", r.ratio.value,
+             r.ratio.standard_error);
+  fmt::print("log-probability, model - reference, nats per token\n");
+  fmt::print("  mean                    {:10.6f} ± {:.6f}\n", r.logp_difference.value,
+             r.logp_difference.standard_error);
+  if (!kl) return;
+  fmt::print("KL(reference || model), nats per token\n");
+  fmt::print("  mean                    {:10.6f} ± {:.6f}\n", r.kl.value, r.kl.standard_error);
+  fmt::print("  median, 99 %, largest   {:10.6f} {:.6f} {:.6f}\n", r.kl_median, r.kl_99, r.kl_max);
+  fmt::print("same likeliest token      {:10.3f} ± {:.3f} %\n", 100 * r.same_top.value,
+             100 * r.same_top.standard_error);
+  fmt::print("probability of the text's token, root mean square difference\n");
+  fmt::print("                          {:10.3f} %\n", 100 * r.rms_probability);
+}
+
+int eval_pair(const EvalFlags& f) {
+  bool kl = f.kl || !f.perplexity;
+  LoadedModel m = open(f.model, f), reference = open(f.reference, f);
+  require_same_tokens(m, reference);
+  int64_t sequence = window_length(f, std::min(m.model->config().max_position_embeddings,
+                                               reference.model->config().max_position_embeddings));
+  StopSignal stop;
+  Divergence::Side side{*m.dev, *m.model, m.dtype, m.folder};
+  if (f.kv_cache != "none") side.cache = cache_type(f.kv_cache, m.dtype);
+  Divergence divergence({*reference.dev, *reference.model, reference.dtype, reference.folder}, side,
+                        kl);
+  auto encode = [&](std::string_view text) {
+    std::vector<int32_t> ids = m.tokenizer->encode(text, AddedTokens::kAsText);
+    if (ids != reference.tokenizer->encode(text, AddedTokens::kAsText))
+      throw Error(m.folder,
+                  fmt::format("cuts this text into other tokens than {}", reference.folder),
+                  kSameTokens);
+    return ids;
+  };
+  Read read = each_window(f, m.tokenizer->eos(), sequence, stop, encode,
+                          [&](std::span<const int32_t> ids) { divergence.add(ids); });
+  if (read.stopped) return 128 + stop.number();
+  DivergenceReport r = divergence.report();
   if (f.json) {
-    fmt::print("{}\n", json_of(f.tasks, e).dump());
-    return 0;
-  }
-  int64_t samples = f.tasks.settings.samples;
-  fmt::print("{}: {} held-out questions\n", f.tasks.task, f.tasks.settings.items);
-  print_stats("greedy", e.greedy);
-  if (samples > 0) {
-    print_stats("sampled", e.sampled);
-    fmt::print("pass@{}   {:.3f}  majority {:.3f}  likeliest {:.3f}\n", samples, e.pass_at_k,
-               e.majority, e.likeliest);
-  }
-  for (const auto& p : e.parts) {
-    if (e.parts.size() > 1)
-      fmt::print("  {:20} {:5} questions  greedy {:.3f}  sampled {:.3f}  length {:.1f}\n", p.name,
-                 p.items, p.greedy, p.sampled, p.length_mean);
+    Json j = to_json(r, kl);
+    j.update(Json{{"tokens", r.tokens}, {"bytes", read.bytes}, {"seq", sequence}});
+    fmt::print("{}\n", j.dump());
+  } else {
+    print(r, kl);
+    fmt::print("over {} tokens, {} bytes, windows of {}\n", r.tokens, read.bytes, sequence);
   }
   return 0;
 }
@@ -115,52 +230,46 @@ int eval(const EvalFlags& f) {
   if (f.files.empty() == f.tasks.task.empty())
     throw Error("wels eval", "needs texts or --task, one of the two",
                 "give files, or --task parity:20");
-  if (f.curve && f.tasks.task.empty())
+  if (f.tasks.curve && f.tasks.task.empty())
     throw Error("--curve", "is of answers to tasks", "name them: --task parity:20");
-  LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
-  if (!f.tasks.task.empty()) return eval_tasks(f, m);
-  int64_t sequence = f.sequence > 0
-                         ? f.sequence
-                         : std::min<int64_t>(1024, m.model->config().max_position_embeddings);
-  Pool pool;
-  Sum sum;
-  read_corpus(list_corpus(f.files), [&](std::string_view text) {
-    add_document(m, pool, std::string(text), sequence, sum);
-  });
-  if (!std::isfinite(sum.nats))
-    throw Error(m.folder, "gives log-probabilities that are not finite", "the weights are damaged");
-  double loss = sum.nats / static_cast<double>(std::max<int64_t>(sum.tokens, 1));
-  double bpb = sum.nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(sum.bytes, 1));
-  if (f.json) {
-    nlohmann::ordered_json j = {{"bits_per_byte", bpb},   {"perplexity", std::exp(loss)},
-                                {"nats_per_token", loss}, {"tokens", sum.tokens},
-                                {"bytes", sum.bytes},     {"seq", sequence}};
-    fmt::print("{}\n", j.dump());
-  } else {
-    fmt::print(
-        "{:.4f} bits per byte, perplexity {:.3f} ({:.4f} nats per token) over {} tokens, {} bytes, "
-        "windows of {}\n",
-        bpb, std::exp(loss), loss, sum.tokens, sum.bytes, sequence);
+  if (!f.tasks.task.empty()) {
+    LoadedModel m = open(f.model, f);
+    return report_on_tasks(m, f.tasks, f.json);
   }
-  return 0;
+  if (!f.reference.empty()) return eval_pair(f);
+  if (f.kl || f.kv_cache != "none")
+    throw Error(f.kl ? "--kl" : "--kv-cache", "compares the model with another",
+                "name that one with --reference, the unquantised model for example");
+  return eval_one(f);
 }
 
 }  // namespace
 
 void add_eval(CLI::App& app, Command& run) {
-  CLI::App* sub = app.add_subcommand("eval", "bits per byte of texts, or right answers to tasks");
+  CLI::App* sub = app.add_subcommand(
+      "eval", "bits per byte of texts, distance from another model, or right answers to tasks");
   auto f = std::make_shared<EvalFlags>();
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
   f->tasks.add(sub);
-  sub->add_flag("--curve", f->curve, "tasks: accuracy against tokens, for budgets of thought");
-  sub->add_option("--budgets", f->budgets,
+  sub->add_flag("--curve", f->tasks.curve,
+                "tasks: accuracy against tokens, for budgets of thought");
+  sub->add_option("--budgets", f->tasks.budgets,
                   "of the curve, such as 0,16,64 (default: 0, 4, 8, 16, ...)")
       ->delimiter(',')
       ->check(CLI::NonNegativeNumber);
+  sub->add_option("--reference", f->reference,
+                  "the model to compare with, such as the one that was quantised");
+  sub->add_flag("--kl", f->kl,
+                "with --reference: KL(reference || model) per token and the share of equal first "
+                "choices (the default)");
+  sub->add_flag("--perplexity", f->perplexity,
+                "with --reference: the perplexities only, in less time");
+  sub->add_option("--kv-cache", f->kv_cache,
+                  "with --reference: the model, and not the other, attends over a KV cache of this "
+                  "type: f32, bf16 or q8")
+      ->check(CLI::IsMember({"none", "f32", "bf16", "q8"}))
+      ->capture_default_str();
   sub->add_option("--seq", f->sequence, "window (0: 1024, or the model's longest)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")

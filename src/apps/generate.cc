@@ -6,7 +6,9 @@
 #include <iterator>
 
 #include "apps/answer_grammar.h"
+#include "apps/cache_flags.h"
 #include "apps/commands.h"
+#include "apps/expert_flags.h"
 #include "apps/loaded_model.h"
 #include "apps/sampling_flags.h"
 #include "apps/stream_printer.h"
@@ -20,6 +22,8 @@ namespace {
 
 struct GenerateFlags {
   DeviceFlags device;
+  CacheFlags cache;
+  ExpertFlags experts;
   std::string model, prompt, dtype = "auto";
   int64_t max_tokens = 200, min_tokens = 0, drafts = 0;
   Speculate speculate = Speculate::kNone;
@@ -57,13 +61,14 @@ int generate(GenerateFlags f) {
           AnswerGrammar::make(f.grammar, *m.tokenizer, m.model->config().vocab_size, r.stop_ids))
     r.mask = [held](std::span<const int32_t> answer) { return held->mask(answer); };
   int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
-  require_memory_for(m, context);
+  CacheOptions cache = f.cache.options(m.dtype);
+  require_memory_for(m, context, *cache.dtype, f.experts.apply(m));
   StopSignal stop;
   StreamPrinter printer(*m.tokenizer, f.stop);
   if (!f.quiet) fmt::print("{}", f.prompt);
   std::fflush(stdout);
   r.on_token = [&](const SampledToken& t) { return printer.push(t.id) && !stop.requested(); };
-  Engine engine(*m.dev, *m.model, m.dtype, context);
+  Engine engine(*m.dev, *m.model, m.dtype, context, cache);
   GenerateTiming t;
   engine.run({std::move(r)}, &t);
   printer.finish();
@@ -75,6 +80,7 @@ int generate(GenerateFlags f) {
                               std::max(t.decode_s, 1e-9),
                           "tok"));
     if (t.drafted > 0) fmt::print(stderr, "{} of {} drafts accepted\n", t.accepted, t.drafted);
+    if (f.experts.gigabytes > 0) fmt::print(stderr, "{}\n", f.experts.summary(m));
   }
   return stop.requested() ? 130 : 0;
 }
@@ -97,6 +103,8 @@ void add_generate(CLI::App& app, Command& run) {
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  f->cache.add(sub);
+  f->experts.add(sub);
   sub->add_flag("--ignore-eos", f->ignore_eos, "go on after the end of the text");
   sub->add_flag("-q,--quiet", f->quiet, "the new text only");
   add_sampling_flags(sub, f->sampling);

@@ -52,9 +52,9 @@ void print_config(const ModelConfig& c) {
              exact_text(n.head));
   if (n.mtp > 0)
     fmt::print(", and {} in {} MTP module(s)", exact_text(n.mtp), c.num_nextn_predict_layers);
-  int64_t layers = c.num_hidden_layers + c.num_nextn_predict_layers;
-  fmt::print("\nKV cache: {} values per token and block; bf16: {} per 1,000 tokens\n",
-             c.kv_values_per_token(), bytes_text(2000 * layers * c.kv_values_per_token()));
+  fmt::print("\nKV cache: {} values per token and block; bf16: {} per 1,000 tokens, q8: {}\n",
+             c.kv_values_per_token(), bytes_text(1000 * kv_token_bytes(c, DType::kBF16)),
+             bytes_text(1000 * kv_token_bytes(c, DType::kQ8_0)));
 }
 
 // Columns of one plan each; parts that no plan has are left out.

@@ -101,10 +101,22 @@ std::string adapter_base(const std::string& folder, const std::string& given) {
               "set base_model_name_or_path to the model's folder or GGUF file");
 }
 
-void require_memory_for(const LoadedModel& m, int64_t context) {
+void require_memory_for(const LoadedModel& m, int64_t context, DType cache_dtype,
+                        double expert_share) {
   require_inference_memory(*m.dev, m.model->config(),
-                           {.dtype = m.dtype, .context = context, .stored = stored_types(*m.model)},
+                           {.dtype = m.dtype,
+                            .cache_dtype = cache_dtype,
+                            .expert_share = expert_share,
+                            .context = context,
+                            .stored = stored_types(*m.model)},
                            memory_available_bytes());
+}
+
+DType cache_type(const std::string& flag, DType dtype) {
+  return flag == "f32"    ? DType::kF32
+         : flag == "bf16" ? DType::kBF16
+         : flag == "q8"   ? DType::kQ8_0
+                          : dtype;
 }
 
 DType activation_type(const Device& dev, const std::string& dtype) {

@@ -26,11 +26,15 @@ LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 
 // Throws Error where generating with a KV cache of `context` tokens does not fit into what is free:
-// what it needs, and which context or type of weights would fit.
-void require_memory_for(const LoadedModel& m, int64_t context);
+// what it needs, and which context or type of cache or weights would fit.
+void require_memory_for(const LoadedModel& m, int64_t context, DType cache_dtype,
+                        double expert_share = 1);
 
 // T of the activations by the same rule.
 DType activation_type(const Device& dev, const std::string& dtype);
+
+// The type of the KV cache that --kv-cache names (commands.h): auto is T of the activations.
+DType cache_type(const std::string& flag, DType dtype);
 
 // The checkpoint folder that `path` means (see open_model).
 std::string resolve_checkpoint(const std::string& path);

@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   wels::add_distill(app, run);
   wels::add_dpo(app, run);
   wels::add_merge(app, run);
+  wels::add_colearn(app, run);
   wels::add_generate(app, run);
   wels::add_chat(app, run);
   wels::add_eval(app, run);

@@ -11,7 +11,7 @@ using nlohmann::ordered_json;
 using testing::HasSubstr;
 
 std::vector<CardRow> rows() {
-  CardRow base{.name = "base", .kind = "base", .active_parameters = 1000};
+  CardRow base{.name = "base", .kind = "base", .from = "", .active_parameters = 1000};
   base.outcome = {{"trained_tokens", 20}, {"sampled_tokens", 0}, {"seconds", 1800.0}};
   base.evaluation = ordered_json::parse(R"({"samples": 4,
     "greedy": {"length_mean": 3, "long_share": 0, "format": 1},

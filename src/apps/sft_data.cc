@@ -96,10 +96,7 @@ std::string learn_tokenizer(const SftDataFlags& f, int64_t vocab, uint64_t seed)
   std::vector<std::string> texts =
       f.task.empty() ? file_texts(f) : task_texts(TaskMixture(f.task), seed, kVocabularyExamples);
   BpeTrainerOptions options = deepseek_style_options(static_cast<int32_t>(vocab));
-  PreTokenizerStep digits;
-  digits.kind = PreTokenizerStep::kDigits;
-  digits.individual_digits = true;
-  options.steps.insert(options.steps.begin(), digits);
+  options.steps = deepseek_llm_steps();  // single digits, and known to GGUF by name
   std::vector<std::string_view> views(texts.begin(), texts.end());
   VocabSource source = train_bpe(views, options);
   log_info("learned {} tokens from {} texts", source.tokens.size() + options.last.size(),

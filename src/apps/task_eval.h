@@ -20,6 +20,8 @@ struct TaskEvalFlags {
   std::optional<int64_t> think_most;  // tokens of a thought (engine/think_budget.h)
   int64_t think_least = 0;
   std::string think_again = "Wait";
+  bool curve = false;
+  std::vector<int64_t> budgets;  // of the curve
   void add(CLI::App* sub);
 };
 
@@ -39,5 +41,8 @@ std::vector<CurvePoint> thought_curve(LoadedModel& m, TaskEvalFlags f,
 // {"task", "items", "greedy": {"accuracy", ...}, "samples", "sampled", "pass_at_k", "tasks":
 // {...}}; what was not sampled is not there.
 nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e);
+
+// Evaluates and prints it, or the curve, as a table or as one JSON object. The exit code.
+int report_on_tasks(LoadedModel& m, const TaskEvalFlags& f, bool json);
 
 }  // namespace wels

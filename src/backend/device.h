@@ -39,6 +39,7 @@ struct AttendParams {
   int dv = 0;  // value columns per kv head, at v.col(head * v_step)
   int k_step = 0, v_step = 0;
   double scale = 1.0;
+  int shared_col = -1;  // attend_cached: where in the pool the dr columns lie; -1: behind the dk
 };
 
 // Rows [q_begin, q_begin + q_rows) of q see rows [k_begin, k_begin + k_rows) of the keys, causally:
@@ -131,10 +132,16 @@ class Device {
   // dst (+)= src with conversion between f64, f32, bf16 (views allowed; shapes equal).
   virtual void copy(const Tensor& src, Tensor dst, Accum accum = Accum::kSet) = 0;
   virtual void zero(Tensor t) = 0;
-  // y [n, d] = x's rows index[i]; index -1 gives zeros. Any T.
+  // y [n, d] = x's rows index[i]; index -1 gives zeros. Any T; x may also be Q8_0, y f64, f32 or
+  // bf16, and where they differ values are rounded to y's type.
   virtual void gather_rows(const Tensor& x, const Tensor& index, Tensor y) = 0;
-  // y's rows index[i] = x's row i (indices distinct; -1 skips the row); other rows of y stay. y may
-  // be wider: columns [col, ..).
+  // y's rows index[i] = x's row i (indices distinct; -1 skips the row); other rows of y stay. Where
+  // types differ (y f32, bf16 or Q8_0) values are rounded to y's. Q8_0 (a row of a KV cache): y has
+  // x's columns rounded up to whole blocks, the last one filled up with zeros, and a block of 32
+  // values is, in f32: d = largest |x| / 127 rounded to a half; q = x · (1 / d) to the nearest
+  // whole number, ties to even, at most 127 (d = 0: all zero). NaN or infinite x, or d beyond a
+  // half: d is NaN and q zero. Error at most d / 2 and what rounding d leaves of it, 0.5 % of the
+  // block's largest value. Devices agree bit for bit.
   virtual void scatter_rows(const Tensor& x, const Tensor& index, Tensor y) = 0;
   // y[t] (+)= sum_j x[index[t, j]] over the k columns of index, in order j = 0..k-1; -1 skips. The
   // gradient of a dispatch.
@@ -236,9 +243,11 @@ class Device {
                                const AttendParams& p, const Tensor& y, const Tensor& lse,
                                const Tensor& dy, Tensor dq, Tensor dk, Tensor dv,
                                Tensor dshared) = 0;
-  // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width] T: key of kv
-  // head g at columns k_col + g·k_step (dk + dr wide, shared columns included), value at v_col +
-  // g·v_step. Absorbed MLA: kv_heads 1, dk = r + dr, dv = r, v_col 0.
+  // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width]: key of kv head
+  // g at columns k_col + g·k_step (dk wide), the shared columns behind it or at p.shared_col, value
+  // at v_col + g·v_step. The pool is of T, or of f32, bf16 or Q8_0: its values are taken as they
+  // are, or rounded to T. In Q8_0 every part begins with a block. Absorbed MLA: kv_heads 1, dk = r,
+  // dv = r, v_col 0.
   virtual void attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
                              std::span<const CachedSegment> segments, const AttendParams& p,
                              int k_col, int v_col, Tensor y) = 0;

@@ -10,9 +10,12 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "base/error.h"
+#include "base/mapped_pages.h"
 
 namespace wels {
 namespace {
@@ -40,7 +43,28 @@ void write_all(int fd, const std::string& path, const char* data, size_t size, i
   }
 }
 
+// The maps that there are, as the system knows them too: begin → end.
+struct Maps {
+  std::mutex mutex;
+  std::map<uintptr_t, uintptr_t> ranges;
+};
+Maps& maps() {
+  static Maps all;
+  return all;
+}
+uintptr_t address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+
 }  // namespace
+
+void drop_mapped_pages(const void* p, size_t bytes) {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  uintptr_t begin = (address(p) + page - 1) / page * page, end = (address(p) + bytes) / page * page;
+  if (begin >= end) return;
+  std::lock_guard lock(maps().mutex);
+  auto after = maps().ranges.upper_bound(begin);
+  if (after == maps().ranges.begin() || std::prev(after)->second < end) return;
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -57,13 +81,18 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
     ::close(fd);
     if (p == MAP_FAILED) fail(path, "cannot map", err);
     data_ = static_cast<const uint8_t*>(p);
+    std::lock_guard lock(maps().mutex);
+    maps().ranges[address(p)] = address(p) + size_;
   } else {
     ::close(fd);
   }
 }
 
 MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<uint8_t*>(data_), size_);
+  if (!data_) return;
+  std::lock_guard lock(maps().mutex);
+  maps().ranges.erase(address(data_));
+  ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& o) noexcept
@@ -130,16 +159,16 @@ void AtomicFile::write_at(int64_t offset, const void* data, size_t size) {
   write_all(fd_, path_, static_cast<const char*>(data), size, offset);
 }
 
-void AtomicFile::commit() {
+void AtomicFile::commit(bool sync) {
   flush();
-  if (::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
+  if (sync && ::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
   ::close(std::exchange(fd_, -1));
   if (::rename(tmp_.c_str(), path_.c_str()) != 0) {
     int err = errno;
     ::unlink(tmp_.c_str());
     fail(path_, "cannot rename", err);
   }
-  sync_folder(std::filesystem::path(path_).parent_path().string());
+  if (sync) sync_folder(std::filesystem::path(path_).parent_path().string());
 }
 
 void write_file_atomic(const std::string& path, std::string_view text) {

@@ -45,7 +45,9 @@ class AtomicFile {
   // Overwrites bytes already written (headers whose content is known last).
   void write_at(int64_t offset, const void* data, size_t size);
   int64_t size() const { return size_; }
-  void commit();
+  // sync: whether it waits until the disk has everything. Without, a crash of the machine may leave
+  // any content.
+  void commit(bool sync = true);
 
  private:
   void flush();

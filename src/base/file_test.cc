@@ -6,6 +6,8 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/machine.h"
+#include "base/mapped_pages.h"
 
 namespace wels {
 namespace {
@@ -46,6 +48,27 @@ TEST(FolderLock, IsExclusive) {
   make_folder(dir);
   FolderLock held(dir);
   EXPECT_THROW(FolderLock again(dir), Error);
+}
+
+TEST(MappedPages, AreDroppedAndReadAgainAndOtherMemoryIsLeftAlone) {
+  std::string content(size_t{16} << 20, 'a'), path = scratch("large");
+  for (size_t i = 0; i < content.size(); i += 999) content[i] = static_cast<char>(i);
+  write_file_atomic(path, content);
+  MappedFile file(path);
+  auto touch = [&] { EXPECT_EQ(file.text(), content); };
+  touch();
+  int64_t before = rss_bytes();
+  drop_mapped_pages(file.bytes().data() + 5, content.size() - 10);
+  EXPECT_LT(rss_bytes(), before - (int64_t{12} << 20));
+  touch();
+  std::string own = content;
+  drop_mapped_pages(own.data(), own.size());
+  EXPECT_EQ(own, content);
+  // Beyond the map's end, and a map that is gone.
+  const uint8_t* at = file.bytes().data();
+  drop_mapped_pages(at, content.size() * 2);
+  { MappedFile gone = std::move(file); }
+  drop_mapped_pages(at, content.size());
 }
 
 }  // namespace

@@ -31,16 +31,20 @@ TEST(ChatRecord, ReadsAlpaca) {
 }
 
 TEST(ChatRecord, ReadsShareGpt) {
-  ChatRecord r = parse(
-      R"({"conversations":[{"from":"human","value":"q"},{"from":"function_call","value":"{\"name\":\"f\",\"arguments\":{\"z\":1,\"a\":2}}"},{"from":"observation","value":"7"},{"from":"gpt","value":"It is 7."}],"system":"S"})");
+  ChatRecord r =
+      parse(R"({"conversations":[{"from":"human","value":"q"},{"from":"function_call",)"
+            R"("value":"{\"name\":\"f\",\"arguments\":{\"z\":1,\"a\":2}}"},{"from":"observation",)"
+            R"("value":"7"},{"from":"gpt","value":"It is 7."}],"system":"S"})");
   EXPECT_EQ(roles(r), "system(S) user(q) assistant(-)! tool(7) assistant(It is 7.) ");
   EXPECT_EQ(r.messages[2].tool_calls[0].name, "f");
   EXPECT_EQ(r.messages[2].tool_calls[0].arguments, "{\"z\": 1, \"a\": 2}") << "order of keys";
 }
 
 TEST(ChatRecord, ReadsOpenAiMessagesWithTools) {
-  ChatRecord r = parse(
-      R"({"tools":[{"type":"function","function":{"name":"f","parameters":{}}}],"messages":[{"role":"user","content":"q"},{"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]}]})");
+  ChatRecord r =
+      parse(R"({"tools":[{"type":"function","function":{"name":"f","parameters":{}}}],)"
+            R"("messages":[{"role":"user","content":"q"},{"role":"assistant","content":null,)"
+            R"("tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]}]})");
   ASSERT_EQ(r.messages.size(), 3u);
   EXPECT_EQ(r.messages[0].role, "system");
   EXPECT_THAT(*r.messages[0].content, HasSubstr("### f"));
@@ -88,12 +92,12 @@ TEST(PreferenceRecord, ReadsTheUsualForms) {
   EXPECT_EQ(r.prompt.back().content, "q");
   EXPECT_EQ(r.chosen.content, "a");
   EXPECT_EQ(r.rejected.content, "b");
-  r = read(
-      R"({"conversations":[{"from":"human","value":"q"}],"chosen":{"from":"gpt","value":"a"},"rejected":{"from":"gpt","value":"b"}})");
+  r = read(R"({"conversations":[{"from":"human","value":"q"}],"chosen":{"from":"gpt","value":"a"},)"
+           R"("rejected":{"from":"gpt","value":"b"}})");
   EXPECT_EQ(r.prompt.size(), 1u);
   EXPECT_EQ(r.chosen.content, "a");
-  r = read(
-      R"({"chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"rejected":[{"role":"user","content":"q"},{"role":"assistant","content":"b"}]})");
+  r = read(R"({"chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],)"
+           R"("rejected":[{"role":"user","content":"q"},{"role":"assistant","content":"b"}]})");
   EXPECT_EQ(r.prompt.back().content, "q");
   EXPECT_EQ(r.rejected.content, "b");
   r = read(R"({"instruction":"q","input":"i","chosen":"a","rejected":"b"})");

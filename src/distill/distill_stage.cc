@@ -47,7 +47,8 @@ DistillStage::DistillStage(Device& dev, Model& student, Teacher& teacher,
 nlohmann::json DistillStage::settings() const {
   nlohmann::json out = SftStage::settings();
   out.update({{"stage", "distill"},
-              {"alpha", d_.alpha},
+              {"ce", d_.ce},
+              {"kl", d_.kl},
               {"reverse", d_.reverse},
               {"gated", d_.gated},
               {"top_k", teacher_.settings().top_k},
@@ -64,21 +65,21 @@ bool DistillStage::own_step(int64_t step) const {
   return Rng(s_.seed, kKindStream, 2 * static_cast<uint64_t>(step)).uniform() < d_.own;
 }
 
-// Cross-entropy's part as in SFT, times α in the main head; the divergences' mean over the same
+// Cross-entropy's part as in SFT, times ce in the main head; the divergences' mean over the same
 // tokens, times T² so that both keep their weight whatever T is (Hinton et al. 2015, section 2).
 Objective DistillStage::objective(std::span<const MicroBatch> batch) {
   Objective plain = SftStage::objective(batch);
   double temperature = teacher_.settings().temperature,
          count = static_cast<double>(std::max<int64_t>(targets_in(batch), 1)),
-         weight = (1 - d_.alpha) * temperature * temperature / count, alpha = d_.alpha;
+         weight = d_.kl * temperature * temperature / count, ce = d_.ce;
   Objective o;
-  auto known = [plain, alpha](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
-                              std::span<double> dlogp) {
+  auto known = [plain, ce](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
+                           std::span<double> dlogp) {
     plain.known_dlogp(mb, depth, rows, dlogp);
     if (depth > 0) return;
-    for (double& x : dlogp) x *= alpha;
+    for (double& x : dlogp) x *= ce;
   };
-  if (alpha > 0) o.known_dlogp = known;
+  if (ce > 0) o.known_dlogp = known;
   o.loss = [known](const MicroBatch& mb, int depth, std::span<const int32_t> rows,
                    std::span<const double> logp, std::span<double> dlogp) {
     known(mb, depth, rows, dlogp);

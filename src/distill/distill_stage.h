@@ -1,7 +1,7 @@
 // Distillation from a teacher's distributions as a stage of training, of two kinds of steps:
 //
-//   gold       examples:  α · cross-entropy + (1 - α) · T² · KL over the learned tokens
-//              (Hinton et al. 2015; recipe.md 2.3 b), forward or reverse
+//   gold       examples:  ce · cross-entropy + kl · T² · KL over the learned tokens
+//              (Hinton et al. 2015, with ce + kl = 1), forward or reverse
 //   own text   the student answers tasks itself and learns, token by token, what the teacher would
 //              have said there: reverse KL on its own samples (GKD, arXiv 2306.13649; on-policy
 //              distillation)
@@ -20,12 +20,12 @@
 namespace wels {
 
 struct DistillSettings {
-  double alpha = 0.5;    // share of the cross-entropy in gold steps
-  bool reverse = false;  // KL(student || teacher) in gold steps; own text always has it
-  bool gated = false;    // gold steps: KL only where the teacher's gold token is more probable
-  double own = 0;        // probability of a step on the student's own text
+  double ce = 0.5, kl = 0.5;  // weights of the two in gold steps: α and 1 - α
+  bool reverse = false;       // KL(student || teacher) in gold steps; own text always has it
+  bool gated = false;         // gold steps: KL only where the teacher's gold token is more probable
+  double own = 0;             // probability of a step on the student's own text
   double sampling_temperature = 1;
-  EvaluationSettings evaluation;  // of the tasks, where `own` > 0
+  EvaluationSettings evaluation = {};  // of the tasks, where `own` > 0
 };
 
 class DistillStage : public SftStage {
@@ -49,6 +49,7 @@ class DistillStage : public SftStage {
 
  protected:
   Objective objective(std::span<const MicroBatch> batch) override;
+  double cross_entropy_weight() const override { return d_.ce > 0 ? d_.ce : 1; }
 
  private:
   bool own_step(int64_t step) const;

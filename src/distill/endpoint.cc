@@ -78,9 +78,10 @@ std::string EndpointAnswers::about() const {
                      s_.max_tokens);
 }
 
-// The body of a reply with status 200 for which wrong() is empty.
+// The body of a reply with status 200 for which wrong() is empty. may_be_missing: an address that
+// does not exist gives an empty one.
 std::string EndpointAnswers::request(
-    const std::string& url, const std::string& body,
+    const std::string& url, const std::string& body, bool may_be_missing,
     const std::function<std::string(const std::string&)>& wrong) const {
   double wait_s = s_.first_wait_s;
   std::string why;
@@ -89,6 +90,8 @@ std::string EndpointAnswers::request(
     if (r.status == 200) {
       why = wrong(r.body);
       if (why.empty()) return r.body;
+    } else if (may_be_missing && (r.status == 404 || r.status == 405)) {
+      return "";
     } else {
       why = r.status == 0 ? r.error : fmt::format("status {}: {}", r.status, printable(r.body));
       if (!may_pass(r.status))
@@ -109,14 +112,13 @@ std::string EndpointAnswers::request(
 
 void EndpointAnswers::require_model() const {
   std::string url = s_.url + "/models";
-  HttpReply r = send_(url, "");
-  if (r.status == 404 || r.status == 405) return;  // it has no list
   std::optional<json> list;
-  std::string body = request(url, "", [&](const std::string& text) {
+  request(url, "", true, [&](const std::string& text) {
     list = try_json(text);
     bool good = list && list->is_object() && list->contains("data") && (*list)["data"].is_array();
     return good ? "" : "the list of models is not of OpenAI's form";
   });
+  if (!list) return;  // it has none
   std::string names;
   for (const json& m : (*list)["data"]) {
     std::string id = m.is_object() ? text_of(m, "id") : "";
@@ -136,7 +138,7 @@ GivenAnswer EndpointAnswers::one(const std::string& question) const {
   GivenAnswer out;
   std::string says;
   request(s_.url + "/chat/completions", body.dump(-1, ' ', false, json::error_handler_t::replace),
-          [&](const std::string& text) -> std::string {
+          false, [&](const std::string& text) -> std::string {
             std::optional<json> reply = try_json(text);
             std::optional<GivenAnswer> a = reply ? answer_of(*reply) : std::nullopt;
             if (!a) return "the reply is not a chat completion: " + printable(text);

@@ -45,7 +45,7 @@ class EndpointAnswers : public AnswerSource {
 
  private:
   GivenAnswer one(const std::string& question) const;
-  std::string request(const std::string& url, const std::string& body,
+  std::string request(const std::string& url, const std::string& body, bool may_be_missing,
                       const std::function<std::string(const std::string&)>& wrong) const;
 
   EndpointSettings s_;

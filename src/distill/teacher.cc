@@ -67,7 +67,7 @@ Teacher::Said Teacher::say(const MicroBatch& mb, bool reverse) {
 
 void require_same_vocabulary(const std::string& teacher, const Tokenizer& a, int64_t teacher_vocab,
                              const Tokenizer& b, int64_t student_vocab) {
-  const char* hint = "use --mode sft, which learns from the teacher's text";
+  const char* hint = "learn from the teacher's text instead: wels distill --mode sft";
   if (a.vocab_size() != b.vocab_size()) {
     throw Error(teacher,
                 fmt::format("has a tokenizer of {} tokens, the student's has {}", a.vocab_size(),

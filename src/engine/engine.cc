@@ -20,18 +20,22 @@ double now_s() {
 
 }  // namespace
 
-Engine::Engine(Device& dev, Model& model, DType dtype, int64_t context, int64_t cache_tokens)
+Engine::Engine(Device& dev, Model& model, DType dtype, int64_t context, const CacheOptions& cache)
     : dev_(dev),
       model_(model),
       dtype_(dtype),
       context_(context),
       // One page more: going on in a page that is kept begins with a copy.
-      kv_(model.config(), dtype, std::max(context, cache_tokens) + KvCache::kPageRows),
+      kv_(model.config(), cache.dtype.value_or(dtype),
+          std::max(context, cache.tokens) + KvCache::kPageRows),
       prefixes_(kv_) {
   const ModelConfig& c = model.config();
   bool absorbed = 2 * c.kv_lora_rank <= c.qk_nope_head_dim + c.v_head_dim;
   prompt_form_ = absorbed ? MlaForm::kAbsorbed : MlaForm::kExpanded;
   all_exact_ = !c.is_mla() || absorbed;
+  if (cache.folder.empty()) return;
+  disk_.emplace(cache.folder, cache.folder_bytes,
+                model_fingerprint(dev, model, dtype, cache.dtype.value_or(dtype)));
 }
 
 Engine::~Engine() = default;
@@ -196,6 +200,21 @@ void Engine::after_forward(std::vector<Feed>& feeds) {
   }
 }
 
+// A whole page of exact rows to the disk.
+void Engine::save_page(Sequence& s, int64_t index, const PrefixCache::Rows& rows) {
+  if (!disk_ || rows.exact < KvCache::kPageRows) return;
+  if (s.keys.empty()) s.keys.push_back(disk_->root(s.request.scope));
+  while (static_cast<int64_t>(s.keys.size()) < index + 2) {
+    size_t from = (s.keys.size() - 1) * KvCache::kPageRows;
+    s.keys.push_back(
+        DiskCache::next(s.keys.back(), std::span(s.history).subspan(from, KvCache::kPageRows)));
+  }
+  size_t at = static_cast<size_t>(index);
+  disk_->save(s.keys[at + 1], s.keys[at], rows.tokens,
+              {static_cast<int32_t>(rows.exact), static_cast<int32_t>(rows.drafted)}, kv_,
+              kv_.pages(s.kv)[at]);
+}
+
 // Lets others find the sequence's whole pages; at its end the last one too.
 void Engine::remember(Sequence& s, bool end) {
   if (s.request.reuse == Reuse::kNone) return;
@@ -209,7 +228,9 @@ void Engine::remember(Sequence& s, bool end) {
     rows.tokens = std::span(s.history).subspan(static_cast<size_t>(from), static_cast<size_t>(n));
     rows.exact = std::clamp<int64_t>(s.exact - from, 0, n);
     rows.drafted = std::clamp<int64_t>(s.seen - from, 0, n);
+    int64_t index = s.path.pages;
     prefixes_.add(s.kv, s.path, rows);
+    save_page(s, index, rows);
     if (n < KvCache::kPageRows) return;
   }
 }

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 
+#include "engine/disk_cache.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "model/model.h"
@@ -28,11 +29,21 @@ struct GenerateTiming {
   double prefill_s = 0, decode_s = 0;  // steps with rows of prompts, without
 };
 
+// The KV cache of an engine.
+struct CacheOptions {
+  int64_t tokens = 0;       // of all sequences; the engine's context where that is more
+  std::string folder = {};  // also keeps pages on disk, for later engines (disk_cache.h); empty: no
+  int64_t folder_bytes = 0;         // at most
+  std::optional<DType> dtype = {};  // T of the activations, f32, bf16 or Q8_0; nothing: T
+};
+
 class Engine {
  public:
-  // dtype: T of activations and cache. context: tokens of one sequence at most, and of all together
-  // that fit into the cache where `cache_tokens` is not larger.
-  Engine(Device& dev, Model& model, DType dtype, int64_t context, int64_t cache_tokens = 0);
+  // dtype: T of activations. context: tokens of one sequence at most.
+  Engine(Device& dev, Model& model, DType dtype, int64_t context, const CacheOptions& cache);
+  // With room for `cache_tokens` in a cache of T.
+  Engine(Device& dev, Model& model, DType dtype, int64_t context, int64_t cache_tokens = 0)
+      : Engine(dev, model, dtype, context, CacheOptions{.tokens = cache_tokens}) {}
   ~Engine();
 
   // A request's number. Throws Error where it can't be served: nothing else is touched.
@@ -77,6 +88,7 @@ class Engine {
   void sample_row(std::span<float> logits, Feed& f);
   void after_forward(std::vector<Feed>& feeds);
   void remember(Sequence& s, bool end);
+  void save_page(Sequence& s, int64_t index, const PrefixCache::Rows& rows);
   // fn(i, logits) for the logits of rows[i], in order.
   void each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
                    const std::function<void(size_t i, std::span<float> logits)>& fn);
@@ -84,6 +96,7 @@ class Engine {
   // schedule.cc
   void end_cancelled();
   void leave_finished();
+  void restore(const Sequence& s, const PrefixCache::Found& found);
   bool fits(const Sequence& s, const PrefixCache::Found& found) const;
   bool better_waits(const Sequence& s, const PrefixCache::Found& found) const;
   void admit();
@@ -110,6 +123,7 @@ class Engine {
   Pool pool_;
   KvCache kv_;
   PrefixCache prefixes_;
+  std::optional<DiskCache> disk_;
   MlaForm prompt_form_;                               // of rows that are exact
   bool all_exact_;                                    // answers too
   std::map<std::string, std::deque<Owned>> waiting_;  // by scope

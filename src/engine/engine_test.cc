@@ -325,6 +325,54 @@ TEST_F(EngineTest, SpeculationChangesNoBitOfTheTextAtAnyTemperature) {
   }
 }
 
+// --- caches of other types ---
+
+TEST_F(EngineTest, ACacheOfAnotherTypeHasTheSameBitsHoweverItsRowsWereComputed) {
+  std::vector<GenerateRequest> requests;
+  for (uint64_t i = 0; i < 4; ++i) {
+    requests.push_back(ask(random_ids(150, 1), 80));
+    requests.back().prompt.push_back(static_cast<int32_t>(i / 2));  // 0 and 1 are twins
+    requests.back().sampling.seed = i / 2;
+  }
+  GenerateResult in_f32 = Engine(*dev, model, DType::kF32, 256).run({requests[0]})[0];
+  for (DType type : {DType::kQ8_0, DType::kBF16}) {
+    CacheOptions cache{.tokens = 0, .dtype = type};
+    auto run = [&](const GenerateRequest& r) {
+      return Engine(*dev, model, DType::kF32, 256, cache).run({r})[0];
+    };
+    std::vector<GenerateResult> alone;
+    for (GenerateRequest r : requests) {
+      r.reuse = Reuse::kNone;
+      alone.push_back(run(r));
+    }
+    EXPECT_EQ(alone[0].logp, alone[1].logp);
+    EXPECT_NE(alone[0].logp, in_f32.logp) << "the cache is f32";
+    EXPECT_NEAR(alone[0].logp[0], in_f32.logp[0], 0.1);
+    int64_t preempted = 0;
+    // In company, from the prefix cache, with forks that copy a page, evicted and computed again.
+    for (Speculate who : {Speculate::kNone, Speculate::kNgram, Speculate::kMtp}) {
+      for (GenerateRequest& r : requests) {
+        r.reuse = Reuse::kExact;
+        r.speculate = who;
+        r.drafts = who == Speculate::kNone ? 0 : 3;
+      }
+      for (int64_t tokens : {256, 2048}) {
+        cache.tokens = tokens;
+        Engine e(*dev, model, DType::kF32, 256, cache);
+        GenerateTiming t;
+        std::vector<GenerateResult> got = e.run(requests, &t);
+        for (size_t i = 0; i < 4; ++i) {
+          EXPECT_EQ(got[i].tokens, alone[i].tokens);
+          EXPECT_EQ(got[i].logp, alone[i].logp);
+        }
+        preempted += t.preempted;
+        EXPECT_GE(e.run({requests[0]})[0].cached_tokens, 128);
+      }
+    }
+    EXPECT_GT(preempted, 0);
+  }
+}
+
 struct SmallVocabulary : EngineTest {
   SmallVocabulary() : EngineTest(6) {}
   // The model's own probabilities of what follows.

@@ -58,6 +58,35 @@ void Engine::leave_finished() {
   }
 }
 
+// Brings whole pages behind those that were found from the disk into the cache, where a request of
+// that kind finds them.
+void Engine::restore(const Sequence& s, const PrefixCache::Found& found) {
+  std::span<const int32_t> tokens = std::span(s.history).first(s.history.size() - 1);
+  DiskCache::Key key = disk_->root(s.request.scope);
+  auto page_of = [&](int64_t i) {
+    return tokens.subspan(static_cast<size_t>(i * kPageRows), kPageRows);
+  };
+  for (int64_t i = 0; i < found.path.pages; ++i) key = DiskCache::next(key, page_of(i));
+  PrefixCache::Path path = found.path;
+  int32_t sequence = kv_.adopt(std::span(found.pages).first(static_cast<size_t>(path.pages)),
+                               path.pages * kPageRows);
+  for (int64_t i = path.pages; (i + 1) * kPageRows <= static_cast<int64_t>(tokens.size()); ++i) {
+    DiskCache::Key before = key;
+    key = DiskCache::next(before, page_of(i));
+    // A page for every other must be left, or what was just brought in would be taken again.
+    if (!disk_->has(key) || kv_.available_pages() <= running() + 1) break;
+    Batch batch;
+    batch.append(page_of(i), i * kPageRows, sequence);
+    kv_.reserve(batch);
+    auto rows = disk_->load(key, before, page_of(i), kv_, kv_.pages(sequence).back());
+    if (!rows) break;
+    kv_.commit(batch);
+    prefixes_.add(sequence, path, {page_of(i), rows->exact, rows->drafted});
+    if (path.node == 0) break;
+  }
+  kv_.free_sequence(sequence);
+}
+
 // Whether the cache has the pages that the sequence needs now, with one to grow for everybody.
 bool Engine::fits(const Sequence& s, const PrefixCache::Found& found) const {
   if (running_.empty()) return true;
@@ -101,6 +130,11 @@ void Engine::admit() {
       }
       if (better_waits(s, found)) continue;
       if (!fits(s, found)) return;
+      if (disk_ && s.request.reuse != Reuse::kNone) {
+        restore(s, found);
+        found = prefixes_.find(s.request.scope, std::span(s.history).first(s.history.size() - 1),
+                               s.request.reuse == Reuse::kExact, wants_module(s));
+      }
       Owned owned = std::move(queue[i]);
       queue.erase(queue.begin() + static_cast<long>(i));
       start(std::move(owned), found);

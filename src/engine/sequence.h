@@ -15,11 +15,12 @@ struct Engine::Sequence {
   // While it runs:
   int32_t kv = -1;
   PrefixCache::Path path;
-  int64_t exact = 0;                // rows from the beginning that are exact (prefix_cache.h)
-  MlaForm form = MlaForm::kByCost;  // of its prompt's rows
-  int64_t seen = -1;                // rows that the MTP module has seen; -1: it looks away
-  int64_t idle_drafts = 0;          // steps in a row in which drafting did not pay
-  std::vector<int32_t> drafts;      // for the next step
+  int64_t exact = 0;                 // rows from the beginning that are exact (prefix_cache.h)
+  MlaForm form = MlaForm::kByCost;   // of its prompt's rows
+  int64_t seen = -1;                 // rows that the MTP module has seen; -1: it looks away
+  int64_t idle_drafts = 0;           // steps in a row in which drafting did not pay
+  std::vector<int32_t> drafts;       // for the next step
+  std::vector<DiskCache::Key> keys;  // of its pages so far, behind the root's
   NgramIndex ngrams;
 
   int64_t answered() const { return static_cast<int64_t>(history.size()) - prompt; }

@@ -3,6 +3,21 @@
 #include "model/block.h"
 
 namespace wels {
+namespace {
+
+// Keys or values x [n, hk·dh] to the cached rows' columns from `begin` on.
+void write_rows(Ctx& ctx, const Tensor& x, const BlockContext& b, int64_t begin) {
+  Tensor pool = b.options.kv->pool(b.layer);
+  int64_t dh = b.cfg.head_dim, head = b.options.kv->layout().head;
+  // As one part, unless heads are filled up to blocks.
+  int64_t heads = x.cols / dh, parts = dh == head ? 1 : heads, each = heads / parts;
+  for (int64_t i = 0; i < parts; ++i) {
+    ctx.dev.scatter_rows(x.col_range(i * each * dh, each * dh), b.places.t,
+                         pool.col_range(begin + i * each * head, each * head));
+  }
+}
+
+}  // namespace
 
 Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b) {
   const ModelConfig& c = b.cfg;
@@ -25,15 +40,17 @@ Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b) {
   Var y;
   if (b.options.kv) {
     CHECK(ctx.tape == nullptr);
-    Tensor pool = b.options.kv->pool(b.layer);
-    ctx.dev.scatter_rows(k.t, b.places.t, pool.col_range(0, int64_t{hk} * dh));
-    ctx.dev.scatter_rows(v.t, b.places.t, pool.col_range(int64_t{hk} * dh, int64_t{hk} * dh));
+    const KvLayout& layout = b.options.kv->layout();
+    write_rows(ctx, k.t, b, 0);
+    write_rows(ctx, v.t, b, layout.second);
+    p.k_step = p.v_step = static_cast<int>(layout.head);
     std::vector<CachedSegment> segments;
     for (const Segment& s : b.batch.segments) {
       segments.push_back({s.row_begin, s.rows, s.past + s.rows, b.options.kv->pages(s.sequence)});
     }
     y = ctx.make_aux(ctx.dtype, q.t.rows, int64_t{h} * dh);
-    ctx.dev.attend_cached(q.t, pool, KvCache::kPageRows, segments, p, 0, hk * dh, y.t);
+    ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0,
+                          static_cast<int>(layout.second), y.t);
   } else {
     y = attend(ctx, q, k, v, 0, Var(), b.segments, p);
   }

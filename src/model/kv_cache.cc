@@ -9,9 +9,31 @@
 
 namespace wels {
 
-KvCache::KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens) {
+KvLayout kv_layout(const ModelConfig& cfg, DType dtype) {
+  auto blocks = [&](int64_t n) {
+    return (n + info(dtype).block - 1) / info(dtype).block * info(dtype).block;
+  };
+  KvLayout l;
+  if (cfg.is_mla()) {
+    l.second = blocks(cfg.kv_lora_rank);
+    l.width = l.second + blocks(cfg.qk_rope_head_dim);
+  } else {
+    l.head = blocks(cfg.head_dim);
+    l.second = cfg.num_key_value_heads * l.head;
+    l.width = 2 * l.second;
+  }
+  return l;
+}
+
+int64_t kv_token_bytes(const ModelConfig& cfg, DType dtype) {
+  return (cfg.num_hidden_layers + cfg.num_nextn_predict_layers) *
+         row_bytes(dtype, kv_layout(cfg, dtype).width);
+}
+
+KvCache::KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens)
+    : layout_(kv_layout(cfg, dtype)) {
   int64_t layers = cfg.num_hidden_layers + cfg.num_nextn_predict_layers;
-  int64_t width = cfg.kv_values_per_token();
+  int64_t width = layout_.width;
   int64_t n_pages = (std::max<int64_t>(max_tokens, 1) + kPageRows - 1) / kPageRows;
   int64_t layer_bytes = n_pages * kPageRows * row_bytes(dtype, width);
   bytes_ = layers * layer_bytes;

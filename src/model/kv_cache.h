@@ -1,6 +1,7 @@
 // KvCache: one row per token and layer in pages of kPageRows rows, so that sequences grow without
 // moving. MLA rows are the latent c and the rotated key k^R side by side (r + dr values: V3's 576);
-// GQA rows are keys, then values.
+// GQA rows are keys, then values. They are of f32, bf16, or Q8_0: 34 bytes per 32 values, whole
+// numbers with a half for their scale (device.h, scatter_rows).
 //
 // Pages are counted: a page may belong to several sequences (fork, adopt) and may be kept for later
 // ones (keep). It is written by one owner only: where a sequence goes on in a partial page that it
@@ -19,12 +20,24 @@
 
 namespace wels {
 
+// Where a cached row has what. In a block type every part, and every head of GQA, begins a block of
+// its own: unlike values do not share a scale, and a head's columns are whole blocks.
+struct KvLayout {
+  int64_t width = 0;   // columns
+  int64_t second = 0;  // the first of k^R (MLA) or of the first head's values (GQA)
+  int64_t head = 0;    // from one head to the next (GQA)
+};
+KvLayout kv_layout(const ModelConfig& cfg, DType dtype);
+// Of a token in all blocks and MTP modules.
+int64_t kv_token_bytes(const ModelConfig& cfg, DType dtype);
+
 class KvCache {
  public:
   static constexpr int kPageRows = 64;
 
   // Room for `max_tokens` tokens in all sequences together (rounded up to pages). dtype: T of the
-  // model. Throws Error if the memory can't be had. Layers: blocks and MTP modules.
+  // model, f32, bf16 or Q8_0. Throws Error if the memory can't be had. Layers: blocks and MTP
+  // modules.
   KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -56,6 +69,9 @@ class KvCache {
   Tensor pool(int64_t layer) const {
     return pools_[static_cast<size_t>(layer)];
   }  // [pages·kPageRows, width]
+  const KvLayout& layout() const { return layout_; }
+  int64_t layers() const { return static_cast<int64_t>(pools_.size()); }
+  int64_t page_bytes() const { return bytes_ / all_pages(); }  // of all layers
   std::span<const int32_t> pages(int32_t sequence) const { return at(sequence).pages; }
   // Places of rows [0, n) of a sequence.
   std::vector<int32_t> places(int32_t sequence, int64_t n) const;
@@ -93,6 +109,7 @@ class KvCache {
   void own_page(Sequence& s, int64_t row);
   void write_places(const Sequence& s, int64_t from, std::span<int32_t> out) const;
 
+  KvLayout layout_;
   std::vector<Tensor> pools_;
   std::vector<Sequence> sequences_;
   std::vector<int32_t> free_sequences_;

@@ -39,6 +39,32 @@ struct Cache : KvCache {
   }
 };
 
+TEST(KvCache, PartsOfAQuantisedRowBeginWithABlock) {
+  ModelConfig v3;  // r 512, dr 64: whole blocks
+  v3.attention = AttentionKind::kMla;
+  v3.num_hidden_layers = 60;
+  v3.num_nextn_predict_layers = 1;
+  v3.kv_lora_rank = 512;
+  v3.qk_rope_head_dim = 64;
+  EXPECT_EQ(kv_layout(v3, DType::kBF16).width, 576);
+  EXPECT_EQ(kv_layout(v3, DType::kQ8_0).width, 576);
+  EXPECT_EQ(kv_token_bytes(v3, DType::kBF16), 61 * 1152);
+  EXPECT_EQ(kv_token_bytes(v3, DType::kQ8_0), 61 * 612);
+  v3.kv_lora_rank = 48;
+  v3.qk_rope_head_dim = 16;
+  EXPECT_EQ(kv_layout(v3, DType::kF32).second, 48);
+  EXPECT_EQ(kv_layout(v3, DType::kF32).width, 64);
+  EXPECT_EQ(kv_layout(v3, DType::kQ8_0).second, 64);
+  EXPECT_EQ(kv_layout(v3, DType::kQ8_0).width, 96);
+  ModelConfig gqa = config();
+  gqa.attention = AttentionKind::kGqa;
+  gqa.num_key_value_heads = 3;
+  gqa.head_dim = 40;
+  EXPECT_EQ(kv_layout(gqa, DType::kBF16).second, 120);
+  EXPECT_EQ(kv_layout(gqa, DType::kQ8_0).head, 64);
+  EXPECT_EQ(kv_layout(gqa, DType::kQ8_0).width, 384);
+}
+
 TEST(KvCache, AForkSharesPagesAndCopiesTheLastOneWhenEitherGoesOn) {
   Cache kv(8);
   int32_t a = kv.add_sequence();

@@ -48,7 +48,8 @@ void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, cons
   int64_t keys = s.past + s.rows, r = c.kv_lora_rank, dr = c.qk_rope_head_dim;
   std::vector<int32_t> places = b.options.kv->places(s.sequence, keys);
   Var index = ctx.make_ids(places.data(), keys);
-  Var rows = ctx.make_aux(ctx.dtype, keys, r + dr);
+  const KvLayout& layout = b.options.kv->layout();
+  Var rows = ctx.make_aux(ctx.dtype, keys, layout.width);
   ctx.dev.gather_rows(b.options.kv->pool(b.layer), index.t, rows.t);
   Var latent = rows;
   latent.t = rows.t.col_range(0, r);
@@ -56,8 +57,8 @@ void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, cons
   AttendSegment seg{0, s.rows, 0, keys};
   AttendParams p = expanded_params(c, b.scale);
   ctx.dev.attend(in.q.t.row_range(s.row_begin, s.rows), kv.t,
-                 kv.t.col_range(p.dk, kv.t.cols - p.dk), rows.t.col_range(r, dr), {&seg, 1}, p,
-                 y.row_range(s.row_begin, s.rows), Tensor());
+                 kv.t.col_range(p.dk, kv.t.cols - p.dk), rows.t.col_range(layout.second, dr),
+                 {&seg, 1}, p, y.row_range(s.row_begin, s.rows), Tensor());
 }
 
 // A run of segments in the absorbed form over the cache.
@@ -80,9 +81,8 @@ void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
                  .dk = r,
                  .dr = dr,
                  .dv = r,
-                 .k_step = r + dr,
-                 .v_step = r + dr,
-                 .scale = b.scale};
+                 .scale = b.scale,
+                 .shared_col = static_cast<int>(b.options.kv->layout().second)};
   Var mixed = ctx.make_aux(ctx.dtype, n, int64_t{h} * r);
   ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0, 0,
                         mixed.t);
@@ -93,8 +93,9 @@ Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const B
   CHECK(ctx.tape == nullptr);
   const ModelConfig& c = b.cfg;
   Tensor pool = b.options.kv->pool(b.layer);
-  ctx.dev.scatter_rows(in.latent.t, b.places.t, pool.col_range(0, c.kv_lora_rank));
-  ctx.dev.scatter_rows(in.key.t, b.places.t, pool.col_range(c.kv_lora_rank, c.qk_rope_head_dim));
+  int64_t second = b.options.kv->layout().second;
+  ctx.dev.scatter_rows(in.latent.t, b.places.t, pool.col_range(0, second));
+  ctx.dev.scatter_rows(in.key.t, b.places.t, pool.col_range(second, pool.cols - second));
   Var y = ctx.make_aux(ctx.dtype, in.q.t.rows, c.num_attention_heads * c.v_head_dim);
   const std::vector<Segment>& segments = b.batch.segments;
   // A low-rank change of kv_b has no absorbed form.

@@ -28,8 +28,10 @@ void DryDevice::product(const Weight& w, DType dtype, bool fp8, PackUse use) {
   largest_.fp8 = largest_.fp8 || fp8;
   largest_.widest = std::max({largest_.widest, w.rows, w.cols});
   DType operand = w.full_precision ? DType::kF32 : dtype;
-  if (seen_.emplace(&w, operand, fp8, use).second)
-    packed_ += of_.packed_bytes(w, operand, fp8, use);
+  if (!seen_.emplace(&w, operand, fp8, use).second) return;
+  int64_t bytes = of_.packed_bytes(w, operand, fp8, use);
+  packed_ += bytes;
+  if (w.experts() > 1 && use == PackUse::kForward) stacks_.push_back({bytes, w.experts()});
 }
 
 void DryDevice::head_gradient(const Tensor& h, const Weight& head) {

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "backend/device.h"
 
@@ -19,6 +20,11 @@ class DryDevice : public Device {
 
   int64_t held_bytes() const { return held_; }  // allocated and not released
   int64_t packed_bytes() const { return packed_; }
+  // The forward packs of stacks of experts, which are among them.
+  struct Stack {
+    int64_t bytes, experts;
+  };
+  const std::vector<Stack>& stacks() const { return stacks_; }
   int64_t work_bytes() const { return of_.work_bytes(largest_); }
 
   // Addresses that nobody reads or writes; downloads are zeros.
@@ -137,6 +143,7 @@ class DryDevice : public Device {
   void head_gradient(const Tensor& h, const Weight& head);
 
   const Device& of_;
+  std::vector<Stack> stacks_;
   int64_t held_ = 0, packed_ = 0, next_address_ = int64_t{1} << 32;
   std::set<std::tuple<const Weight*, DType, bool, PackUse>> seen_;  // weight, type, fp8, use
   WorkShape largest_;

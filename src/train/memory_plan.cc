@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <memory>
@@ -151,6 +152,34 @@ std::function<DType(const WeightSpec&)> stored_types(Model& model) {
   };
 }
 
+namespace {
+
+// What stays packed of `all` that the stacks take: their share, and two stacks whole while a prompt
+// goes through them (gate and up).
+int64_t packed_with_share(const DryDevice& dry, double share) {
+  int64_t gone = 0, largest = 0;
+  for (const DryDevice::Stack& s : dry.stacks()) {
+    int64_t stay =
+        std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(s.experts)));
+    int64_t rest = s.bytes / s.experts * (s.experts - std::min(stay, s.experts));
+    gone += rest;
+    largest = std::max(largest, rest);
+  }
+  return dry.packed_bytes() - gone + std::min(gone, 2 * largest);
+}
+
+}  // namespace
+
+int64_t expert_pack_bytes(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape) {
+  DryDevice dry(dev);
+  Model model(cfg);
+  place_weights(dry, model, shape.stored, false);
+  generate_token(dry, model, shape.dtype);
+  int64_t bytes = 0;
+  for (const DryDevice::Stack& s : dry.stacks()) bytes += s.bytes;
+  return bytes;
+}
+
 MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape) {
   MemoryPlan plan;
   plan.program = rss_bytes();
@@ -158,9 +187,8 @@ MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const Infer
   Model model(cfg);
   plan.weights = place_weights(dry, model, shape.stored, false).first;
   generate_token(dry, model, shape.dtype);
-  plan.packed = dry.packed_bytes();
-  plan.cache = shape.context * (cfg.num_hidden_layers + cfg.num_nextn_predict_layers) *
-               row_bytes(shape.dtype, cfg.kv_values_per_token());
+  plan.packed = packed_with_share(dry, shape.expert_share);
+  plan.cache = shape.context * kv_token_bytes(cfg, shape.cache_dtype.value_or(shape.dtype));
   plan.work = dry.work_bytes();
   return plan;
 }
@@ -174,6 +202,10 @@ void require_inference_memory(const Device& dev, const ModelConfig& cfg,
   if (int64_t rest = available - plan.packed - plan.work; rest > plan.cache / 8)
     hint = fmt::format("use a context of {} tokens: chat's --context, generate's --max-tokens",
                        shape.context * rest / plan.cache / 64 * 64);
+  InferenceShape eight = shape;
+  eight.cache_dtype = DType::kQ8_0;
+  if (resident(plan_inference(dev, cfg, eight)) <= available)
+    hint = "use --kv-cache q8" + (hint.empty() ? "" : ", or " + hint.substr(4));
   for (DType type : {DType::kQ8_0, DType::kQ6_K, DType::kQ4_K, DType::kQ3_K, DType::kQ2_K}) {
     if (!hint.empty()) break;
     InferenceShape smaller = shape;
@@ -185,6 +217,14 @@ void require_inference_memory(const Device& dev, const ModelConfig& cfg,
     };
     if (resident(plan_inference(dev, cfg, smaller)) <= available)
       hint = fmt::format("turn it into a smaller type: wels quantize MODEL --type {}", name(type));
+  }
+  InferenceShape less = shape;
+  less.expert_share = 0;
+  int64_t room = available - resident(plan_inference(dev, cfg, less));
+  if (room >= 100'000'000 && expert_pack_bytes(dev, cfg, shape) > 0) {
+    hint +=
+        fmt::format("{}keep fewer experts in memory: --expert-memory {:.1f}",
+                    hint.empty() ? "" : ", or ", std::floor(static_cast<double>(room) / 1e8) / 10);
   }
   throw Error(
       "memory",

@@ -53,13 +53,18 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
 
 // How a checkpoint is opened for generating.
 struct InferenceShape {
-  DType dtype = DType::kF32;  // T of activations and cache
-  int64_t context = 0;        // tokens of the KV cache
+  DType dtype = DType::kF32;              // T of activations
+  std::optional<DType> cache_dtype = {};  // of the KV cache, if not T
+  double expert_share = 1;                // of each stack of experts, what stays packed
+  int64_t context = 0;                    // tokens of the KV cache
   // As what each weight is stored.
   std::function<DType(const WeightSpec&)> stored = [](const WeightSpec&) { return DType::kBF16; };
 };
 // The types that an opened model's weights have.
 std::function<DType(const WeightSpec&)> stored_types(Model& model);
+
+// What the packs of all routed experts take on dev. 0: there are none.
+int64_t expert_pack_bytes(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape);
 
 // The plan of generating from a checkpoint that is memory mapped, without MTP modules. `weights`
 // are pages of the file: they are read once, and the system may drop them again.

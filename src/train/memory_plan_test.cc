@@ -172,6 +172,27 @@ TEST(MemoryPlan, GeneratingFromEveryStoredTypeKeepsWhatWasPlanned) {
   }
 }
 
+TEST(MemoryPlan, FewerExpertsAndACacheInEightBitsNeedLess) {
+  ModelConfig cfg = preset("nano").model;  // 8 experts a layer
+  auto dev = make_device("cpu");
+  InferenceShape shape = stored_as(DType::kQ8_0);
+  MemoryPlan all = plan_inference(*dev, cfg, shape);
+  int64_t experts = expert_pack_bytes(*dev, cfg, shape);
+  EXPECT_GT(experts, 0);
+  EXPECT_LT(experts, all.packed);
+  shape.expert_share = 0.5;
+  int64_t half = plan_inference(*dev, cfg, shape).packed;
+  EXPECT_GE(half, all.packed - experts / 2);
+  EXPECT_LT(half, all.packed - experts / 4);
+  shape.expert_share = 0;  // one of a layer stays
+  EXPECT_LT(plan_inference(*dev, cfg, shape).packed, half);
+  shape.cache_dtype = DType::kQ8_0;
+  EXPECT_EQ(plan_inference(*dev, cfg, shape).cache, 64 * kv_token_bytes(cfg, DType::kQ8_0));
+  cfg.n_routed_experts = cfg.n_shared_experts = cfg.num_experts_per_tok = 0;
+  cfg.moe_intermediate_size = 0;
+  EXPECT_EQ(expert_pack_bytes(*dev, cfg, shape), 0);
+}
+
 TEST(MemoryPlan, AModelThatCannotGenerateIsRefusedWithWhatWouldFit) {
   ModelConfig cfg = preset("mini").model;
   auto dev = make_device("cpu");

@@ -146,7 +146,7 @@ StageStep SftStage::step(Trainer& trainer, const TrainerState& state, double lr,
     learned += learned_in(mb);
   }
   done.stats = trainer.step(batch, objective(batch), lr);
-  done.loss = training_loss_ = done.stats.loss[0];
+  done.loss = training_loss_ = done.stats.loss[0] / cross_entropy_weight();
   m.add(metric::kMainLoss, done.loss);
   if (done.stats.loss.size() > 1 && s_.mtp_lambda > 0) {
     double mtp = 0;

@@ -54,6 +54,8 @@ class SftStage : public Stage {
  protected:
   // What a step over `batch` makes smaller.
   virtual Objective objective(std::span<const MicroBatch> batch);
+  // The factor that it gives the cross-entropy of the next token.
+  virtual double cross_entropy_weight() const { return 1; }
 
   Device& dev_;
   Model& model_;

@@ -186,6 +186,7 @@ class Run {
     loss_ = done.loss;
     evaluated_ = false;
     add_metrics(done, lr, seconds, m);
+    if (done.enough) s_.schedule.steps = state_.step;
     bool last = state_.step == s_.schedule.steps;
     if (state_.step % s_.eval_every == 0 || last) validate(&m);
     if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) {

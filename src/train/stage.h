@@ -32,6 +32,7 @@ struct StageStep {
   int64_t tokens = 0;             // trained on
   double loss = 0;                // what the status line shows
   bool nothing_to_learn = false;  // no update was made, and none was due
+  bool enough = false;  // the run ends with this step, whatever the schedule says
 };
 
 class Stage {

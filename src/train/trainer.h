@@ -41,12 +41,12 @@ struct Objective {
       known_dlogp;
   int mtp_modules = -1;  // that take part, from the first; -1: all
   // Distillation: the teacher of the main head's rows. Empty: none, and nothing of it is computed.
-  std::function<Lesson(const MicroBatch& mb)> lesson;
+  std::function<Lesson(const MicroBatch& mb)> lesson{};
   // The part of the loss that divergences from the teacher have, and its gradient dkl (zeros
   // before). logp as in `loss`; no gradient flows through it from here.
   std::function<double(const MicroBatch& mb, std::span<const double> logp,
                        std::span<const double> kl, std::span<double> dkl)>
-      kl_loss;
+      kl_loss{};
 };
 
 struct TrainerConfig {

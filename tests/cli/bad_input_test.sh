@@ -120,6 +120,22 @@ expect 'tensor .* is i32; weights must be floating point' "$wels" generate broke
 broken; patch $weights '\x00\x00\xc0\x7f' $((8 + $(od -An -tu8 -N8 $weights) + 400 * 128 * 4))
 expect 'no logit is finite; the model.s weights are damaged' "$wels" generate broken hello
 expect 'broken: gives log-probabilities that are not finite; the weights are damaged' "$wels" eval broken few.txt
+expect 'expert-memory: ref keeps no experts of its own; use --device cpu' "$wels" generate run hello --expert-memory 1 --device ref
+expect 'text.txt/cache: cannot make the folder: Not a directory' "$wels" generate run hello --cache-dir text.txt/cache
+for flags in '--kv-cache q3' '--cache-gb 1' '--cache-dir c --cache-gb -1' '--expert-memory -1'; do
+  code=0; "$wels" generate run hello $flags >stdout.log 2>stderr.log || code=$?
+  [ "$code" -eq 2 ] && grep -qE -- "${flags%% *}|cache-dir|cache-gb" stderr.log || { cat stderr.log; fail "generate $flags ends with $code"; }
+done
+expect 'kv-cache: compares the model with another; name that one with --reference' "$wels" eval run few.txt --kv-cache q8
+for flags in --kl --perplexity; do
+  expect 'broken: gives log-probabilities that are not finite; the weights are damaged' "$wels" eval broken few.txt --reference run $flags
+done
+expect 'kl: compares the model with another; name that one with --reference' "$wels" eval run few.txt --kl
+expect 'nothing: is neither a model folder' "$wels" eval run few.txt --reference nothing
+expect 'run/checkpoints/[^:]*: predicts 400 tokens, other/checkpoints/[^ ]* 500; give two versions' "$wels" eval run few.txt --reference other
+# Two tokens change places.
+broken; sed -E 's/"0": *([0-9]+)/"1"@\1/; s/"1": *([0-9]+)/"0": \1/; s/"1"@([0-9]+)/"1": \1/' "$checkpoint/tokenizer.json" > broken/tokenizer.json
+expect 'broken: has another tokenizer than .*: token [0-9]+ is "1" and "0"; give two versions' "$wels" eval broken few.txt --reference run
 broken; cp other/tokenizer.json broken/
 expect 'broken/tokenizer.json: has 500 tokens, the model.s embedding 400; use the tokenizer' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello

@@ -29,6 +29,9 @@ for type in f32 bf16 fp8 q8_0; do
 done
 [ "${bytes[f32]}" -gt $((${bytes[bf16]} * 18 / 10)) ] || fail "f32 reads ${bytes[f32]} bytes a token, bf16 ${bytes[bf16]}"
 [ "${bytes[bf16]}" -gt $((${bytes[q8_0]} * 16 / 10)) ] || fail "bf16 reads ${bytes[bf16]} bytes a token, q8_0 ${bytes[q8_0]}"
+"$wels" bench infer --shape tiny --layers 2 --type q8_0 --kv-cache q8 --prompt 0 --gen 2 --depth 700 --expert-memory 0.01 --json >out.log
+[ "$(field kv_cache)" = '"q8_0"' ] || { cat out.log; fail "the cache is not in 8 bits"; }
+for name in decode_tokens_per_s expert_calls expert_calls_in_memory; do positive $name; done
 "$wels" bench infer --shape tiny --layers 1 --prompt 4,8 --gen 1 --streams 1,3 --csv >out.log
 [ "$(wc -l < out.log)" -eq 5 ] || { cat out.log; fail "two prompts and two numbers of streams: not 4 rows and a head"; }
 

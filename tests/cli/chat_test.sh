@@ -30,6 +30,31 @@ done
 has 'drafts accepted' err
 chat run "one cat" -n 12 --speculate ngram </dev/null | cmp - one || fail "drafts change the answer"
 
+# A cache in 8 bits answers too; pages on disk are found by the next process, which writes the same, and a damaged file is a miss.
+for type in f32 bf16 q8; do
+  "$wels" generate run "one cat" -n 20 --temperature 0 --kv-cache $type -q >$type.txt 2>err || { cat err; fail "--kv-cache $type"; }
+  [ -s $type.txt ] || fail "--kv-cache $type wrote nothing"
+done
+seq 60 | sed 's/.*/one cat sat on the mat./' | tr '\n' ' ' > long.txt
+long() { "$wels" generate run - -n 20 --temperature 0 "$@" <long.txt 2>err; }
+long >plain.txt
+for time in first second; do
+  long --cache-dir cache --cache-gb 0.5 | cmp - plain.txt || fail "another text with --cache-dir the $time time"
+done
+pages=$(ls cache/*.kv | wc -l)
+[ "$pages" -ge 3 ] || { ls -la cache; fail "$pages pages on disk"; }
+for page in cache/*.kv; do printf 'x' | dd of="$page" bs=1 seek=5000 conv=notrunc status=none; done
+long --cache-dir cache | cmp - plain.txt || fail "another text from damaged pages"
+[ "$(grep -c 'is damaged: its checksum differs; going on without' err)" -eq 1 ] || { cat err; fail "damaged pages are to be said once"; }
+long --cache-dir cache --cache-gb 0.000001 | cmp - plain.txt || fail "another text without room on disk"
+[ -z "$(ls cache)" ] || { ls -la cache; fail "the limit of --cache-gb"; }
+
+# Some of the experts in memory: the same text.
+long --expert-memory 0.0001 | cmp - plain.txt || fail "another text with few experts in memory"
+grep -qE '^[0-9.]+ % of [0-9.k]+ calls of experts found them in memory$' err || { cat err; fail "no count of experts"; }
+long --expert-memory 5 | cmp - plain.txt || fail "another text with all experts in memory"
+grep -qx 'all experts are in memory' err || { cat err; fail "all experts"; }
+
 # Turns of a template. The second prompt finds the first turn in the cache, and the answers are those of a new process that loads
 # the same conversation.
 turns=(--template deepseek-v3.1 -n 8)

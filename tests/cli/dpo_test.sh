@@ -3,7 +3,7 @@
 # computing its reference again, and what is wrong with the input.
 . "$(dirname "$0")/common.sh"
 cd "$scratch"
-good() { "$@" >stdout.log 2>stderr.log || { cat stderr.log; fail "exit code $?: $*"; }; }
+good() { "$@" >stdout.log 2>stderr.log || { cat stderr.log; fail "not done: $*"; }; }
 expect() {
   local pattern=$1 code=0
   shift

@@ -29,6 +29,23 @@ grep -q 'q5_0 in place of q4_k where rows are no multiple of 256: ' stderr.log |
 "$wels" export run --gguf again.gguf --type q4_k >/dev/null 2>&1 && cmp -s again.gguf q4_k.gguf || fail "export writes something else"
 OMP_NUM_THREADS=1 "$wels" quantize run -o one.gguf >/dev/null 2>&1 && cmp -s one.gguf q4_k.gguf || fail "other bits with one thread"
 
+# --- How far from the original: nothing for its own copy, more with fewer bits.
+field() { sed "s/.*\"$1\":\([-0-9.e]*\).*/\1/" kl.json; }
+compare() { "$wels" eval --kl "$1" few.txt --reference run --json >kl.json 2>stderr.log || { cat stderr.log; fail "kl of $1"; }; }
+compare f32.gguf
+[ "$(field kl)" = 0.0 ] && [ "$(field kl_max)" = 0.0 ] && [ "$(field same_top)" = 1.0 ] && [ "$(field perplexity_ratio)" = 1.0 ] ||
+  { cat kl.json; fail "f32 is not the original"; }
+compare q8_0.gguf; q8=$(field kl)
+near "$q8" 1 0.05 || { cat kl.json; fail "kl of q8_0"; }
+[ "$(field tokens)" -gt 100 ] && near "$(field perplexity)" "$(perplexity q8_0.gguf)" 1.01 &&
+  near "$(perplexity q8_0.gguf)" "$(field perplexity)" 1.01 || { cat kl.json; fail "not the perplexity of q8_0"; }
+compare q2_k.gguf
+near "$q8" "$(field kl)" 0.2 || { cat kl.json; fail "q2_k is not further away than q8_0, $q8"; }
+"$wels" eval q2_k.gguf few.txt --reference run >stdout.log 2>/dev/null || fail "a table"
+grep -qE '^  mean +[0-9.]+ ± [0-9.]+$' stdout.log && grep -qE '^same likeliest token +[0-9.]+ ± [0-9.]+ %$' stdout.log || { cat stdout.log; fail "table"; }
+"$wels" eval q2_k.gguf few.txt --reference run --perplexity --json >kl.json 2>/dev/null || fail "--perplexity"
+grep -q perplexity_ratio kl.json && ! grep -q '"kl"' kl.json || { cat kl.json; fail "--perplexity says more or less"; }
+
 # --- Single tensors, calibration, MTP.
 "$wels" quantize run -o mix.gguf --type q4_0 --tensor 'blk.*.ffn_*_exps.weight=q8_0' --tensor 'blk.3.*=f16' >/dev/null 2>&1 || fail "--tensor"
 "$wels" info mix.gguf --tensors > tensors.log 2>/dev/null || "$wels" info mix.gguf > tensors.log

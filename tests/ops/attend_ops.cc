@@ -140,6 +140,8 @@ void training(std::vector<OpCase>& out) {
 struct Cache {
   int heads, kv_heads, dk, dr, dv, k_col, v_col, k_step, v_step;
   int64_t width;
+  Storage pool = Storage::kOwn;  // kOwn: T
+  int shared_col = -1;
 };
 
 void cached(std::vector<OpCase>& out) {
@@ -147,55 +149,66 @@ void cached(std::vector<OpCase>& out) {
   for (Cache c :
        {Cache{4, 2, 16, 0, 16, 0, 32, 16, 16, 64}, Cache{6, 1, 20, 0, 12, 0, 20, 20, 12, 32},
         Cache{4, 1, 32, 8, 32, 0, 0, 40, 40, 40}, Cache{16, 1, 128, 16, 128, 0, 0, 144, 144, 144},
-        Cache{3, 1, 33, 5, 33, 0, 0, 38, 38, 38}}) {
+        Cache{3, 1, 33, 5, 33, 0, 0, 38, 38, 38},
+        // Other types, the shared columns elsewhere, heads that begin with a block.
+        Cache{4, 2, 16, 0, 16, 0, 32, 16, 16, 64, Storage::kBF16},
+        Cache{4, 1, 32, 8, 32, 0, 0, 40, 40, 64, Storage::kF32, 48},
+        Cache{4, 2, 16, 0, 24, 0, 64, 32, 32, 128, kQ8},
+        Cache{16, 1, 128, 16, 128, 0, 0, 0, 0, 160, kQ8, 128},
+        Cache{3, 1, 33, 5, 33, 32, 32, 0, 0, 128, kQ8, 96}}) {
     for (int page_rows : {1, 16, 64}) {
       for (const auto& b : batches()) {
         int64_t nq = queries(b);
-        out.push_back({"attend_cached", nq, true, [=](OpRun& r) {
-                         AttendParams p{.heads = c.heads,
-                                        .kv_heads = c.kv_heads,
-                                        .dk = c.dk,
-                                        .dr = c.dr,
-                                        .dv = c.dv,
-                                        .k_step = c.k_step,
-                                        .v_step = c.v_step,
-                                        .scale = 1 / std::sqrt(c.dk + c.dr)};
-                         // Pages of the sequences lie anywhere in the pool: a fixed shuffle.
-                         int64_t pages = 1;
-                         for (const Lengths& s : b) pages += (s.k_rows + page_rows - 1) / page_rows;
-                         std::vector<int32_t> order;
-                         for (int64_t i = 0; i < pages; ++i)
-                           order.push_back(static_cast<int32_t>(i));
-                         Rng rng(static_cast<uint64_t>(pages));
-                         for (size_t i = order.size(); i > 1; --i)
-                           std::swap(order[i - 1], order[rng.below(i)]);
-                         std::vector<CachedSegment> whole, single, segments;
-                         int64_t q = 0;
-                         size_t page = 1;  // one page belongs to nobody
-                         for (const Lengths& s : b) {
-                           size_t count =
-                               static_cast<size_t>((s.k_rows + page_rows - 1) / page_rows);
-                           std::span<const int32_t> mine(order.data() + page, count);
-                           page += count;
-                           whole.push_back({q, s.q_rows, s.k_rows, mine});
-                           for (int64_t i = 0; i < s.q_rows; ++i)
-                             single.push_back({0, 1, s.k_rows - s.q_rows + i + 1, mine});
-                           q += s.q_rows;
-                         }
-                         Tensor pool = r.input("pool", pages * page_rows, c.width);
-                         Tensor mq = r.input_rows("q", nq, int64_t{c.heads} * (c.dk + c.dr), 2);
-                         segments = whole;
-                         if (r.n(nq) != nq) {
-                           segments.clear();
-                           for (int64_t i : r.rows(nq)) {
-                             segments.push_back(single[static_cast<size_t>(i)]);
-                             segments.back().q_begin = static_cast<int64_t>(segments.size()) - 1;
-                           }
-                         }
-                         r.dev.attend_cached(mq, pool, page_rows, segments, p, c.k_col, c.v_col,
-                                             r.output_rows("y", nq, int64_t{c.heads} * c.dv,
-                                                           {.sums = 64, .mids = 2}));
-                       }});
+        out.push_back(
+            {"attend_cached", nq, true, [=](OpRun& r) {
+               AttendParams p{.heads = c.heads,
+                              .kv_heads = c.kv_heads,
+                              .dk = c.dk,
+                              .dr = c.dr,
+                              .dv = c.dv,
+                              .k_step = c.k_step,
+                              .v_step = c.v_step,
+                              .scale = 1 / std::sqrt(c.dk + c.dr),
+                              .shared_col = c.shared_col};
+               // Pages of the sequences lie anywhere in the pool: a fixed shuffle.
+               int64_t pages = 1;
+               for (const Lengths& s : b) pages += (s.k_rows + page_rows - 1) / page_rows;
+               std::vector<int32_t> order;
+               for (int64_t i = 0; i < pages; ++i) order.push_back(static_cast<int32_t>(i));
+               Rng rng(static_cast<uint64_t>(pages));
+               for (size_t i = order.size(); i > 1; --i)
+                 std::swap(order[i - 1], order[rng.below(i)]);
+               std::vector<CachedSegment> whole, single, segments;
+               int64_t q = 0;
+               size_t page = 1;  // one page belongs to nobody
+               for (const Lengths& s : b) {
+                 size_t count = static_cast<size_t>((s.k_rows + page_rows - 1) / page_rows);
+                 std::span<const int32_t> mine(order.data() + page, count);
+                 page += count;
+                 whole.push_back({q, s.q_rows, s.k_rows, mine});
+                 for (int64_t i = 0; i < s.q_rows; ++i)
+                   single.push_back({0, 1, s.k_rows - s.q_rows + i + 1, mine});
+                 q += s.q_rows;
+               }
+               Tensor pool =
+                   c.pool == Storage::kOwn
+                       ? r.input("pool", pages * page_rows, c.width)
+                       : r.weight("pool", pages * page_rows, c.width, 1, 1, c.pool).value[0];
+               // Values of another type may be rounded to bf16 first.
+               double mids = c.pool == Storage::kOwn ? 2 : 8;
+               Tensor mq = r.input_rows("q", nq, int64_t{c.heads} * (c.dk + c.dr), 2);
+               segments = whole;
+               if (r.n(nq) != nq) {
+                 segments.clear();
+                 for (int64_t i : r.rows(nq)) {
+                   segments.push_back(single[static_cast<size_t>(i)]);
+                   segments.back().q_begin = static_cast<int64_t>(segments.size()) - 1;
+                 }
+               }
+               r.dev.attend_cached(
+                   mq, pool, page_rows, segments, p, c.k_col, c.v_col,
+                   r.output_rows("y", nq, int64_t{c.heads} * c.dv, {.sums = 64, .mids = mids}));
+             }});
       }
     }
   }

@@ -53,6 +53,10 @@ inline constexpr Storage kSomeStored[] = {
     Storage::kFp8,
     static_cast<Storage>(static_cast<int>(Storage::kBlocks) + 4),   // Q8_0
     static_cast<Storage>(static_cast<int>(Storage::kBlocks) + 5)};  // Q2_K
+// The block type of KV caches.
+inline constexpr Storage kQ8 =
+    static_cast<Storage>(static_cast<int>(Storage::kBlocks) + static_cast<int>(DType::kQ8_0) -
+                         static_cast<int>(DType::kQ4_0));
 constexpr DType block_type(Storage s) {
   return static_cast<DType>(static_cast<int>(DType::kQ4_0) + static_cast<int>(s) -
                             static_cast<int>(Storage::kBlocks));

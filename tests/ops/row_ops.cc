@@ -62,6 +62,22 @@ void copies(std::vector<OpCase>& out) {
                        r.compare("y", y);
                        r.dev.scatter_rows(r.input("x", n, d), r.index_row(to), y.col_range(2, d));
                      }});
+      // Rows of a KV cache of another type: what is written comes back, beside what was there.
+      for (Storage type : {Storage::kF32, Storage::kBF16, kQ8}) {
+        out.push_back({"rows_of_another_type", 0, false, [=](OpRun& r) {
+                         bool blocks = type == kQ8;
+                         int64_t width = blocks ? (d + 31) / 32 * 32 : d;
+                         Tensor pool = r.weight("pool", 67, width + 64, 1, 1, type).value[0], part;
+                         part = pool.col_range(32, width);
+                         std::vector<int32_t> to, all;
+                         for (int64_t i = 0; i < n; ++i)
+                           to.push_back(i % 4 == 3 ? -1 : static_cast<int32_t>((i * 7 + 2) % 67));
+                         for (int32_t i = 0; i < 67; ++i) all.push_back(i % 9 == 8 ? -1 : i);
+                         r.dev.scatter_rows(r.input("x", n, d), r.index_row(to), part);
+                         r.dev.gather_rows(pool, r.index_row(all), r.output("y", 67, width + 64));
+                         r.dev.gather_rows(part, r.index_row(all), r.output("part", 67, width));
+                       }});
+      }
       for (Accum accum : {Accum::kSet, Accum::kAdd}) {
         out.push_back(
             {"gather_sum", n, true, [=](OpRun& r) {

@@ -92,6 +92,7 @@ struct ForwardWork {
 // Where the keys [j, j + n) lie: fills k, and where there are such, shared and v.
 struct KeyPointers {
   const void *k[kChunk], *shared[kChunk], *v[kChunk];
+  int type;                 // of the rows, as AttendTable::rows counts
   bool has_shared = false;  // k holds dk columns, shared the others
   bool v_in_k = false;      // values are the first columns of the keys
 };
@@ -109,25 +110,27 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
       int64_t c = c0 + t + i;
       rows[i] = element(q, queries.q_begin + c / a.group, (queries.head + c % a.group) * a.dk);
     }
-    kernels.rows(rows, a.dk, nullptr, 0, n, w.q_rows, a.k_ld);
+    kernels.rows[a.type](rows, a.dk, nullptr, 0, n, w.q_rows, a.k_ld);
     kernels.transpose(w.q_rows, a.k_ld, n, a.dk_units, w.q + static_cast<int64_t>(t) * a.dk_units);
   }
   KeyPointers keys;
+  keys.type = a.type;
   for (int64_t chunk = first; chunk < end; ++chunk) {
     const int64_t key = chunk * kChunk;
     const int n_keys =
         static_cast<int>(std::min<int64_t>(kChunk, queries.visible(a, c0 + cols - 1) - key));
     if (n_keys <= 0) break;
     fill(key, n_keys, keys);
+    auto* pack = kernels.rows[keys.type];
     if (keys.has_shared) {
-      kernels.rows(keys.k, p.dk, keys.shared, p.dr, n_keys, w.k, a.k_ld);
+      pack(keys.k, p.dk, keys.shared, p.dr, n_keys, w.k, a.k_ld);
     } else {
-      kernels.rows(keys.k, a.dk, nullptr, 0, n_keys, w.k, a.k_ld);
+      pack(keys.k, a.dk, nullptr, 0, n_keys, w.k, a.k_ld);
     }
     if (keys.v_in_k) {
       kernels.pairs(w.k, a.k_ld, n_keys, a.dv_pad, w.v);
     } else {
-      kernels.rows(keys.v, a.dv, nullptr, 0, n_keys, w.v_rows, a.v_ld);
+      pack(keys.v, a.dv, nullptr, 0, n_keys, w.v_rows, a.v_ld);
       kernels.pairs(w.v_rows, a.v_ld, n_keys, a.dv_pad, w.v);
     }
     for (int t = 0; t < cols; t += kAttendCols) {
@@ -208,8 +211,7 @@ void CpuDevice::attend(const Tensor& q, const Tensor& k, const Tensor& v, const 
   }
   check_attend(q, p);
   CHECK(k.dtype == q.dtype && v.dtype == q.dtype && y.dtype == q.dtype);
-  const AttendKernels& table = *k_->attend;
-  const AttendShape a(q.dtype == DType::kBF16 ? table.bf16 : table.f32, table.f32, p);
+  const AttendShape a(*k_->attend, q.dtype, p);
   int64_t rows = 0;
   for (const AttendSegment& s : segments) rows += s.q_rows;
   if (rows < y.rows) {  // rows of no segment
@@ -243,9 +245,13 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
     return RefDevice<float>::attend_cached(q, pool, page_rows, segments, p, k_col, v_col, y);
   }
   check_attend(q, p);
-  CHECK(pool.dtype == q.dtype && y.dtype == q.dtype);
-  const AttendKernels& table = *k_->attend;
-  const AttendShape a(q.dtype == DType::kBF16 ? table.bf16 : table.f32, table.f32, p);
+  CHECK(y.dtype == q.dtype);
+  CHECK(pool.dtype == DType::kF32 || pool.dtype == DType::kBF16 || pool.dtype == DType::kQ8_0);
+  const int block = info(pool.dtype).block;
+  CHECK(k_col % block == 0 && v_col % block == 0 && p.k_step % block == 0 && p.v_step % block == 0);
+  const bool behind = p.shared_col < 0 || p.shared_col == k_col + p.dk;
+  CHECK(p.dr == 0 || (p.kv_heads == 1 && (behind ? k_col + p.dk : p.shared_col) % block == 0));
+  const AttendShape a(*k_->attend, q.dtype, p);
   int64_t rows = 0;
   for (const CachedSegment& s : segments) rows += s.q_rows;
   if (rows < y.rows) zero(y);
@@ -257,13 +263,16 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
     const int64_t kc = k_col + static_cast<int64_t>(item.kv_head) * p.k_step;
     const int64_t vc = v_col + static_cast<int64_t>(item.kv_head) * p.v_step;
     auto fill = [&](int64_t key, int n, KeyPointers& keys) {
-      keys.v_in_k = kc == vc && a.dv_pad <= a.dk_pad;
+      keys.type = attend_row_type(pool.dtype);
+      keys.has_shared = p.dr > 0 && !behind;
+      keys.v_in_k = kc == vc && (keys.has_shared ? a.dv <= p.dk : a.dv_pad <= a.dk_pad);
       for (int j = 0; j < n; ++j) {
         const int64_t at =
             static_cast<int64_t>(s.pages[static_cast<size_t>((key + j) / page_rows)]) * page_rows +
             (key + j) % page_rows;
         keys.k[j] = element(pool, at, kc);
         keys.v[j] = element(pool, at, vc);
+        if (keys.has_shared) keys.shared[j] = element(pool, at, p.shared_col);
       }
     };
     run_chunks(a, p, q, queries, item.c0, item.cols, first, end, fill, w, states);

@@ -74,13 +74,13 @@ void pack_columns(const Call& x, const AttendSegment& s, int head, const Backwar
       dy_rows[i] = element(x.dy, row, h * a.dv);
       lse2[i] = x.lse.row<float>(row)[h] * 1.44269504f;
     }
-    a.kernels->rows(q_rows, a.dk, nullptr, 0, n, w.rows, a.k_ld);
+    a.kernels->rows[a.type](q_rows, a.dk, nullptr, 0, n, w.rows, a.k_ld);
     a.kernels->transpose(w.rows, a.k_ld, n, a.dk_units, w.q + t * w.q_step);
     a.kernels->pairs(w.rows, a.k_ld, n, a.dk_pad, w.q_pairs + t * w.q_pairs_step);
-    a.kernels->rows(dy_rows, a.dv, nullptr, 0, n, w.rows, a.v_ld);
+    a.kernels->rows[a.type](dy_rows, a.dv, nullptr, 0, n, w.rows, a.v_ld);
     a.kernels->transpose(w.rows, a.v_ld, n, a.dv_units, w.dy + t * w.dy_step);
     a.kernels->pairs(w.rows, a.v_ld, n, a.dv_pad, w.dy_pairs + t * w.dy_pairs_step);
-    a.kernels->rows(y_rows, a.dv, nullptr, 0, n, w.rows2, a.v_ld);
+    a.kernels->rows[a.type](y_rows, a.dv, nullptr, 0, n, w.rows2, a.v_ld);
     a.kernels->row_dots(w.rows, w.rows2, a.v_ld, n, delta);
   }
 }
@@ -95,9 +95,10 @@ void key_tile(const Call& x, const AttendSegment& s, int kv_head, int64_t key, i
     v_rows[j] = element(x.v, s.k_begin + key + j, static_cast<int64_t>(kv_head) * x.p.v_step);
     if (x.p.dr > 0) shared_rows[j] = element(x.shared, s.k_begin + key + j, 0);
   }
-  a.kernels->rows(k_rows, x.p.dk, x.p.dr > 0 ? shared_rows : nullptr, x.p.dr, n_keys, w.k, a.k_ld);
+  a.kernels->rows[a.type](k_rows, x.p.dk, x.p.dr > 0 ? shared_rows : nullptr, x.p.dr, n_keys, w.k,
+                          a.k_ld);
   a.kernels->pairs(w.k, a.k_ld, n_keys, a.dk_pad, w.k_pairs);
-  a.kernels->rows(v_rows, a.dv, nullptr, 0, n_keys, w.v, a.v_ld);
+  a.kernels->rows[a.type](v_rows, a.dv, nullptr, 0, n_keys, w.v, a.v_ld);
 
   const int64_t columns = s.q_rows * a.group, past = s.k_rows - s.q_rows;
   const int64_t first = std::max<int64_t>(0, (key - past) * a.group) /
@@ -211,8 +212,7 @@ void CpuDevice::attend_backward(const Tensor& q, const Tensor& k, const Tensor& 
   check_attend(q, p);
   CHECK(k.dtype == q.dtype && v.dtype == q.dtype && y.dtype == q.dtype && dy.dtype == q.dtype);
   check_disjoint(segments);
-  const AttendKernels& table = *k_->attend;
-  const AttendShape a(q.dtype == DType::kBF16 ? table.bf16 : table.f32, table.f32, p);
+  const AttendShape a(*k_->attend, q.dtype, p);
   const Call call{q, k, v, shared, y, lse, dy, dq, dk, dv, p, a};
   const bool want_shared = p.dr > 0 && !dshared.empty();
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "backend/cpu/cpu_device.h"
 #include "base/error.h"
@@ -324,6 +325,58 @@ TEST(AttendCached, whole_prefill_chunks_and_single_tokens_have_the_same_bits) {
         check(338, 812);
       }
       set_thread_count(threads);
+    }
+  }
+}
+
+// A pool of another type: the same whatever the cut, and near the pool it was made from.
+TEST(AttendCached, a_pool_in_eight_bits_gives_the_same_bits_in_any_cut_and_nearly_the_values) {
+  AttendParams latent, grouped;
+  latent.heads = 20, latent.kv_heads = 1, latent.dk = 48, latent.dr = 16, latent.dv = 48,
+  latent.scale = 0.15f, latent.shared_col = 64;
+  grouped.heads = 6, grouped.kv_heads = 2, grouped.dk = 32, grouped.dv = 24, grouped.k_step = 32,
+  grouped.v_step = 32, grouped.scale = 0.15f;
+  for (const CachedCase& c : {CachedCase{latent, 0, 0, 96}, CachedCase{grouped, 0, 64, 128}}) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const std::string& isa : isas()) {
+        SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " width " + std::to_string(c.width));
+        CpuDevice device(isa);
+        const int64_t n = 1150;
+        Paged a(dtype, n, c.width, 16, 1);
+        std::vector<uint8_t> bytes(
+            static_cast<size_t>(a.pool.t.rows * row_bytes(DType::kQ8_0, c.width)));
+        Tensor eight(bytes.data(), DType::kQ8_0, a.pool.t.rows, c.width);
+        std::vector<int32_t> rows(static_cast<size_t>(a.pool.t.rows));
+        std::iota(rows.begin(), rows.end(), 0);
+        device.scatter_rows(a.pool.t, Tensor(rows.data(), DType::kI32, 1, a.pool.t.rows), eight);
+        Data q(dtype, n, c.p.heads * (c.p.dk + c.p.dr), 5), whole(dtype, n, c.p.heads * c.p.dv),
+            plain(dtype, n, c.p.heads * c.p.dv);
+        std::vector<CachedSegment> all = {{0, n, n, a.pages}};
+        device.attend_cached(q.t, eight, 16, all, c.p, c.k_col, c.v_col, whole.t);
+        device.attend_cached(q.t, a.pool.t, 16, all, c.p, c.k_col, c.v_col, plain.t);
+        double error = 0, size = 0;
+        for (int64_t i = 0; i < whole.t.size(); ++i) {
+          error += (whole.get(i) - plain.get(i)) * (whole.get(i) - plain.get(i));
+          size += plain.get(i) * plain.get(i);
+        }
+        EXPECT_LT(std::sqrt(error / size), 0.03);
+        EXPECT_GT(error, 0);
+        for (auto [begin, count] : {std::pair<int64_t, int64_t>{0, 1},
+                                    {511, 1},
+                                    {512, 1},
+                                    {1149, 1},
+                                    {0, 333},
+                                    {338, 812}}) {
+          Data y(dtype, count, whole.t.cols);
+          std::vector<CachedSegment> one = {{0, count, begin + count, a.pages}};
+          device.attend_cached(q.t.row_range(begin, count), eight, 16, one, c.p, c.k_col, c.v_col,
+                               y.t);
+          EXPECT_EQ(
+              std::memcmp(y.t.row_raw(0), whole.t.row_raw(begin), static_cast<size_t>(y.t.bytes())),
+              0)
+              << begin << " + " << count;
+        }
+      }
     }
   }
 }

@@ -9,10 +9,13 @@
 
 namespace wels {
 
+inline int attend_row_type(DType t) { return t == DType::kQ8_0 ? 2 : t == DType::kBF16 ? 1 : 0; }
+
 // Operand sizes in units (attend_kernels.h) and lanes.
 struct AttendShape {
   const AttendTable* kernels;
   const AttendTable* f32;
+  int type;                // of q and its like, as AttendTable::rows counts
   int dk, dv;              // elements of a key (shared columns included) and of a value
   int dk_units, dv_units;  // summands of a product over dk, over dv
   int k_ld, v_ld;          // units of a row
@@ -20,14 +23,16 @@ struct AttendShape {
   int group;               // query heads per kv head
   float scale, scale2;     // scale2: for powers of 2
 
-  AttendShape(const AttendTable& table, const AttendTable& f32, const AttendParams& p)
-      : kernels(&table),
-        f32(&f32),
+  AttendShape(const AttendKernels& tables, DType dtype, const AttendParams& p)
+      : kernels(dtype == DType::kBF16 ? &tables.bf16 : &tables.f32),
+        f32(&tables.f32),
+        type(attend_row_type(dtype)),
         dk(p.dk + p.dr),
         dv(p.dv),
         group(p.heads / p.kv_heads),
         scale(p.scale),
         scale2(p.scale * 1.44269504f) {
+    const AttendTable& table = *kernels;
     dk_pad = (dk + 15) / 16 * 16;
     dv_pad = (dv + 15) / 16 * 16;
     k_ld = dk_pad / table.pair;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "backend/cpu/expert_packs.h"
 #include "backend/ref/ref_device.h"
 #include "tensor/pool.h"
 
@@ -21,6 +22,11 @@ class CpuDevice : public RefDevice<float> {
   std::string name() const override;
   int64_t packed_bytes(const Weight& w, DType dtype, bool fp8, PackUse use) const override;
   int64_t work_bytes(const WorkShape& largest) const override;
+
+  // Of each stack of experts only this share stays packed for forward products, those that are used
+  // most (expert_packs.h); what is read otherwise is where the weights lie. 1: all of them.
+  void set_expert_share(double share) { expert_share_ = share; }
+  const ExpertCounts& expert_counts() const { return expert_counts_; }
 
   // --- matrix products (matmul.cc, gated.cc, head.cc) ---
   void matmul(const Tensor& x, const Weight& w, const Weight* bias, Tensor y, bool fp8) override;
@@ -115,6 +121,8 @@ class CpuDevice : public RefDevice<float> {
  private:
   const Kernels* k_;
   Pool pool_;  // work space of the ops that need more than a thread's scratch
+  double expert_share_ = 1;
+  ExpertCounts expert_counts_;
 };
 
 }  // namespace wels

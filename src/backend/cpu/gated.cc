@@ -24,11 +24,11 @@ struct Gated {
   bool fp8;
 
   Gated(const Kernels& k, DType activation, const Weight& gate, const Weight& up,
-        PackDirection direction, bool fp8)
+        PackDirection direction, bool fp8, ExpertUse* use)
       : k(k),
         ops(operands_for(k, activation, gate.full_precision)),
-        gate(pack(k, ops, gate, direction, fp8)),
-        up(pack(k, ops, up, direction, fp8)),
+        gate(pack(k, ops, gate, direction, fp8, use)),
+        up(pack(k, ops, up, direction, fp8, use)),
         fp8(fp8) {
     CHECK(gate.rows == up.rows);
     CHECK(gate.cols == up.cols);
@@ -37,9 +37,9 @@ struct Gated {
   }
 
   static const PackedWeight& pack(const Kernels& k, const GemmOperands& ops, const Weight& w,
-                                  PackDirection direction, bool fp8) {
+                                  PackDirection direction, bool fp8, ExpertUse* use) {
     bool pairs = is_pairs(k, ops);
-    return direction == PackDirection::kForward ? product_weight(k, w, pairs, fp8)
+    return direction == PackDirection::kForward ? product_weight(k, w, pairs, fp8, use)
                                                 : packed_weight(k, w, direction, pairs, fp8);
   }
 
@@ -84,9 +84,10 @@ void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& 
   CHECK(g.empty() == u.empty());
   for (const Tensor& t : {y, g, u})
     CHECK(t.empty() || (t.dtype == x.dtype && t.rows == x.rows && t.cols == gate.rows));
+  std::span<const int32_t> rows_of = groups(offsets, gate.experts(), x.rows);
   if (is_quant_product(gate, fp8) && is_quant_product(up, fp8)) {
-    return multiply_quant_gated(*k_, pool_, {x, groups(offsets, gate.experts(), x.rows)}, gate, up,
-                                y, g, u);
+    ExpertUse use(expert_share_, rows_of, pool_, expert_counts_);
+    return multiply_quant_gated(*k_, pool_, {x, rows_of, &use}, gate, up, y, g, u);
   }
   if (is_quant_product(gate, fp8) != is_quant_product(up, fp8)) {
     // Two kinds of product, one after the other, as a checkpoint may mix types.
@@ -99,9 +100,9 @@ void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& 
     whole(up, u, own[1]);
     return swiglu(g, u, y);
   }
-  Gated job(*k_, x.dtype, gate, up, PackDirection::kForward, fp8);
-  std::vector<RowItem> items =
-      job.items(x.rows, groups(offsets, gate.experts(), x.rows), RowSplit::kSplit);
+  ExpertUse use(expert_share_, rows_of, pool_, expert_counts_);
+  Gated job(*k_, x.dtype, gate, up, PackDirection::kForward, fp8, &use);
+  std::vector<RowItem> items = job.items(x.rows, rows_of, RowSplit::kSplit);
   run_items(items.size(), 4 * x.rows * gate.rows * gate.cols,
             [&](size_t i) { job.forward(items[i], x, y, g, u); });
 }
@@ -123,7 +124,7 @@ void CpuDevice::gated_matmul_dx(const Tensor& dy, const Weight& gate, const Weig
   for (const Tensor& t : {g, u})
     CHECK(t.dtype == dy.dtype && t.rows == dy.rows && t.cols == dy.cols);
   CHECK(dx.empty() || (dx.rows == dy.rows && dx.cols == gate.cols));
-  Gated job(*k_, dy.dtype, gate, up, PackDirection::kBackward, fp8);
+  Gated job(*k_, dy.dtype, gate, up, PackDirection::kBackward, fp8, nullptr);
   std::vector<RowItem> items =
       job.items(dy.rows, groups(offsets, gate.experts(), dy.rows), RowSplit::kWhole);
   run_items(items.size(), 4 * dy.rows * gate.rows * gate.cols,

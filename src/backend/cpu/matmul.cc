@@ -57,13 +57,14 @@ void CpuDevice::matmul_dw(const Tensor& dy, const Tensor& x, Tensor dw, Accum ac
 void CpuDevice::grouped_matmul(const Tensor& x, const Weight& w, const Tensor& offsets, Tensor y,
                                bool fp8) {
   if (x.rows == 0) return;
-  if (is_quant_product(w, fp8)) {
-    return multiply_quant(*k_, pool_, {x, groups(offsets, w.experts(), x.rows)}, w, nullptr, y);
-  }
+  std::span<const int32_t> rows_of = groups(offsets, w.experts(), x.rows);
+  ExpertUse use(expert_share_, rows_of, pool_, expert_counts_);
+  if (is_quant_product(w, fp8))
+    return multiply_quant(*k_, pool_, {x, rows_of, &use}, w, nullptr, y);
   const GemmOperands& ops = operands_for(*k_, x.dtype, w.full_precision);
   multiply_rows(*k_, ops,
-                {x, &product_weight(*k_, w, is_pairs(*k_, ops), fp8),
-                 groups(offsets, w.experts(), x.rows), nullptr, y, Accum::kSet, fp8});
+                {x, &product_weight(*k_, w, is_pairs(*k_, ops), fp8, &use), rows_of, nullptr, y,
+                 Accum::kSet, fp8});
 }
 
 void CpuDevice::grouped_matmul_dx(const Tensor& dy, const Weight& w, const Tensor& offsets,

@@ -84,7 +84,7 @@ int64_t quant_pack_bytes(const Weight& w) {
 void multiply_quant(const Kernels& k, Pool& pool, const QuantProduct& p, const Weight& w,
                     const float* bias, const Tensor& y) {
   check_product(p, w, y);
-  const PackedWeight& pack = quant_packed_weight(k, w);
+  const PackedWeight& pack = quant_packed_weight(k, w, p.use);
   RoundedRows x(k, pool, p.x, type_of(w));
   std::vector<RowItem> items = items_of(k, p, w);
   run_items(items.size(), 2 * p.x.rows * w.rows * w.cols, [&](size_t i) {
@@ -97,8 +97,8 @@ void multiply_quant(const Kernels& k, Pool& pool, const QuantProduct& p, const W
 void multiply_quant_gated(const Kernels& k, Pool& pool, const QuantProduct& p, const Weight& gate,
                           const Weight& up, const Tensor& y, const Tensor& g, const Tensor& u) {
   check_product(p, gate, y);
-  const PackedWeight &gate_pack = quant_packed_weight(k, gate),
-                     &up_pack = quant_packed_weight(k, up);
+  const PackedWeight &gate_pack = quant_packed_weight(k, gate, p.use),
+                     &up_pack = quant_packed_weight(k, up, p.use);
   check_product(p, up, y);
   CHECK(gate.experts() == up.experts());
   RoundedRows x(k, pool, p.x, type_of(gate));

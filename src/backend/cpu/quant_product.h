@@ -3,6 +3,7 @@
 #pragma once
 #include <span>
 
+#include "backend/cpu/expert_packs.h"
 #include "backend/cpu/isa/kernels.h"
 #include "tensor/pool.h"
 #include "tensor/weight.h"
@@ -23,6 +24,7 @@ inline int64_t quant_row_bytes(int64_t rows, int64_t cols) {
 struct QuantProduct {
   Tensor x;                          // [n, in] f32 or bf16
   std::span<const int32_t> offsets;  // as groups() gives them
+  ExpertUse* use = nullptr;          // where not all experts stay packed
 };
 // y = x · wᵀ + bias. bias: [out] or nullptr · y f32 or bf16.
 void multiply_quant(const Kernels& k, Pool& pool, const QuantProduct& p, const Weight& w,

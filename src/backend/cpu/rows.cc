@@ -47,7 +47,11 @@ void CpuDevice::zero(Tensor t) {
 
 void CpuDevice::gather_rows(const Tensor& x, const Tensor& index, Tensor y) {
   CHECK(index.size() == y.rows);
-  CHECK(x.dtype == y.dtype);
+  const bool blocks = x.dtype == DType::kQ8_0 && x.dtype != y.dtype;
+  if (x.dtype != y.dtype && !(is_row_type(y) && (blocks || is_row_type(x))))
+    return RefDevice::gather_rows(x, index, y);
+  auto decode = k_->rows->from_q8_0[row_type(y)];
+  auto convert = k_->rows->copy[row_type(x)][row_type(y)];
   size_t bytes = static_cast<size_t>(row_bytes(y.dtype, y.cols));
   parallel_for(y.rows, row_grain(y.cols), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -55,6 +59,10 @@ void CpuDevice::gather_rows(const Tensor& x, const Tensor& index, Tensor y) {
       DCHECK(from < x.rows);
       if (from < 0) {
         std::memset(y.row_raw(i), 0, bytes);
+      } else if (blocks) {
+        decode(x.row_raw(from), y.row_raw(i), y.cols);
+      } else if (x.dtype != y.dtype) {
+        convert(x.row_raw(from), y.row_raw(i), y.cols, false);
       } else {
         std::memcpy(y.row_raw(i), x.row_raw(from), bytes);
       }
@@ -64,13 +72,25 @@ void CpuDevice::gather_rows(const Tensor& x, const Tensor& index, Tensor y) {
 
 void CpuDevice::scatter_rows(const Tensor& x, const Tensor& index, Tensor y) {
   CHECK(index.size() == x.rows);
-  CHECK(x.dtype == y.dtype);
+  const bool blocks = y.dtype == DType::kQ8_0 && x.dtype != y.dtype;
+  if (x.dtype != y.dtype && !(is_row_type(x) && (blocks || is_row_type(y))))
+    return RefDevice::scatter_rows(x, index, y);
+  CHECK(y.cols == (blocks ? (x.cols + 31) / 32 * 32 : x.cols));
+  auto encode = k_->rows->to_q8_0[row_type(x)];
+  auto convert = k_->rows->copy[row_type(x)][row_type(y)];
   size_t bytes = static_cast<size_t>(row_bytes(x.dtype, x.cols));
   parallel_for(x.rows, row_grain(x.cols), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       int32_t to = ids(index)[i];
       DCHECK(to < y.rows);
-      if (to >= 0) std::memcpy(y.row_raw(to), x.row_raw(i), bytes);
+      if (to < 0) continue;
+      if (blocks) {
+        encode(x.row_raw(i), y.row_raw(to), x.cols);
+      } else if (x.dtype != y.dtype) {
+        convert(x.row_raw(i), y.row_raw(to), x.cols, false);
+      } else {
+        std::memcpy(y.row_raw(to), x.row_raw(i), bytes);
+      }
     }
   });
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <memory>
 
 #include "backend/cpu/cpu_device.h"
 #include "base/error.h"
@@ -352,6 +353,75 @@ TEST_P(Rows, SumOfSquaresShowsNanAndInfinityWhereverTheyAre) {
 
 INSTANTIATE_TEST_SUITE_P(Cpu, Rows, testing::Values("avx2", "avx512", "avx512_bf16"),
                          [](const auto& info) { return info.param; });
+
+// What a cache in 8 bits makes of values that are none, too large or nearly nothing.
+TEST(RowOps, blocks_of_q8_0_have_the_bits_of_the_plain_loops) {
+  RefDevice<float> ref;
+  constexpr int64_t kCols = 90, kWidth = 96;
+  std::vector<float> values;
+  Rng rng(3);
+  auto row_of = [&](float scale) {
+    for (int64_t i = 0; i < kCols; ++i) values.push_back(static_cast<float>(rng.normal()) * scale);
+  };
+  for (float scale : {0.0f, 1e-42f, 1e-9f, 3e-6f, 1e-4f, 1.0f, 3e4f, 8e6f, 1e7f, 1e38f})
+    row_of(scale);
+  for (float odd : {NAN, INFINITY, -INFINITY}) {
+    row_of(1);
+    values[values.size() - 40] = odd;
+  }
+  // Ties: 127 is the largest, so d = 1 and q = x.
+  for (int64_t i = 0; i < kCols; ++i)
+    values.push_back(i % 32 == 0 ? -127.0f : static_cast<float>(i % 16) - 7.5f);
+  int64_t n = static_cast<int64_t>(values.size()) / kCols;
+  std::vector<int32_t> index(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) index[static_cast<size_t>(i)] = static_cast<int32_t>(n - 1 - i);
+  Tensor rows(index.data(), DType::kI32, 1, n);
+  std::vector<bf16> narrow;
+  for (float v : values) narrow.push_back(to_bf16(v));
+  for (Tensor x : {Tensor(values.data(), DType::kF32, n, kCols),
+                   Tensor(narrow.data(), DType::kBF16, n, kCols)}) {
+    size_t bytes = static_cast<size_t>(n * row_bytes(DType::kQ8_0, kWidth));
+    std::vector<uint8_t> want(bytes, 0xaa), got(bytes, 0xbb);
+    ref.scatter_rows(x, rows, Tensor(want.data(), DType::kQ8_0, n, kWidth));
+    for (const char* isa : {"avx2", "avx512", "avx512_bf16"}) {
+      std::unique_ptr<CpuDevice> device;
+      try {
+        device = std::make_unique<CpuDevice>(isa);
+      } catch (const Error&) {
+        continue;
+      }
+      Tensor pool(got.data(), DType::kQ8_0, n, kWidth);
+      device->scatter_rows(x, rows, pool);
+      for (size_t i = 0; i < bytes; ++i)
+        ASSERT_EQ(want[i], got[i]) << isa << " " << name(x.dtype) << " byte " << i;
+      std::vector<float> back(static_cast<size_t>(n * kWidth));
+      device->gather_rows(pool, rows, Tensor(back.data(), DType::kF32, n, kWidth));
+      for (int64_t r = 0; r < n; ++r) {
+        for (int64_t begin = 0; begin < kCols; begin += 32) {
+          float largest = 0;
+          bool whole = true;
+          int64_t end = std::min(begin + 32, kCols);
+          auto at = [&](int64_t c) {
+            return x.dtype == DType::kF32 ? x.row<float>(r)[c] : to_float(x.row<bf16>(r)[c]);
+          };
+          for (int64_t c = begin; c < end; ++c) {
+            largest = std::max(largest, std::abs(at(c)));
+            whole = whole && std::isfinite(at(c));
+          }
+          whole = whole && largest <= 65504 * 127.0f;
+          for (int64_t c = begin; c < end; ++c) {
+            float v = back[static_cast<size_t>(r * kWidth + c)];
+            ASSERT_EQ(std::isnan(v), !whole) << r << ", " << c;
+            // Halves below 6e-5 have steps of 6e-8, so very small blocks lose more.
+            if (whole) {
+              ASSERT_NEAR(v, at(c), largest * 0.005f + 4e-6f) << r << ", " << c;
+            }
+          }
+        }
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace wels

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "backend/cpu/quant_pack.h"
 #include "base/error.h"
+#include "base/mapped_pages.h"
 #include "base/threads.h"
 #include "tensor/float_formats.h"
 #include "tensor/fp8.h"
@@ -89,6 +91,47 @@ int64_t scale_bytes(const PackedWeight& p, int64_t experts) {
   return experts * ((p.k + kFp8Block - 1) / kFp8Block) * p.n * 4;
 }
 
+// The experts of `out` whose packs are to be made now, with memory for them.
+std::vector<int32_t> to_pack(const Weight& w, PackedWeight& out, ExpertUse* use) {
+  if (use && use->limited(w.experts())) {
+    if (!out.slots || out.version != w.version) {
+      out.slots = std::make_shared<ExpertSlots>(w.experts());
+      out.memory.reset();
+      out.version = w.version;
+    }
+    return use->take(out.slots, out.expert_bytes);
+  }
+  if (out.memory && !out.slots && out.version == w.version) return {};
+  if (!out.memory) out.memory = allocate(out.expert_bytes * w.experts());
+  out.slots.reset();
+  out.version = w.version;
+  std::vector<int32_t> all(static_cast<size_t>(w.experts()));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+// pack(expert, block) for `blocks` blocks of each, in parallel; then the weight's own bytes are not
+// needed any more.
+template <class Pack>
+void pack_experts(const Weight& w, PackedWeight& out, const std::vector<int32_t>& experts,
+                  int64_t blocks, int64_t block_rows, Pack&& pack) {
+  int64_t n = static_cast<int64_t>(experts.size()) * blocks;
+  try {
+    parallel_for(n, std::max<int64_t>(1, 65536 / (block_rows * w.cols)),
+                 [&](int64_t i, int64_t end) {
+                   for (; i < end; ++i) pack(experts[static_cast<size_t>(i / blocks)], i % blocks);
+                 });
+  } catch (...) {  // damaged weights: nothing of it may be used
+    out.memory.reset();
+    out.slots.reset();
+    throw;
+  }
+  for (int32_t e : experts) {
+    const Tensor& value = w.value[static_cast<size_t>(e)];
+    if (value.contiguous()) drop_mapped_pages(value.data, static_cast<size_t>(value.bytes()));
+  }
+}
+
 struct Packing {
   const Kernels& kernels;
   const Weight& w;
@@ -114,7 +157,7 @@ struct Packing {
     p.panel_bytes = out.panel_bytes;
     p.width = g.panel;
     const GemmOperands& ops = pairs ? *g.bf16 : *g.f32;
-    uint8_t* to = static_cast<uint8_t*>(out.memory.get()) + e * out.expert_bytes;
+    uint8_t* to = const_cast<uint8_t*>(out.expert(e));
     if (direction == PackDirection::kForward) {
       p.k = w.cols;
       p.n = n;
@@ -185,33 +228,26 @@ Tensor weight_rows_f32(const Weight& w, int64_t e, int64_t begin, int64_t n, flo
   return {scratch, DType::kF32, n, w.cols};
 }
 
+namespace {
+
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
-                                  bool pairs, bool fp8) {
+                                  bool pairs, bool fp8, ExpertUse* use) {
   bool forward = direction == PackDirection::kForward;
   PackedWeight& out =
       cache_of(kernels, w)
           .packs[static_cast<size_t>((forward ? 0 : 4) + (pairs ? 2 : 0) + (fp8 ? 1 : 0))];
-  if (out.memory && out.version == w.version) return out;
-
-  if (!out.memory) {
+  if (!out.memory && !out.slots) {
     out = layout(kernels, w, direction, pairs);
-    out.memory = allocate(out.expert_bytes * w.experts());
     if (fp8) out.scales = allocate(scale_bytes(out, w.experts()));
   }
+  std::vector<int32_t> experts = to_pack(w, out, use);
   Packing job{kernels, w, direction, pairs, fp8, out};
   int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(w.experts() * blocks, std::max<int64_t>(1, 65536 / (kRowBlock * w.cols)),
-               [&](int64_t i, int64_t end) {
-                 for (; i < end; ++i) {
-                   int64_t begin = i % blocks * kRowBlock;
-                   job.pack(i / blocks, begin, std::min(kRowBlock, w.rows - begin));
-                 }
-               });
-  out.version = w.version;
+  pack_experts(w, out, experts, blocks, kRowBlock, [&](int32_t e, int64_t b) {
+    job.pack(e, b * kRowBlock, std::min(kRowBlock, w.rows - b * kRowBlock));
+  });
   return out;
 }
-
-namespace {
 
 void refuse_nan_codes(const Weight& w, const Tensor& rows) {
   for (int64_t r = 0; r < rows.rows; ++r) {
@@ -224,56 +260,52 @@ void refuse_nan_codes(const Weight& w, const Tensor& rows) {
 
 }  // namespace
 
-const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8) {
+const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
+                                  bool pairs, bool fp8) {
+  return packed_weight(kernels, w, direction, pairs, fp8, nullptr);
+}
+
+const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8,
+                                   ExpertUse* use) {
   PanelType type = panel_type(w, pairs, fp8);
   if (type == PanelType::kUnits)
-    return packed_weight(kernels, w, PackDirection::kForward, pairs, fp8);
+    return packed_weight(kernels, w, PackDirection::kForward, pairs, fp8, use);
   PackedWeight& out = cache_of(kernels, w).narrow;
-  if (out.memory && out.version == w.version && out.type == type) return out;
-  out = narrow_layout(kernels, w, type);
-  out.memory = allocate(out.expert_bytes * w.experts());
-  out.block_scales = w.scale;
+  if ((!out.memory && !out.slots) || out.version != w.version || out.type != type) {
+    out = narrow_layout(kernels, w, type);
+    out.block_scales = w.scale;
+  }
+  std::vector<int32_t> experts = to_pack(w, out, use);
   int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(w.experts() * blocks, std::max<int64_t>(1, 65536 / (kRowBlock * w.cols)),
-               [&](int64_t i, int64_t end) {
-                 for (; i < end; ++i) {
-                   int64_t e = i / blocks, begin = i % blocks * kRowBlock;
-                   Tensor rows = w.value[static_cast<size_t>(e)].row_range(
-                       begin, std::min(kRowBlock, w.rows - begin));
-                   if (type == PanelType::kE4m3) refuse_nan_codes(w, rows);
-                   uint8_t* to = static_cast<uint8_t*>(out.memory.get()) + e * out.expert_bytes;
-                   kernels.gemm->pack_narrow(rows.data, rows.stride, rows.rows, w.cols, type,
-                                             to + begin / kernels.gemm->panel * out.panel_bytes);
-                 }
-               });
-  out.version = w.version;
+  pack_experts(w, out, experts, blocks, kRowBlock, [&](int32_t e, int64_t b) {
+    int64_t begin = b * kRowBlock;
+    Tensor rows =
+        w.value[static_cast<size_t>(e)].row_range(begin, std::min(kRowBlock, w.rows - begin));
+    if (type == PanelType::kE4m3) refuse_nan_codes(w, rows);
+    kernels.gemm->pack_narrow(
+        rows.data, rows.stride, rows.rows, w.cols, type,
+        const_cast<uint8_t*>(out.expert(e)) + begin / kernels.gemm->panel * out.panel_bytes);
+  });
   return out;
 }
 
-const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w) {
+const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w, ExpertUse* use) {
   PackedWeight& out = cache_of(kernels, w).quant;
-  if (out.memory && out.version == w.version) return out;
-  for (const Tensor& value : w.value) CHECK(value.dtype == w.value[0].dtype);
   int64_t panels = (w.rows + kQuantLanes - 1) / kQuantLanes;
-  if (!out.memory) {
+  if (!out.memory && !out.slots) {
+    for (const Tensor& value : w.value) CHECK(value.dtype == w.value[0].dtype);
     out.k = w.cols;
     out.n = w.rows;
     out.panel_bytes = quant_panel_bytes(quant_panel(w.value[0].dtype), w.cols);
     out.expert_bytes = panels * out.panel_bytes;
-    out.memory = allocate(out.expert_bytes * w.experts());
   }
-  auto* to = static_cast<uint8_t*>(out.memory.get());
-  parallel_for(w.experts() * panels, std::max<int64_t>(1, 65536 / (kQuantLanes * w.cols)),
-               [&](int64_t i, int64_t end) {
-                 for (; i < end; ++i) {
-                   int64_t row = i % panels * kQuantLanes;
-                   const Tensor& value = w.value[static_cast<size_t>(i / panels)];
-                   pack_quant_panel(
-                       value.row_range(row, std::min<int64_t>(kQuantLanes, w.rows - row)),
-                       to + i * out.panel_bytes);
-                 }
-               });
-  out.version = w.version;
+  std::vector<int32_t> experts = to_pack(w, out, use);
+  pack_experts(w, out, experts, panels, kQuantLanes, [&](int32_t e, int64_t panel) {
+    int64_t row = panel * kQuantLanes;
+    const Tensor& value = w.value[static_cast<size_t>(e)];
+    pack_quant_panel(value.row_range(row, std::min<int64_t>(kQuantLanes, w.rows - row)),
+                     const_cast<uint8_t*>(out.expert(e)) + panel * out.panel_bytes);
+  });
   return out;
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/cpu/expert_packs.h"
 #include "backend/cpu/isa/kernels.h"
 #include "tensor/weight.h"
 
@@ -22,10 +23,12 @@ struct PackedWeight {
   int64_t panel_bytes = 0, expert_bytes = 0;
   std::shared_ptr<void> scales;  // FP8: f32 [experts][ceil(k / 128)][n]
   PanelType type = PanelType::kUnits;
-  std::vector<Tensor> block_scales;  // kE4m3: the weight's own, per expert
+  std::vector<Tensor> block_scales;    // kE4m3: the weight's own, per expert
+  std::shared_ptr<ExpertSlots> slots;  // in place of `memory`, where not all experts stay
   uint64_t version = 0;
 
   const uint8_t* expert(int64_t e) const {
+    if (slots) return static_cast<const uint8_t*>(slots->pack[static_cast<size_t>(e)].get());
     return static_cast<const uint8_t*>(memory.get()) + e * expert_bytes;
   }
   const float* scale(int64_t e, int64_t k_block) const {
@@ -41,13 +44,16 @@ enum class PackDirection { kForward, kBackward };
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
                                   bool pairs, bool fp8);
 
-// The pack of a weight of a block type for the int8 kernels (quant_pack.h), likewise.
-const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w);
+// The pack of a weight of a block type for the int8 kernels (quant_pack.h), likewise. use: null, or
+// where a stack's experts need not all be there: those with rows are.
+const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w,
+                                        ExpertUse* use = nullptr);
 
 // The forward pack for products: in the bytes that the weight is stored in where the kernels can
 // widen them as they go (bf16 and f16 for f32 operands, E4M3 always), else packed_weight. Throws
-// Error where an E4M3 code is NaN.
-const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8);
+// Error where an E4M3 code is NaN. use: as of quant_packed_weight.
+const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool pairs, bool fp8,
+                                   ExpertUse* use = nullptr);
 
 // How x · w can read w where it is stored, row by row, in panels' widths; else kUnits: it needs
 // packed_weight's backward pack.

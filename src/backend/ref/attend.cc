@@ -145,7 +145,10 @@ void RefDevice<R>::attend_cached(const Tensor& q, const Tensor& pool, int page_r
       for (int h = 0; h < p.heads; ++h) {
         int64_t k0 = k_col + static_cast<int64_t>(h / share) * p.k_step;
         int64_t v0 = v_col + static_cast<int64_t>(h / share) * p.v_step;
-        auto key = [&](int64_t j, int c) { return rows.row(j)[k0 + c]; };
+        int64_t shared = p.shared_col < 0 ? k0 + p.dk : p.shared_col;
+        auto key = [&](int64_t j, int c) {
+          return rows.row(j)[c < p.dk ? k0 + c : shared + c - p.dk];
+        };
         probabilities(mq.row(s.q_begin + i) + h * width, width, visible, static_cast<R>(p.scale),
                       key, prob);
         R* to = out.row(s.q_begin + i) + static_cast<int64_t>(h) * p.dv;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/ref/ref_device.h"
+#include "tensor/float_formats.h"
 #include "tensor/fp8.h"
 
 namespace wels {
@@ -21,26 +22,64 @@ void RefDevice<R>::zero(Tensor t) {
 template <class R>
 void RefDevice<R>::gather_rows(const Tensor& x, const Tensor& index, Tensor y) {
   CHECK(index.size() == y.rows);
-  CHECK(x.dtype == y.dtype);
   size_t bytes = static_cast<size_t>(row_bytes(y.dtype, y.cols));
   for (int64_t i = 0; i < y.rows; ++i) {
     int32_t from = static_cast<const int32_t*>(index.data)[i];
     if (from < 0) {
       std::memset(y.row_raw(i), 0, bytes);
+    } else if (x.dtype != y.dtype) {
+      write(read<R>(x.row_range(from, 1)), y.row_range(i, 1));
     } else {
       std::memcpy(y.row_raw(i), x.row_raw(from), bytes);
     }
   }
 }
 
+namespace {
+
+// n values as blocks of Q8_0, as device.h says.
+template <class R>
+void write_q8_0(const R* x, int64_t n, uint8_t* block) {
+  constexpr int64_t kBlock = info(DType::kQ8_0).block;
+  for (int64_t begin = 0; begin < n; begin += kBlock, block += info(DType::kQ8_0).bytes) {
+    int64_t count = std::min(kBlock, n - begin);
+    float largest = 0, poison = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      float v = static_cast<float>(x[begin + i]);
+      largest = std::max(largest, std::fabs(v));
+      poison += v * 0.0f;
+    }
+    uint16_t half = float_to_half(largest / 127.0f);
+    float d = half_to_float(half);
+    bool whole = std::isfinite(d) && poison == 0.0f;
+    if (!whole) half = 0x7e00;
+    float inverse = whole && d > 0 ? 1.0f / d : 0.0f;
+    std::memcpy(block, &half, sizeof(half));
+    for (int64_t i = 0; i < kBlock; ++i) {
+      float q = i < count && inverse > 0 ? static_cast<float>(x[begin + i]) * inverse : 0.0f;
+      block[2 + i] =
+          static_cast<uint8_t>(static_cast<int8_t>(std::clamp(std::nearbyint(q), -127.0f, 127.0f)));
+    }
+  }
+}
+
+}  // namespace
+
 template <class R>
 void RefDevice<R>::scatter_rows(const Tensor& x, const Tensor& index, Tensor y) {
   CHECK(index.size() == x.rows);
-  CHECK(x.dtype == y.dtype);
+  bool blocks = y.dtype == DType::kQ8_0 && x.dtype != y.dtype;
+  CHECK(y.cols == (blocks ? (x.cols + 31) / 32 * 32 : x.cols));
   for (int64_t i = 0; i < x.rows; ++i) {
     int32_t to = static_cast<const int32_t*>(index.data)[i];
-    if (to >= 0)
+    if (to < 0) continue;
+    if (blocks) {
+      write_q8_0(read<R>(x.row_range(i, 1)).row(0), x.cols, y.row_raw(to));
+    } else if (x.dtype != y.dtype) {
+      write(read<R>(x.row_range(i, 1)), y.row_range(to, 1));
+    } else {
       std::memcpy(y.row_raw(to), x.row_raw(i), static_cast<size_t>(row_bytes(x.dtype, x.cols)));
+    }
   }
 }
 

@@ -59,6 +59,7 @@ inline Vec exp2_fast(Vec t) {
 }
 
 struct OperandF32 {
+  using Element = float;
   static constexpr int kPair = 1;
   static constexpr bool kShortExp = false;
   static Vec mac(Vec a, Vec b, Vec c) { return fma(a, b, c); }
@@ -73,6 +74,7 @@ struct OperandF32 {
 
 #ifdef __AVX512BF16__
 struct OperandBf16 {
+  using Element = uint16_t;
   static constexpr int kPair = 2;
   static constexpr bool kShortExp = true;
   static Vec mac(Vec a, Vec b, Vec c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
@@ -98,15 +100,20 @@ inline Vec load_as_f32(const float* p) { return load(p); }
 inline Vec load_as_f32(const uint16_t* p) { return load_bf16(p); }
 inline Vec load_part_as_f32(const float* p, int n) { return load_part(p, n); }
 inline Vec load_part_as_f32(const uint16_t* p, int n) { return load_part_bf16(p, n); }
+inline void store_as(float* p, Vec v) { store(p, v); }
+inline void store_as(uint16_t* p, Vec v) { store_bf16(p, v); }
+inline void store_part_as(float* p, Vec v, int n) { store_part(p, v, n); }
+inline void store_part_as(uint16_t* p, Vec v, int n) { store_part_bf16(p, v, n); }
 
 // d elements of T at src -> element `at` of the unit row dst; what lies behind them is overwritten
 // later or zeroed before.
 template <class E, class T>
 inline void put_elements(const T* src, int d, float* dst, int at) {
-  if constexpr (E::kPair == 1) {
+  if constexpr (E::kPair == 1 || sizeof(T) != sizeof(typename E::Element)) {
+    typename E::Element* out = (typename E::Element*)dst + at;
     int i = 0;
-    for (; i + kLanes <= d; i += kLanes) store(dst + at + i, load_as_f32(src + i));
-    if (i < d) store_part(dst + at + i, load_part_as_f32(src + i, d - i), d - i);
+    for (; i + kLanes <= d; i += kLanes) store_as(out + i, load_as_f32(src + i));
+    if (i < d) store_part_as(out + i, load_part_as_f32(src + i, d - i), d - i);
   } else {
 #ifdef __AVX512BF16__
     uint16_t* out = (uint16_t*)dst + at;
@@ -118,6 +125,14 @@ inline void put_elements(const T* src, int d, float* dst, int at) {
     }
 #endif
   }
+}
+
+template <class E>
+inline void put_elements(const BlockQ8* src, int d, float* dst, int at) {
+  typename E::Element* out = (typename E::Element*)dst + at;
+  decode_q8(src, d, [&](long i, Vec v, int lanes) {
+    lanes == kLanes ? store_as(out + i, v) : store_part_as(out + i, v, lanes);
+  });
 }
 
 template <class E, class T>
@@ -237,11 +252,6 @@ void attend_row_dots(const float* a, const float* b, int ld, int n, float* dots)
   }
 }
 
-inline void store_as(float* p, Vec v) { store(p, v); }
-inline void store_as(uint16_t* p, Vec v) { store_bf16(p, v); }
-inline void store_part_as(float* p, Vec v, int n) { store_part(p, v, n); }
-inline void store_part_as(uint16_t* p, Vec v, int n) { store_part_bf16(p, v, n); }
-
 template <class T>
 void attend_store_rows(const float* src, int ld, int n, int d, const float* factor, int factor_step,
                        void* const* dst) {
@@ -259,9 +269,16 @@ void attend_store_rows(const float* src, int ld, int n, int d, const float* fact
 
 template <class E, class T>
 constexpr AttendTable attend_table() {
-  return {E::kPair,           attend_rows<E, T>,    attend_transpose, attend_pairs<E>,
-          attend_row_dots<E>, attend_store_rows<T>, forward_tile<E>,  backward_tile<E>,
-          attend_merge<E>,    attend_product<E>};
+  return {E::kPair,
+          {attend_rows<E, float>, attend_rows<E, uint16_t>, attend_rows<E, BlockQ8>},
+          attend_transpose,
+          attend_pairs<E>,
+          attend_row_dots<E>,
+          attend_store_rows<T>,
+          forward_tile<E>,
+          backward_tile<E>,
+          attend_merge<E>,
+          attend_product<E>};
 }
 #ifdef __AVX512BF16__
 const AttendKernels kAttend{attend_table<OperandF32, float>(),

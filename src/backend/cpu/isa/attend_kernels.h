@@ -52,10 +52,10 @@ struct AttendBackwardTile {
 
 struct AttendTable {
   int pair;  // elements of a unit
-  // n rows of the activation dtype, each a[i] (da wide) followed by b[i] (db wide, b may be null)
-  // -> rows layout.
-  void (*rows)(const void* const* a, int da, const void* const* b, int db, int n, float* dst,
-               int ld);
+  // n rows, each a[i] (da wide) followed by b[i] (db wide, b may be null) -> rows layout. [type of
+  // the rows: 0 f32, 1 bf16, 2 Q8_0, where a and b begin with a block each]
+  void (*rows[3])(const void* const* a, int da, const void* const* b, int db, int n, float* dst,
+                  int ld);
   void (*transpose)(const float* rows, int ld, int n, int units, float* dst);
   void (*pairs)(const float* rows, int ld, int n, int d_pad, float* dst);
   // d[i] = <a row i, b row i> of rows layouts.

@@ -14,6 +14,7 @@ namespace {
 #include "backend/cpu/isa/vec_avx512.inl"
 #include "backend/cpu/isa/vec_math.inl"
 #include "backend/cpu/isa/gemm.inl"
+#include "backend/cpu/isa/block_q8.inl"
 #include "backend/cpu/isa/attend.inl"
 #include "backend/cpu/isa/row.inl"
 #include "backend/cpu/isa/quant.inl"

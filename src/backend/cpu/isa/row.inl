@@ -17,6 +17,8 @@ namespace row {
   }
 const RowKernels kRow{
     .copy = WELS_ROW_2(copy_row),
+    .to_q8_0 = WELS_ROW_1(to_q8_0_row),
+    .from_q8_0 = WELS_ROW_1(from_q8_0_row),
     .add = WELS_ROW_2(add_row),
     .gather_sum = WELS_ROW_2(gather_sum_row),
     .rms_norm = WELS_ROW_2(rms_norm_row),

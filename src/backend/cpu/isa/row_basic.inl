@@ -9,6 +9,20 @@ void copy_row(const void* x, void* y, int64_t n, bool accum) {
   }
 }
 
+template <class X>
+void to_q8_0_row(const void* x, void* blocks, int64_t n) {
+  encode_q8(n, (BlockQ8*)blocks, [&](long i, int lanes) {
+    return lanes == kLanes ? get<X>(x, i, Full{}) : get<X>(x, i, Part{lanes});
+  });
+}
+
+template <class Y>
+void from_q8_0_row(const void* blocks, void* y, int64_t n) {
+  decode_q8((const BlockQ8*)blocks, n, [&](long i, Vec v, int lanes) {
+    lanes == kLanes ? put<Y>(y, i, Full{}, v) : put<Y>(y, i, Part{lanes}, v);
+  });
+}
+
 template <class A, class B>
 void add_row(const void* a, const void* b, void* y, int64_t n) {
   sweep(n, [&](int64_t i, auto m) { put<A>(y, i, m, add(get<A>(a, i, m), get<B>(b, i, m))); });

@@ -15,6 +15,10 @@ struct AdamWScalars {
 struct RowKernels {
   // y (+)= x. [x][y]
   void (*copy[2][2])(const void* x, void* y, int64_t n, bool add);
+  // n values as blocks of Q8_0, the last one filled up with zeros (device.h, scatter_rows). [x]
+  void (*to_q8_0[2])(const void* x, void* blocks, int64_t n);
+  // n values of such blocks. [y]
+  void (*from_q8_0[2])(const void* blocks, void* y, int64_t n);
   // y = a + b. [a, y][b]
   void (*add[2][2])(const void* a, const void* b, void* y, int64_t n);
   // y (+)= sum over j < k of rows index[j] of x (row_bytes apart), in order; -1 is skipped. [x][y]

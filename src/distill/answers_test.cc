@@ -1,0 +1,101 @@
+#include "distill/answers.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "data/chat_record.h"
+#include "data/json_lines.h"
+
+namespace wels {
+namespace {
+
+// Answers parity right in its second and third try, the third like the second; asked() counts.
+struct Scripted : AnswerSource {
+  int64_t asked = 0, fail_at = -1;
+  std::string about() const override { return "scripted"; }
+  std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions, int64_t first,
+                                            int64_t tries) override {
+    if (first == fail_at) throw Error("scripted", "failed");
+    asked += static_cast<int64_t>(questions.size());
+    std::vector<std::vector<GivenAnswer>> out;
+    TaskMixture tasks("parity:6");
+    for (size_t i = 0; i < questions.size(); ++i) {
+      std::string right =
+          tasks.item(1, first + static_cast<int64_t>(i), TaskSplit::kTrain).example.answer;
+      out.emplace_back();
+      for (int64_t k = 0; k < tries; ++k) {
+        std::string answer = k == 0 ? "wrong" : right;
+        out.back().push_back({"<think>t</think>" + answer, answer, k < 4, 3});
+      }
+    }
+    return out;
+  }
+};
+
+struct Answers : testing::Test {
+  std::string folder = testing::TempDir() + "/answers_" + std::to_string(::getpid()) + "_" +
+                       testing::UnitTest::GetInstance()->current_test_info()->name();
+  TaskMixture tasks{"parity:6"};
+  CollectSettings s{.questions = 10, .tries = 5, .keep = 2, .block = 4, .seed = 1};
+  Scripted source;
+  ~Answers() override { std::filesystem::remove_all(folder); }
+  CollectReport collect(int64_t blocks = 100) {
+    return collect_answers(
+        folder, tasks, source, s, [&] { return blocks-- <= 0; }, [](const CollectReport&) {});
+  }
+  std::vector<std::string> lines() {
+    std::vector<std::string> out;
+    read_json_lines(list_json_lines({folder}), [&](std::string_view line, const std::string&) {
+      return out.emplace_back(line), true;
+    });
+    return out;
+  }
+};
+
+TEST_F(Answers, RightOnesAreKeptOnceInTheFormThatTrainingReads) {
+  CollectReport r = collect();
+  EXPECT_EQ(r.questions, 10);
+  EXPECT_EQ(r.solved, 10);
+  EXPECT_EQ(r.answers, 50);
+  EXPECT_EQ(r.right, 30);  // tries 2 to 4; the last is cut, which no answer survives
+  EXPECT_EQ(r.cut, 10);
+  EXPECT_EQ(r.kept, static_cast<int64_t>(lines().size()));
+  EXPECT_EQ(r.kept, 10);
+  EXPECT_EQ(r.duplicates, 20);
+  ChatRecord record = parse_chat_record(lines()[0], "line");
+  ASSERT_EQ(record.messages.size(), 2u);
+  EXPECT_EQ(record.messages[0].content, tasks.item(1, 0, TaskSplit::kTrain).example.question);
+  EXPECT_TRUE(record.messages[1].content->starts_with("<think>t</think>"));
+}
+
+TEST_F(Answers, StoppedAndFailedRunsGoOnAtTheFirstBlockThatIsMissing) {
+  EXPECT_TRUE(collect(1).stopped);
+  EXPECT_EQ(source.asked, 4);
+  source.fail_at = 8;
+  EXPECT_THROW(collect(), Error);
+  EXPECT_EQ(source.asked, 8);
+  source.fail_at = -1;
+  CollectReport all = collect();
+  EXPECT_FALSE(all.stopped);
+  EXPECT_EQ(source.asked, 10);
+  EXPECT_EQ(all.kept, 10);
+  std::vector<std::string> in_parts = lines();
+  std::filesystem::remove_all(folder);
+  collect();
+  EXPECT_EQ(lines(), in_parts);
+}
+
+TEST_F(Answers, AFolderOfOtherAnswersOrADamagedOneIsRefused) {
+  collect();
+  s.tries = 4;
+  EXPECT_THROW(collect(), Error);
+  s.tries = 5;
+  write_file_atomic(folder + "/block-000001.json", "{\"questions\": \"many\"}");
+  EXPECT_THROW(collect(), Error);
+}
+
+}  // namespace
+}  // namespace wels

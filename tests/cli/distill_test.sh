@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# wels distill in its three modes, from an MoE teacher to a dense student; kill -9 while answers are collected; an endpoint; bad input.
+. "$(dirname "$0")/common.sh"
+cd "$scratch"
+"$wels" sft --preset nano --task parity:6 --p-cot 0.5 --steps 100 --batch 64 --sample-every 0 --out teacher >/dev/null 2>&1
+answers=(distill --preset nano --dense --mtp 0 --teacher teacher --task parity:6 --questions 96 --tries 4 --max-tokens 32 --batch 16 \
+  --steps 4 --sample-every 0)
+
+# (a) The teacher's right answers, then supervised learning; killed while it collects, and gone on with the same.
+"$wels" "${answers[@]}" --out text > out.txt 2>err.txt || { cat err.txt; fail "mode sft"; }
+grep -qE '96 questions, [0-9]+ solved' err.txt || fail "no summary of the answers"
+grep -q '"role":"assistant"' text/answers/block-000000.jsonl || fail "no answers"
+"$wels" generate text hello --max-tokens 2 >/dev/null 2>&1 || fail "the student does not run"
+"$wels" "${answers[@]}" --answers-only --out killed >/dev/null 2>&1 & pid=$!
+for _ in $(seq 2400); do [ -s killed/answers/block-000000.jsonl ] && break; sleep 0.02; done
+kill -9 "$pid" 2>/dev/null || true
+wait "$pid" 2>/dev/null || true
+"$wels" "${answers[@]}" --answers-only --out killed >/dev/null 2>&1
+cat text/answers/*.jsonl | cmp - <(cat killed/answers/*.jsonl) || fail "answers collected in two parts differ"
+
+# (b) Its distributions over examples, (c) over the student's own answers; resumed to the same bits.
+logits=(distill --preset nano --dense --mtp 0 --teacher teacher --mode logits --task parity:6 --batch 16 --sample-every 0 --save-every 4 \
+  --steps 8 --alpha 0.3 --kl-temperature 1.5)
+"$wels" "${logits[@]}" --out logits >/dev/null 2>err.txt || { cat err.txt; fail "mode logits"; }
+grep -q '"teacher_kl"' logits/metrics.jsonl || fail "metrics.jsonl lacks teacher_kl"
+own=(distill logits --teacher teacher --mode on-policy --task parity:6 --batch 8 --sample-every 0 --save-every 2 --steps 4 --max-tokens 16 \
+  --eval-items 16)
+"$wels" "${own[@]}" --out own >/dev/null 2>err.txt || { cat err.txt; fail "mode on-policy"; }
+"$wels" "${own[@]}" --out again --threads 1 >/dev/null 2>&1 & pid=$!
+for _ in $(seq 2400); do ls again/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.02; done
+kill -9 "$pid" 2>/dev/null || true
+wait "$pid" 2>/dev/null || true
+"$wels" "${own[@]}" --out again >/dev/null 2>&1
+digest() { cat "$1"/checkpoints/step-00000004/{model,trainer}.safetensors | sha256sum; }
+[ "$(digest own)" = "$(digest again)" ] || fail "killed and resumed: other bits"
+
+# An endpoint: a stub that fails once, then answers; one that lies about its model.
+if command -v python3 >/dev/null; then
+  cat > stub.py <<'PY'
+import http.server, json, sys
+class H(http.server.BaseHTTPRequestHandler):
+    calls = 0
+    def reply(self, code, o):
+        b = json.dumps(o).encode()
+        self.send_response(code); self.send_header("Content-Length", str(len(b))); self.end_headers(); self.wfile.write(b)
+    def do_GET(self): self.reply(200, {"data": [{"id": "oracle"}, {"id": "liar"}]})
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        H.calls += 1
+        if H.calls == 1: return self.reply(503, {})
+        bits = "".join(c for c in asked["messages"][-1]["content"] if c in "01")
+        name = "another" if asked["model"] == "liar" else asked["model"]
+        self.reply(200, {"model": name, "choices": [{"finish_reason": "stop", "message": {"role": "assistant",
+          "reasoning_content": "count", "content": str(bits.count("1") % 2)}}]})
+    def log_message(self, *a): pass
+s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), H)
+print(s.server_port, flush=True)
+s.serve_forever()
+PY
+  python3 stub.py > port & stub=$!
+  trap 'kill $stub 2>/dev/null; rm -rf "$scratch"' EXIT
+  for _ in $(seq 200); do [ -s port ] && break; sleep 0.05; done
+  url="http://127.0.0.1:$(cat port)/v1"
+  "$wels" distill --preset nano --teacher-url "$url" --teacher-model oracle --task parity:6 --questions 8 --tries 1 --answers-only \
+    --out endpoint >out.txt 2>err.txt || { cat err.txt; fail "endpoint"; }
+  grep -q 'trying again' err.txt || fail "a failure of the endpoint is not said"
+  [ "$(cat endpoint/answers/*.jsonl | grep -c '<think>count</think>')" -eq 8 ] || fail "not all answers of the endpoint are kept"
+fi
+
+# Bad input: exit code 2 and one line on stderr.
+expect() {
+  local pattern=$1 code=0
+  shift
+  "$@" >stdout.log 2>stderr.log || code=$?
+  [ "$code" -eq 2 ] || { cat stderr.log; fail "exit code $code instead of 2: $*"; }
+  grep -qE "$pattern" stderr.log || { cat stderr.log; fail "no error line with '$pattern': $*"; }
+}
+if command -v python3 >/dev/null; then
+  expect 'answered as .*another.*, not as liar' "$wels" distill --preset nano --teacher-url "$url" --teacher-model liar --task parity:6 \
+    --questions 2 --answers-only --out a
+  expect '\-\-teacher-model: .* has no model nobody; it has oracle, liar' "$wels" distill --preset nano --teacher-url "$url" \
+    --teacher-model nobody --task parity:6 --out b
+fi
+expect 'has no teacher; give --teacher' "$wels" distill logits --task parity:6 --out a
+expect 'has two teachers' "$wels" distill logits --teacher teacher --teacher-url http://127.0.0.1:9 --task parity:6 --out a
+expect 'does not say which model' "$wels" distill logits --teacher-url http://127.0.0.1:9 --task parity:6 --out a
+expect 'gives text, no distributions' "$wels" distill logits --teacher-url http://127.0.0.1:9 --teacher-model m --mode logits \
+  --task parity:6 --out a
+expect 'failed 1 times, at last' "$wels" distill logits --teacher-url http://127.0.0.1:9 --teacher-model m --attempts 1 --task parity:6 \
+  --out c
+expect 'questions that a program can check' "$wels" distill logits --teacher teacher --out a
+expect 'missing: does not exist' "$wels" distill logits --teacher missing --task parity:6 --out a
+"$wels" sft --preset nano --dense --mtp 0 --task sorting:3 --vocab 300 --steps 1 --batch 2 --sample-every 0 --out other >/dev/null 2>&1
+expect 'learn from the teacher.s text instead' "$wels" distill other --teacher teacher --mode logits --task parity:6 --out d
+expect 'has answers to tries 4, not 5' "$wels" "${answers[@]/#4/5}" --answers-only --out killed
+echo "distill: text, distributions and own answers; resumes; refuses bad input"
