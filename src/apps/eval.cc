@@ -252,7 +252,8 @@ void add_eval(CLI::App& app, Command& run) {
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
   f->tasks.add(sub);
-  sub->add_flag("--curve", f->tasks.curve, "tasks: accuracy against tokens, for budgets of thought");
+  sub->add_flag("--curve", f->tasks.curve,
+                "tasks: accuracy against tokens, for budgets of thought");
   sub->add_option("--budgets", f->tasks.budgets,
                   "of the curve, such as 0,16,64 (default: 0, 4, 8, 16, ...)")
       ->delimiter(',')
