@@ -115,8 +115,20 @@ export class OpenChat {
     return this.answerTo(m.id);
   }
 
+  // Another answer beside this one. An answer that is nothing but an error is written again in its place.
   regenerate(id: string): Promise<void> {
-    return this.answerTo(this.messages.get(id)!.parent);
+    const m = this.messages.get(id)!;
+    if (!m.error || m.content || m.reasoning) return this.answerTo(m.parent);
+    const { model, think } = thinkingModel();
+    delete m.error;
+    Object.assign(m, { model, think, created: Date.now() });
+    return this.#write(m, this.#asked(m.parent), think);
+  }
+
+  #asked(parent: string): Record<string, unknown>[] {
+    return this.#pathTo(parent)
+      .filter((p) => p.role === 'user' || p.content)
+      .map((p) => ({ role: p.role, content: p.content }));
   }
 
   async answerTo(parent: string): Promise<void> {
@@ -124,20 +136,15 @@ export class OpenChat {
     const m: Message = {
       id: newId(), chat: this.chat.id, parent, role: 'assistant', content: '', reasoning: '', created: Date.now(), model, think, finish: 'lost',
     };
-    const asked = this.#pathTo(parent)
-      .filter((p) => p.role === 'user' || p.content)
-      .map((p) => ({ role: p.role, content: p.content }));
     this.#add(m);
     this.#touch();
-    await this.#write(m, asked, think);
+    await this.#write(m, this.#asked(parent), think);
   }
 
   // Goes on with an answer that was cut off or stopped: its text is the beginning of the completion.
   async continue(id: string): Promise<void> {
     const m = this.messages.get(id)!;
-    const asked = this.#pathTo(m.parent)
-      .filter((p) => p.role === 'user' || p.content)
-      .map((p) => ({ role: p.role, content: p.content }) as Record<string, unknown>);
+    const asked = this.#asked(m.parent);
     asked.push({ role: 'assistant', content: m.content, prefix: true, ...(m.reasoning ? { reasoning_content: m.reasoning } : {}) });
     await this.#write(m, asked, Boolean(m.think), true);
   }
@@ -157,6 +164,7 @@ export class OpenChat {
     };
     // What is there is saved every second: closing the page loses at most that.
     m.finish = 'lost';
+    this.version++;
     void keep([this.chat], [{ ...m }]);
     const saver = setInterval(() => {
       copy();

@@ -197,7 +197,7 @@ export const en = {
   live: 'live',
   reconnecting: 'connection lost, trying again',
   tableOf: 'Table of values',
-  runDetails: 'Settings of the run',
+  runDetails: 'About the run',
   progress: '{step} of {steps} steps',
   gLoss: 'Loss',
   gBpb: 'Bits per byte',

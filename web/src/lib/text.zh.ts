@@ -190,7 +190,7 @@ export const zh: Record<Key, string> = {
   live: '实时',
   reconnecting: '连接中断，正在重试',
   tableOf: '数值表',
-  runDetails: '训练设置',
+  runDetails: '任务信息',
   progress: '{step} / {steps} 步',
   gLoss: '损失',
   gBpb: '每字节比特数',
