@@ -6,7 +6,9 @@ const chromium = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromiu
 
 export default defineConfig({
   testDir: 'tests',
-  testMatch: '*.spec.ts',
+  // WELS_URL=http://127.0.0.1:8080 (and WELS_KEY) tests a running `wels serve`, `wels ui` or `--ui` instead of the mock server.
+  testMatch: process.env.WELS_URL ? 'real.spec.ts' : '*.spec.ts',
+  testIgnore: process.env.WELS_URL ? [] : 'real.spec.ts',
   outputDir: 'test-results',
   workers: 1,
   timeout: 60_000,

@@ -65,6 +65,7 @@ export class Mock {
     this.behaviour = defaults();
     this.requests = [];
     this.aborted = 0;
+    this.#next = 1;
     this.runs.clear();
     this.#traces.clear();
   }

@@ -70,6 +70,7 @@ test('an RL run shows reward, length, KL and entropy, and its samples', async ({
   await page.getByLabel('Show run rl').check();
   await page.getByLabel('Show run base', { exact: true }).uncheck();
   for (const [name, entry] of [['Reward', 'reward mean'], ['Accuracy', 'accuracy greedy'], ['Length of answers, tokens', 'length p95'], ['KL divergence', 'kl reference'], ['Entropy, nats', 'entropy']]) {
+    await figure(page, name).scrollIntoViewIfNeeded(); // drawn when it comes into view
     await expect(figure(page, name)).toContainText(entry);
   }
   await page.getByRole('tab', { name: 'Samples' }).click();
