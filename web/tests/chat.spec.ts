@@ -242,6 +242,23 @@ test('a model without thinking has no DeepThink', async ({ page, mock }) => {
   expect(mock.requests.at(-1)!.body.model).toBe('deepseek-chat');
 });
 
+test('of several models the chosen one is asked, and asked to think', async ({ page, mock }) => {
+  mock.behaviour.config.models = [{ id: 'deepseek-chat', thinking: false }, { id: 'deepseek-reasoner', thinking: true }, { id: 'other', thinking: false }];
+  await page.goto('/');
+  await page.getByRole('combobox', { name: 'Model' }).selectOption('other');
+  await ask(page, 'x');
+  expect(mock.requests.at(-1)!.body.model).toBe('other');
+  expect(mock.requests.at(-1)!.body.thinking).toBeUndefined();
+  await page.getByRole('button', { name: 'DeepThink' }).click();
+  await ask(page, 'y');
+  expect(mock.requests.at(-1)!.body.model).toBe('other');
+  expect(mock.requests.at(-1)!.body.thinking).toEqual({ type: 'enabled' });
+  // A model that is gone later is not asked for.
+  mock.behaviour.config.models = [{ id: 'deepseek-chat', thinking: false }, { id: 'mine', thinking: false }];
+  await page.reload();
+  await expect(page.getByRole('combobox', { name: 'Model' })).toHaveValue('deepseek-chat');
+});
+
 test('drafts are kept per chat and over a reload', async ({ page }) => {
   await page.goto('/');
   await ask(page, 'one');

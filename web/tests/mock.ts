@@ -119,7 +119,7 @@ export class Mock {
     }
     const inside = /^\/ui\/inside\/(.+)$/.exec(path);
     if (inside) return this.#traces.has(inside[1]) ? json(200, this.#traces.get(inside[1])) : fail(404, 'no such answer');
-    if (path === '/ui/runs') return json(200, [...this.runs.values()].map((r) => r.info));
+    if (path === '/ui/runs') return this.behaviour.config.runs === false ? fail(404, 'no such route') : json(200, [...this.runs.values()].map((r) => r.info));
     const run = /^\/ui\/runs\/([^/]+)\/(\w+)$/.exec(path);
     const r = run && this.runs.get(decodeURIComponent(run[1]));
     if (!r) return fail(404, 'no such route');

@@ -110,6 +110,15 @@ test('a dense run says that it has no experts, and an empty one that it has no n
   await expect(page.getByText('No samples yet')).toBeVisible();
 });
 
+test('a server that does not train says how to see runs, and is not asked again and again', async ({ page, mock, expectErrors }) => {
+  expectErrors.allow.push(/404/);
+  mock.behaviour.config.runs = false;
+  await page.goto('/#/training');
+  await expect(page.getByText('wels pretrain --ui')).toBeVisible();
+  await page.waitForTimeout(6000);
+  expect(mock.requests.filter((r) => r.path === '/ui/runs').length).toBeLessThan(3);
+});
+
 test('a server that only trains shows the training page alone', async ({ page, mock }) => {
   mock.behaviour.config.mode = 'training';
   addRuns(mock);

@@ -1,5 +1,5 @@
 // One streamed answer. Text is gathered as it arrives and shown once per animation frame.
-import { events, request, ServerError } from './server.svelte';
+import { events, request, server, ServerError } from './server.svelte';
 import { settings, type Parameters } from './settings.svelte';
 
 export interface Asked {
@@ -44,6 +44,7 @@ export class AnswerState {
   #thoughtFrom = 0;
   #thoughtBefore = 0;
   #frame = 0;
+  #timer: ReturnType<typeof setTimeout> | 0 = 0;
 
   constructor(asked: Asked) {
     if (asked.prefix) {
@@ -60,15 +61,15 @@ export class AnswerState {
 
   // Hidden tabs get no animation frames: there a timer shows what has come. Very long texts are drawn less often.
   #show() {
-    if (this.#frame) return;
+    if (this.#frame || this.#timer) return;
     const draw = () => {
-      this.#frame = 0;
+      this.#frame = this.#timer = 0;
       this.content = this.#content;
       this.reasoning = this.#reasoning;
       this.thought = this.#thoughtTime();
     };
     const length = this.#content.length + this.#reasoning.length;
-    if (document.hidden || length > 20_000) this.#frame = setTimeout(draw, document.hidden ? 250 : length / 400) as unknown as number;
+    if (document.hidden || length > 20_000) this.#timer = setTimeout(draw, document.hidden ? 250 : length / 400);
     else this.#frame = requestAnimationFrame(draw);
   }
 
@@ -118,6 +119,7 @@ export class AnswerState {
       stream: true,
       stream_options: { include_usage: true },
       ...fields(settings.parameters),
+      ...(asked.think && server.config.models.some((m) => m.id === asked.model && !m.thinking) ? { thinking: { type: 'enabled' } } : {}),
       ...(asked.inside ? { inside: true } : {}),
     };
     try {
@@ -141,8 +143,7 @@ export class AnswerState {
       this.finish = 'stopped';
     } finally {
       cancelAnimationFrame(this.#frame);
-      clearTimeout(this.#frame);
-      this.#frame = 0;
+      clearTimeout(this.#timer);
       this.thought = this.#thoughtTime();
       this.content = this.#content;
       this.reasoning = this.#reasoning;

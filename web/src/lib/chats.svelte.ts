@@ -91,8 +91,9 @@ export class OpenChat {
 
   #pathTo(id: string): Message[] {
     const path: Message[] = [];
-    for (let m = this.messages.get(id); m; m = this.messages.get(m.parent)) path.unshift(m);
-    return path;
+    // An imported file may hold circles.
+    for (let m = this.messages.get(id); m && path.length < this.messages.size; m = this.messages.get(m.parent)) path.push(m);
+    return path.reverse();
   }
 
   #touch() {

@@ -6,9 +6,13 @@ export const answeringModels = () => server.config.models.filter((m) => !m.think
 export const canThink = () => server.config.models.some((m) => m.thinking);
 export const canAnswer = () => !server.known || answeringModels().length > 0;
 
+export const chosenModel = () => (answeringModels().find((m) => m.id === settings.model) ?? answeringModels()[0])?.id ?? 'deepseek-chat';
+
 export function thinkingModel(): { model: string; think: boolean } {
-  const think = settings.think && (canThink() || !server.known);
-  if (think || !canAnswer()) return { model: server.config.models.find((m) => m.thinking)?.id ?? 'deepseek-reasoner', think: true };
-  const chosen = answeringModels().find((m) => m.id === settings.model) ?? answeringModels()[0];
-  return { model: chosen?.id ?? 'deepseek-chat', think: false };
+  const think = (settings.think && (canThink() || !server.known)) || !canAnswer();
+  const chosen = chosenModel();
+  if (!think) return { model: chosen, think };
+  // The loaded model's thinking mode has a name of its own; others are asked to think (see answer.svelte.ts).
+  const own = chosen === answeringModels()[0]?.id || chosen === server.config.name || !canAnswer();
+  return { model: own ? (server.config.models.find((m) => m.thinking)?.id ?? 'deepseek-reasoner') : chosen, think };
 }

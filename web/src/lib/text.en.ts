@@ -160,6 +160,7 @@ export const en = {
   // training
   runs: 'Runs',
   noRuns: 'No runs here yet.',
+  trainingNone: 'This server answers questions and does not train. “wels pretrain --ui” (or sft, dpo, rl, distill) shows a run while it goes on, “wels ui FOLDER” shows runs of before.',
   running: 'running',
   ended: 'ended',
   stage: 'Stage',

@@ -153,6 +153,7 @@ export const zh: Record<Key, string> = {
   scLine: '换行',
   runs: '训练任务',
   noRuns: '还没有训练任务。',
+  trainingNone: '此服务器只回答问题，不进行训练。“wels pretrain --ui”（或 sft、dpo、rl、distill）可实时查看训练，“wels ui 文件夹”可查看以前的训练。',
   running: '进行中',
   ended: '已结束',
   stage: '阶段',

@@ -198,7 +198,7 @@ export class Run {
   readExperts = () => json<{ layers: number[]; experts: number; load: number[][] | null; bias: number[][] | null } | null>(this.#path('experts'));
 }
 
-export const runs = $state({ all: [] as Run[], loaded: false, problem: '' });
+export const runs = $state({ all: [] as Run[], loaded: false, problem: '', refused: 0 }); // refused: the status with which the server refuses to list runs
 
 export async function readRuns() {
   try {
@@ -211,8 +211,10 @@ export async function readRuns() {
       return r;
     });
     runs.problem = '';
+    runs.refused = 0;
     runs.loaded = true;
   } catch (e) {
+    runs.refused = stored(e).status;
     runs.problem = explain(stored(e));
   }
 }
