@@ -27,7 +27,7 @@ export function rlLine(step: number): Record<string, unknown> {
 export function addRuns(mock: Mock) {
   const count = (n: number, line: (s: number) => Record<string, unknown>) => Array.from({ length: n }, (_, i) => line(i + 1));
   mock.addRun('base', { stage: 'pretrain', tokens: 300 * 4096, running: true, model: { preset: 'nano', layers: 4, hidden: 256 } }, count(300, pretrainLine));
-  mock.addRun('base-2', { stage: 'pretrain', steps: 250 }, count(250, (s) => pretrainLine(s, 3)));
+  mock.addRun('base-2', { stage: 'pretrain', steps: 250, status: 'stopped' }, count(250, (s) => pretrainLine(s, 3)));
   mock.addRun('rl', { stage: 'rl', steps: 200, running: false }, count(200, rlLine), Array.from({ length: 30 }, (_, i) => ({
     step: i * 5, task: 'parity:20', prompt: `Parity of 1011${i}?`, text: `<think>The ones are counted: ${i}.</think>${i % 2 ? 'odd' : 'even'}`, reward: i % 3 ? 1 : 0,
   })));

@@ -13,6 +13,7 @@ test('curves of a running run appear, grow and survive a broken connection', asy
   await expect(figure(page, 'Loss').locator('canvas')).toHaveCount(1);
   await expect(figure(page, 'Learning rate').locator('.entries b')).toHaveText('4e-4');
   await expect(page.locator('.runs li').first()).toContainText('300 of 600 steps');
+  await expect(page.locator('.runs li').nth(1)).toContainText('stopped');
   await expect.poll(() => mock.runs.get('base')!.followers.size).toBe(1);
   mock.addLine('base', { ...pretrainLine(301), lr: 0.000123 });
   await expect(figure(page, 'Learning rate').locator('.entries b')).toHaveText('1.23e-4');

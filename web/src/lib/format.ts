@@ -25,10 +25,12 @@ export function short(v: number | null | undefined, digits = 4): string {
 
 export function duration(s: number | null | undefined): string {
   if (s == null || !Number.isFinite(s)) return '–';
-  if (s < 60) return `${short(s, 3)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${String(Math.floor(s % 60)).padStart(2, '0')} s`;
+  const [hours, minutes, secs] = settings.language === 'zh' ? [' 小时 ', ' 分 ', ' 秒'] : [' h ', ' min ', ' s'];
+  const two = (v: number) => String(Math.floor(v)).padStart(2, '0');
+  if (s < 60) return short(s, 3) + secs;
+  if (s < 3600) return Math.floor(s / 60) + minutes + two(s % 60) + secs;
   const m = Math.round(s / 60);
-  return `${Math.floor(m / 60)} h ${String(m % 60).padStart(2, '0')} min`;
+  return (Math.floor(m / 60) + hours + two(m % 60) + minutes).trimEnd();
 }
 
 export function seconds(ms: number): string {

@@ -11,6 +11,7 @@ export interface RunInfo {
   steps?: number;
   tokens?: number;
   running?: boolean;
+  status?: string; // running, finished, stopped, failed
   seed?: number;
 }
 
