@@ -231,6 +231,8 @@ test('the search toggle is there, disabled and says why', async ({ page, mock })
   await expect(pill).toHaveAttribute('aria-disabled', 'false');
   await pill.click();
   await expect(pill).toHaveAttribute('aria-pressed', 'true');
+  await ask(page, 'news?');
+  expect(mock.requests.at(-1)!.body.search).toBe(true);
 });
 
 test('a model without thinking has no DeepThink', async ({ page, mock }) => {
