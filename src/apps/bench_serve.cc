@@ -97,8 +97,9 @@ std::string question(uint64_t number, int64_t words = 12) {
 
 // Temperature 0, and an answer of `tokens` tokens where the model does not end it before.
 std::string body_of(const std::string& question, int64_t tokens) {
-  return R"({"model":"deepseek-chat","stream":true,"temperature":0,"messages":[{"role":"user","content":)" +
-         json_string(question) + fmt::format(R"(}}],"max_tokens":{}}})", tokens);
+  return fmt::format(R"({{"model":"deepseek-chat","stream":true,"temperature":0,"messages":[)"
+                     R"({{"role":"user","content":{}}}],"max_tokens":{}}})",
+                     json_string(question), tokens);
 }
 
 struct Rate {

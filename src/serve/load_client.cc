@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "text/event_stream.h"
 
 namespace wels {
 namespace {
@@ -30,46 +31,28 @@ double seconds_since(SteadyClock::time_point t) {
   return std::chrono::duration<double>(SteadyClock::now() - t).count();
 }
 
-// Server-sent events → what the stream says. True: there was text among them.
-class EventReader {
- public:
-  explicit EventReader(LoadStream& s) : s_(s) {}
-  bool push(std::string_view bytes) {
-    held_ += bytes;
-    bool text = false;
-    size_t from = 0;
-    for (size_t end; (end = held_.find("\n\n", from)) != std::string::npos; from = end + 2)
-      text |= event(std::string_view(held_).substr(from, end - from));
-    held_.erase(0, from);
-    return text;
-  }
-
- private:
-  bool event(std::string_view e) {
-    constexpr std::string_view kData = "data: ";
-    if (!e.starts_with(kData)) return false;  // a comment
-    e.remove_prefix(kData.size());
-    s_.done = e == "[DONE]";
-    if (s_.done) return false;
+// What a stream's events say. True: there was text among them.
+bool read_events(EventStream& stream, std::string_view bytes, LoadStream& s) {
+  size_t before = s.text.size();
+  stream.push(bytes, [&](std::string_view e) {
+    s.done = e == "[DONE]";
+    if (s.done) return;
     nlohmann::json j = nlohmann::json::parse(e);
     if (j.contains("usage") && j["usage"].is_object()) {
       const nlohmann::json& u = j["usage"];
-      s_.prompt_tokens = u.value("prompt_tokens", int64_t{0});
-      s_.cached_tokens = u.value("prompt_cache_hit_tokens", int64_t{0});
-      s_.completion_tokens = u.value("completion_tokens", int64_t{0});
+      s.prompt_tokens = u.value("prompt_tokens", int64_t{0});
+      s.cached_tokens = u.value("prompt_cache_hit_tokens", int64_t{0});
+      s.completion_tokens = u.value("completion_tokens", int64_t{0});
     }
-    size_t before = s_.text.size();
     for (const nlohmann::json& choice : j.value("choices", nlohmann::json::array())) {
       for (const char* key : {"reasoning_content", "content"}) {
         const nlohmann::json& delta = choice.at("delta");
-        if (delta.contains(key) && delta[key].is_string()) s_.text += delta[key];
+        if (delta.contains(key) && delta[key].is_string()) s.text += delta[key];
       }
     }
-    return s_.text.size() > before;
-  }
-  LoadStream& s_;
-  std::string held_;
-};
+  });
+  return s.text.size() > before;
+}
 
 std::string request_text(const LoadTarget& target, const std::string& body) {
   std::string key = target.key.empty() ? "" : "Authorization: Bearer " + target.key + "\r\n";
@@ -91,7 +74,7 @@ asio::awaitable<void> read_stream(tcp::socket& socket, const LoadClient& client,
   boost::beast::flat_buffer buffer(client.bytes_per_s > 0 ? 512 : 65536);
   http::response_parser<http::string_body> parser;
   parser.body_limit(boost::none);
-  EventReader reader(s);
+  EventStream stream;
   size_t taken = 0;
   int64_t events = 0;
   SteadyClock::time_point last = begun;
@@ -99,7 +82,7 @@ asio::awaitable<void> read_stream(tcp::socket& socket, const LoadClient& client,
     size_t n = co_await http::async_read_some(socket, buffer, parser, asio::use_awaitable);
     if (parser.is_header_done()) s.status = parser.get().result_int();
     const std::string& body = parser.get().body();
-    if (s.status == 200 && reader.push(std::string_view(body).substr(taken))) {
+    if (s.status == 200 && read_events(stream, std::string_view(body).substr(taken), s)) {
       (events++ == 0 ? s.first_s = seconds_since(begun)
                      : s.gaps_s.emplace_back(seconds_since(last)));
       last = SteadyClock::now();
