@@ -22,7 +22,7 @@ serve() { # MODEL FLAGS...
   trap 'kill "$server" 2>/dev/null; rm -f "$address"' EXIT
   until [ -s "$address" ]; do kill -0 "$server" || exit 2; sleep 0.1; done
   local question=${WELS_QUESTION:-$("$wels" tasks "$(cat "$here/models/nano/task")" --held-out --count 1 --seed "$(date +%s)" |
-    sed -n 's/^question  //p')}
+    sed -n 2p)}
   echo "--- $(cat "$address"): $question"
   "$wels" chat --url "$(cat "$address")" --think "$question"
 }
@@ -30,7 +30,7 @@ serve() { # MODEL FLAGS...
 zero() {
   local out=${WELS_OUT:-out/zero-$(date +%Y%m%d-%H%M%S)} task=parity:20
   local question
-  question=$("$wels" tasks $task --held-out --count 1 --seed 7 | sed -n 's/^question  //p')
+  question=$("$wels" tasks $task --held-out --count 1 --seed 7 | sed -n 2p)
   ask() { echo "--- $1 ($question)"; "$wels" chat "$2" --think --temperature 0 -n 64 "$question"; }
   echo "--- a base model: one answer in five follows a chain of thought, four are given at once"
   "$wels" sft --preset nano --task $task --p-cot 0.2 --steps 350 --sample-every 0 --save-every 100 --out "$out/base"

@@ -55,7 +55,8 @@ int64_t wels_count_tokens(wels_model* model, const char* text);
 wels_result wels_complete(wels_model* model, const char* prompt, const wels_options* options,
                           wels_on_text on_text, void* user, char* error, size_t error_bytes);
 
-/* Answers a conversation: messages is JSON as in OpenAI's API, [{"role": "user", "content": "..."}].
+/* Answers a conversation: messages is JSON as in OpenAI's API,
+ * [{"role": "user", "content": "..."}].
  * The template is the model's own; reasoning comes as text between <think> and </think>. A model
  * without a template continues the text. */
 wels_result wels_chat(wels_model* model, const char* messages, const wels_options* options,
