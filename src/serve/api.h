@@ -74,6 +74,10 @@ class Api : public HttpHandler {
   void health(Call& call);
   void metrics(Call& call);
 
+  // page_routes.cc
+  void page(Call& call);
+  void page_config(Call& call);
+
   // api_more_routes.cc
   void messages(Call& call);
   void count_tokens(Call& call);

@@ -13,6 +13,9 @@ namespace wels {
 
 const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> table = {
+      {"GET", "/", Auth::kOpen, &Api::page, "The page", ""},
+      {"GET", "/index.html", Auth::kOpen, &Api::page, "The page", ""},
+      {"GET", "/ui/config.json", Auth::kOpen, &Api::page_config, "What the page shows", ""},
       {"POST", "/chat/completions", Auth::kKey, &Api::chat_completions, "Answer a conversation",
        "model:string! messages:array! stream:boolean stream_options:object max_tokens:integer "
        "max_completion_tokens:integer temperature:number top_p:number top_k:integer min_p:number "
