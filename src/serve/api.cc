@@ -226,6 +226,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
                                  streams, whole]() mutable {
       settle(call, *g, begun);
       ticket.reset();
+      keep_trace(call, *g);  // whoever has seen the end may ask
       g->complete();
       if (streams) return metrics_.answered(call.route->path, 200);
       std::vector<Delta> deltas;

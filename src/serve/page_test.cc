@@ -12,7 +12,8 @@ using testing::HasSubstr;
 using testing::Not;
 
 TEST(Page, GzipIsTakenAsTheHeaderSays) {
-  for (const char* yes : {"gzip", "gzip, deflate, br", "deflate;q=0.5, GZIP;q=0.8", "*", "gzip ; q=1"})
+  for (const char* yes :
+       {"gzip", "gzip, deflate, br", "deflate;q=0.5, GZIP;q=0.8", "*", "gzip ; q=1"})
     EXPECT_TRUE(accepts_gzip(yes)) << yes;
   for (const char* no : {"", "deflate", "gzip;q=0", "gzip; q=0.00, br", "xgzip", ",,;"})
     EXPECT_FALSE(accepts_gzip(no)) << no;
@@ -30,7 +31,8 @@ TEST(Page, ThePolicyNamesEveryScriptByItsHash) {
   EXPECT_THAT(p, HasSubstr("script-src 'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI=';"));
   EXPECT_THAT(p, HasSubstr("style-src-elem 'sha256-"));
   EXPECT_THAT(p, HasSubstr("default-src 'none'"));
-  EXPECT_THAT(content_security_policy("<p>"), HasSubstr("script-src 'none'; style-src-elem 'none'"));
+  EXPECT_THAT(content_security_policy("<p>"),
+              HasSubstr("script-src 'none'; style-src-elem 'none'"));
 }
 
 TEST(Page, ItComesCompressedOrPlainAndOnlyWhenItHasChanged) {
@@ -40,7 +42,8 @@ TEST(Page, ItComesCompressedOrPlainAndOnlyWhenItHasChanged) {
   EXPECT_EQ(plain.status, 200);
   EXPECT_THAT(plain.head, HasSubstr("Content-Type: text/html"));
   EXPECT_THAT(plain.head, Not(HasSubstr("Content-Encoding")));
-  EXPECT_THAT(plain.head, HasSubstr("Content-Security-Policy: default-src 'none'; script-src 'sha256-"));
+  EXPECT_THAT(plain.head,
+              HasSubstr("Content-Security-Policy: default-src 'none'; script-src 'sha256-"));
   EXPECT_THAT(plain.head, HasSubstr("X-Content-Type-Options: nosniff"));
   EXPECT_THAT(plain.head, HasSubstr("Referrer-Policy: no-referrer"));
   EXPECT_THAT(plain.body, HasSubstr("<!doctype html>"));
