@@ -333,6 +333,7 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
   r.tool_choice = parse_tool_choice(f, r.tools);
   r.format = parse_format(f);
   parse_thinking(f, r);
+  r.inside = f.boolean("inside").value_or(false);
   if (r.format.kind == ResponseFormat::kJsonObject) check_json_is_mentioned(r);
   return r;
 }

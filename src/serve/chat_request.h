@@ -46,6 +46,7 @@ struct ChatRequest {
   ResponseFormat format;
   std::optional<bool> thinking;            // nullopt: as the model's name says
   std::optional<int64_t> thinking_budget;  // tokens of reasoning at most
+  bool inside = false;                     // GET /ui/inside/ID will ask (inside.h)
 };
 
 struct CompletionRequest {
