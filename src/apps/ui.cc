@@ -33,11 +33,10 @@ void UiFlags::add(CLI::App* sub) {
          "--ui",
          [this](const std::string& given) {
            wanted = true;
-           port = given;
+           port = given == "{}" ? "" : given;  // how the parser may say nothing
          },
          "a page with the run's curves, experts and samples, on this machine (PORT: any free one)")
       ->expected(0, 1)
-      ->trigger_on_parse()
       ->type_name("[PORT]");
 }
 

@@ -112,15 +112,15 @@ HttpResponse RunsHandler::respond(const HttpRequest& r, HttpExchange& exchange, 
     return json("[" + list + "]");
   }
   size_t slash = path.find('/', 1);
-  if (path[0] != '/' || slash == std::string_view::npos) return empty_response(404);
+  if (path[0] != '/' || slash == std::string_view::npos) throw not_found("There is no such run");
   std::string id(path.substr(1, slash - 1));
   std::string_view what = path.substr(slash + 1);
   std::optional<std::string> folder = table_.folder(id);
-  if (!folder) return empty_response(404);
+  if (!folder) throw not_found("There is no such run");
   if (what == "samples") return json(run_samples_json(*folder));
   if (what == "experts") return json(run_experts_json(*folder));
   bool follow = what == "events";
-  if (!follow && what != "metrics") return empty_response(404);
+  if (!follow && what != "metrics") throw not_found("Nothing of a run has this name");
   HttpResponse head;
   head.content_type = follow ? "text/event-stream; charset=utf-8" : "application/x-ndjson";
   head.headers = {{"Cache-Control", "no-cache"}, {"X-Content-Type-Options", "nosniff"}};

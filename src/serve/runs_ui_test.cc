@@ -106,7 +106,8 @@ TEST_F(RunsTest, LinesComeFromWhereTheClientIs) {
 TEST_F(RunsTest, LongFilesAndLinesComeWhole) {
   std::string folder = run("a", 0), want;
   for (int i = 1; i <= 3; ++i)
-    want += "{\"step\":" + std::to_string(i) + ",\"sample\":\"" + std::string(700000, 'x') + "\"}\n";
+    want +=
+        "{\"step\":" + std::to_string(i) + ",\"sample\":\"" + std::string(700000, 'x') + "\"}\n";
   for (int i = 4; i < 20000; ++i) want += "{\"step\":" + std::to_string(i) + "}\n";
   std::ofstream(folder + "/metrics.jsonl") << want;
   RunsUi ui({folder}, 0, true);
@@ -141,7 +142,8 @@ TEST_F(RunsTest, EventsFollowARunToItsEnd) {
 TEST_F(RunsTest, SamplesAndRolloutsComeInTheOrderOfSteps) {
   std::string folder = run("a", 6);
   std::ofstream(folder + "/samples.jsonl")
-      << R"({"step":4,"task":"parity:20","prompt":"p","text":"t","reward":1})" << "\nno json\n";
+      << R"({"step":4,"task":"parity:20","prompt":"p","text":"t","reward":1})"
+      << "\nno json\n";
   RunsUi ui({folder}, 0, true);
   json s = get(ui, "/ui/runs/a/samples");
   ASSERT_EQ(s.size(), 3u);
