@@ -30,6 +30,7 @@ void add_serve(CLI::App& app, Command& run);
 void add_keys(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);
 void add_tasks(CLI::App& app, Command& run);
+void add_shell_help(CLI::App& app, Command& run);  // after all others
 
 // --device and --threads, which most subcommands share.
 struct DeviceFlags {

@@ -14,8 +14,10 @@ class Conversation {
   // No template: a base model, which continues the text.
   Conversation(Tokenizer tokenizer, std::optional<ChatTemplate> chat_template)
       : tokenizer_(std::move(tokenizer)), template_(chat_template) {}
+  // With a server, which has tokenizer and template: messages alone.
+  Conversation() = default;
 
-  bool is_base() const { return !template_; }
+  bool is_base() const { return tokenizer_ && !template_; }
   bool can_switch_thinking() const;
   std::string template_name() const;
   // What the template makes of a system prompt and a question, markers written out.
@@ -25,7 +27,10 @@ class Conversation {
   void set_system(std::string content);  // empty: none
   void say(std::string role, std::string content);
   void take_back();  // the last message
-  void clear();      // all but the system prompt
+  // Replaces all of it, the system prompt too. Throws Error, and changes nothing, where the
+  // template has no place for them.
+  void set_messages(std::vector<ChatMessage> messages);
+  void clear();  // all but the system prompt
   const std::vector<ChatMessage>& messages() const { return messages_; }
 
   struct Prompt {
@@ -35,7 +40,7 @@ class Conversation {
   };
   // The prompt of the next answer. Where it would be longer than `most` tokens, the oldest turns
   // are left out from now on, down to half of that, so that the cache serves some turns again
-  // before the next cut.
+  // before the next cut. Not with a server (CHECK).
   Prompt prompt(bool thinking, int64_t most);
 
   // A list of messages as in OpenAI's API. Loading replaces the conversation, the system prompt
@@ -49,7 +54,7 @@ class Conversation {
   Prompt render_rest(bool thinking) const;
   bool forget_oldest();
 
-  Tokenizer tokenizer_;
+  std::optional<Tokenizer> tokenizer_;
   std::optional<ChatTemplate> template_;
   std::vector<ChatMessage> messages_;  // a system prompt, if any, is the first
   size_t first_ = 0;  // messages before this one are left out, but for the system prompt

@@ -1,6 +1,7 @@
 #include "serve/api.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
 
 #include <boost/asio/post.hpp>
 #include <thread>
@@ -52,7 +53,9 @@ SteadyClock::time_point in_seconds(double s) {
 }  // namespace
 
 Api::Api(ModelPool& models, Accounts* accounts, ApiOptions options)
-    : models_(models), accounts_(accounts), options_(std::move(options)) {}
+    : models_(models), accounts_(accounts), options_(std::move(options)) {
+  boost::asio::post(workers_, [] { pthread_setname_np(pthread_self(), "wels-api"); });
+}
 
 void Api::stop() {
   stopping_ = true;
