@@ -23,6 +23,9 @@ struct ModelPool::Entry {
 
 namespace {
 
+// Whoever has its answer lets go of the model a moment later.
+constexpr double kPatience = 1;  // seconds
+
 void add(EngineThread::Stats& to, const EngineThread::Stats& s) {
   GenerateTiming& t = to.timing;
   t.prompt_tokens += s.timing.prompt_tokens;
@@ -140,6 +143,7 @@ void ModelPool::load_one(const std::shared_ptr<Entry>& e, const Ready& ready) {
     std::lock_guard lock(*mutex_);
     if (e->host) made = pin(e);
   }
+  double give_up = monotonic_seconds() + kPatience;
   while (!made && !failed) {
     try {
       std::unique_ptr<ModelHost> host = e->open();
@@ -149,6 +153,10 @@ void ModelPool::load_one(const std::shared_ptr<Entry>& e, const Ready& ready) {
       made = pin(e);
     } catch (const OutOfMemory& error) {
       if (unload(0)) continue;
+      if (monotonic_seconds() < give_up) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        continue;
+      }
       log_warn("{} does not fit beside the models in use: {}", e->name, error.what());
       failed = std::make_exception_ptr(overloaded(
           fmt::format("There is no memory for {} beside the models in use", e->name), 30));
