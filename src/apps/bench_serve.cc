@@ -60,10 +60,19 @@ ApiOptions unlimited() {
 class Server {
  public:
   Server(LoadedModel& m, const Flags& f, int64_t context, CacheOptions cache)
-      : model_(*m.dev, *m.model, m.dtype, *m.tokenizer, choose_template(f.chat_template, m.folder),
-               "bench", context),
-        engine_(*m.dev, *m.model, m.dtype, context, cache),
-        api_(model_, engine_, nullptr, unlimited()),
+      : models_({{"bench",
+                  [&m, &f, context, cache] {
+                    auto host = std::make_unique<ModelHost>();
+                    host->model = std::make_unique<ServedModel>(
+                        *m.dev, *m.model, m.dtype, *m.tokenizer,
+                        choose_template(f.chat_template, m.folder), "bench", context);
+                    host->engine =
+                        std::make_unique<EngineThread>(*m.dev, *m.model, m.dtype, context, cache);
+                    return host;
+                  }}},
+                0),
+        pin_(models_.find("bench")),
+        api_(models_, nullptr, unlimited()),
         http_({}, api_),
         thread_([this] {
           pthread_setname_np(pthread_self(), "wels-http");
@@ -74,14 +83,14 @@ class Server {
     thread_.join();
     api_.stop();
   }
-  const ServedModel& model() const { return model_; }
-  EngineThread& engine() { return engine_; }
+  const ServedModel& model() const { return *pin_->model; }
+  EngineThread& engine() { return *pin_->engine; }
   LoadTarget target() const { return {.port = http_.port()}; }
   double cpu_s() const { return cpu_of_threads({"wels-http", "wels-api"}); }
 
  private:
-  ServedModel model_;
-  EngineThread engine_;
+  ModelPool models_;
+  ModelPool::Pin pin_;
   Api api_;
   HttpServer http_;
   std::thread thread_;

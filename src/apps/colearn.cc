@@ -5,6 +5,7 @@
 
 #include "apps/commands.h"
 #include "apps/sft_command.h"
+#include "apps/ui_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -17,6 +18,7 @@ namespace {
 
 struct ColearnFlags {
   DeviceFlags device;
+  UiFlags ui;
   SftDataFlags data;
   ColearnSettings s;
   std::string large, small, channels = "A,B1,B2,B3,C", dtype = "bf16";
@@ -90,6 +92,7 @@ int colearn_command(ColearnFlags f) {
   s.sft.micro_batch_tokens = std::max(s.sft.micro_batch_tokens, s.sft.longest);
   make_folder(s.out);
   FolderLock lock(s.out);
+  std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   SftData data =
       open_sft_data(f.data, *large.tokenizer, large.chat_template, s.sft.longest, s.sft.seed);
   if (!data.mixture)
@@ -194,6 +197,7 @@ void add_colearn(CLI::App& app, Command& run) {
   sub->add_option("--seed", s.sft.seed, "")->capture_default_str();
   sub->add_flag("--no-think", f->no_think, "prompts do not begin a thought");
   f->device.add(sub);
+  f->ui.add(sub);
   sub->callback([f, &run] { run = [f] { return colearn_command(*f); }; });
 }
 

@@ -25,6 +25,7 @@ void add_info(CLI::App& app, Command& run);
 void add_export(CLI::App& app, Command& run);
 void add_quantize(CLI::App& app, Command& run);
 void add_report(CLI::App& app, Command& run);
+void add_ui(CLI::App& app, Command& run);
 void add_serve(CLI::App& app, Command& run);
 void add_keys(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);

@@ -12,6 +12,7 @@
 #include "apps/run_sections.h"
 #include "apps/sft_model.h"
 #include "apps/stage_flags.h"
+#include "apps/ui_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -31,6 +32,7 @@ namespace {
 
 struct DpoFlags {
   DeviceFlags device;
+  UiFlags ui;
   SftModelFlags model;
   StageFlags stage;
   DpoSettings settings;
@@ -181,6 +183,7 @@ int dpo_command(DpoFlags f) {
   DpoSettings& s = f.settings;
   make_folder(s.out);
   FolderLock lock(s.out);
+  std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   auto dev = make_device(f.device.device);
   SftModel m = open_checkpoint(f.model);
   fill_lengths(f, m.config);
@@ -252,6 +255,7 @@ void add_dpo(CLI::App& app, Command& run) {
       ->capture_default_str();
   f->stage.add(sub, s);
   f->device.add(sub);
+  f->ui.add(sub);
   sub->callback([f, &run] { run = [f] { return dpo_command(*f); }; });
 }
 

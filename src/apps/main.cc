@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   wels::add_export(app, run);
   wels::add_quantize(app, run);
   wels::add_report(app, run);
+  wels::add_ui(app, run);
   wels::add_bench(app, run);
   wels::add_tasks(app, run);
   wels::add_shell_help(app, run);

@@ -9,6 +9,7 @@
 #include "apps/commands.h"
 #include "apps/pretrain_data.h"
 #include "apps/run_sections.h"
+#include "apps/ui_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -28,6 +29,7 @@ namespace {
 
 struct PretrainFlags {
   DeviceFlags device;
+  UiFlags ui;
   DataFlags data;
   PretrainSettings settings;
   std::string preset = "nano", config, dtype = "bf16", optimizer = "adamw", schedule = "v3";
@@ -138,6 +140,7 @@ int pretrain_command(PretrainFlags f) {
   PretrainSettings& s = f.settings;
   make_folder(s.out);
   FolderLock lock(s.out);
+  std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   auto dev = make_device(f.device.device);
   PresetSettings shape = choose_shape(f);
   std::vector<std::string> files = corpus_files(f.data);
@@ -306,6 +309,7 @@ void add_pretrain(CLI::App& app, Command& run) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   f->device.add(sub);
+  f->ui.add(sub);
   sub->callback([f, &run] { run = [f] { return pretrain_command(*f); }; });
 }
 

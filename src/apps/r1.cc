@@ -15,6 +15,7 @@
 #include "apps/r1_card.h"
 #include "apps/r1_recipe.h"
 #include "apps/r1_stages.h"
+#include "apps/ui_flags.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -29,6 +30,7 @@ using nlohmann::ordered_json;
 
 struct R1Flags {
   DeviceFlags device;
+  UiFlags ui;
   std::string recipe, out = "r1", from;
   double price_per_hour = 0;
 };
@@ -84,6 +86,7 @@ class R1 {
   int run() {
     make_folder(f_.out);
     FolderLock lock(f_.out);
+    std::unique_ptr<RunsUi> ui = f_.ui.start(f_.out);
     for (const RecipeStage& s : recipe_.stages) {
       if (!run_stage(s)) return 130;
       write_card();
@@ -224,6 +227,7 @@ void add_r1(CLI::App& app, Command& run) {
   sub->add_option("--price-per-hour", f->price_per_hour, "of this machine, for the report card")
       ->check(CLI::NonNegativeNumber);
   f->device.add(sub);
+  f->ui.add(sub);
   sub->callback([f, &run] { run = [f] { return R1(*f).run(); }; });
 }
 

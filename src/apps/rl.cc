@@ -149,6 +149,7 @@ RlOutcome rl_job(RlFlags f) {
                  memory_available_bytes() + rss_bytes());
   make_folder(f.settings.out);
   FolderLock lock(f.settings.out);
+  std::unique_ptr<RunsUi> ui = f.ui.start(f.settings.out);
   auto policy = load_model(folder, WeightStorage::kF32);
   policy->make_gradients();
   freeze_mtp(*policy);
@@ -311,6 +312,7 @@ void RlFlags::add(CLI::App* sub) {
             ""));
   }
   device.add(sub);
+  ui.add(sub);
 }
 
 void add_rl(CLI::App& app, Command& run) {

@@ -6,12 +6,14 @@
 
 #include "apps/commands.h"
 #include "apps/stage_flags.h"
+#include "apps/ui_flags.h"
 #include "rl/rl_stage.h"
 
 namespace wels {
 
 struct RlFlags {
   DeviceFlags device;
+  UiFlags ui;
   StageFlags stage;
   StageSettings settings;
   RlSettings rl;

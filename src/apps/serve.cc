@@ -21,11 +21,17 @@ struct ServeFlags {
   DeviceFlags device;
   CacheFlags cache;
   ExpertFlags experts;
-  std::string model, name, dtype = "auto", chat_template = "auto", keys;
+  std::vector<std::string> models, names;
+  std::string dtype = "auto", chat_template = "auto", keys;
+  double idle_minutes = 15;
   int64_t context = 0, cache_tokens = 0;
   HttpServerOptions http;
   ApiOptions api;
   Prices prices;
+};
+
+struct ModelFlags {
+  std::string name, path;
 };
 
 bool is_loopback(const std::string& address) {
@@ -39,6 +45,57 @@ std::string name_of(const std::string& path) {
   return p.extension() == ".gguf" ? p.stem().string() : p.filename().string();
 }
 
+// One of --name for each model, in order; the others are named by their folders.
+std::vector<ModelFlags> named_models(const ServeFlags& f) {
+  if (f.names.size() > f.models.size())
+    throw Error("--name", "there are more names than models", "give one for each, in their order");
+  std::vector<ModelFlags> out;
+  for (size_t i = 0; i < f.models.size(); ++i) {
+    std::string name = i < f.names.size() ? f.names[i] : name_of(f.models[i]);
+    for (const ModelFlags& other : out) {
+      if (other.name == name)
+        throw Error(f.models[i], "would be named " + name + " as " + other.path,
+                    "give each a name: --name ONE --name TWO");
+    }
+    if (f.models.size() > 1 && (name == kChatName || name == kReasonerName))
+      throw Error(f.models[i], "is named " + name + ", which is a mode of the first model",
+                  "give it another --name");
+    out.push_back({name, f.models[i]});
+  }
+  return out;
+}
+
+LoadedModel open_for_serving(const ServeFlags& f, const std::string& path) {
+  LoadedModel m = open_model(path, f.device.device, f.dtype);
+  if (!m.tokenizer)
+    throw Error(m.folder, "has no tokenizer.json",
+                "copy the model's tokenizer.json into the folder");
+  if (f.api.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
+    throw Error("--speculate", m.folder + " has no MTP module", "use ngram or none");
+  return m;
+}
+
+std::unique_ptr<ModelHost> host_model(const ServeFlags& f, const ModelFlags& which) {
+  auto m = std::make_shared<LoadedModel>(open_for_serving(f, which.path));
+  int64_t longest = m->model->config().max_position_embeddings;
+  int64_t context = f.context > 0 ? std::min(f.context, longest) : std::min<int64_t>(longest, 8192);
+  CacheOptions cache = f.cache.options(m->dtype);
+  cache.tokens = f.cache_tokens > 0 ? f.cache_tokens : 8 * context;
+  double share = f.experts.apply(*m);
+  try {
+    require_memory_for(*m, std::max(context, cache.tokens), *cache.dtype, share);
+  } catch (const Error& e) {
+    throw OutOfMemory(e);
+  }
+  auto host = std::make_unique<ModelHost>();
+  host->model = std::make_unique<ServedModel>(*m->dev, *m->model, m->dtype, *m->tokenizer,
+                                              choose_template(f.chat_template, m->folder),
+                                              which.name, context);
+  host->engine = std::make_unique<EngineThread>(*m->dev, *m->model, m->dtype, context, cache);
+  host->owner = std::move(m);
+  return host;
+}
+
 int serve(ServeFlags f) {
   bool loopback = is_loopback(f.http.address);
   if (f.keys.empty() && !loopback) {
@@ -47,33 +104,25 @@ int serve(ServeFlags f) {
                 "give --keys FILE (wels keys create makes keys)");
   }
   f.device.apply();
-  LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
-  const ModelConfig& c = m.model->config();
-  int64_t longest = c.max_position_embeddings;
-  int64_t context = f.context > 0 ? std::min(f.context, longest) : std::min<int64_t>(longest, 8192);
-  CacheOptions cache = f.cache.options(m.dtype);
-  cache.tokens = f.cache_tokens > 0 ? f.cache_tokens : 8 * context;
-  require_memory_for(m, std::max(context, cache.tokens), *cache.dtype, f.experts.apply(m));
-  if (f.api.speculate == Speculate::kMtp && c.num_nextn_predict_layers == 0)
-    throw Error("--speculate", "the model has no MTP module", "use ngram or none");
+  std::vector<ModelFlags> models = named_models(f);
+  std::vector<ModelSource> sources;
+  for (const ModelFlags& m : models) {
+    // What is wrong with a later model is better said now; weights are only mapped.
+    if (&m != &models[0]) open_for_serving(f, m.path);
+    sources.push_back({m.name, [&f, m] { return host_model(f, m); }});
+  }
   std::optional<Accounts> accounts;
   if (!f.keys.empty()) accounts.emplace(f.keys, f.prices);
-  std::string name = f.name.empty() ? name_of(f.model) : f.name;
-  ServedModel model(*m.dev, *m.model, m.dtype, *m.tokenizer,
-                    choose_template(f.chat_template, m.folder), name, context);
-  EngineThread engine(*m.dev, *m.model, m.dtype, context, cache);
+  ModelPool pool(std::move(sources), f.idle_minutes * 60);
   f.api.loopback = loopback && !accounts;
-  Api api(model, engine, accounts ? &*accounts : nullptr, f.api);
+  Api api(pool, accounts ? &*accounts : nullptr, f.api);
   HttpServer server(f.http, api);
   api.count_connections([&server] { return server.connections(); });
   bool tls = !f.http.tls_certificate.empty();
   bool v6 = f.http.address.find(':') != std::string::npos;
   StopSignal stop;
-  log_info("serving {} as deepseek-chat, deepseek-reasoner and {}, context {}", m.folder, name,
-           context);
+  log_info("serving {} as {}, context {}", models[0].path, fmt::join(pool.names(), ", "),
+           pool.context());
   fmt::print("{}://{}:{}\n", tls ? "https" : "http",
              v6 ? "[" + f.http.address + "]" : f.http.address, server.port());
   std::fflush(stdout);
@@ -89,8 +138,17 @@ void add_serve(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("serve", "answer clients of DeepSeek's and OpenAI's API");
   auto f = std::make_shared<ServeFlags>();
   f->http.port = 8080;
-  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
-  sub->add_option("--name", f->name, "the model's own name (else its folder's)");
+  sub->add_option("models", f->models,
+                  "model folders, run folders or GGUF files; the first is loaded at once, others "
+                  "when they are asked for")
+      ->required();
+  sub->add_option("--name", f->names, "a model's own name (else its folder's), for each in order")
+      ->allow_extra_args(false);
+  sub->add_option("--idle-minutes", f->idle_minutes,
+                  "after which one of several models is unloaded (0: only where another needs its "
+                  "memory)")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
   sub->add_option("--host", f->http.address, "address to listen on")->capture_default_str();
   sub->add_option("--port", f->http.port, "0: any free one")
       ->check(CLI::Range(0, 65535))

@@ -114,6 +114,7 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   SftSettings& s = f.settings;
   make_folder(s.out);
   FolderLock lock(s.out);
+  std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   auto dev = make_device(f.device.device);
   SftModel m = open_sft_model(f.model, f.data, s.out, s.seed);
   fill_lengths(f, m.config);
@@ -184,6 +185,7 @@ void SftFlags::add(CLI::App* sub) {
       ->check(CLI::Range(0.0, 0.99999));
   stage.add(sub, s);
   device.add(sub);
+  ui.add(sub);
 }
 
 void add_sft(CLI::App& app, Command& run) {

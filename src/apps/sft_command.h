@@ -10,12 +10,14 @@
 #include "apps/sft_data.h"
 #include "apps/sft_model.h"
 #include "apps/stage_flags.h"
+#include "apps/ui_flags.h"
 #include "train/sft_stage.h"
 
 namespace wels {
 
 struct SftFlags {
   DeviceFlags device;
+  UiFlags ui;
   SftModelFlags model;
   SftDataFlags data;
   StageFlags stage;

@@ -67,8 +67,8 @@ struct GenerateResult {
   int64_t drafted = 0, accepted = 0;
   std::vector<SampledToken> prompt_logp;  // [prompt_tokens - 1], with prompt_logprobs
   std::vector<float> mean_hidden;         // [d], with mean_hidden
-  // [rows, MoE blocks, k], with trace_rows: the router's choice, best first; -1 where a row was found
-  // in the cache.
+  // [rows, MoE blocks, k], with trace_rows: the router's choice, best first; -1 where a row was
+  // found in the cache.
   std::vector<int16_t> experts;
 };
 

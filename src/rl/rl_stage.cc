@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -326,6 +327,7 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   sampled_tokens_ += drawn.prompt_tokens - drawn.cached_tokens + drawn.new_tokens;
   mismatch_ = {};
   add_rollout_metrics(all, state.step, m);
+  keep_samples(all);
   double t0 = monotonic_seconds();
   probe(trainer, all, m);
   std::vector<TrainSequence> sequences = sequences_of(kept);
@@ -360,6 +362,28 @@ void RlStage::rehearse(Trainer& trainer) {
 }
 
 // --- what it says ---
+
+// Of the first question and of one in the middle: the answer with the most and with the least
+// reward.
+void RlStage::keep_samples(const Groups& all) {
+  samples_.clear();
+  size_t n = static_cast<size_t>(s_.samples), groups = all.items.size();
+  for (size_t group : std::set<size_t>{0, groups / 2}) {
+    if (group >= groups) continue;
+    const TaskMixture::Item& item = all.items[group];
+    auto begin = all.rewards.begin() + static_cast<long>(group * n);
+    auto less = [](const Reward& a, const Reward& b) { return a.total < b.total; };
+    auto [least, most] = std::minmax_element(begin, begin + static_cast<long>(n), less);
+    for (auto at : {most, least}) {
+      if (at == least && least->total == most->total) continue;
+      const Rollout& r = all.rollouts[static_cast<size_t>(at - all.rewards.begin())];
+      samples_.push_back({.task = fmt::format("{}:{}", item.task->name(), item.level),
+                          .prompt = item.example.question,
+                          .text = sampler_.tokenizer().decode(r.tokens),
+                          .reward = at->total});
+    }
+  }
+}
 
 void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m) {
   std::vector<double> totals, scores;

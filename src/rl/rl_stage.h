@@ -56,6 +56,7 @@ class RlStage : public Stage {
   StageStep step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) override;
   double validate(Trainer& trainer, StepMetrics* m, bool averaged) override;
   std::string sample() override { return evaluation_.example; }
+  std::vector<StageSample> rollouts() const override { return samples_; }
   std::string status() const override;
   StateTensors state() override;
   nlohmann::json counters() const override;
@@ -94,6 +95,7 @@ class RlStage : public Stage {
   UpdateReport learn(Trainer& trainer, std::vector<TrainSequence>& sequences, int64_t step,
                      double lr);
   void refresh_reference();
+  void keep_samples(const Groups& all);
   void add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m);
   void add_update_metrics(const UpdateReport& u, const Times& times, StepMetrics& m) const;
   void say_nothing_to_learn(int64_t step, double reward);
@@ -109,6 +111,7 @@ class RlStage : public Stage {
   std::unique_ptr<Model> reference_;  // only where beta > 0
   Pool pool_;
   CollapseGuard guard_;
+  std::vector<StageSample> samples_;
   TaskEvaluation evaluation_;
   Mismatch mismatch_;
   int64_t next_item_ = 0, silent_steps_ = 0, sampled_tokens_ = 0;

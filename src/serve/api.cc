@@ -52,14 +52,14 @@ SteadyClock::time_point in_seconds(double s) {
 
 }  // namespace
 
-Api::Api(ServedModel& model, EngineThread& engine, Accounts* accounts, ApiOptions options)
-    : model_(model), engine_(engine), accounts_(accounts), options_(std::move(options)) {
-  fingerprint_ = fmt::format("fp_{:016x}_wels_{}", hash_name(model.name()), version());
+Api::Api(ModelPool& models, Accounts* accounts, ApiOptions options)
+    : models_(models), accounts_(accounts), options_(std::move(options)) {
   boost::asio::post(workers_, [] { pthread_setname_np(pthread_self(), "wels-api"); });
 }
 
 void Api::stop() {
   stopping_ = true;
+  models_.stop();
   while (metrics_.active > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   workers_.join();
 }
@@ -141,6 +141,7 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
 
 void Api::run_route(Call& call) {
   auto refuse = [&](const ApiError& e) {
+    if (call.late) return refuse_late(call, e);
     HttpResponse r = e.response();
     if (call.route->anthropic && r.content_type == "application/json")
       r.body = anthropic_error(r.status, e.message());
@@ -158,6 +159,7 @@ void Api::run_route(Call& call) {
       call.scope = std::to_string(call.caller->account);
     }
     (this->*call.route->run)(call);
+  } catch (const WaitsForModel&) {
   } catch (const ApiError& e) {
     refuse(e);
   } catch (const Error& e) {
@@ -179,8 +181,50 @@ void Api::answer_json(const Call& call, std::string body) {
   answer(call, std::move(r));
 }
 
-ResponseInfo Api::info(const std::string& model) const {
-  return {new_uuid(), model, static_cast<int64_t>(unix_seconds()), fingerprint_};
+// The status has gone out with the first sign of life: the error is an event.
+void Api::refuse_late(Call& call, const ApiError& e) {
+  metrics_.answered(call.route->path, e.response().status);
+  bool plain = e.response().content_type != "application/json";
+  std::string body = call.route->anthropic ? anthropic_error(e.response().status, e.message())
+                     : plain ? error_body(e.message(), "invalid_request_error", "error")
+                             : e.response().body;
+  call.late->fail((call.route->anthropic ? "event: error\ndata: " : "data: ") + body + "\n\n");
+  call.exchange->wake();
+}
+
+const ServedModel& Api::model_for(Call& call, const std::string& name, bool stream) {
+  models_.require_name(name);
+  if (call.failed) std::rethrow_exception(call.failed);
+  if (!call.pin) call.pin = models_.find(name);
+  if (!call.pin) waits_for_model(call, name, stream);
+  return *call.pin->model;
+}
+
+void Api::waits_for_model(Call& call, const std::string& name, bool stream) {
+  if (metrics_.queued >= options_.queue_limit)
+    throw overloaded("The server is overloaded, please try again later", 2);
+  if (stream) {
+    HttpResponse head;
+    head.content_type = "text/event-stream; charset=utf-8";
+    head.headers = {{"Cache-Control", "no-cache"}};
+    call.late = std::make_shared<LateSource>();
+    call.exchange->stream(std::move(head), call.late);
+  } else {
+    call.exchange->expect_wait();
+  }
+  ++metrics_.queued;
+  models_.load(name, [this, call](ModelPool::Pin pin, std::exception_ptr failed) mutable {
+    --metrics_.queued;
+    call.pin = std::move(pin);
+    call.failed = failed;
+    boost::asio::post(workers_, [this, call = std::move(call)]() mutable { run_route(call); });
+  });
+  throw WaitsForModel();
+}
+
+ResponseInfo Api::info(const Call& call, const std::string& model) const {
+  return {new_uuid(), model, static_cast<int64_t>(unix_seconds()),
+          fmt::format("fp_{:016x}_wels_{}", hash_name(call.pin->model->name()), version())};
 }
 
 void Api::settle(const Call& call, const Generation& g, SteadyClock::time_point begun) {
@@ -191,7 +235,7 @@ void Api::settle(const Call& call, const Generation& g, SteadyClock::time_point 
   --metrics_.active;
   if (!call.caller) return;
   try {
-    accounts_->charge(*call.caller, new_uuid(), model_.name(), usage);
+    accounts_->charge(*call.caller, new_uuid(), call.pin->model->name(), usage);
   } catch (const Error& e) {
     log_warn("a request of key {} was not charged: {}", call.caller->key, e.what());
   }
@@ -212,7 +256,8 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
   job.start_by = in_seconds(options_.queue_s);
   job.end_by = in_seconds(options_.request_s);
   SteadyClock::time_point begun = SteadyClock::now();
-  auto g = std::make_shared<Generation>(model_.tokenizer(), model_.shown_tokens(), std::move(job));
+  const ServedModel& model = *call.pin->model;
+  auto g = std::make_shared<Generation>(model.tokenizer(), model.shown_tokens(), std::move(job));
   ++metrics_.queued;
   release.fn = nullptr;  // settle() counts down now
   g->on_started([this, begun] {
@@ -240,7 +285,10 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
       answer_json(call, whole(collect_answers(std::move(deltas), g->choices()), *g));
     });
   });
-  if (streams) {
+  if (call.late) {
+    call.late->attach(make_event_stream(g, std::move(writer)));
+    exchange->wake();
+  } else if (streams) {
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
     head.headers = {{"Cache-Control", "no-cache"}};
@@ -251,7 +299,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
   exchange->on_left([weak] {
     if (auto left = weak.lock()) left->cancel();
   });
-  engine_.post([g](Engine& engine) {
+  call.pin->engine->post([g](Engine& engine) {
     int choice = 0;
     for (GenerateRequest& r : g->requests()) {
       try {

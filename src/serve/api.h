@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "serve/accounts.h"
-#include "serve/engine_thread.h"
+#include "serve/api_error.h"
 #include "serve/http.h"
 #include "serve/metrics.h"
+#include "serve/model_pool.h"
 #include "serve/response_writer.h"
-#include "serve/served_model.h"
 
 namespace wels {
 
@@ -30,7 +30,7 @@ struct ApiOptions {
 class Api : public HttpHandler {
  public:
   // accounts null: everybody may do everything. All must outlive it.
-  Api(ServedModel& model, EngineThread& engine, Accounts* accounts, ApiOptions options);
+  Api(ModelPool& models, Accounts* accounts, ApiOptions options);
   ~Api() override { stop(); }
   // Gives up what is under way and waits until nobody works any more. To be called when the server
   // no longer runs, and before it is gone.
@@ -57,13 +57,18 @@ class Api : public HttpHandler {
   void answer_json(const Call& call, std::string body);
   bool from_loopback_page(const std::string& origin) const;
 
+  // The model of this name. Not loaded: the call waits for it, a stream with signs of life, and
+  // its route is left by WaitsForModel.
+  const ServedModel& model_for(Call& call, const std::string& name, bool stream);
+  void waits_for_model(Call& call, const std::string& name, bool stream);
+  void refuse_late(Call& call, const ApiError& e);
+
   // Generates, streams what `writer` makes or, without one, answers what `whole` makes.
   void generate(Call& call, GenerationJob job, const GenerationOptions& o,
                 std::unique_ptr<EventWriter> writer, Whole whole);
   void keep_trace(const Call& call, Generation& g);
   void settle(const Call& call, const Generation& g, std::chrono::steady_clock::time_point begun);
-  ResponseInfo info(const std::string& model) const;
-  std::vector<Echo> echoes(const Generation& g, bool logprobs) const;
+  ResponseInfo info(const Call& call, const std::string& model) const;
 
   // api_routes.cc
   void chat_completions(Call& call);
@@ -86,14 +91,12 @@ class Api : public HttpHandler {
   void responses(Call& call);
   void embeddings(Call& call);
 
-  ServedModel& model_;
-  EngineThread& engine_;
+  ModelPool& models_;
   Accounts* accounts_;
   ApiOptions options_;
   Metrics metrics_;
   Traces traces_;
   std::atomic<bool> stopping_{false};
-  std::string fingerprint_;
   std::function<int64_t()> connections_;
   boost::asio::thread_pool workers_{1};
 };

@@ -84,6 +84,10 @@ ApiError server_error(const std::string& message) {
   return json_error(500, message, "server_error", "internal_error");
 }
 
+ApiError not_found(const std::string& message) {
+  return json_error(404, message, "invalid_request_error", "not_found");
+}
+
 HttpResponse empty_response(int status) { return {status, "", ""}; }
 
 }  // namespace wels

@@ -34,10 +34,10 @@ std::string embedding_json(const std::vector<float>& mean, bool base64) {
 
 void Api::messages(Call& call) {
   ChatRequest r = parse_messages_request(call.request.body, false);
-  std::vector<std::string> names = model_.names();
+  std::vector<std::string> names = models_.names();
   if (std::find(names.begin(), names.end(), r.model) == names.end()) r.model = names[0];
-  GenerationJob job = model_.chat_job(r);
-  ResponseInfo about = info(r.model);
+  GenerationJob job = model_for(call, r.model, r.options.stream).chat_job(r);
+  ResponseInfo about = info(call, r.model);
   std::unique_ptr<EventWriter> writer;
   if (r.options.stream)
     writer = make_messages_writer(about, static_cast<int64_t>(job.prompts[0].size()));
@@ -49,13 +49,16 @@ void Api::messages(Call& call) {
 
 void Api::count_tokens(Call& call) {
   ChatRequest r = parse_messages_request(call.request.body, true);
-  answer_json(call, fmt::format("{{\"input_tokens\":{}}}", model_.chat_prompt(r).tokens.size()));
+  std::vector<std::string> names = models_.names();
+  if (std::find(names.begin(), names.end(), r.model) == names.end()) r.model = names[0];
+  const ServedModel& model = model_for(call, r.model, false);
+  answer_json(call, fmt::format("{{\"input_tokens\":{}}}", model.chat_prompt(r).tokens.size()));
 }
 
 void Api::responses(Call& call) {
   ChatRequest r = parse_responses_request(call.request.body);
-  GenerationJob job = model_.chat_job(r);
-  ResponseInfo about = info(r.model);
+  GenerationJob job = model_for(call, r.model, r.options.stream).chat_job(r);
+  ResponseInfo about = info(call, r.model);
   std::unique_ptr<EventWriter> writer;
   if (r.options.stream) writer = make_responses_writer(about, r);
   GenerationOptions options = r.options;
@@ -67,7 +70,7 @@ void Api::responses(Call& call) {
 
 void Api::embeddings(Call& call) {
   EmbeddingRequest r = parse_embedding_request(call.request.body);
-  GenerationJob job = model_.embedding_job(r);
+  GenerationJob job = model_for(call, r.model, false).embedding_job(r);
   std::string model = r.model;
   bool base64 = r.base64;
   GenerationOptions options;

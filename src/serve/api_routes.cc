@@ -57,8 +57,8 @@ const std::vector<Api::Route>& Api::routes() {
 
 void Api::chat_completions(Call& call) {
   ChatRequest r = parse_chat_request(call.request.body, call.beta);
-  GenerationJob job = model_.chat_job(r);
-  ResponseInfo about = info(r.model);
+  GenerationJob job = model_for(call, r.model, r.options.stream).chat_job(r);
+  ResponseInfo about = info(call, r.model);
   if (r.inside) job.trace_id = about.id;
   std::unique_ptr<EventWriter> writer;
   if (r.options.stream) writer = make_chat_writer(about, r.options.include_usage);
@@ -69,9 +69,10 @@ void Api::chat_completions(Call& call) {
            });
 }
 
-std::vector<Echo> Api::echoes(const Generation& g, bool logprobs) const {
+namespace {
+
+std::vector<Echo> echoes(const Tokenizer& t, const Generation& g, bool logprobs) {
   std::vector<Echo> out;
-  const Tokenizer& t = model_.tokenizer();
   for (int i = 0; i < static_cast<int>(g.choices()); ++i) {
     const std::vector<int32_t>& prompt = g.prompt_of(i);
     Echo e;
@@ -91,23 +92,27 @@ std::vector<Echo> Api::echoes(const Generation& g, bool logprobs) const {
   return out;
 }
 
+}  // namespace
+
 void Api::completions(Call& call) {
   CompletionRequest r = parse_completion_request(call.request.body);
-  GenerationJob job = model_.completion_job(r);
-  ResponseInfo about = info(r.model);
+  const ServedModel& model = model_for(call, r.model, r.options.stream);
+  GenerationJob job = model.completion_job(r);
+  ResponseInfo about = info(call, r.model);
   std::unique_ptr<EventWriter> writer;
   if (r.options.stream) {
     std::vector<std::string> texts;
     for (size_t i = 0; r.echo && i < job.prompts.size() * static_cast<size_t>(job.n); ++i)
       texts.push_back(
-          utf8_lossy(model_.tokenizer().decode(job.prompts[i / static_cast<size_t>(job.n)], true)));
+          utf8_lossy(model.tokenizer().decode(job.prompts[i / static_cast<size_t>(job.n)], true)));
     writer = make_completion_writer(about, r.options.include_usage, std::move(texts));
   }
   bool logprobs = r.options.top_logprobs >= 0, echo = r.echo;
   generate(call, std::move(job), r.options, std::move(writer),
-           [this, about, logprobs, echo](const std::vector<Answer>& answers, const Generation& g) {
+           [about, logprobs, echo, tokenizer = model.tokenizer()](
+               const std::vector<Answer>& answers, const Generation& g) {
              std::vector<Echo> shown;
-             if (echo) shown = echoes(g, logprobs);
+             if (echo) shown = echoes(tokenizer, g, logprobs);
              return completion_response(about, answers, shown, g.usage(), logprobs);
            });
 }
@@ -119,7 +124,7 @@ void Api::models(Call& call) {
     return "{\"id\":" + json_string(name) + ",\"object\":\"model\",\"owned_by\":\"deepseek\"}";
   };
   std::string list;
-  for (const std::string& name : model_.names()) {
+  for (const std::string& name : models_.names()) {
     if (path == "/models/" + name) return answer_json(call, entry(name));
     list += (list.empty() ? "" : ",") + entry(name);
   }
@@ -144,16 +149,19 @@ void Api::tokenize(Call& call) {
   JsonFields f(call.request.body, json);
   std::vector<int32_t> tokens;
   if (f.any("messages")) {
-    if (!f.any("model")) json["model"] = model_.name();
-    tokens = model_.chat_prompt(parse_chat_request(json.dump(), call.beta)).tokens;
+    if (!f.any("model")) json["model"] = models_.first_name();
+    ChatRequest r = parse_chat_request(json.dump(), call.beta);
+    tokens = model_for(call, r.model, false).chat_prompt(r).tokens;
   } else {
     std::string text = f.required("prompt", f.text("prompt"));
-    model_.tokenizer().encode(text, AddedTokens::kAsText, tokens);
+    model_for(call, f.text("model").value_or(models_.first_name()), false)
+        .tokenizer()
+        .encode(text, AddedTokens::kAsText, tokens);
   }
   std::string list;
   for (int32_t t : tokens) list += (list.empty() ? "" : ",") + std::to_string(t);
   answer_json(call, fmt::format(R"({{"count":{},"max_model_len":{},"tokens":[{}]}})", tokens.size(),
-                                model_.context(), list));
+                                call.pin->model->context(), list));
 }
 
 // OpenAPI 3.1, from the table of routes.
@@ -167,10 +175,8 @@ void Api::openapi(Call& call) {
     if (path.ends_with('}')) {
       std::string name = path.substr(path.rfind('{') + 1);
       name.pop_back();
-      operation["parameters"] = Json::array({{{"name", name},
-                                              {"in", "path"},
-                                              {"required", true},
-                                              {"schema", {{"type", "string"}}}}});
+      operation["parameters"] = Json::array(
+          {{{"name", name}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}}});
     }
     if (*r.fields) {
       Json properties = Json::object(), required = Json::array();
@@ -215,7 +221,7 @@ void Api::health(Call& call) { answer_json(call, R"({"status":"ok"})"); }
 void Api::metrics(Call& call) {
   HttpResponse r;
   r.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  r.body = metrics_.text(engine_.stats(), connections_ ? connections_() : 0);
+  r.body = metrics_.text(models_.stats(), connections_ ? connections_() : 0);
   answer(call, std::move(r));
 }
 

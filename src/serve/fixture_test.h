@@ -158,21 +158,28 @@ struct TestServerOptions {
   ApiOptions api = {};
   HttpLimits limits = {};
   Accounts* accounts = nullptr;
+  std::vector<std::string> names = {"tiny"};
+  double idle_s = 0;
+  int fit = 100;                       // models at a time
+  std::function<void()> on_load = {};  // before a model is there
   double drain_s = 5;
 };
 
 class TestServer {
  public:
   using Options = TestServerOptions;
-  explicit TestServer(Options o = {})
-      : tokenizer(tiny_tokenizer()),
-        dev_(make_device("cpu")),
-        weights_(tiny_config(tokenizer.vocab_size())) {
-    weights_.init(DType::kF32, 3, false);
-    model.emplace(*dev_, weights_, DType::kF32, tokenizer, o.chat_template, "tiny", o.context);
-    engine.emplace(*dev_, weights_, DType::kF32, o.context, CacheOptions{.tokens = o.cache_tokens});
+  explicit TestServer(Options o = {}) : tokenizer(tiny_tokenizer()) {
+    std::vector<ModelSource> sources;
+    for (const std::string& name : o.names)
+      sources.push_back({name, [this, o, name] { return load(o, name); }});
+    models.emplace(std::move(sources), o.idle_s);
+    if (o.idle_s == 0 && o.names.size() == 1) {  // it stays
+      ModelPool::Pin pin = models->find("tiny");
+      model = pin->model.get();
+      engine = pin->engine.get();
+    }
     o.api.loopback = o.accounts == nullptr;
-    api.emplace(*model, *engine, o.accounts, o.api);
+    api.emplace(*models, o.accounts, o.api);
     http.emplace(HttpServerOptions{.limits = o.limits, .drain_s = o.drain_s}, *api);
     port = http->port();
     thread_ = std::thread([this] { http->run(); });
@@ -187,23 +194,43 @@ class TestServer {
   // Waits until the engine has nothing to do; false: not within ten seconds.
   bool idle() {
     for (int i = 0; i < 1000; ++i) {
-      EngineThread::Stats s = engine->stats();
+      EngineThread::Stats s = models->stats();
       if (s.running + s.waiting == 0) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     return false;
   }
 
+  std::atomic<int> loaded_models{0};
   Tokenizer tokenizer;
   int port = 0;
-  std::optional<ServedModel> model;
-  std::optional<EngineThread> engine;
+  std::optional<ModelPool> models;
+  ServedModel* model = nullptr;  // of the only one
+  EngineThread* engine = nullptr;
   std::optional<Api> api;
   std::optional<HttpServer> http;
 
  private:
-  std::unique_ptr<Device> dev_;
-  Model weights_;
+  struct Weights {
+    std::unique_ptr<Device> dev = make_device("cpu");
+    Model model;
+    std::atomic<int>& count;
+    Weights(const ModelConfig& c, std::atomic<int>& count) : model(c), count(count) { ++count; }
+    ~Weights() { --count; }
+  };
+  std::unique_ptr<ModelHost> load(const Options& o, const std::string& name) {
+    if (o.on_load) o.on_load();
+    if (loaded_models >= o.fit) throw OutOfMemory(Error("memory", "there is none"));
+    auto w = std::make_shared<Weights>(tiny_config(tokenizer.vocab_size()), loaded_models);
+    w->model.init(DType::kF32, 3, false);
+    auto host = std::make_unique<ModelHost>();
+    host->owner = w;
+    host->model = std::make_unique<ServedModel>(*w->dev, w->model, DType::kF32, tokenizer,
+                                                o.chat_template, name, o.context);
+    host->engine = std::make_unique<EngineThread>(*w->dev, w->model, DType::kF32, o.context,
+                                                  CacheOptions{.tokens = o.cache_tokens});
+    return host;
+  }
   std::thread thread_;
 };
 

@@ -430,7 +430,8 @@ std::string head_text(const HttpResponse& r, bool chunked, bool keep_alive, bool
   if (chunked) {
     out += "Transfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n";
   } else if (keep_alive || r.status != 200 || !r.body.empty()) {
-    if (r.status != 204 && r.status != 304) out += fmt::format("Content-Length: {}\r\n", r.body.size());
+    if (r.status != 204 && r.status != 304)
+      out += fmt::format("Content-Length: {}\r\n", r.body.size());
   }
   if (!keep_alive) out += "Connection: close\r\n";
   if (keep_alive && http_1_0) out += "Connection: keep-alive\r\n";

@@ -46,8 +46,8 @@ void append_experts(std::string& out, const Trace& t, size_t row, size_t layers,
 
 }  // namespace
 
-std::string trace_json(const std::string& id, const Trace& t, const ModelConfig& c,
-                       const Tokenizer& tokenizer) {
+std::string trace_json(const std::string& id, const Trace& t) {
+  const ModelConfig& c = t.config;
   std::vector<int64_t> layers;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
     if (c.is_moe_layer(l)) layers.push_back(l);
@@ -59,7 +59,7 @@ std::string trace_json(const std::string& id, const Trace& t, const ModelConfig&
                   R"("prompt_tokens":{},"tokens":[)",
                   json_string(id), json_string(t.model), fmt::join(layers, ","),
                   moe ? c.n_routed_experts : 0, k, moe ? c.n_shared_experts : 0, t.prompt_tokens);
-  StreamDecoder decoder(tokenizer, false);
+  StreamDecoder decoder(*t.tokenizer, false);
   size_t row = 0;
   auto token = [&](std::string text, const char* part, const std::string& logp, int8_t draft) {
     if (row > 0) out += ',';

@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct Trace {
     bool thinking;  // part of the reasoning
   };
   std::string model;
+  ModelConfig config;
+  std::optional<Tokenizer> tokenizer;
   int64_t prompt_tokens = 0;
   std::vector<int32_t> prompt;  // its last tokens
   std::vector<Token> answer;
@@ -35,8 +38,7 @@ struct Trace {
   void finish(GenerateResult& r);  // takes its experts
 };
 
-std::string trace_json(const std::string& id, const Trace& trace, const ModelConfig& config,
-                       const Tokenizer& tokenizer);
+std::string trace_json(const std::string& id, const Trace& trace);
 
 // The last traces, each for the account that asked.
 class Traces {

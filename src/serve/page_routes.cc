@@ -11,9 +11,9 @@ void Api::page(Call& call) { answer(call, page_response(call.request)); }
 
 void Api::page_config(Call& call) {
   Json models = Json::array();
-  for (const std::string& name : model_.names())
-    models.push_back({{"id", name}, {"thinking", name == "deepseek-reasoner"}});
-  const ModelConfig& c = model_.model().config();
+  for (const std::string& name : models_.names())
+    models.push_back({{"id", name}, {"thinking", name == kReasonerName}});
+  const ModelConfig& c = models_.config();
   Json prices;
   if (accounts_) {
     const Prices& p = accounts_->prices();
@@ -22,8 +22,8 @@ void Api::page_config(Call& call) {
   Json out{{"version", version()},
            {"mode", "chat"},
            {"models", models},
-           {"name", model_.name()},
-           {"context", model_.context()},
+           {"name", models_.first_name()},
+           {"context", models_.context()},
            {"auth", accounts_ != nullptr},
            {"search", false},
            {"prices", prices},
@@ -35,7 +35,9 @@ void Api::page_config(Call& call) {
 void Api::keep_trace(const Call& call, Generation& g) {
   if (g.job().trace_id.empty()) return;
   Trace trace = g.take_trace();
-  trace.model = model_.name();
+  trace.model = call.pin->model->name();
+  trace.config = call.pin->model->model().config();
+  trace.tokenizer = call.pin->model->tokenizer();
   traces_.add(g.job().trace_id, call.scope, std::move(trace));
 }
 
@@ -43,8 +45,8 @@ void Api::inside(Call& call) {
   bool beta = false;
   std::string id = local_path(call.request.path, beta).substr(std::string("/ui/inside/").size());
   std::shared_ptr<const Trace> trace = traces_.find(id, call.scope);
-  if (!trace) return answer(call, empty_response(404));
-  answer_json(call, trace_json(id, *trace, model_.model().config(), model_.tokenizer()));
+  if (!trace) throw not_found("There is no such answer among the last that were watched");
+  answer_json(call, trace_json(id, *trace));
 }
 
 }  // namespace wels

@@ -13,8 +13,6 @@
 namespace wels {
 namespace {
 
-constexpr const char* kChat = "deepseek-chat";
-constexpr const char* kReasoner = "deepseek-reasoner";
 constexpr int64_t kChatTokens = 4096, kReasonerTokens = 32768, kCompletionTokens = 16;
 
 // Markers whose text an answer's parts are told by, special tokens in some vocabularies.
@@ -69,17 +67,8 @@ ServedModel::ServedModel(Device& dev, Model& model, DType dtype, Tokenizer token
   }
 }
 
-std::vector<std::string> ServedModel::names() const { return {kChat, kReasoner, name_}; }
-
-void ServedModel::require_name(const std::string& name) const {
-  if (name == kChat || name == kReasoner || name == name_) return;
-  throw invalid_request(
-      fmt::format("The supported API model names are {}, {} or {}, but you passed {}.", kChat,
-                  kReasoner, name_, printable(name)));
-}
-
 bool ServedModel::wants_thinking(const ChatRequest& r) const {
-  return r.thinking.value_or(r.model == kReasoner);
+  return r.thinking.value_or(r.model == kReasonerName);
 }
 
 std::vector<int32_t> ServedModel::document(const std::string& text) const {
@@ -159,14 +148,13 @@ void ServedModel::set_options(const GenerationOptions& o, GenerationJob& job,
 }
 
 GenerationJob ServedModel::chat_job(const ChatRequest& r) const {
-  require_name(r.model);
   bool thinking = wants_thinking(r);
   bool forced =
       r.tool_choice.kind == ToolChoice::kRequired || r.tool_choice.kind == ToolChoice::kNamed;
   if (thinking && forced)
     throw invalid_request("Thinking mode does not support tool_choice 'required' or a named tool");
-  if (r.model == kReasoner && r.options.top_logprobs >= 0)
-    throw invalid_request(std::string(kReasoner) + " does not support the parameter logprobs");
+  if (r.model == kReasonerName && r.options.top_logprobs >= 0)
+    throw invalid_request(std::string(kReasonerName) + " does not support the parameter logprobs");
   GenerationJob job;
   Prompt p = chat_prompt(r);
   job.thinking = p.thinking;
@@ -174,7 +162,7 @@ GenerationJob ServedModel::chat_job(const ChatRequest& r) const {
   job.tools = !r.tools.empty() && r.tool_choice.kind != ToolChoice::kNone;
   set_options(r.options, job, thinking ? kReasonerTokens : kChatTokens);
   if (job.max_tokens < 1) throw invalid_request("Invalid max_tokens value, it must be at least 1");
-  if (r.model == kReasoner) {  // takes no such parameters; DeepSeek's advice for R1
+  if (r.model == kReasonerName) {  // takes no such parameters; DeepSeek's advice for R1
     job.sampling.temperature = 0.6;
     job.sampling.top_p = 0.95;
     job.sampling.presence_penalty = job.sampling.frequency_penalty = 0;
@@ -190,7 +178,6 @@ GenerationJob ServedModel::chat_job(const ChatRequest& r) const {
 }
 
 GenerationJob ServedModel::completion_job(const CompletionRequest& r) const {
-  require_name(r.model);
   GenerationJob job;
   job.chat = false;
   if (r.suffix) {
@@ -211,7 +198,6 @@ GenerationJob ServedModel::completion_job(const CompletionRequest& r) const {
 }
 
 GenerationJob ServedModel::embedding_job(const EmbeddingRequest& r) const {
-  require_name(r.model);
   GenerationJob job;
   job.chat = false;
   job.mean_hidden = true;

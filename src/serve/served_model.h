@@ -17,6 +17,10 @@
 
 namespace wels {
 
+// The names of the first model's two modes.
+inline constexpr const char* kChatName = "deepseek-chat";
+inline constexpr const char* kReasonerName = "deepseek-reasoner";
+
 class ServedModel {
  public:
   // dev, model: must outlive it. chat_template nullopt: a base model, which continues texts.
@@ -31,10 +35,6 @@ class ServedModel {
   const std::string& name() const { return name_; }
   int64_t context() const { return context_; }
   const std::vector<int32_t>& shown_tokens() const { return shown_; }
-  // deepseek-chat, deepseek-reasoner and the model's own name.
-  std::vector<std::string> names() const;
-  // Throws ApiError where `name` is none of them.
-  void require_name(const std::string& name) const;
 
   // What is to be generated, but for whose it is (scope) and until when. Throw ApiError.
   GenerationJob chat_job(const ChatRequest& r) const;

@@ -102,12 +102,15 @@ class Run {
     resume();
     metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl",
                                                state_.step > 0 ? state_.step : -1);
+    samples_ = std::make_unique<SampleWriter>(s_.out + "/samples.jsonl",
+                                              state_.step > 0 ? state_.step : -1);
     events_ = std::make_unique<TfEventsWriter>(s_.out, state_.step > 0 ? state_.step : -1);
     peak_flops_ = c.dev.measure_peak_flops(s_.trainer.dtype);
   }
 
   StageResult go() {
     if (s_.minutes > 0 && state_.step == 0 && !calibrated_) calibrate();
+    if (c_.report) c_.report();  // from now on the folder says what the run is
     while (state_.step < s_.schedule.steps && !stop_.requested()) one_step();
     if (state_.step > last_saved_ || list_checkpoints(s_.out).empty()) {
       if (!evaluated_) validate(nullptr);
@@ -194,6 +197,7 @@ class Run {
       if (!text.empty()) m.add_text(metric::kSample, text);
     }
     metrics_->write(m);
+    samples_->write(state_.step, stage_.rollouts());
     events_->write(state_.step, unix_seconds(), m.scalars);
     if (state_.step % s_.save_every == 0 || last) save();
     if (!s_.quiet && line_.due()) line_.update(status());
@@ -236,13 +240,14 @@ class Run {
   // Expert loads in units of the fair share, MaxVio and selection biases, a row per MoE block.
   void add_balance(const StepStats& st, StepMetrics& m) {
     if (st.load.empty()) return;
-    std::vector<double> violation;
+    std::vector<double> violation, layers;
     MetricTable load{
         static_cast<int64_t>(st.load.size()), static_cast<int64_t>(st.load[0].load.size()), {}},
         bias = load;
     max_violation_ = 0;
     for (const StepStats::LayerLoad& l : st.load) {
       violation.push_back(l.max_violation());
+      layers.push_back(static_cast<double>(l.layer));
       max_violation_ = std::max(max_violation_, violation.back());
       double total = 0;
       for (int64_t n : l.load) total += static_cast<double>(n);
@@ -259,6 +264,7 @@ class Run {
       bias.values.insert(bias.values.end(), b.begin(), b.end());
     }
     m.add(metric::kMaxVio, std::move(violation));
+    m.add(metric::kLayers, std::move(layers));
     m.add(metric::kLoad, std::move(load));
     if (!bias.values.empty()) m.add(metric::kBias, std::move(bias));
   }
@@ -345,6 +351,7 @@ class Run {
   TrainerState state_;
   std::unique_ptr<WeightEma> ema_;
   std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<SampleWriter> samples_;
   std::unique_ptr<TfEventsWriter> events_;
   StatusLine line_{20};
   int64_t last_saved_ = -1, best_step_ = -1, tokens_seen_ = 0;

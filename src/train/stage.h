@@ -8,6 +8,7 @@
 
 #include "train/metrics.h"
 #include "train/run_folder.h"
+#include "train/samples.h"
 #include "train/schedule.h"
 #include "train/trainer.h"
 
@@ -32,7 +33,7 @@ struct StageStep {
   int64_t tokens = 0;             // trained on
   double loss = 0;                // what the status line shows
   bool nothing_to_learn = false;  // no update was made, and none was due
-  bool enough = false;  // the run ends with this step, whatever the schedule says
+  bool enough = false;            // the run ends with this step, whatever the schedule says
 };
 
 class Stage {
@@ -55,6 +56,8 @@ class Stage {
 
   // What the model writes now; empty: nothing to show.
   virtual std::string sample() { return {}; }
+  // Some of what the model wrote in the last step, for samples.jsonl; empty: it wrote nothing.
+  virtual std::vector<StageSample> rollouts() const { return {}; }
   // A few words for the status line, after the loss.
   virtual std::string status() const { return {}; }
   // Tensors that a checkpoint keeps beside weights and optimiser (a reference policy, say), in

@@ -97,6 +97,35 @@ stop
 wait "$curl_pid" || fail "the stream was cut by SIGTERM"
 has 'data: [DONE]' stream
 
+# --- The page, and several models.
+cp -r run other
+expect 'would be named run' "$wels" serve run run
+expect 'more names than models' "$wels" serve run --name a --name b
+expect 'is named deepseek-chat' "$wels" serve run other --name a --name deepseek-chat
+expect 'does not exist' "$wels" serve run nothing
+serve other --name first --idle-minutes 0.02
+curl -s --compressed "$url/" >body
+has '<!doctype html>' body
+curl -s "$url/ui/config.json" >body
+has '"name":"first"' body
+has '{"id":"other","thinking":false}' body
+curl -s "$url/models" >body
+has '"id":"other"' body
+for model in other first deepseek-reasoner other; do
+  curl -s "$url/chat/completions" "${json[@]}" -d "${question/deepseek-chat/$model}" >body
+  has "\"model\":\"$model\"" body
+  has '"completion_tokens":' body
+done
+curl -s "$url/chat/completions" "${json[@]}" -d "${question/\{/\{\"inside\":true,}" >body
+id=$(sed 's/^{"id":"\([^"]*\)".*/\1/' body)
+curl -s "$url/ui/inside/$id" >body
+has '"part":"answer"' body
+has '"experts":[[' body
+[ "$(curl -s -o body -w '%{http_code}' "$url/ui/inside/nobody")" = 404 ] || fail "an unknown answer is not 404"
+for _ in $(seq 200); do grep -q 'other is unloaded' server.log && break; sleep 0.1; done
+has 'other is unloaded' server.log
+stop
+
 # --- Keys and TLS.
 key=$("$wels" keys create accounts.db alice --label laptop 2>/dev/null)
 [[ $key =~ ^sk-[0-9a-f]{64}$ ]] || fail "key '$key'"

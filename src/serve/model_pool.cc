@@ -1,0 +1,208 @@
+#include "serve/model_pool.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "formats/json.h"
+#include "serve/api_error.h"
+
+namespace wels {
+
+// Everything but name and open under the pool's mutex.
+struct ModelPool::Entry {
+  std::string name;
+  std::function<std::unique_ptr<ModelHost>()> open;
+  std::unique_ptr<ModelHost> host;
+  int64_t users = 0;
+  double used_s = 0;  // when the last user left
+};
+
+namespace {
+
+// Whoever has its answer lets go of the model a moment later.
+constexpr double kPatience = 1;  // seconds
+
+void add(EngineThread::Stats& to, const EngineThread::Stats& s) {
+  GenerateTiming& t = to.timing;
+  t.prompt_tokens += s.timing.prompt_tokens;
+  t.new_tokens += s.timing.new_tokens;
+  t.cached_tokens += s.timing.cached_tokens;
+  t.drafted += s.timing.drafted;
+  t.accepted += s.timing.accepted;
+  t.preempted += s.timing.preempted;
+  t.prefill_s += s.timing.prefill_s;
+  t.decode_s += s.timing.decode_s;
+  to.steps += s.steps;
+  to.running += s.running;
+  to.waiting += s.waiting;
+  to.available_tokens += s.available_tokens;
+}
+
+}  // namespace
+
+ModelPool::ModelPool(std::vector<ModelSource> sources, double idle_s)
+    : mutex_(std::make_shared<std::mutex>()), idle_s_(sources.size() > 1 ? idle_s : 0) {
+  for (ModelSource& s : sources) {
+    entries_.push_back(std::make_shared<Entry>());
+    entries_.back()->name = std::move(s.name);
+    entries_.back()->open = std::move(s.open);
+  }
+  Entry& first = *entries_.at(0);
+  first.host = first.open();
+  first.used_s = monotonic_seconds();
+  context_ = first.host->model->context();
+  config_ = first.host->model->model().config();
+  thread_ = std::thread([this] { run(); });
+}
+
+void ModelPool::stop() {
+  {
+    std::lock_guard lock(*mutex_);
+    stop_ = true;
+  }
+  changed_.notify_one();
+  if (thread_.joinable()) thread_.join();
+  wanted_.clear();
+}
+
+std::vector<std::string> ModelPool::names() const {
+  std::vector<std::string> out = {kChatName, kReasonerName};
+  for (const auto& e : entries_) out.push_back(e->name);
+  return out;
+}
+
+const std::string& ModelPool::first_name() const { return entries_[0]->name; }
+
+void ModelPool::require_name(const std::string& name) const {
+  std::vector<std::string> all = names();
+  if (std::find(all.begin(), all.end(), name) != all.end()) return;
+  std::string last = all.back();
+  all.pop_back();
+  throw invalid_request(
+      fmt::format("The supported API model names are {} or {}, but you passed {}.",
+                  fmt::join(all, ", "), last, printable(name)));
+}
+
+std::shared_ptr<ModelPool::Entry> ModelPool::entry(const std::string& name) const {
+  for (const auto& e : entries_) {
+    if (e->name == name) return e;
+  }
+  return entries_[0];
+}
+
+// With the mutex held.
+ModelPool::Pin ModelPool::pin(const std::shared_ptr<Entry>& e) {
+  ++e->users;
+  return Pin(e->host.get(), [e, mutex = mutex_](const ModelHost*) {
+    std::lock_guard lock(*mutex);
+    --e->users;
+    e->used_s = monotonic_seconds();
+  });
+}
+
+ModelPool::Pin ModelPool::find(const std::string& name) {
+  std::shared_ptr<Entry> e = entry(name);
+  std::lock_guard lock(*mutex_);
+  return e->host ? pin(e) : nullptr;
+}
+
+void ModelPool::load(const std::string& name, Ready ready) {
+  {
+    std::lock_guard lock(*mutex_);
+    wanted_.push_back({entry(name), std::move(ready)});
+  }
+  changed_.notify_one();
+}
+
+void ModelPool::run() {
+  for (;;) {
+    Wanted next;
+    {
+      std::unique_lock lock(*mutex_);
+      changed_.wait_for(lock, std::chrono::milliseconds(500),
+                        [&] { return stop_ || !wanted_.empty(); });
+      if (stop_) return;
+      if (!wanted_.empty()) {
+        next = std::move(wanted_.front());
+        wanted_.pop_front();
+      }
+    }
+    if (next.entry) load_one(next.entry, next.ready);
+    if (idle_s_ > 0) unload(idle_s_);
+  }
+}
+
+void ModelPool::load_one(const std::shared_ptr<Entry>& e, const Ready& ready) {
+  Pin made;
+  std::exception_ptr failed;
+  {
+    std::lock_guard lock(*mutex_);
+    if (e->host) made = pin(e);
+  }
+  double give_up = monotonic_seconds() + kPatience;
+  while (!made && !failed) {
+    try {
+      std::unique_ptr<ModelHost> host = e->open();
+      log_info("{} is loaded", e->name);
+      std::lock_guard lock(*mutex_);
+      e->host = std::move(host);
+      made = pin(e);
+    } catch (const OutOfMemory& error) {
+      if (unload(0)) continue;
+      if (monotonic_seconds() < give_up) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        continue;
+      }
+      log_warn("{} does not fit beside the models in use: {}", e->name, error.what());
+      failed = std::make_exception_ptr(overloaded(
+          fmt::format("There is no memory for {} beside the models in use", e->name), 30));
+    } catch (const std::exception& error) {
+      log_warn("{} cannot be loaded: {}", e->name, error.what());
+      failed = std::make_exception_ptr(
+          server_error(fmt::format("The model {} cannot be loaded", e->name)));
+    }
+  }
+  ready(std::move(made), failed);
+}
+
+// The one that has been idle longest, and for so long; false: there is none.
+bool ModelPool::unload(double least_idle_s) {
+  std::unique_ptr<ModelHost> host;
+  std::shared_ptr<Entry> oldest;
+  {
+    std::lock_guard lock(*mutex_);
+    for (const auto& e : entries_) {
+      if (!e->host || e->users > 0 || monotonic_seconds() - e->used_s < least_idle_s) continue;
+      if (!oldest || e->used_s < oldest->used_s) oldest = e;
+    }
+    if (!oldest) return false;
+    host = std::move(oldest->host);
+    EngineThread::Stats s = host->engine->stats();
+    s.running = s.waiting = s.available_tokens = 0;
+    add(gone_, s);
+  }
+  host.reset();
+  log_info("{} is unloaded", oldest->name);
+  return true;
+}
+
+EngineThread::Stats ModelPool::stats() const {
+  std::lock_guard lock(*mutex_);
+  EngineThread::Stats out = gone_;
+  for (const auto& e : entries_) {
+    if (e->host) add(out, e->host->engine->stats());
+  }
+  return out;
+}
+
+int64_t ModelPool::loaded() const {
+  std::lock_guard lock(*mutex_);
+  return std::count_if(entries_.begin(), entries_.end(),
+                       [](const auto& e) { return e->host != nullptr; });
+}
+
+}  // namespace wels

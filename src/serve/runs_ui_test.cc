@@ -1,0 +1,191 @@
+#include "serve/runs_ui.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <sys/file.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "serve/fixture_test.h"
+
+namespace wels {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::HasSubstr;
+
+// Run folders under a folder of their own.
+struct RunsTest : testing::Test {
+  RunsTest() : root(fs::temp_directory_path() / ("wels_runs_" + std::to_string(::getpid()))) {
+    fs::remove_all(root);
+    fs::create_directories(root);
+  }
+  ~RunsTest() override { fs::remove_all(root); }
+
+  std::string run(const std::string& name, int lines) {
+    fs::path folder = root / name;
+    fs::create_directories(folder);
+    add_lines(folder.string(), 1, lines);
+    write_file_atomic((folder / "run.json").string(),
+                      R"({"name":"x","status":"running","started":1,"updated":2,"total_steps":60,)"
+                      R"("sections":[{"title":"Recipe","rows":[["stage","reinforcement learning"],)"
+                      R"(["seed","7"]]},{"title":"Model","rows":[["width","32"]]}]})");
+    return folder.string();
+  }
+  void add_lines(const std::string& folder, int from, int to) {
+    std::ofstream f(folder + "/metrics.jsonl", std::ios::app);
+    for (int i = from; i <= to; ++i) {
+      f << "{\"step\":" << i << ",\"loss\":" << 10 - i << ",\"tokens\":" << 100 * i;
+      if (i % 2 == 0) f << ",\"layers\":[1,2],\"load\":[[1,0.5],[0,2]],\"bias\":[[0,1],[1,0]]";
+      if (i % 3 == 0) f << ",\"sample\":\"text " << i << "\"";
+      f << "}\n";
+    }
+  }
+  json get(RunsUi& ui, const std::string& path) { return client(ui).get(path).json(); }
+  static int port_of(RunsUi& ui) {
+    std::string url = ui.url();
+    return std::stoi(url.substr(url.rfind(':') + 1));
+  }
+  RawClient client(RunsUi& ui) { return RawClient(port_of(ui)); }
+
+  fs::path root;
+};
+
+TEST_F(RunsTest, RunsAreFoundBelowTheFolder) {
+  run("a", 5);
+  run("r1/05-rl", 3);
+  fs::create_directories(root / "empty");
+  RunsUi ui({root.string()}, 0, true);
+  json runs = get(ui, "/ui/runs");
+  ASSERT_EQ(runs.size(), 2u);
+  const json& a = runs[0];
+  EXPECT_EQ(a["folder_name"], "a");
+  EXPECT_EQ(a["stage"], "reinforcement learning");
+  EXPECT_EQ(a["model"]["width"], "32");
+  EXPECT_EQ(a["step"], 5);
+  EXPECT_EQ(a["steps"], 60);
+  EXPECT_EQ(a["tokens"], 500);
+  EXPECT_EQ(a["running"], false);
+  EXPECT_EQ(a["status"], "stopped");  // it says running, but nobody holds it
+  EXPECT_EQ(a["seed"], 7);
+  run("late", 1);
+  EXPECT_EQ(get(ui, "/ui/runs").size(), 3u);
+  EXPECT_EQ(get(ui, "/ui/config.json")["mode"], "training");
+}
+
+TEST_F(RunsTest, TwoFoldersOfOneNameHaveTwoIds) {
+  std::string one = run("x/mine", 1), two = run("y/mine", 2);
+  RunsUi ui({one, two}, 0, true);
+  json runs = get(ui, "/ui/runs");
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[0]["id"], "mine");
+  EXPECT_EQ(runs[1]["id"], "mine-2");
+  EXPECT_EQ(runs[1]["step"], 2);
+}
+
+TEST_F(RunsTest, LinesComeFromWhereTheClientIs) {
+  std::string folder = run("a", 5);
+  RunsUi ui({folder}, 0, true);
+  RawClient c = client(ui);
+  auto all = c.get("/ui/runs/a/metrics");
+  EXPECT_THAT(all.head, HasSubstr("application/x-ndjson"));
+  EXPECT_EQ(all.body, read_file(folder + "/metrics.jsonl"));
+  EXPECT_EQ(json::parse(c.get("/ui/runs/a/metrics?after=4").body)["step"], 5);
+  EXPECT_EQ(c.get("/ui/runs/a/metrics?after=99").body, "");
+  EXPECT_EQ(c.get("/ui/runs/a/metrics?after=-1").status, 400);
+  EXPECT_EQ(c.get("/ui/runs/a/metrics?after=x").status, 400);
+  // A line that is still being written is not one.
+  std::ofstream(folder + "/metrics.jsonl", std::ios::app) << "{\"step\":6";
+  EXPECT_EQ(c.get("/ui/runs/a/metrics?after=5").body, "");
+}
+
+TEST_F(RunsTest, LongFilesAndLinesComeWhole) {
+  std::string folder = run("a", 0), want;
+  for (int i = 1; i <= 3; ++i)
+    want +=
+        "{\"step\":" + std::to_string(i) + ",\"sample\":\"" + std::string(700000, 'x') + "\"}\n";
+  for (int i = 4; i < 20000; ++i) want += "{\"step\":" + std::to_string(i) + "}\n";
+  std::ofstream(folder + "/metrics.jsonl") << want;
+  RunsUi ui({folder}, 0, true);
+  EXPECT_EQ(client(ui).get("/ui/runs/a/metrics").body, want);
+  std::string rest = client(ui).get("/ui/runs/a/metrics?after=2").body;
+  EXPECT_EQ(rest, want.substr(want.find("{\"step\":3,")));
+  EXPECT_EQ(get(ui, "/ui/runs")[0]["step"], 19999);
+  EXPECT_EQ(get(ui, "/ui/runs/a/samples").size(), 3u);
+}
+
+TEST_F(RunsTest, EventsFollowARunToItsEnd) {
+  std::string folder = run("a", 2);
+  auto lock = std::make_unique<FolderLock>(folder);
+  RunsUi ui({folder}, 0, true);
+  EXPECT_EQ(get(ui, "/ui/runs")[0]["running"], true);
+  RawClient c = client(ui);
+  c.send("GET /ui/runs/a/events?after=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  std::string got = c.until("id: 2\ndata: {\"step\":2,");
+  EXPECT_THAT(got, HasSubstr("text/event-stream"));
+  EXPECT_THAT(got, testing::Not(HasSubstr("id: 1\n")));
+  add_lines(folder, 3, 3);
+  c.until("id: 3\ndata: {\"step\":3,");
+  // Resumed from an earlier checkpoint: the lines behind it are cut off and come again.
+  fs::resize_file(folder + "/metrics.jsonl", 0);
+  EXPECT_THAT(c.until("event: reset\n"), HasSubstr("event: reset"));
+  add_lines(folder, 1, 1);
+  EXPECT_THAT(c.until("id: 1\ndata: {\"step\":1,"), HasSubstr("id: 1\n"));
+  lock.reset();
+  EXPECT_THAT(c.until("event: end\n"), HasSubstr("event: end"));
+}
+
+TEST_F(RunsTest, SamplesAndRolloutsComeInTheOrderOfSteps) {
+  std::string folder = run("a", 6);
+  std::ofstream(folder + "/samples.jsonl")
+      << R"({"step":4,"task":"parity:20","prompt":"p","text":"t","reward":1})"
+      << "\nno json\n";
+  RunsUi ui({folder}, 0, true);
+  json s = get(ui, "/ui/runs/a/samples");
+  ASSERT_EQ(s.size(), 3u);
+  EXPECT_EQ(s[0]["text"], "text 3");
+  EXPECT_EQ(s[1]["reward"], 1);
+  EXPECT_EQ(s[1]["task"], "parity:20");
+  EXPECT_EQ(s[2]["step"], 6);
+}
+
+TEST_F(RunsTest, ExpertsAreThoseOfTheLastStepThatHasThem) {
+  RunsUi ui({run("a", 5), run("dense", 1)}, 0, true);
+  json e = get(ui, "/ui/runs/a/experts");
+  EXPECT_EQ(e["step"], 4);
+  EXPECT_EQ(e["layers"], json::array({1, 2}));
+  EXPECT_EQ(e["experts"], 2);
+  EXPECT_EQ(e["load"][1][1], 2);
+  EXPECT_EQ(e["bias"][0][1], 1);
+  EXPECT_TRUE(get(ui, "/ui/runs/dense/experts").is_null());
+}
+
+TEST_F(RunsTest, NothingElseCanBeRead) {
+  std::string folder = run("a", 1);
+  RunsUi ui({folder}, 0, true);
+  for (const char* path :
+       {"/ui/runs/nobody/metrics", "/ui/runs/../metrics", "/ui/runs/%2e%2e/metrics",
+        "/ui/runs/a/../run.json", "/ui/runs/a/run.json", "/ui/runs/a", "/ui/runs//metrics",
+        "/ui/runs/a/metrics/x", "/ui/runsx", "/metrics.jsonl", "/ui/inside/x", "/chat/completions"})
+    EXPECT_EQ(client(ui).get(path).status, 404) << path;
+  EXPECT_EQ(client(ui).post("/ui/runs", "{}").status, 405);
+  EXPECT_EQ(client(ui).get("/ui/runs", "Origin: http://evil.example\r\n").status, 403);
+  RawClient c = client(ui);
+  c.send("GET /ui/runs HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+  EXPECT_EQ(c.response().status, 403);
+}
+
+TEST_F(RunsTest, WhatCannotBeServedIsSaid) {
+  EXPECT_THROW(RunsUi({(root / "nowhere").string()}, 0, true), Error);
+  EXPECT_THROW(RunsUi({root.string()}, 0, true), Error);  // no run there
+  RunsUi ui({root.string()}, 0, false);                   // one will come
+  EXPECT_EQ(get(ui, "/ui/runs"), json::array());
+  EXPECT_THROW(RunsUi({root.string()}, port_of(ui), false), Error);
+}
+
+}  // namespace
+}  // namespace wels
