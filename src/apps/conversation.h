@@ -15,6 +15,7 @@ class Conversation {
   Conversation(Tokenizer tokenizer, std::optional<ChatTemplate> chat_template)
       : tokenizer_(std::move(tokenizer)), template_(chat_template) {}
 
+  const Tokenizer& tokenizer() const { return tokenizer_; }
   bool is_base() const { return !template_; }
   bool can_switch_thinking() const;
   std::string template_name() const;

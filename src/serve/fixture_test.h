@@ -159,6 +159,7 @@ struct TestServerOptions {
   HttpLimits limits = {};
   Accounts* accounts = nullptr;
   double drain_s = 5;
+  int port = 0;  // 0: any free one
 };
 
 class TestServer {
@@ -173,7 +174,7 @@ class TestServer {
     engine.emplace(*dev_, weights_, DType::kF32, o.context, CacheOptions{.tokens = o.cache_tokens});
     o.api.loopback = o.accounts == nullptr;
     api.emplace(*model, *engine, o.accounts, o.api);
-    http.emplace(HttpServerOptions{.limits = o.limits, .drain_s = o.drain_s}, *api);
+    http.emplace(HttpServerOptions{.port = o.port, .limits = o.limits, .drain_s = o.drain_s}, *api);
     port = http->port();
     thread_ = std::thread([this] { http->run(); });
   }
