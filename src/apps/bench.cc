@@ -8,6 +8,7 @@ void add_bench(CLI::App& app, Command& run) {
   bench->require_subcommand(1);
   add_bench_train(bench, run);
   add_bench_infer(bench, run);
+  add_bench_serve(bench, run);
 }
 
 }  // namespace wels

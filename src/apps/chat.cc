@@ -12,11 +12,12 @@
 #include "apps/chat_commands.h"
 #include "apps/cache_flags.h"
 #include "apps/commands.h"
+#include "apps/converse.h"
 #include "apps/expert_flags.h"
-#include "apps/line_input.h"
 #include "apps/loaded_model.h"
 #include "apps/rephrase.h"
 #include "apps/sampling_flags.h"
+#include "apps/server_chat.h"
 #include "apps/think_flags.h"
 #include "text/stream_printer.h"
 #include "base/error.h"
@@ -35,6 +36,7 @@ struct ChatFlags {
   ExpertFlags experts;
   std::string model, question, dtype = "auto", chat_template = "auto", system;
   ChatSettings settings;
+  ServerFlags remote;
   bool hide_thinking = false;
 };
 
@@ -162,38 +164,30 @@ bool answer(Chat& c, const std::string& question) {
   return !interrupt.requested();
 }
 
-// Until /bye, the end of the input, or Ctrl-C where nobody sits at a terminal.
-int converse(Chat& c) {
-  LineInput input;
-  if (input.is_terminal())
-    fmt::print("{}, template {} (/? for help)\n", c.model.folder, c.state.talk.template_name());
-  bool failed = false;
-  while (!c.state.leave) {
-    try {
-      std::string text;
-      LineInput::Got got = read_input(input, text);
-      if (got == LineInput::Got::kEnd) break;
-      if (got == LineInput::Got::kInterrupt) fmt::print("\nCtrl-D or /bye leaves\n");
-      if (got == LineInput::Got::kInterrupt || text.empty()) continue;
-      text = utf8_lossy(text);
-      if (c.state.settings.history && text.find('\n') == std::string::npos) input.remember(text);
-      if (text[0] == '/') {
-        fmt::print("{}", run_command(c.state, text));
-        std::fflush(stdout);
-      } else if (!answer(c, text) && !input.is_terminal()) {
-        return 130;
-      }
-    } catch (const Error& e) {  // ends the turn, not the conversation
-      std::fflush(stdout);
-      fmt::print(stderr, "error: {}\n", e.what());
-      failed = true;
-    }
-  }
-  if (input.is_terminal() && !c.state.leave) fmt::print("\n");
-  return failed && !input.is_terminal() ? 2 : 0;
+ShowThinking how_to_show(const ChatFlags& f) {
+  if (f.hide_thinking) return ShowThinking::kHidden;
+  return ::isatty(STDOUT_FILENO) != 0 ? ShowThinking::kDimmed : ShowThinking::kPlain;
+}
+
+// With --url the only positional argument is the question.
+int chat_with_server(ChatFlags f) {
+  if (!f.question.empty())
+    throw Error("chat", "a model's folder and --url do not go together", "leave one of them out");
+  f.settings.longest = f.settings.num_ctx = 1 << 30;  // the server knows
+  require_thoughts(f.settings, Conversation());
+  ServerChat c(f.remote, {f.settings, Conversation(), ""}, how_to_show(f));
+  c.state().talk.set_system(utf8_lossy(f.system));
+  auto say = [&c](const std::string& text) { return c.answer(text); };
+  std::string question = f.model;
+  if (question.empty()) return converse(c.state(), f.remote.url, say);
+  if (question == "-") question.assign(std::istreambuf_iterator<char>(std::cin), {});
+  return c.answer(utf8_lossy(question)) ? 0 : 130;
 }
 
 int chat(ChatFlags f) {
+  if (!f.remote.url.empty()) return chat_with_server(std::move(f));
+  if (f.model.empty())
+    throw Error("chat", "needs a model", "name its folder or file, or give --url");
   f.device.apply();
   f.settings.sampling.validate();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
@@ -215,13 +209,12 @@ int chat(ChatFlags f) {
              m.tokenizer->find("<｜User｜>") ? " (--template deepseek-v3.1 asks in turns)" : "");
   }
   std::string info = describe(m, talk);
-  ShowThinking how = f.hide_thinking                ? ShowThinking::kHidden
-                     : ::isatty(STDOUT_FILENO) != 0 ? ShowThinking::kDimmed
-                                                    : ShowThinking::kPlain;
+  ShowThinking how = how_to_show(f);
   CacheOptions cache = f.cache.options(m.dtype);
   double share = f.experts.apply(m);
   Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, cache, share, 0, {}};
-  if (f.question.empty()) return converse(c);
+  auto say = [&c](const std::string& text) { return answer(c, text); };
+  if (f.question.empty()) return converse(c.state, c.model.folder, say);
   if (f.question == "-") f.question.assign(std::istreambuf_iterator<char>(std::cin), {});
   return answer(c, utf8_lossy(f.question)) ? 0 : 130;
 }
@@ -231,7 +224,7 @@ int chat(ChatFlags f) {
 void add_chat(CLI::App& app, Command& run) {
   CLI::App* sub = app.add_subcommand("chat", "talk to a model");
   auto f = std::make_shared<ChatFlags>();
-  sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
+  sub->add_option("model", f->model, "model folder, run folder or GGUF file; none with --url");
   sub->add_option("question", f->question,
                   "answer this and leave (-: all of standard input); else standard input is a "
                   "conversation, a line each");
@@ -256,6 +249,12 @@ void add_chat(CLI::App& app, Command& run) {
   f->cache.add(sub);
   f->experts.add(sub);
   sub->add_flag("--verbose", f->settings.verbose, "print counts and tokens/s");
+  sub->add_option("--url", f->remote.url,
+                  "talk to a server instead: wels serve, or any with OpenAI's API");
+  sub->add_option("--model-name", f->remote.model,
+                  "the model's name there (else deepseek-chat, with --think deepseek-reasoner)");
+  sub->add_option("--key-env", f->remote.key_env, "environment variable with the server's key")
+      ->capture_default_str();
   add_sampling_flags(sub, f->settings.sampling);
   add_speculate_flag(sub, f->settings.speculate);
   f->device.add(sub);

@@ -237,7 +237,10 @@ void require_thoughts(const ChatSettings& s, const Conversation& talk) {
     throw Error(s.rephrase > 0 ? "rephrase" : "think_budget, think_min",
                 "the model has no chat template: it continues texts, without thoughts or questions",
                 "leave it out, or name a template");
-  think_budget(talk.tokenizer(), s.think);
+  if (!talk.tokenizer() && (s.think.least > 0 || s.rephrase > 0))
+    throw Error(s.rephrase > 0 ? "rephrase" : "think_min", "a server cannot be asked for this",
+                "leave it out, or name the model's folder");
+  if (talk.tokenizer()) think_budget(*talk.tokenizer(), s.think);
 }
 
 void set_parameter(ChatSettings& settings, const std::string& name, const std::string& value) {

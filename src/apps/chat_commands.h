@@ -25,7 +25,8 @@ struct ChatSettings {
 };
 
 // Throws Error where a setting says something of thoughts or questions that this conversation's
-// model does not have: bounds without a thought's marks, either without a template.
+// model does not have: bounds without a thought's marks, either without a template, more than a
+// budget of a server.
 void require_thoughts(const ChatSettings& settings, const Conversation& talk);
 
 struct ChatState {

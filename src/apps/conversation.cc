@@ -1,15 +1,18 @@
 #include "apps/conversation.h"
 
+#include "base/check.h"
 #include "base/error.h"
 #include "base/file.h"
 
 namespace wels {
 
 bool Conversation::can_switch_thinking() const {
-  return template_ == ChatTemplate::kDeepSeekV31 || template_ == ChatTemplate::kDeepSeekR1Qwen;
+  return !tokenizer_ || template_ == ChatTemplate::kDeepSeekV31 ||
+         template_ == ChatTemplate::kDeepSeekR1Qwen;
 }
 
 std::string Conversation::template_name() const {
+  if (!tokenizer_) return "the server's";
   for (const ChatTemplateName& t : chat_template_names()) {
     if (template_ == t.value) return t.name;
   }
@@ -17,6 +20,7 @@ std::string Conversation::template_name() const {
 }
 
 std::string Conversation::example(bool thinking) const {
+  if (!tokenizer_) return "";
   ChatMessage system, user;
   system.role = "system";
   system.content = "{system}";
@@ -66,9 +70,10 @@ Conversation::Prompt Conversation::render_rest(bool thinking) const {
   ChatText text = render(messages, thinking);
   Prompt p;
   // A document begins after the end of another, as in training; templates say it themselves.
-  std::optional<int32_t> begin = tokenizer_.bos() ? tokenizer_.bos() : tokenizer_.eos();
+  CHECK(tokenizer_.has_value());
+  std::optional<int32_t> begin = tokenizer_->bos() ? tokenizer_->bos() : tokenizer_->eos();
   if (!template_ && begin) p.tokens.push_back(*begin);
-  std::vector<int32_t> tokens = chat_to_tokens(text, tokenizer_);
+  std::vector<int32_t> tokens = chat_to_tokens(text, *tokenizer_);
   p.tokens.insert(p.tokens.end(), tokens.begin(), tokens.end());
   p.begun = begun_answer(text);
   return p;
@@ -98,7 +103,7 @@ Conversation::Prompt Conversation::prompt(bool thinking, int64_t most) {
 void Conversation::load(const std::string& path) {
   std::vector<ChatMessage> messages = parse_chat_messages(MappedFile(path).text(), path);
   try {
-    render(messages, false);
+    if (tokenizer_) render(messages, false);
   } catch (const Error& e) {
     throw Error(path, e.what());
   }

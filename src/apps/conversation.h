@@ -14,9 +14,12 @@ class Conversation {
   // No template: a base model, which continues the text.
   Conversation(Tokenizer tokenizer, std::optional<ChatTemplate> chat_template)
       : tokenizer_(std::move(tokenizer)), template_(chat_template) {}
+  // With a server, which has tokenizer and template: messages alone.
+  Conversation() = default;
 
-  const Tokenizer& tokenizer() const { return tokenizer_; }
-  bool is_base() const { return !template_; }
+  // Null: a server's.
+  const Tokenizer* tokenizer() const { return tokenizer_ ? &*tokenizer_ : nullptr; }
+  bool is_base() const { return tokenizer_ && !template_; }
   bool can_switch_thinking() const;
   std::string template_name() const;
   // What the template makes of a system prompt and a question, markers written out.
@@ -36,7 +39,7 @@ class Conversation {
   };
   // The prompt of the next answer. Where it would be longer than `most` tokens, the oldest turns
   // are left out from now on, down to half of that, so that the cache serves some turns again
-  // before the next cut.
+  // before the next cut. Not with a server (CHECK).
   Prompt prompt(bool thinking, int64_t most);
 
   // A list of messages as in OpenAI's API. Loading replaces the conversation, the system prompt
@@ -50,7 +53,7 @@ class Conversation {
   Prompt render_rest(bool thinking) const;
   bool forget_oldest();
 
-  Tokenizer tokenizer_;
+  std::optional<Tokenizer> tokenizer_;
   std::optional<ChatTemplate> template_;
   std::vector<ChatMessage> messages_;  // a system prompt, if any, is the first
   size_t first_ = 0;  // messages before this one are left out, but for the system prompt

@@ -9,18 +9,9 @@
 #include <string>
 
 #include "distill/answers.h"
+#include "distill/http_client.h"
 
 namespace wels {
-
-struct HttpReply {
-  int status = 0;  // 0: no answer
-  std::string body, error;
-  double retry_after_s = 0;  // as the server says; 0: it does not
-};
-// GET where body is empty, else POST of JSON. For several threads at once.
-using HttpSend = std::function<HttpReply(const std::string& url, const std::string& body)>;
-// By libcurl. key: of the Authorization header; empty: none.
-HttpSend http_client(const std::string& key, double timeout_s);
 
 struct EndpointSettings {
   std::string url;    // "https://api.deepseek.com/v1"

@@ -1,6 +1,7 @@
 #include "serve/api.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
 
 #include <boost/asio/post.hpp>
 #include <thread>
@@ -66,6 +67,7 @@ SteadyClock::time_point in_seconds(double s) {
 Api::Api(ServedModel& model, EngineThread& engine, Accounts* accounts, ApiOptions options)
     : model_(model), engine_(engine), accounts_(accounts), options_(std::move(options)) {
   fingerprint_ = fmt::format("fp_{:016x}_wels_{}", hash_name(model.name()), version());
+  boost::asio::post(workers_, [] { pthread_setname_np(pthread_self(), "wels-api"); });
 }
 
 void Api::stop() {

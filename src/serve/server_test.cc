@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "serve/fixture_test.h"
+#include "serve/load_client.h"
 
 namespace wels {
 namespace {
@@ -410,35 +411,23 @@ TEST_F(ServerTest, AClientWhoLeavesEndsItsRequest) {
 }
 
 TEST_F(ServerTest, StreamsOfManyClientsAreComplete) {
-  // 64 at once: a quarter reads a byte at a time, a quarter leaves, the rest must have every token.
+  // 200 at once: a quarter reads slowly, a quarter leaves, the rest must have every token.
   std::string body = chat(no_end() + R"(,"stream":true)");
   body.replace(body.find(":12"), 3, ":60");
   std::string want = text_of(events(client.post("/chat/completions", body).body));
-  std::vector<std::thread> threads;
-  std::atomic<int> right{0};
-  for (int i = 0; i < 64; ++i) {
-    threads.emplace_back([&, i] {
-      RawClient c(server.port);
-      c.send(
-          "POST /chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-          "application/json\r\nConnection: "
-          "close\r\nContent-Length: " +
-          std::to_string(body.size()) + "\r\n\r\n" + body);
-      if (i % 4 == 0) return void(c.until("data: "));
-      std::string all;
-      for (std::string more; !(more = c.some(i % 4 == 1 ? 37 : 65536)).empty();) all += more;
-      std::string chunks;  // without their framing
-      size_t at = all.find("\r\n\r\n") + 4;
-      for (size_t n; (n = std::stoul("0" + all.substr(at, 8), nullptr, 16)) > 0;) {
-        at = all.find("\r\n", at) + 2;
-        chunks += all.substr(at, n);
-        at += n + 2;
-      }
-      right += text_of(events(chunks)) == want && chunks.ends_with("data: [DONE]\n\n");
-    });
+  std::vector<LoadClient> clients;
+  for (int i = 0; i < 200; ++i) {
+    clients.push_back({.bodies = {body, body},
+                       .bytes_per_s = i % 4 == 1 ? 20000.0 : 0.0,
+                       .leaves_after = i % 4 == 0 ? 2 : -1});
   }
-  for (std::thread& t : threads) t.join();
-  EXPECT_EQ(right, 48);
+  int whole = 0, left = 0;
+  for (const LoadStream& s : run_load({.port = server.port}, clients)) {
+    left += s.left;
+    whole += s.done && s.text == want && s.completion_tokens == 60;
+  }
+  EXPECT_EQ(whole, 300);
+  EXPECT_EQ(left, 100);
   EXPECT_TRUE(server.idle());
 }
 

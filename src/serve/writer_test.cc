@@ -22,8 +22,9 @@ std::vector<json> events(const std::string& text) {
     size_t data = event.find("data: ");
     std::string value = event.substr(data + 6);
     out.push_back(value == "[DONE]" ? json(value) : json::parse(value));
-    if (data > 0)
+    if (data > 0) {
       EXPECT_EQ(event.substr(0, data), "event: " + out.back()["type"].get<std::string>() + "\n");
+    }
     at = end + 2;
   }
   return out;

@@ -63,7 +63,9 @@ TEST(Chat, ToolsAreDescribedBehindTheSystemPrompt) {
     EXPECT_EQ(text.find("<｜tool▁call▁begin｜>function<｜tool▁sep｜>") == std::string::npos, v31);
     EXPECT_LT(at, text.rfind("<｜User｜>q"));
     for (const ChatPart& p : chat) {
-      if (p.text.starts_with("looks")) EXPECT_EQ(p.kind, ChatPart::kForeign);
+      if (p.text.starts_with("looks")) {
+        EXPECT_EQ(p.kind, ChatPart::kForeign);
+      }
     }
     EXPECT_EQ(chat_to_string(render_chat(value, {say("user", "q")}, {})).find("## Tools"),
               std::string::npos);

@@ -71,6 +71,27 @@ if command -v node >/dev/null && [ -d "$clients/node_modules" ]; then
 else
   echo "left out: the npm clients; they need node and (cd tests/clients && npm ci)"
 fi
+# wels chat with a server: the text that the model gives at this machine, turns, commands, errors.
+echo "one cat" | "$wels" chat run --template deepseek-v3.1 --temperature 0 -n 9 >here 2>/dev/null
+"$wels" chat --url "$url" "one cat" --temperature 0 -n 9 >there || fail "chat --url"
+cmp here there || { cat here there; fail "the server's answer differs"; }
+printf 'one cat\n/set verbose\nand a dog\n/save talk.json\n' | "$wels" chat --url "$url/v1/" --temperature 0 -n 9 >out 2>err || fail "chat --url"
+has 'saved 4 messages' out
+has 'prompt ' err
+[ "$(grep -c '"role"' talk.json)" -eq 4 ] || grep -o '"role"' talk.json | wc -l | grep -qx 4 || fail "talk.json"
+for seed in 1 2 3 4 5 6 7 8; do  # a model of three steps may end a thought before it begins
+  "$wels" chat --url "$url" --think "one cat" -n 9 --seed $seed >out || fail "chat --url --think"
+  grep -qaF '<think>' out && break
+done
+grep -qaF '<think>' out || { cat out; fail "no <think>"; }
+expect 'answers 400: .*you passed nobody' "$wels" chat --url "$url" --model-name nobody "one cat"
+expect 'is no address of a server' "$wels" chat --url somewhere "one cat"
+expect 'do not go together' "$wels" chat run "one cat" --url "$url"
+expect 'a server cannot be asked for this' "$wels" chat --url "$url" --think-min 3 "one cat"
+expect 'a server cannot be asked for this' "$wels" chat --url "$url" --rephrase 2 "one cat"
+"$wels" chat --url "$url" --think --think-budget 0 "one cat" -n 9 >out || fail "chat --url --think-budget"
+expect 'is a server running there' "$wels" chat --url http://127.0.0.1:1 "one cat"
+expect 'needs a model' "$wels" chat </dev/null
 # A request under way is answered after SIGTERM, new ones are not.
 curl -sN "$url/chat/completions" "${json[@]}" -d "${question/5\}/200,\"stream\":true\}}" >stream &
 curl_pid=$!
@@ -101,6 +122,7 @@ has '****ense is invalid' body
 "$wels" keys credit accounts.db alice 10 >out
 has 'alice has 10.00' out
 [ "$(status -H "Authorization: Bearer $key")" = 200 ] || { cat body; fail "not 200"; }
+CURL_CA_BUNDLE= expect "answers 401|certificate" "$wels" chat --url "$url" "one cat"
 curl -s "$url/user/balance" -H "Authorization: Bearer $key" >body
 has '"currency":"USD"' body
 ! grep -q '"total_balance":"10.00"' body || fail "nothing was charged"

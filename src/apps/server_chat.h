@@ -1,0 +1,30 @@
+// A conversation with a server that speaks OpenAI's API, such as wels serve.
+#pragma once
+#include <string>
+
+#include "apps/answer_view.h"
+#include "apps/chat_commands.h"
+
+namespace wels {
+
+struct ServerFlags {
+  std::string url, model, key_env = "OPENAI_API_KEY";
+};
+
+class ServerChat {
+ public:
+  ServerChat(ServerFlags flags, ChatState state, ShowThinking show_thinking);
+  ChatState& state() { return state_; }
+  // The question's answer, shown as it comes, both kept in the conversation. False: Ctrl-C. Throws
+  // Error where the server is not there, refuses, or breaks off; the question is taken back then.
+  bool answer(const std::string& question);
+
+ private:
+  std::string request() const;
+  ServerFlags flags_;
+  std::string endpoint_, key_;
+  ChatState state_;
+  ShowThinking show_thinking_;
+};
+
+}  // namespace wels
