@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "apps/adapt_command.h"
 #include "apps/recipe_run.h"
 #include "apps/recipe_texts.h"
 #include "base/error.h"
@@ -138,7 +139,7 @@ class AdaptRecipe {
                 {"lr", f_.lr},
                 {"batch", f_.batch},
                 {"epochs", f_.epochs},
-                {"held_out", 0.0},
+                {"held_out", 0.02},
                 {"seq", f_.seq},
                 {"sample_every", 0},
                 {"template", "none"}};

@@ -14,7 +14,6 @@ void add_pretrain(CLI::App& app, Command& run);
 void add_sft(CLI::App& app, Command& run);
 void add_rl(CLI::App& app, Command& run);
 void add_r1(CLI::App& app, Command& run);
-void add_adapt(CLI::App& app, Command& run);
 void add_distill(CLI::App& app, Command& run);
 void add_dpo(CLI::App& app, Command& run);
 void add_merge(CLI::App& app, Command& run);
@@ -30,6 +29,7 @@ void add_serve(CLI::App& app, Command& run);
 void add_keys(CLI::App& app, Command& run);
 void add_bench(CLI::App& app, Command& run);
 void add_tasks(CLI::App& app, Command& run);
+void add_shell_help(CLI::App& app, Command& run);  // after all others
 
 // --device and --threads, which most subcommands share.
 struct DeviceFlags {

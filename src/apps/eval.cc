@@ -40,7 +40,7 @@ LoadedModel open(const std::string& path, const EvalFlags& f) {
 int eval_one(const EvalFlags& f) {
   LoadedModel m = open(f.model, f);
   StopSignal stop;
-  TextEvaluation e = evaluate_text(m, f.files, f.sequence, stop);
+  TextEvaluation e = evaluate_text(m, f.files, f.sequence, [&] { return stop.requested(); });
   if (e.read.stopped) return 128 + stop.number();
   int64_t sequence = window_length(f.sequence, m.model->config().max_position_embeddings);
   double perplexity = std::exp(e.nats_per_token);
@@ -145,8 +145,9 @@ int eval_pair(const EvalFlags& f) {
                   kSameTokens);
     return ids;
   };
-  ReadText read = each_window(f.files, m.tokenizer->eos(), sequence, stop, encode,
-                              [&](std::span<const int32_t> ids) { divergence.add(ids); });
+  ReadText read = each_window(
+      f.files, m.tokenizer->eos(), sequence, [&] { return stop.requested(); }, encode,
+      [&](std::span<const int32_t> ids) { divergence.add(ids); });
   if (read.stopped) return 128 + stop.number();
   DivergenceReport r = divergence.report();
   if (f.json) {

@@ -27,7 +27,7 @@ struct EvaluatedData {
 };
 // json_of the tasks' evaluation, where there is a task, and "texts": {name: {"bits_per_byte",
 // "bytes"}}, "examples": {"nats_per_token", "token_accuracy", "examples"} of what there is. Throws
-// Error, also where it was stopped.
+// Error.
 nlohmann::ordered_json evaluate_model(LoadedModel& m, const TaskEvalFlags& f,
                                       const EvaluatedData& data);
 

@@ -12,7 +12,7 @@
 namespace wels {
 
 ReadText each_window(const std::vector<std::string>& files, std::optional<int32_t> before,
-                     int64_t sequence, const StopSignal& stop,
+                     int64_t sequence, const std::function<bool()>& stop,
                      const std::function<std::vector<int32_t>(std::string_view)>& encode,
                      const std::function<void(std::span<const int32_t>)>& window) {
   ReadText read;
@@ -24,7 +24,7 @@ ReadText each_window(const std::vector<std::string>& files, std::optional<int32_
   auto run = [&](size_t n) {
     window(std::span<const int32_t>(ids).first(n));
     ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n) - 1);
-    read.stopped = stop.requested();
+    read.stopped = stop && stop();
     double left = static_cast<double>(ids.size()) / of_piece;
     int64_t done = read.bytes - static_cast<int64_t>(left * static_cast<double>(piece.text.size()));
     progress.set(std::min(done, corpus.stored_bytes_done()));
@@ -49,7 +49,7 @@ int64_t window_length(int64_t asked, int64_t longest) {
 }
 
 TextEvaluation evaluate_text(LoadedModel& m, const std::vector<std::string>& files,
-                             int64_t sequence, const StopSignal& stop) {
+                             int64_t sequence, const std::function<bool()>& stop) {
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "apps/loaded_model.h"
-#include "base/signal.h"
 
 namespace wels {
 
@@ -22,9 +21,10 @@ struct ReadText {
 
 // The texts' documents as tokens, in windows of `sequence` that start afresh: window(ids) with the
 // token before the first that is predicted (at a document's beginning `before`, the end-of-text
-// token). encode: a piece of a document. Holds one piece and one window; a stop ends it early.
+// token). encode: a piece of a document. Holds one piece and one window. stop: asked after each;
+// true ends it early; may be empty.
 ReadText each_window(const std::vector<std::string>& files, std::optional<int32_t> before,
-                     int64_t sequence, const StopSignal& stop,
+                     int64_t sequence, const std::function<bool()>& stop,
                      const std::function<std::vector<int32_t>(std::string_view)>& encode,
                      const std::function<void(std::span<const int32_t>)>& window);
 
@@ -37,7 +37,7 @@ struct TextEvaluation {
 // sequence: tokens of a window; 0: 1024, or the model's longest. Throws Error where the model has
 // no tokenizer or its log-probabilities are not finite, and as CorpusReader does.
 TextEvaluation evaluate_text(LoadedModel& m, const std::vector<std::string>& files,
-                             int64_t sequence, const StopSignal& stop);
+                             int64_t sequence, const std::function<bool()>& stop = {});
 
 int64_t window_length(int64_t asked, int64_t longest);
 
