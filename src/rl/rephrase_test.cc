@@ -1,4 +1,4 @@
-// The texts by hand; evaluation against answers drawn one by one from a small model.
+// The texts by hand; evaluation against answers drawn one by one.
 #include "rl/rephrase.h"
 
 #include <gmock/gmock.h>
@@ -32,14 +32,21 @@ TEST(Rephrase, TheJointQuestionNumbersItsVersions) {
   EXPECT_EQ(joint_question("q?", {""}), "q?");
 }
 
-using RephraseTest = RlTest;
-
-TEST_F(RephraseTest, TheVoteAndTheJointAnswerAreThoseOfTheModelAskedOneByOne) {
+// A model that knows every byte, as the requests need.
+TEST(Rephrase, CostsWhatTheModelSaysAskedOneByOne) {
+  std::vector<std::string_view> text = {"the quick brown fox jumps over the lazy dog and the cat"};
+  Tokenizer tokenizer(train_bpe(text, deepseek_style_options(300)));
+  auto dev = make_device("cpu");
+  ModelConfig config = test_config(tokenizer.vocab_size());
+  config.max_position_embeddings = 1024;
+  config.initializer_range = 0.3;
+  Model model(config);
+  model.init(DType::kF32, 3, false);
   RolloutSettings settings{.dtype = DType::kF32, .max_tokens = 16};
   RolloutSettings brief = settings;
   brief.thinking = false;
   brief.max_tokens = 20;
-  RolloutSampler sampler(*dev, *start, tokenizer, settings), other(*dev, *start, tokenizer, brief);
+  RolloutSampler sampler(*dev, model, tokenizer, settings), other(*dev, model, tokenizer, brief);
   TaskMixture tasks{kTestTask};
   EvaluationSettings s{.items = 6, .seed = 2};
   RephraseEvaluation e = evaluate_rephrased(sampler, other, tasks, s, 2);
@@ -76,6 +83,8 @@ TEST_F(RephraseTest, TheVoteAndTheJointAnswerAreThoseOfTheModelAskedOneByOne) {
   EXPECT_NEAR(e.joint_tokens, joint_tokens, 1e-9);
   EXPECT_EQ(e.items, 6);
 }
+
+using RephraseTest = RlTest;
 
 TEST_F(RephraseTest, BoundsOfThoughtsAreInTheTokenizersIds) {
   ThinkBudget b = think_budget(tokenizer, {.most = 5, .least = 2, .again = "a"});

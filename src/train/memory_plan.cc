@@ -202,7 +202,8 @@ int64_t teacher_bytes(const Device& dev, const ModelConfig& cfg, const Inference
   Model model(cfg);
   place_weights(dry, model, shape.stored, false);
   Pool pool = device_pool(dry);
-  MicroBatch mb = blank(rows, std::min<int64_t>(rows, cfg.max_position_embeddings));
+  int64_t length = std::min<int64_t>(rows, cfg.max_position_embeddings);
+  MicroBatch mb = blank(std::max<int64_t>(rows / length, 1), length);
   Ctx ctx{.dev = dry, .pool = pool, .tape = nullptr, .dtype = shape.dtype};
   model.hidden(ctx, mb.batch, {});
   int64_t held = pool.bytes_held();
