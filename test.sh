@@ -4,7 +4,8 @@
 #   ./test.sh quick    without the sanitizer build and the fuzzers
 set -euo pipefail
 cd "$(dirname "$0")"
-tools/install.sh
+tools/install.sh dpkg-dev nodejs npm curl openssl python3  # the latter ones: packages, clients and examples of the API
+(cd tests/clients && npm ci --no-audit --no-fund --loglevel=error) || echo "the npm clients are left out: no registry"
 jobs=$(nproc)
 export OMP_WAIT_POLICY=passive  # tests run side by side: no thread should spin while it waits
 

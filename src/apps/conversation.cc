@@ -100,15 +100,19 @@ Conversation::Prompt Conversation::prompt(bool thinking, int64_t most) {
   return p;
 }
 
+void Conversation::set_messages(std::vector<ChatMessage> messages) {
+  if (tokenizer_) render(messages, false);
+  messages_ = std::move(messages);
+  first_ = 0;
+}
+
 void Conversation::load(const std::string& path) {
   std::vector<ChatMessage> messages = parse_chat_messages(MappedFile(path).text(), path);
   try {
-    if (tokenizer_) render(messages, false);
+    set_messages(std::move(messages));
   } catch (const Error& e) {
     throw Error(path, e.what());
   }
-  messages_ = std::move(messages);
-  first_ = 0;
 }
 
 void Conversation::save(const std::string& path) const {

@@ -29,7 +29,10 @@ class Conversation {
   void set_system(std::string content);  // empty: none
   void say(std::string role, std::string content);
   void take_back();  // the last message
-  void clear();      // all but the system prompt
+  // Replaces all of it, the system prompt too. Throws Error, and changes nothing, where the
+  // template has no place for them.
+  void set_messages(std::vector<ChatMessage> messages);
+  void clear();  // all but the system prompt
   const std::vector<ChatMessage>& messages() const { return messages_; }
 
   struct Prompt {

@@ -58,6 +58,7 @@ int main(int argc, char** argv) {
   wels::add_report(app, run);
   wels::add_bench(app, run);
   wels::add_tasks(app, run);
+  wels::add_shell_help(app, run);
   try {
     app.parse(argc, argv);
     return run();

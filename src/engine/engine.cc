@@ -152,6 +152,7 @@ void Engine::sample_row(std::span<float> logits, Feed& f) {
     if (s.request.replace) replace_token(s, token);
     size_t at = static_cast<size_t>(f.accepted);
     bool drafted = at < s.drafts.size();
+    if (drafted) token.draft = s.drafts[at] == token.id;
     if (drafted && s.drafts[at] == token.id) {
       ++f.accepted;
     } else {
@@ -253,11 +254,14 @@ bool Engine::step() {
       ForwardOptions options;
       options.kv = &kv_;
       Batch batch = batch_of(feeds);
-      Var hidden = model_.hidden(ctx, batch, options);
+      ForwardRecord record;
+      bool trace = std::any_of(feeds.begin(), feeds.end(), traced);
+      Var hidden = model_.hidden(ctx, batch, options, trace ? &record : nullptr);
       watch_prompts(ctx, hidden, feeds);
       sample_rows(ctx, hidden, feeds);
       double seconds = now_s() - begin;
       if (!prompts) note_step(feeds, drafts, seconds);
+      if (trace) trace_experts(record, feeds);
       after_forward(feeds);
       draft(ctx, hidden, feeds);
       for (Feed& f : feeds) remember(*f.s, false);

@@ -93,6 +93,10 @@ class Engine {
   void take_prompt_logp(Ctx& ctx, const Var& hidden, const Feed& f, int64_t from);
   void add_hidden(Ctx& ctx, const Var& hidden, const Feed& f, int64_t from);
 
+  // trace_experts.cc
+  static bool traced(const Feed& f);
+  void trace_experts(const ForwardRecord& record, const std::vector<Feed>& feeds);
+
   // engine.cc
   void remember(Sequence& s, bool end);
   void save_page(Sequence& s, int64_t index, const PrefixCache::Rows& rows);

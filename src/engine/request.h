@@ -48,6 +48,10 @@ struct GenerateRequest {
   // states. For either the whole prompt is computed, whatever `reuse` says.
   int prompt_logprobs = -1;
   bool mean_hidden = false;
+  // Rows of the sequence, prompt and answer, whose routed experts are told: so many at most, from
+  // this one on. A row is a token on its way through the blocks, so the answer's last token, which
+  // nothing follows, has none.
+  int64_t trace_from = 0, trace_rows = 0;
   Overflow overflow = Overflow::kRefuse;
   Speculate speculate = Speculate::kNone;  // kMtp needs a module
   int64_t drafts = 0;                      // tokens drafted for a step; 0: as many as pay
@@ -63,6 +67,9 @@ struct GenerateResult {
   int64_t drafted = 0, accepted = 0;
   std::vector<SampledToken> prompt_logp;  // [prompt_tokens - 1], with prompt_logprobs
   std::vector<float> mean_hidden;         // [d], with mean_hidden
+  // [rows, MoE blocks, k], with trace_rows: the router's choice, best first; -1 where a row was found
+  // in the cache.
+  std::vector<int16_t> experts;
 };
 
 }  // namespace wels

@@ -44,6 +44,7 @@ struct SampledToken {
   // and of the most probable ones in descending order.
   double plain_logp = 0;
   std::vector<std::pair<int32_t, double>> top;
+  int8_t draft = -1;  // of speculation: 1 this token was proposed, 0 another, -1 none
 };
 
 // What is known of the place for which a token is drawn.

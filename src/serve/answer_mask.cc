@@ -10,7 +10,10 @@ constexpr std::string_view kThinkEnd = "</think>";
 }  // namespace
 
 AnswerMask::AnswerMask(std::shared_ptr<const AnswerPlan> plan)
-    : plan_(std::move(plan)), parts_(plan_->parts), thinking_(plan_->thinking) {
+    : plan_(std::move(plan)),
+      parts_(plan_->parts),
+      thinking_(plan_->thinking),
+      free_(plan_->parts_from >= 0) {
   enter_part();
 }
 
@@ -50,7 +53,8 @@ void AnswerMask::follow_thinking(int32_t token) {
 
 void AnswerMask::follow(int32_t token) {
   if (thinking_) return follow_thinking(token);
-  if (parts_.empty()) return;
+  if (free_) free_ = token != plan_->parts_from;
+  if (free_ || parts_.empty()) return;
   if (!matcher_) {  // forced
     if (++forced_ < parts_[0].tokens.size()) return;
     if (!parts_[0].grammar) return leave_part();
@@ -79,7 +83,7 @@ std::span<const uint64_t> AnswerMask::mask(std::span<const int32_t> answer) {
     allow(plan_->thinking_end[std::min(closing_, plan_->thinking_end.size() - 1)]);
     return mask_;
   }
-  if (plan_->parts.empty()) return {};
+  if (plan_->parts.empty() || free_) return {};
   if (parts_.empty()) {  // everything has been said
     for (int32_t t : plan_->stop_ids) allow(t);
   } else if (!matcher_) {

@@ -23,11 +23,14 @@ struct AnswerPart {
 
 struct AnswerPlan {
   Tokenizer tokenizer;
-  int64_t vocab_size;                               // of the model
-  bool thinking = false;                            // the answer begins inside the reasoning
-  std::optional<int64_t> thinking_budget = {};      // tokens of it at most
-  std::vector<int32_t> thinking_end = {};           // the tokens of </think>
-  std::vector<AnswerPart> parts = {};               // after the reasoning; none: anything goes
+  int64_t vocab_size;                           // of the model
+  bool thinking = false;                        // the answer begins inside the reasoning
+  std::optional<int64_t> thinking_budget = {};  // tokens of it at most
+  std::vector<int32_t> thinking_end = {};       // the tokens of </think>
+  std::vector<AnswerPart> parts = {};           // after the reasoning; none: anything goes
+  // The answer is free until this token, with which the first part begins; -1: parts from the
+  // beginning.
+  int32_t parts_from = -1;
   std::vector<int32_t> stop_ids = {};               // may come when the last part can end
   std::shared_ptr<const TokenTree> tree = nullptr;  // where there are grammars
 };
@@ -48,7 +51,7 @@ class AnswerMask {
 
   std::shared_ptr<const AnswerPlan> plan_;
   std::vector<AnswerPart> parts_;  // still to come, the present one first
-  bool thinking_;
+  bool thinking_, free_;
   int64_t thought_tokens_ = 0;
   size_t closing_ = 0;  // tokens of thinking_end that have been forced
   std::string tail_;    // of the reasoning, in which </think> may have begun

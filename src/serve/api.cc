@@ -13,24 +13,12 @@
 #include "base/version.h"
 #include "serve/api_call.h"
 #include "serve/api_error.h"
+#include "serve/page.h"
 
 namespace wels {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
-
-// The host of "http://localhost:5173", "127.0.0.1:80" or "[::1]".
-std::string_view host_of(std::string_view text) {
-  if (size_t scheme = text.find("://"); scheme != std::string_view::npos)
-    text.remove_prefix(scheme + 3);
-  if (text.starts_with('[')) return text.substr(0, text.find(']') + 1);
-  return text.substr(0, text.find(':'));
-}
-
-bool names_loopback(std::string_view text) {
-  std::string_view host = host_of(text);
-  return host == "localhost" || host == "127.0.0.1" || host == "[::1]";
-}
 
 std::string bearer(const HttpRequest& r) {
   constexpr std::string_view kScheme = "Bearer ";
@@ -240,6 +228,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
                                  streams, whole]() mutable {
       settle(call, *g, begun);
       ticket.reset();
+      keep_trace(call, *g);  // whoever has seen the end may ask
       g->complete();
       if (streams) return metrics_.answered(call.route->path, 200);
       std::vector<Delta> deltas;

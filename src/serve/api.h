@@ -60,6 +60,7 @@ class Api : public HttpHandler {
   // Generates, streams what `writer` makes or, without one, answers what `whole` makes.
   void generate(Call& call, GenerationJob job, const GenerationOptions& o,
                 std::unique_ptr<EventWriter> writer, Whole whole);
+  void keep_trace(const Call& call, Generation& g);
   void settle(const Call& call, const Generation& g, std::chrono::steady_clock::time_point begun);
   ResponseInfo info(const std::string& model) const;
   std::vector<Echo> echoes(const Generation& g, bool logprobs) const;
@@ -74,6 +75,11 @@ class Api : public HttpHandler {
   void health(Call& call);
   void metrics(Call& call);
 
+  // page_routes.cc
+  void page(Call& call);
+  void page_config(Call& call);
+  void inside(Call& call);
+
   // api_more_routes.cc
   void messages(Call& call);
   void count_tokens(Call& call);
@@ -85,6 +91,7 @@ class Api : public HttpHandler {
   Accounts* accounts_;
   ApiOptions options_;
   Metrics metrics_;
+  Traces traces_;
   std::atomic<bool> stopping_{false};
   std::string fingerprint_;
   std::function<int64_t()> connections_;

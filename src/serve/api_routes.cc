@@ -13,13 +13,17 @@ namespace wels {
 
 const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> table = {
+      {"GET", "/", Auth::kOpen, &Api::page, "The page", ""},
+      {"GET", "/index.html", Auth::kOpen, &Api::page, "The page", ""},
+      {"GET", "/ui/config.json", Auth::kOpen, &Api::page_config, "What the page shows", ""},
       {"POST", "/chat/completions", Auth::kKey, &Api::chat_completions, "Answer a conversation",
        "model:string! messages:array! stream:boolean stream_options:object max_tokens:integer "
        "max_completion_tokens:integer temperature:number top_p:number top_k:integer min_p:number "
        "presence_penalty:number frequency_penalty:number repetition_penalty:number stop:array "
        "seed:integer n:integer logprobs:boolean top_logprobs:integer logit_bias:object tools:array "
        "tool_choice:string response_format:object thinking:object thinking_budget:integer "
-       "user_id:string"},
+       "inside:boolean user_id:string"},
+      {"GET", "/ui/inside/", Auth::kKey, &Api::inside, "The experts of an answer's tokens", ""},
       {"POST", "/completions", Auth::kKey, &Api::completions,
        "Continue texts, or fill in the middle",
        "model:string! prompt:string! suffix:string echo:boolean stream:boolean "
@@ -55,6 +59,7 @@ void Api::chat_completions(Call& call) {
   ChatRequest r = parse_chat_request(call.request.body, call.beta);
   GenerationJob job = model_.chat_job(r);
   ResponseInfo about = info(r.model);
+  if (r.inside) job.trace_id = about.id;
   std::unique_ptr<EventWriter> writer;
   if (r.options.stream) writer = make_chat_writer(about, r.options.include_usage);
   bool logprobs = r.options.top_logprobs >= 0;
@@ -157,9 +162,12 @@ void Api::openapi(Call& call) {
   for (const Route& r : routes()) {
     std::string path = r.path;
     if (path == "/models/") path += "{model}";
+    if (path == "/ui/inside/") path += "{id}";
     Json operation{{"summary", r.summary}};
     if (path.ends_with('}')) {
-      operation["parameters"] = Json::array({{{"name", "model"},
+      std::string name = path.substr(path.rfind('{') + 1);
+      name.pop_back();
+      operation["parameters"] = Json::array({{{"name", name},
                                               {"in", "path"},
                                               {"required", true},
                                               {"schema", {{"type", "string"}}}}});

@@ -221,6 +221,45 @@ ChatTool parse_function(const JsonFields& function) {
   return tool;
 }
 
+namespace {
+
+void check_strict_schema(const std::string& name, const Json& schema, const std::string& at) {
+  auto wrong = [&](const char* what) {
+    return invalid_request(
+        fmt::format("Invalid schema of strict function '{}': {} {}", name, printable(at), what));
+  };
+  if (schema.is_array()) {
+    for (const Json& s : schema) check_strict_schema(name, s, at);
+  }
+  if (!schema.is_object()) return;
+  if (auto p = schema.find("properties"); p != schema.end() && p->is_object()) {
+    auto required = schema.find("required");
+    for (const auto& [key, value] : p->items()) {
+      bool listed = required != schema.end() && required->is_array() &&
+                    std::find(required->begin(), required->end(), key) != required->end();
+      if (!listed) throw wrong("must list all its properties as required");
+      check_strict_schema(name, value, at + "." + key);
+    }
+    auto more = schema.find("additionalProperties");
+    if (more != schema.end() && *more != false) throw wrong("allows additionalProperties");
+  }
+  for (const char* key : {"items", "anyOf", "$defs", "definitions"}) {
+    auto below = schema.find(key);
+    if (below == schema.end()) continue;
+    if (below->is_object() && key[0] != 'i') {
+      for (const auto& [n, value] : below->items()) check_strict_schema(name, value, at + "." + n);
+    } else {
+      check_strict_schema(name, *below, at + "." + key);
+    }
+  }
+}
+
+}  // namespace
+
+void check_strict(const ChatTool& tool) {
+  check_strict_schema(tool.name, Json::parse(tool.parameters), "parameters");
+}
+
 GenerationOptions parse_options(const JsonFields& f) {
   GenerationOptions o;
   o.max_tokens = f.integer("max_completion_tokens");
@@ -272,6 +311,7 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
   if (r.messages.empty()) throw invalid_request("Empty input messages");
   r.options = parse_options(f);
   r.options.top_logprobs = parse_top_logprobs(f);
+  size_t strict = 0;
   f.each("tools", [&](const Json& item, const JsonPath& at) {
     JsonFields tool(body, item, at);
     std::string type = tool.required("type", tool.text("type"));
@@ -280,12 +320,20 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
     auto function = tool.object("function");
     if (!function) tool.missing("function");
     r.tools.push_back(parse_function(*function));
+    if (function->boolean("strict").value_or(false)) {
+      check_strict(r.tools.back());
+      ++strict;
+    }
   });
   if (r.tools.size() > kMostTools)
     throw invalid_request(fmt::format("Invalid tools: at most {} are allowed", kMostTools));
+  if (strict != 0 && strict != r.tools.size())
+    throw invalid_request("Invalid tools: all functions must be strict, or none");
+  r.strict_tools = strict > 0;
   r.tool_choice = parse_tool_choice(f, r.tools);
   r.format = parse_format(f);
   parse_thinking(f, r);
+  r.inside = f.boolean("inside").value_or(false);
   if (r.format.kind == ResponseFormat::kJsonObject) check_json_is_mentioned(r);
   return r;
 }

@@ -41,10 +41,12 @@ struct ChatRequest {
   GenerationOptions options;
   std::vector<ChatMessage> messages;  // a last one with `prefix`: continue it
   std::vector<ChatTool> tools;
+  bool strict_tools = false;  // calls are held to the tools' schemas
   ToolChoice tool_choice;
   ResponseFormat format;
   std::optional<bool> thinking;            // nullopt: as the model's name says
   std::optional<int64_t> thinking_budget;  // tokens of reasoning at most
+  bool inside = false;                     // GET /ui/inside/ID will ask (inside.h)
 };
 
 struct CompletionRequest {
@@ -70,6 +72,9 @@ EmbeddingRequest parse_embedding_request(std::string_view body);
 void check_range(const char* name, double value, double least, double most);
 std::string message_text(const JsonFields& f, const char* key);  // a string, or parts of type text
 ChatTool parse_function(const JsonFields& function);
+// DeepSeek's rules for strict tools: every object of the schema lists all its properties as
+// required and has no others. Throws ApiError.
+void check_strict(const ChatTool& tool);
 GenerationOptions parse_options(const JsonFields& f);
 
 }  // namespace wels

@@ -101,6 +101,23 @@ TEST(ChatRequest, ValuesOutOfRangeAreRefusedInDeepSeeksWords) {
               HasSubstr("^[a-zA-Z0-9_-]{1,64}$"));
 }
 
+TEST(ChatRequest, StrictToolsMustNameAllTheirProperties) {
+  auto tools = [](const char* strict, const char* schema) {
+    return ask(std::string(R"(,"tools":[{"type":"function","function":{"name":"f","strict":)") +
+               strict + R"(,"parameters":)" + schema + "}}]");
+  };
+  const char* good = R"({"type":"object","properties":{"a":{"type":"array","items":{"type":"object",
+      "properties":{"b":{"type":"string"}},"required":["b"]}}},"required":["a"]})";
+  const char* bad = R"({"type":"object","properties":{"a":{"type":"array","items":{"type":"object",
+      "properties":{"b":{"type":"string"}},"required":[]}}},"required":["a"]})";
+  EXPECT_TRUE(parse_chat_request(tools("true", good), true).strict_tools);
+  EXPECT_FALSE(parse_chat_request(tools("false", bad), true).strict_tools);
+  EXPECT_THAT(chat_refusal(tools("true", bad)),
+              HasSubstr("'f': parameters.a.items must list all its properties"));
+  EXPECT_THAT(chat_refusal(tools("true", R"({"properties":{},"additionalProperties":true})")),
+              HasSubstr("additionalProperties"));
+}
+
 TEST(ChatRequest, MessagesThatAreNoneAreRefused) {
   auto messages = [](const std::string& m) {
     return chat_refusal(R"({"model":"m","messages":)" + m + "}");

@@ -163,6 +163,7 @@ std::vector<GenerateRequest> Generation::requests() {
     r.speculate = job_.speculate;
     r.prompt_logprobs = i % job_.n == 0 ? job_.prompt_logprobs : -1;
     r.mean_hidden = job_.mean_hidden;
+    if (i == 0 && !job_.trace_id.empty()) trace_.ask(r);
     auto self = shared_from_this();
     r.on_token = [self, i](const SampledToken& t) { return self->token(i, t); };
     r.on_finish = [self, i](GenerateResult result) { self->finished(i, std::move(result)); };
@@ -183,6 +184,7 @@ bool Generation::token(int choice, const SampledToken& t) {
   bool more = decoders_[i].push(t, deltas);
   if (job_.keep_stop_token && contains(job_.stop_ids, t.id)) more = false;
   if (!more) stopped_[i] = true;
+  if (choice == 0 && !job_.trace_id.empty()) trace_.add(t, decoders_[0].was_thinking());
   append(std::move(deltas));
   return more;
 }
@@ -232,6 +234,7 @@ void Generation::finished(int choice, GenerateResult r) {
   {
     std::lock_guard lock(mutex_);
     if (r.error && !error_) error_ = r.error;
+    if (i == 0 && !job_.trace_id.empty()) trace_.finish(r);
     results_[i] = std::move(r);
     if (last) last_ = std::move(deltas);
   }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "serve/inside.h"
 #include "text/answer_parser.h"
 #include "text/stop_strings.h"
 #include "text/tokenizer.h"
@@ -71,6 +72,7 @@ struct GenerationJob {
   Speculate speculate = Speculate::kNone;
   std::chrono::steady_clock::time_point start_by = {}, end_by = {};  // else it is given up
   const std::atomic<bool>* abandon = nullptr;                        // true: everything is given up
+  std::string trace_id = {};  // not empty: the first choice is traced (inside.h), by this name
 };
 
 // Tokens of one choice → deltas.
@@ -83,6 +85,7 @@ class ChoiceDecoder {
   bool push(const SampledToken& token, std::vector<Delta>& out);
   void finish(std::vector<Delta>& out);
   int64_t reasoning_tokens() const { return reasoning_tokens_; }
+  bool was_thinking() const { return was_thinking_; }  // before the last token
   int calls() const { return parser_.calls(); }
   const std::string& stop_found() const { return stop_.found(); }
 
@@ -135,6 +138,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   Usage usage() const;
   std::optional<Error> error() const;
   const GenerateResult& result(int choice) const { return results_[static_cast<size_t>(choice)]; }
+  Trace take_trace() { return std::move(trace_); }  // with trace_id
 
  private:
   bool token(int choice, const SampledToken& t);
@@ -156,6 +160,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::vector<Delta> waiting_, last_;
   bool complete_ = false;
   std::optional<Error> error_;
+  Trace trace_;
 };
 
 }  // namespace wels

@@ -167,5 +167,14 @@ TEST_F(AnswerMaskTest, ForcedPartsFollowTheChosenBranch) {
   EXPECT_EQ(first_forbidden("<｜tool▁call▁begin｜>a<｜tool▁sep｜>1<｜tool▁call▁end｜>x"), 5);
 }
 
+TEST_F(AnswerMaskTest, TheAnswerIsFreeUntilThePartsBegin) {
+  plan.parts = {{tokenizer.encode("<｜tool▁call▁begin｜>"),
+                 std::make_shared<Grammar>(Grammar::from_gbnf("root ::= \"1\"+"))}};
+  plan.parts_from = *tokenizer.find("<｜tool▁call▁begin｜>");
+  EXPECT_EQ(first_forbidden("anything<｜tool▁sep｜>"), -1);
+  EXPECT_EQ(first_forbidden("x<｜tool▁call▁begin｜>11<｜end▁of▁sentence｜>"), -1);
+  EXPECT_EQ(first_forbidden("x<｜tool▁call▁begin｜>1x"), 3);
+}
+
 }  // namespace
 }  // namespace wels

@@ -12,7 +12,9 @@ namespace wels {
 
 struct HttpRequest {
   std::string method, path, query;  // path without query, percent-decoding not applied
-  std::string authorization, api_key, content_type, host, origin, version;  // of these headers
+  // Of these headers:
+  std::string authorization, api_key, content_type, host, origin, version, accept_encoding,
+      if_none_match, last_event_id;
   bool has_body = false;
   std::string body;
   std::string peer;  // the client's address, for the log

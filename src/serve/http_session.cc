@@ -161,6 +161,9 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     request_.host = field(head, http::field::host);
     request_.origin = field(head, http::field::origin);
     request_.version = field(head, "anthropic-version");
+    request_.accept_encoding = field(head, http::field::accept_encoding);
+    request_.if_none_match = field(head, http::field::if_none_match);
+    request_.last_event_id = field(head, "last-event-id");
     request_.peer = peer_;
     keep_alive_ = parser_->keep_alive();
     http_1_0_ = head.version() < 11;
@@ -427,7 +430,7 @@ std::string head_text(const HttpResponse& r, bool chunked, bool keep_alive, bool
   if (chunked) {
     out += "Transfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n";
   } else if (keep_alive || r.status != 200 || !r.body.empty()) {
-    if (r.status != 204) out += fmt::format("Content-Length: {}\r\n", r.body.size());
+    if (r.status != 204 && r.status != 304) out += fmt::format("Content-Length: {}\r\n", r.body.size());
   }
   if (!keep_alive) out += "Connection: close\r\n";
   if (keep_alive && http_1_0) out += "Connection: keep-alive\r\n";

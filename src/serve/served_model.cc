@@ -268,6 +268,9 @@ std::shared_ptr<AnswerPlan> ServedModel::plan(const ChatRequest& r, bool thinkin
   p->stop_ids = chat_stop_ids_;
   if (r.tool_choice.kind == ToolChoice::kRequired || r.tool_choice.kind == ToolChoice::kNamed) {
     p->parts = forced_calls(r);
+  } else if (r.strict_tools && r.tool_choice.kind == ToolChoice::kAuto) {
+    p->parts = forced_calls(r);
+    p->parts_from = p->parts[0].tokens.at(0);
   } else if (r.format.kind == ResponseFormat::kJsonObject) {
     p->parts = {{{}, std::make_shared<const Grammar>(Grammar::json_object())}};
   } else if (r.format.kind == ResponseFormat::kJsonSchema) {

@@ -184,6 +184,22 @@ TEST_F(ServerTest, RequiredToolsAreCalledWithArgumentsOfTheirSchema) {
   EXPECT_EQ(chunks.back()["choices"][0]["finish_reason"], "tool_calls");
 }
 
+TEST_F(ServerTest, CallsOfStrictToolsKeepToTheirSchemaWhenTheModelMakesThem) {
+  // The model is talked into a call; what follows is its own.
+  std::string begin = std::to_string(*server.tokenizer.find("<｜tool▁calls▁begin｜>"));
+  std::string body = chat(
+      R"(,"logit_bias":{")" + begin +
+      R"(":100},"tools":[{"type":"function","function":{"name":"look","strict":true,"parameters":
+      {"type":"object","properties":{"deep":{"type":"boolean"}},"required":["deep"],
+      "additionalProperties":false}}}])");
+  body.replace(body.find("\"max_tokens\":12"), 15, "\"max_tokens\":200");
+  json r = client.post("/beta/chat/completions", body).json();
+  ASSERT_TRUE(r.contains("choices")) << r;
+  json call = r["choices"][0]["message"]["tool_calls"][0]["function"];
+  EXPECT_EQ(call["name"], "look");
+  EXPECT_TRUE(json::parse(call["arguments"].get<std::string>())["deep"].is_boolean());
+}
+
 TEST_F(ServerTest, EchoScoresAPromptAsTheModelDoes) {
   std::vector<int32_t> ids = server.tokenizer.encode("the lazy dog");
   json body{{"model", "tiny"}, {"prompt", ids},   {"echo", true},
