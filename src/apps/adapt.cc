@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "apps/adapt_command.h"
 #include "apps/recipe_run.h"
 #include "apps/recipe_texts.h"
 #include "base/error.h"

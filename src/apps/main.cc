@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <exception>
 
-#include "apps/adapt_command.h"
 #include "apps/commands.h"
 #include "base/error.h"
 #include "base/version.h"
