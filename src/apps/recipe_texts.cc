@@ -18,6 +18,7 @@
 #include "data/text_parts.h"
 #include "engine/engine.h"
 #include "formats/hf_config.h"
+#include "text/unicode.h"
 
 namespace wels {
 namespace {
@@ -125,7 +126,8 @@ class OwnTexts {
     int64_t i = 0;
     for (const GenerateResult& g : engine_->run(std::move(requests))) {
       r.sampled_tokens += static_cast<int64_t>(g.tokens.size());
-      std::string text = m_.tokenizer->decode(g.tokens, true);
+      // A character may be cut at the end, or wrong bytes written.
+      std::string text = utf8_lossy(m_.tokenizer->decode(g.tokens, true));
       bool held = ++i % kHeldOutEvery == 0;
       bool ends = g.finish == GenerateResult::Finish::kStop;
       // Text of several tokens: of fewer nothing is learned.
