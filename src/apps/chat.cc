@@ -15,8 +15,10 @@
 #include "apps/converse.h"
 #include "apps/expert_flags.h"
 #include "apps/loaded_model.h"
+#include "apps/rephrase.h"
 #include "apps/sampling_flags.h"
 #include "apps/server_chat.h"
+#include "apps/think_flags.h"
 #include "text/stream_printer.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -89,6 +91,25 @@ GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
   return r;
 }
 
+// What the model is asked in place of the question: with its own versions of it, which are shown.
+std::string with_versions(Chat& c, const std::string& question, const InterruptSignal& interrupt) {
+  const ChatSettings& s = c.state.settings;
+  Rephrasing how{.count = s.rephrase,
+                 .context = s.num_ctx,
+                 .like = make_request(c, {}),
+                 .tokenizer = &*c.model.tokenizer,
+                 .vocab_size = c.model.model->config().vocab_size};
+  how.like.cancelled = [&] { return interrupt.requested(); };
+  std::vector<std::string> versions = rephrase(*c.engine, c.state.talk, question, how);
+  // Shown as the thought that they are.
+  AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
+  std::string shown = "<think>";
+  for (const std::string& v : versions) shown += v + "\n";
+  if (!versions.empty()) view.push(shown + "</think>\n");
+  view.finish();
+  return joint_question(question, versions);
+}
+
 // The question's answer, shown as it comes, both kept in the conversation. False: Ctrl-C.
 bool answer(Chat& c, const std::string& question) {
   const ChatSettings& s = c.state.settings;
@@ -100,16 +121,19 @@ bool answer(Chat& c, const std::string& question) {
     c.context = s.num_ctx;
   }
   InterruptSignal interrupt;
-  talk.say("user", question);
+  talk.say("user", s.rephrase > 0 ? with_versions(c, question, interrupt) : question);
   try {
     int64_t quarter = std::max<int64_t>(s.num_ctx / 4, 1);
     int64_t room = s.num_predict > 0 ? std::min(s.num_predict, quarter) : quarter;
+    AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
     Conversation::Prompt prompt = talk.prompt(s.thinking, s.num_ctx - room);
     if (prompt.forgotten > 0)
       log_info("the oldest {} messages no longer fit into num_ctx {} and are left out",
                prompt.forgotten, s.num_ctx);
     GenerateRequest request = make_request(c, std::move(prompt.tokens));
-    AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
+    ThinkBudget think = think_budget(*c.model.tokenizer, s.think);
+    bound_thought(request, think, ends_in_thought(request.prompt, think),
+                  c.model.model->config().vocab_size);
     StreamPrinter printer(*c.model.tokenizer, s.stop,
                           [&](std::string_view text) { view.push(text); });
     view.push(prompt.begun);
@@ -126,6 +150,10 @@ bool answer(Chat& c, const std::string& question) {
     if (interrupt.requested() && timing.new_tokens == 0) {
       talk.take_back();  // nothing was said
       return false;
+    }
+    if (s.rephrase > 0) {  // what was said is the question itself
+      talk.take_back();
+      talk.say("user", question);
     }
     // Reasoning that was cut short is closed, so that templates can drop it from the next prompt.
     talk.say("assistant", prompt.begun + printer.text() + (cut ? "</think>" : ""));
@@ -146,6 +174,7 @@ int chat_with_server(ChatFlags f) {
   if (!f.question.empty())
     throw Error("chat", "a model's folder and --url do not go together", "leave one of them out");
   f.settings.longest = f.settings.num_ctx = 1 << 30;  // the server knows
+  require_thoughts(f.settings, Conversation());
   ServerChat c(f.remote, {f.settings, Conversation(), ""}, how_to_show(f));
   c.state().talk.set_system(utf8_lossy(f.system));
   auto say = [&c](const std::string& text) { return c.answer(text); };
@@ -171,6 +200,10 @@ int chat(ChatFlags f) {
   talk.set_system(utf8_lossy(f.system));
   if (f.settings.thinking && !talk.can_switch_thinking())
     throw Error("--think", "template " + talk.template_name() + " has no such choice");
+  if (f.settings.think.any() && talk.can_switch_thinking() && !f.settings.thinking)
+    throw Error(f.settings.think.most ? "--think-budget" : "--think-min",
+                "is of thoughts, which are off in template " + talk.template_name(), "add --think");
+  require_thoughts(f.settings, talk);
   if (talk.is_base()) {
     log_info("{} has no chat template: it continues what you write{}", m.folder,
              m.tokenizer->find("<｜User｜>") ? " (--template deepseek-v3.1 asks in turns)" : "");
@@ -207,6 +240,8 @@ void add_chat(CLI::App& app, Command& run) {
   sub->add_option("--stop", f->settings.stop, "stop before this text (may be repeated)")
       ->allow_extra_args(false);
   sub->add_flag("--think", f->settings.thinking, "reason first, where the template has the choice");
+  add_think_flags(sub, f->settings.think);
+  add_rephrase_flag(sub, f->settings.rephrase, "then answered together with it");
   sub->add_flag("--hide-thinking", f->hide_thinking, "show the answer only");
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))

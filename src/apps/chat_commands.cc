@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "formats/json.h"
+#include "rl/rephrase.h"
 
 namespace wels {
 namespace {
@@ -136,6 +137,25 @@ const std::vector<Parameter>& parameters() {
       sampling<&P::seed>("seed", "of the random numbers of each answer"),
       {"speculate", "who drafts tokens for the model to check: none, mtp or ngram", set_speculate,
        [](const ChatSettings& s) { return std::string(find_name(s.speculate)); }},
+      {"think_budget", "tokens of a thought, then it is ended (no number: unbounded)",
+       [](ChatSettings& s, const std::string& v) {
+         s.think.most.reset();
+         if (!v.empty())
+           s.think.most = number_from<int64_t>(v, 0, std::numeric_limits<int32_t>::max());
+       },
+       [](const ChatSettings& s) {
+         return s.think.most ? fmt::format("{}", *s.think.most) : std::string("none");
+       }},
+      {"think_min", "tokens of a thought before which it goes on instead of ending",
+       [](ChatSettings& s, const std::string& v) {
+         s.think.least = number_from<int64_t>(v, 0, std::numeric_limits<int32_t>::max());
+       },
+       [](const ChatSettings& s) { return fmt::format("{}", s.think.least); }},
+      {"rephrase", "other ways in which the model says a question before it answers (0: none)",
+       [](ChatSettings& s, const std::string& v) {
+         s.rephrase = number_from<int64_t>(v, 0, kMostAngles);
+       },
+       [](const ChatSettings& s) { return fmt::format("{}", s.rephrase); }},
       {"num_predict", "tokens of an answer at most (0: until it ends; base models 200)",
        [](ChatSettings& s, const std::string& v) {
          s.num_predict = number_from<int64_t>(v, 0, std::numeric_limits<int32_t>::max());
@@ -171,7 +191,10 @@ std::string set(ChatState& state, const std::string& rest) {
   if (what == "parameter") {
     auto [name, number] = cut_word(value);
     if (name.empty()) return list_parameters(s);
-    set_parameter(s, name, number);
+    ChatSettings changed = s;
+    set_parameter(changed, name, number);
+    require_thoughts(changed, state.talk);
+    s = std::move(changed);
   } else if (what == "system") {
     state.talk.set_system(value);
   } else if (what == "think" || what == "nothink") {
@@ -208,6 +231,17 @@ std::string show(const ChatState& state, const std::string& what) {
 }
 
 }  // namespace
+
+void require_thoughts(const ChatSettings& s, const Conversation& talk) {
+  if (talk.is_base() && (s.think.any() || s.rephrase > 0))
+    throw Error(s.rephrase > 0 ? "rephrase" : "think_budget, think_min",
+                "the model has no chat template: it continues texts, without thoughts or questions",
+                "leave it out, or name a template");
+  if (!talk.tokenizer() && (s.think.least > 0 || s.rephrase > 0))
+    throw Error(s.rephrase > 0 ? "rephrase" : "think_min", "a server cannot be asked for this",
+                "leave it out, or name the model's folder");
+  if (talk.tokenizer()) think_budget(*talk.tokenizer(), s.think);
+}
 
 void set_parameter(ChatSettings& settings, const std::string& name, const std::string& value) {
   for (const Parameter& p : parameters()) {

@@ -6,6 +6,7 @@
 #include "apps/conversation.h"
 #include "engine/draft.h"
 #include "engine/sampler.h"
+#include "rl/think_bounds.h"
 
 namespace wels {
 
@@ -16,10 +17,17 @@ struct ChatSettings {
   int64_t num_predict = 0;  // tokens of an answer at most; 0: chat models until they stop, base 200
   int64_t num_ctx = 4096;   // tokens of the KV cache
   int64_t longest = 4096;   // what the model can have of it
+  ThinkBounds think;        // of a thought
+  int64_t rephrase = 0;     // versions of a question that are answered together; 0: none
   bool thinking = false;    // where the template has the choice
   bool verbose = false;     // counts and speeds after an answer
   bool history = true;      // the arrow keys bring inputs back
 };
+
+// Throws Error where a setting says something of thoughts or questions that this conversation's
+// model does not have: bounds without a thought's marks, either without a template, more than a
+// budget of a server.
+void require_thoughts(const ChatSettings& settings, const Conversation& talk);
 
 struct ChatState {
   ChatSettings settings;

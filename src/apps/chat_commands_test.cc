@@ -24,19 +24,33 @@ TEST(ChatCommands, SetEveryParameterAndShowIt) {
   for (const char* line :
        {"temperature 0.25", "top_k 7", "top_p 0.5", "min_p 0.125", "typical_p 0.75",
         "speculate ngram", "repeat_penalty 1.5", "repeat_last_n 33", "presence_penalty -0.75",
-        "frequency_penalty 0.625", "seed 18446744073709551615", "num_predict 99", "num_ctx 1234"}) {
+        "frequency_penalty 0.625", "think_budget 12", "think_min 3", "rephrase 2",
+        "seed 18446744073709551615", "num_predict 99", "num_ctx 1234"}) {
     run_command(s, std::string("/set parameter ") + line);
     std::string name(line, strchr(line, ' ')), value(strchr(line, ' ') + 1);
     EXPECT_THAT(run_command(s, "/show parameters"), testing::ContainsRegex(name + " +" + value));
   }
   EXPECT_EQ(s.settings.sampling.repetition_penalty, 1.5);
   EXPECT_EQ(s.settings.sampling.seed, ~uint64_t{0});
+  run_command(s, "/set parameter think_budget");
+  EXPECT_FALSE(s.settings.think.most.has_value());
   run_command(s, "/set parameter stop \\nUser: x");
   run_command(s, "/set parameter stop \\\\");
   EXPECT_EQ(s.settings.stop, (std::vector<std::string>{"\nUser: x", "\\"}));
   EXPECT_THAT(run_command(s, "/set parameter"), HasSubstr("\"\\nUser: x\""));
   run_command(s, "/set parameter stop");
   EXPECT_TRUE(s.settings.stop.empty());
+}
+
+TEST(ChatCommands, RefuseBoundsOfThoughtsWhereThereAreNone) {
+  ChatState base = state_with({});
+  for (const char* line : {"think_budget 4", "think_min 4", "rephrase 2"}) {
+    EXPECT_THROW(run_command(base, std::string("/set parameter ") + line), Error) << line;
+  }
+  EXPECT_FALSE(base.settings.think.any());
+  ChatState s = state_with(ChatTemplate::kDeepSeekV31);
+  EXPECT_THROW(run_command(s, "/set parameter rephrase 9"), Error);
+  EXPECT_THROW(run_command(s, "/set parameter think_budget -1"), Error);
 }
 
 TEST(ChatCommands, RefuseBadValuesAndChangeNothing) {

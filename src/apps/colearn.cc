@@ -10,8 +10,10 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/progress.h"
 #include "distill/colearn.h"
+#include "train/memory_plan.h"
 
 namespace wels {
 namespace {
@@ -58,6 +60,26 @@ void print_table(const ColearnResult& r) {
     row(fmt::format("{}", p.round), p.name, p.flops, p.after, p.kept);
 }
 
+// Either one learns while the other one says what it thinks and answers questions.
+void require_pair_memory(const Device& dev, const ColearnSettings& s, const ModelConfig& large,
+                         const ModelConfig& small) {
+  InferenceShape says{.dtype = s.sft.trainer.dtype};
+  says.stored = [](const WeightSpec&) { return DType::kF32; };
+  says.context = s.rl_groups * s.rl_samples * s.rollout.max_tokens;
+  int64_t available = memory_available_bytes() + rss_bytes();
+  for (auto [learner, other] : {std::pair{&large, &small}, std::pair{&small, &large}}) {
+    require_memory(dev, *learner,
+                   {.trainer = s.sft.trainer,
+                    .sequence_length = std::min(s.sft.longest, s.sft.micro_batch_tokens),
+                    .batch_tokens = s.sft.micro_batch_tokens,
+                    .micro_batch_tokens = s.sft.micro_batch_tokens,
+                    .mtp_lambda = s.sft.mtp_lambda,
+                    .samples = true,
+                    .teacher = teacher_bytes(dev, *other, says, s.sft.micro_batch_tokens)},
+                   available);
+  }
+}
+
 int colearn_command(ColearnFlags f) {
   f.device.apply();
   ColearnSettings& s = f.s;
@@ -98,6 +120,7 @@ int colearn_command(ColearnFlags f) {
   if (!data.mixture)
     throw Error("--task", "is missing", "both models need questions that a program can check");
   auto dev = make_device(f.device.device);
+  require_pair_memory(*dev, s, large.config, small.config);
   log_info("large {} ({} active), small {} ({} active), {} on {}", large.folder,
            human_count(static_cast<double>(count_parameters(large.config).active)), small.folder,
            human_count(static_cast<double>(count_parameters(small.config).active)), data.about,
@@ -144,6 +167,11 @@ void add_channel_flags(CLI::App* sub, ColearnFlags& f) {
       ->capture_default_str();
   sub->add_option("--replay", s.replay, "B3: share of found answers among the examples")
       ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+  sub->add_option(
+         "--favour", s.favour,
+         "B3: how much more often C asks the large model what the small one alone answered")
+      ->check(CLI::Range(1.0, 100.0))
       ->capture_default_str();
   sub->add_option("--explore", s.explore.questions, "B3: questions in a round")
       ->check(CLI::PositiveNumber)

@@ -14,6 +14,7 @@ void add_pretrain(CLI::App& app, Command& run);
 void add_sft(CLI::App& app, Command& run);
 void add_rl(CLI::App& app, Command& run);
 void add_r1(CLI::App& app, Command& run);
+void add_adapt(CLI::App& app, Command& run);
 void add_distill(CLI::App& app, Command& run);
 void add_dpo(CLI::App& app, Command& run);
 void add_merge(CLI::App& app, Command& run);

@@ -17,6 +17,8 @@ class Conversation {
   // With a server, which has tokenizer and template: messages alone.
   Conversation() = default;
 
+  // Null: a server's.
+  const Tokenizer* tokenizer() const { return tokenizer_ ? &*tokenizer_ : nullptr; }
   bool is_base() const { return tokenizer_ && !template_; }
   bool can_switch_thinking() const;
   std::string template_name() const;

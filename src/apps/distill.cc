@@ -19,6 +19,7 @@
 #include "distill/answers.h"
 #include "distill/distill_stage.h"
 #include "distill/endpoint.h"
+#include "train/memory_plan.h"
 
 namespace wels {
 namespace {
@@ -183,6 +184,11 @@ int learn_distributions(const DistillFlags& f) {
   f.sft.device.apply();
   LoadedModel teacher = open_model(f.model, f.sft.device.device, f.sft.stage.dtype);
   SftFlags sft = f.sft;
+  sft.other_models = [&](const Device& dev, const SftSettings& s) {
+    return teacher_bytes(dev, teacher.model->config(),
+                         {.dtype = s.trainer.dtype, .stored = stored_types(*teacher.model)},
+                         s.micro_batch_tokens);
+  };
   sft.kind = f.distill.own > 0 ? "distillation: on the student's own text"
                                : "distillation: the teacher's distributions";
   return sft_command(sft, [&](Device& dev, SftModel& student, const SftData& data,

@@ -2,22 +2,18 @@
 // (engine/divergence.h), or how many of a task's questions it answers right (apps/task_eval.h).
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numbers>
-#include <optional>
 #include <span>
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
 #include "apps/task_eval.h"
+#include "apps/text_eval.h"
+#include "apps/think_flags.h"
 #include "base/error.h"
-#include "base/progress.h"
 #include "base/signal.h"
-#include "data/corpus.h"
 #include "engine/divergence.h"
-#include "nn/ops.h"
 
 namespace wels {
 namespace {
@@ -41,88 +37,26 @@ LoadedModel open(const std::string& path, const EvalFlags& f) {
   return m;
 }
 
-// What was read of the texts.
-struct Read {
-  int64_t bytes = 0;
-  bool stopped = false;
-};
-
-// The texts' documents as tokens, in windows of `sequence` that start afresh: window(ids) with the
-// token before the first that is predicted (at a document's beginning the end-of-text token).
-// encode: a piece of a document. Holds one piece and one window; Ctrl-C ends it early.
-template <class Encode, class Window>
-Read each_window(const EvalFlags& f, std::optional<int32_t> before, int64_t sequence,
-                 const StopSignal& stop, Encode&& encode, Window&& window) {
-  Read read;
-  CorpusReader corpus(list_corpus(f.files));
-  Progress progress("eval", static_cast<double>(corpus.stored_bytes_total()), "B");
-  std::vector<int32_t> ids;
-  Piece piece;
-  double of_piece = 1;  // tokens
-  auto run = [&](size_t n) {
-    window(std::span<const int32_t>(ids).first(n));
-    ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n) - 1);
-    read.stopped = stop.requested();
-    double left = static_cast<double>(ids.size()) / of_piece;
-    int64_t done = read.bytes - static_cast<int64_t>(left * static_cast<double>(piece.text.size()));
-    progress.set(std::min(done, corpus.stored_bytes_done()));
-  };
-  while (!read.stopped && corpus.next(piece)) {
-    if (piece.first) ids.clear();
-    if (piece.first && before) ids.push_back(*before);
-    std::vector<int32_t> more = encode(piece.text);
-    ids.insert(ids.end(), more.begin(), more.end());
-    read.bytes += static_cast<int64_t>(piece.text.size());
-    of_piece = static_cast<double>(ids.size());
-    while (!read.stopped && static_cast<int64_t>(ids.size()) > sequence)
-      run(static_cast<size_t>(sequence) + 1);
-    if (!read.stopped && piece.last && ids.size() >= 2) run(ids.size());
-  }
-  progress.finish();
-  return read;
-}
-
-int64_t window_length(const EvalFlags& f, int64_t longest) {
-  return f.sequence > 0 ? f.sequence : std::min<int64_t>(1024, longest);
-}
-
 int eval_one(const EvalFlags& f) {
   LoadedModel m = open(f.model, f);
-  int64_t sequence = window_length(f, m.model->config().max_position_embeddings);
   StopSignal stop;
-  Pool pool;
-  double nats = 0;
-  int64_t tokens = 0;
-  Read read = each_window(
-      f, m.tokenizer->eos(), sequence, stop,
-      [&](std::string_view text) { return m.tokenizer->encode(text, AddedTokens::kAsText); },
-      [&](std::span<const int32_t> ids) {
-        size_t n = ids.size() - 1;
-        Batch batch;
-        batch.append(ids.first(n));
-        Ctx ctx{.dev = *m.dev, .pool = pool, .tape = nullptr, .dtype = m.dtype};
-        Var h = m.model->hidden(ctx, batch, {});
-        Var logp = token_logp(ctx, h, m.model->head(),
-                              ctx.make_ids(ids.data() + 1, static_cast<int64_t>(n)));
-        std::vector<float> values(n);
-        m.dev->download(logp.t, values.data());
-        for (float x : values) nats -= static_cast<double>(x);
-        tokens += static_cast<int64_t>(n);
-      });
-  if (read.stopped) return 128 + stop.number();
-  if (!std::isfinite(nats))
-    throw Error(m.folder, "gives log-probabilities that are not finite", "the weights are damaged");
-  double loss = nats / static_cast<double>(std::max<int64_t>(tokens, 1));
-  double bpb = nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(read.bytes, 1));
+  TextEvaluation e = evaluate_text(m, f.files, f.sequence, [&] { return stop.requested(); });
+  if (e.read.stopped) return 128 + stop.number();
+  int64_t sequence = window_length(f.sequence, m.model->config().max_position_embeddings);
+  double perplexity = std::exp(e.nats_per_token);
   if (f.json) {
-    Json j = {{"bits_per_byte", bpb}, {"perplexity", std::exp(loss)}, {"nats_per_token", loss},
-              {"tokens", tokens},     {"bytes", read.bytes},          {"seq", sequence}};
+    Json j = {{"bits_per_byte", e.bits_per_byte},
+              {"perplexity", perplexity},
+              {"nats_per_token", e.nats_per_token},
+              {"tokens", e.tokens},
+              {"bytes", e.read.bytes},
+              {"seq", sequence}};
     fmt::print("{}\n", j.dump());
   } else {
     fmt::print(
         "{:.4f} bits per byte, perplexity {:.3f} ({:.4f} nats per token) over {} tokens, {} bytes, "
         "windows of {}\n",
-        bpb, std::exp(loss), loss, tokens, read.bytes, sequence);
+        e.bits_per_byte, perplexity, e.nats_per_token, e.tokens, e.read.bytes, sequence);
   }
   return 0;
 }
@@ -195,8 +129,9 @@ int eval_pair(const EvalFlags& f) {
   bool kl = f.kl || !f.perplexity;
   LoadedModel m = open(f.model, f), reference = open(f.reference, f);
   require_same_tokens(m, reference);
-  int64_t sequence = window_length(f, std::min(m.model->config().max_position_embeddings,
-                                               reference.model->config().max_position_embeddings));
+  int64_t sequence =
+      window_length(f.sequence, std::min(m.model->config().max_position_embeddings,
+                                         reference.model->config().max_position_embeddings));
   StopSignal stop;
   Divergence::Side side{*m.dev, *m.model, m.dtype, m.folder};
   if (f.kv_cache != "none") side.cache = cache_type(f.kv_cache, m.dtype);
@@ -210,8 +145,9 @@ int eval_pair(const EvalFlags& f) {
                   kSameTokens);
     return ids;
   };
-  Read read = each_window(f, m.tokenizer->eos(), sequence, stop, encode,
-                          [&](std::span<const int32_t> ids) { divergence.add(ids); });
+  ReadText read = each_window(
+      f.files, m.tokenizer->eos(), sequence, [&] { return stop.requested(); }, encode,
+      [&](std::span<const int32_t> ids) { divergence.add(ids); });
   if (read.stopped) return 128 + stop.number();
   DivergenceReport r = divergence.report();
   if (f.json) {
@@ -230,8 +166,9 @@ int eval(const EvalFlags& f) {
   if (f.files.empty() == f.tasks.task.empty())
     throw Error("wels eval", "needs texts or --task, one of the two",
                 "give files, or --task parity:20");
-  if (f.tasks.curve && f.tasks.task.empty())
-    throw Error("--curve", "is of answers to tasks", "name them: --task parity:20");
+  if ((f.tasks.curve || f.tasks.rephrase > 0) && f.tasks.task.empty())
+    throw Error(f.tasks.curve ? "--curve" : "--rephrase", "is of answers to tasks",
+                "name them: --task parity:20");
   if (!f.tasks.task.empty()) {
     LoadedModel m = open(f.model, f);
     return report_on_tasks(m, f.tasks, f.json);
@@ -252,6 +189,8 @@ void add_eval(CLI::App& app, Command& run) {
   sub->add_option("model", f->model, "model folder, run folder or GGUF file")->required();
   sub->add_option("files", f->files, "texts (.txt .md .jsonl, .gz .zst) or folders");
   f->tasks.add(sub);
+  add_rephrase_flag(sub, f->tasks.rephrase,
+                    "answered each (the majority counts), and all in one prompt");
   sub->add_flag("--curve", f->tasks.curve,
                 "tasks: accuracy against tokens, for budgets of thought");
   sub->add_option("--budgets", f->tasks.budgets,

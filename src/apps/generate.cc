@@ -10,12 +10,15 @@
 #include "apps/commands.h"
 #include "apps/expert_flags.h"
 #include "apps/loaded_model.h"
+#include "apps/rephrase.h"
 #include "apps/sampling_flags.h"
+#include "apps/think_flags.h"
 #include "text/stream_printer.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/signal.h"
 #include "engine/engine.h"
+#include "rl/voting.h"
 
 namespace wels {
 namespace {
@@ -29,9 +32,94 @@ struct GenerateFlags {
   Speculate speculate = Speculate::kNone;
   SamplingParams sampling;
   GrammarFlags grammar;
+  ThinkBounds think;
+  int64_t rephrase = 0;
   std::vector<std::string> stop;
   bool quiet = false, ignore_eos = false;
 };
+
+void print_counts(const GenerateFlags& f, const LoadedModel& m, const GenerateTiming& t) {
+  fmt::print(stderr, "{} prompt tokens in {}, {} new tokens, {}\n", t.prompt_tokens,
+             human_duration(t.prefill_s), t.new_tokens,
+             human_rate(static_cast<double>(std::max<int64_t>(t.new_tokens - 1, 0)) /
+                            std::max(t.decode_s, 1e-9),
+                        "tok"));
+  if (t.drafted > 0) fmt::print(stderr, "{} of {} drafts accepted\n", t.accepted, t.drafted);
+  if (f.experts.gigabytes > 0) fmt::print(stderr, "{}\n", f.experts.summary(m));
+}
+
+// All but the prompt.
+GenerateRequest make_request(const GenerateFlags& f, const LoadedModel& m) {
+  GenerateRequest r;
+  r.max_new_tokens = f.max_tokens;
+  r.min_new_tokens = f.min_tokens;
+  r.sampling = f.sampling;
+  r.speculate = f.speculate;
+  r.drafts = f.drafts;
+  if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
+  auto held =
+      AnswerGrammar::make(f.grammar, *m.tokenizer, m.model->config().vocab_size, r.stop_ids);
+  if (held && (f.think.any() || f.rephrase > 0))
+    throw Error(f.rephrase > 0 ? "--rephrase" : "--think-budget, --think-min",
+                "a grammar holds the whole answer, which then has no thought",
+                "leave one of them out");
+  if (held) r.mask = [held](std::span<const int32_t> answer) { return held->mask(answer); };
+  return r;
+}
+
+// --- the prompt as a question, also in the model's other words ---
+
+Rollout as_rollout(const Tokenizer& tokenizer, const GenerateResult& r, bool begun) {
+  Rollout out;
+  out.tokens = r.tokens;
+  out.logp = r.logp;
+  out.ended = r.finish == GenerateResult::Finish::kStop;
+  out.parts = parse_completion(tokenizer.decode(r.tokens), begun);
+  return out;
+}
+
+int answer_versions(const GenerateFlags& f, LoadedModel& m) {
+  Conversation talk(*m.tokenizer, choose_template("auto", m.folder));
+  if (talk.is_base())
+    throw Error("--rephrase", "the model has no chat template: it answers no questions",
+                "use a model that was trained on chats or tasks");
+  StopSignal stop;
+  GenerateRequest like = make_request(f, m);
+  like.cancelled = [&] { return stop.requested(); };
+  int64_t vocab = m.model->config().vocab_size, longest = m.model->config().max_position_embeddings;
+  int64_t context = std::min(longest, int64_t{4096} + f.max_tokens);
+  CacheOptions cache = f.cache.options(m.dtype);
+  require_memory_for(m, context, *cache.dtype);
+  Engine engine(*m.dev, *m.model, m.dtype, context, cache);
+  std::vector<std::string> asked = rephrase(engine, talk, f.prompt,
+                                            {.count = f.rephrase,
+                                             .context = context,
+                                             .like = like,
+                                             .tokenizer = &*m.tokenizer,
+                                             .vocab_size = vocab});
+  asked.insert(asked.begin(), f.prompt);
+  ThinkBudget think = think_budget(*m.tokenizer, f.think);
+  std::vector<GenerateRequest> requests;
+  std::vector<bool> begun;
+  for (const std::string& question : asked) {
+    talk.say("user", question);
+    Conversation::Prompt prompt = talk.prompt(talk.can_switch_thinking(), context - f.max_tokens);
+    talk.take_back();
+    GenerateRequest r = like;
+    r.prompt = std::move(prompt.tokens);
+    begun.push_back(prompt.begun.find(kThinkBegin) != std::string::npos);
+    bound_thought(r, think, begun.back(), vocab);
+    requests.push_back(std::move(r));
+  }
+  std::vector<Rollout> answers;
+  for (const GenerateResult& r : engine.run(std::move(requests)))
+    answers.push_back(as_rollout(*m.tokenizer, r, begun[answers.size()]));
+  if (stop.requested()) return 130;
+  for (size_t i = 0; i < asked.size() && !f.quiet; ++i)
+    fmt::print("{}\n  {}\n", asked[i], answers[i].parts.answer);
+  fmt::print("{}\n", answers[majority_answer(answers)].parts.answer);
+  return 0;
+}
 
 int generate(GenerateFlags f) {
   f.device.apply();
@@ -41,7 +129,8 @@ int generate(GenerateFlags f) {
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
   if (f.prompt == "-") f.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
-  GenerateRequest r;
+  if (f.rephrase > 0) return answer_versions(f, m);
+  GenerateRequest r = make_request(f, m);
   r.prompt = m.tokenizer->encode(f.prompt);
   // An empty prompt begins a document: after the end of another, as in training.
   if (r.prompt.empty()) {
@@ -51,15 +140,8 @@ int generate(GenerateFlags f) {
                   "give a prompt");
     r.prompt = {*begin};
   }
-  r.max_new_tokens = f.max_tokens;
-  r.min_new_tokens = f.min_tokens;
-  r.sampling = f.sampling;
-  r.speculate = f.speculate;
-  r.drafts = f.drafts;
-  if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
-  if (auto held =
-          AnswerGrammar::make(f.grammar, *m.tokenizer, m.model->config().vocab_size, r.stop_ids))
-    r.mask = [held](std::span<const int32_t> answer) { return held->mask(answer); };
+  ThinkBudget think = think_budget(*m.tokenizer, f.think);
+  bound_thought(r, think, ends_in_thought(r.prompt, think), m.model->config().vocab_size);
   int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
   CacheOptions cache = f.cache.options(m.dtype);
   require_memory_for(m, context, *cache.dtype, f.experts.apply(m));
@@ -73,15 +155,7 @@ int generate(GenerateFlags f) {
   engine.run({std::move(r)}, &t);
   printer.finish();
   fmt::print("\n");
-  if (!f.quiet) {
-    fmt::print(stderr, "{} prompt tokens in {}, {} new tokens, {}\n", t.prompt_tokens,
-               human_duration(t.prefill_s), t.new_tokens,
-               human_rate(static_cast<double>(std::max<int64_t>(t.new_tokens - 1, 0)) /
-                              std::max(t.decode_s, 1e-9),
-                          "tok"));
-    if (t.drafted > 0) fmt::print(stderr, "{} of {} drafts accepted\n", t.accepted, t.drafted);
-    if (f.experts.gigabytes > 0) fmt::print(stderr, "{}\n", f.experts.summary(m));
-  }
+  if (!f.quiet) print_counts(f, m, t);
   return stop.requested() ? 130 : 0;
 }
 
@@ -109,6 +183,10 @@ void add_generate(CLI::App& app, Command& run) {
   sub->add_flag("-q,--quiet", f->quiet, "the new text only");
   add_sampling_flags(sub, f->sampling);
   f->grammar.add(sub);
+  add_think_flags(sub, f->think);
+  add_rephrase_flag(sub, f->rephrase,
+                    "all answered; the majority's answer is printed (the prompt is then a question "
+                    "in the model's chat template)");
   add_speculate_flag(sub, f->speculate);
   sub->add_option("--drafts", f->drafts, "tokens drafted for a step (0: as many as pay)")
       ->check(CLI::Range(0, 64))

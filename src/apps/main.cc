@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
   wels::add_sft(app, run);
   wels::add_rl(app, run);
   wels::add_r1(app, run);
+  wels::add_adapt(app, run);
   wels::add_distill(app, run);
   wels::add_dpo(app, run);
   wels::add_merge(app, run);

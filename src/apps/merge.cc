@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
+#include "apps/merge_command.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -17,10 +18,6 @@ namespace wels {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct MergeFlags {
-  std::string adapters, base, out, type = "bf16";
-};
 
 std::unique_ptr<Model> load_base(const std::string& path) {
   if (!fs::is_regular_file(path)) return load_model(resolve_whole_model(path), WeightStorage::kF32);
@@ -39,7 +36,9 @@ void copy_companions(const std::string& from, const std::string& to) {
   }
 }
 
-int merge(const MergeFlags& f) {
+}  // namespace
+
+void merge_job(const MergeFlags& f) {
   std::string folder = resolve_checkpoint(f.adapters);
   if (!fs::exists(folder + "/adapter_config.json"))
     throw Error(folder, "holds no adapters",
@@ -63,10 +62,7 @@ int merge(const MergeFlags& f) {
   fs::rename(tmp, f.out);
   fmt::print("{}: {} with {} values of adapters, as {}\n", f.out, base,
              human_count(static_cast<double>(values)), f.type);
-  return 0;
 }
-
-}  // namespace
 
 void add_merge(CLI::App& app, Command& run) {
   CLI::App* sub =
@@ -79,7 +75,7 @@ void add_merge(CLI::App& app, Command& run) {
   sub->add_option("--type", f->type, "bf16 or f32")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
-  sub->callback([f, &run] { run = [f] { return merge(*f); }; });
+  sub->callback([f, &run] { run = [f] { return merge_job(*f), 0; }; });
 }
 
 }  // namespace wels

@@ -18,21 +18,41 @@ double number(const ordered_json& j, const char* key) {
 
 double money(double seconds, double price_per_hour) { return seconds / 3600 * price_per_hour; }
 
-// Task names in the order in which they first come.
-Cells tasks_of(const std::vector<CardRow>& rows) {
+// Names of tasks or texts in the order in which they first come.
+Cells names_of(const std::vector<CardRow>& rows, const char* what) {
   Cells names;
   for (const CardRow& r : rows) {
-    if (!r.evaluation.is_object()) continue;
-    for (const auto& [name, part] : r.evaluation["tasks"].items()) {
+    if (!r.evaluation.is_object() || !r.evaluation.contains(what)) continue;
+    for (const auto& [name, part] : r.evaluation[what].items()) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     }
   }
   return names;
 }
 
+// "1.834": bits per byte of a held-out text.
+std::string text_cell(const ordered_json& evaluation, const std::string& text) {
+  if (!evaluation.is_object() || !evaluation.contains("texts")) return "";
+  const ordered_json& texts = evaluation["texts"];
+  return texts.contains(text) ? fmt::format("{:.4f}", number(texts[text], "bits_per_byte")) : "";
+}
+
+bool has_examples(const ordered_json& evaluation) {
+  return evaluation.is_object() && evaluation.contains("examples");
+}
+
+// "1.20 / 0.71": nats per learned token, share of them that is most probable.
+std::string examples_cell(const ordered_json& evaluation) {
+  if (!has_examples(evaluation)) return "";
+  const ordered_json& e = evaluation["examples"];
+  return fmt::format("{:.3f} / {:.3f}", number(e, "nats_per_token"), number(e, "token_accuracy"));
+}
+
 // "0.57 / 0.61 / 1.00": greedy, sampled, pass@k
 std::string accuracy_cell(const ordered_json& evaluation, const std::string& task) {
-  if (!evaluation.is_object() || !evaluation["tasks"].contains(task)) return "";
+  if (!evaluation.is_object() || !evaluation.contains("tasks") ||
+      !evaluation["tasks"].contains(task))
+    return "";
   const ordered_json& p = evaluation["tasks"][task];
   std::string out = fmt::format("{:.3f}", number(p, "greedy"));
   if (p.contains("sampled"))
@@ -42,7 +62,7 @@ std::string accuracy_cell(const ordered_json& evaluation, const std::string& tas
 
 // The greedy answers' figure, and the sampled ones'.
 std::string pair_cell(const ordered_json& evaluation, const char* key, int digits) {
-  if (!evaluation.is_object()) return "";
+  if (!evaluation.is_object() || !evaluation.contains("greedy")) return "";
   std::string out = fmt::format("{:.{}f}", number(evaluation["greedy"], key), digits);
   if (evaluation.contains("sampled"))
     out += fmt::format(" / {:.{}f}", number(evaluation["sampled"], key), digits);
@@ -131,13 +151,18 @@ ordered_json card_json(const std::string& recipe, const std::vector<CardRow>& ro
 }
 
 std::string card_table(const std::vector<CardRow>& rows, double price_per_hour) {
-  Cells tasks = tasks_of(rows), head = {"stage", "kind", "from"};
+  Cells tasks = names_of(rows, "tasks"), texts = names_of(rows, "texts");
+  bool examples = std::any_of(rows.begin(), rows.end(),
+                              [](const CardRow& r) { return has_examples(r.evaluation); });
+  Cells head = {"stage", "kind", "from"};
+  for (const std::string& t : texts) head.push_back(t + ": bits per byte");
+  if (examples) head.push_back("examples: nats / right tokens");
   int64_t k = samples_of(rows);
   for (const std::string& t : tasks)
     head.push_back(k > 0 ? fmt::format("{}: greedy / sampled / pass@{}", t, k) : t + ": greedy");
-  for (const char* c :
-       {"length", "thoughts", "format", "kept", "trained", "sampled", "FLOPs", "time"})
-    head.push_back(c);
+  Cells more = {"kept", "trained", "sampled", "FLOPs", "time"};
+  if (!tasks.empty()) more.insert(more.begin(), {"length", "thoughts", "format"});
+  head.insert(head.end(), more.begin(), more.end());
   if (price_per_hour > 0) head.push_back("money");
   std::vector<Cells> table = {head};
   auto add_cost = [&](Cells& cells, const Total& t) {
@@ -145,15 +170,19 @@ std::string card_table(const std::vector<CardRow>& rows, double price_per_hour) 
   };
   for (const CardRow& r : rows) {
     Cells cells = {r.name, r.kind, r.from};
+    for (const std::string& t : texts) cells.push_back(text_cell(r.evaluation, t));
+    if (examples) cells.push_back(examples_cell(r.evaluation));
     for (const std::string& t : tasks) cells.push_back(accuracy_cell(r.evaluation, t));
-    cells.push_back(pair_cell(r.evaluation, "length_mean", 1));
-    cells.push_back(pair_cell(r.evaluation, "long_share", 2));
-    cells.push_back(pair_cell(r.evaluation, "format", 2));
+    if (!tasks.empty()) {
+      cells.push_back(pair_cell(r.evaluation, "length_mean", 1));
+      cells.push_back(pair_cell(r.evaluation, "long_share", 2));
+      cells.push_back(pair_cell(r.evaluation, "format", 2));
+    }
     cells.push_back(count_cell(number(r.outcome, "kept")));
     add_cost(cells, total_of({r}));
     table.push_back(std::move(cells));
   }
-  Cells sum(tasks.size() + 7);
+  Cells sum(head.size() - (price_per_hour > 0 ? 5 : 4));
   sum[0] = "all";
   add_cost(sum, total_of(rows));
   table.push_back(std::move(sum));

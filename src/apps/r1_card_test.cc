@@ -53,5 +53,26 @@ TEST(ReportCard, IsATableWithALineForEachStage) {
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 5);  // head, line, two stages, the sum
 }
 
+TEST(ReportCard, HasBitsPerByteAndExamplesWhereTheyWereMeasured) {
+  std::vector<CardRow> some = rows();
+  some[1].evaluation = ordered_json::parse(R"({
+    "texts": {"domain": {"bits_per_byte": 1.5}, "general": {"bits_per_byte": 2.25}},
+    "examples": {"nats_per_token": 0.75, "token_accuracy": 0.5}})");
+  std::string table = card_table(some, 1);
+  EXPECT_THAT(table, HasSubstr("domain: bits per byte"));
+  EXPECT_THAT(table, HasSubstr("| 1.5000 "));
+  EXPECT_THAT(table, HasSubstr("| 2.2500 "));
+  EXPECT_THAT(table, HasSubstr("0.750 / 0.500"));
+  // Every line has as many cells.
+  std::vector<std::ptrdiff_t> cells;
+  for (size_t at = 0; at < table.size();) {
+    size_t end = table.find('\n', at);
+    cells.push_back(std::count(table.begin() + static_cast<long>(at),
+                               table.begin() + static_cast<long>(end), '|'));
+    at = end + 1;
+  }
+  EXPECT_THAT(cells, testing::Each(cells[0]));
+}
+
 }  // namespace
 }  // namespace wels

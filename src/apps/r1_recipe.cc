@@ -24,6 +24,9 @@ constexpr KindRow kKinds[] = {{StageKind::kBase, "base", false, false},
                               {StageKind::kSft, "sft", true, true},
                               {StageKind::kSample, "sample", true, false},
                               {StageKind::kExamples, "examples", false, false},
+                              {StageKind::kDocuments, "documents", true, true},
+                              {StageKind::kReplay, "replay", true, true},
+                              {StageKind::kMerge, "merge", true, false},
                               {StageKind::kEval, "eval", true, false}};
 
 const KindRow& row_of(StageKind kind) {
@@ -81,6 +84,8 @@ void check_name(const Recipe& r, const RecipeStage& s) {
   if (r.find(s.name)) throw Error(s.where, "the name is taken by an earlier stage");
 }
 
+bool makes_nothing(StageKind) { return false; }
+
 // A source is an earlier stage of the right kind, or a path that is there.
 void check_source(const Recipe& r, const std::string& source, const std::string& where,
                   bool (*right)(StageKind), const char* needed) {
@@ -100,7 +105,7 @@ void take_sources(json& j, const Recipe& r, RecipeStage& s) {
     s.from = take_text(j, "from", s.where, true);
     check_source(r, s.from, s.where + ".from", makes_model, "model");
   }
-  json data = row.data ? take(j, "data", s.where, false) : json();
+  json data = row.data ? take(j, "data", s.where, makes_texts(s.kind)) : json();
   if (data.is_null()) return;
   if (!data.is_array() || data.empty())
     wrong_type(s.where, "data", data, "a list of stages or files");
@@ -108,6 +113,27 @@ void take_sources(json& j, const Recipe& r, RecipeStage& s) {
     if (!d.is_string()) wrong_type(s.where, "data", data, "a list of stages or files");
     s.data.push_back(d.get<std::string>());
     check_source(r, s.data.back(), s.where + ".data", makes_data, "data");
+  }
+}
+
+// "texts" and "examples" of the evaluation, which name stages or paths.
+void take_evaluated(Recipe& r) {
+  json texts = take(r.evaluation, "texts", r.where, false);
+  if (!texts.is_null() && !texts.is_object())
+    wrong_type(r.where, "texts", texts, "an object of names and stages or files");
+  for (const auto& [name, source] : texts.items()) {
+    if (!source.is_string()) wrong_type(r.where, "texts", source, "a stage or file");
+    check_source(r, source.get<std::string>(), r.where + ".texts." + name, makes_texts,
+                 "held-out text");
+    r.texts.emplace_back(name, source.get<std::string>());
+  }
+  json examples = take(r.evaluation, "examples", r.where, false);
+  if (examples.is_null()) return;
+  if (!examples.is_array()) wrong_type(r.where, "examples", examples, "a list of files");
+  for (const json& source : examples) {
+    if (!source.is_string()) wrong_type(r.where, "examples", source, "a file");
+    check_source(r, source.get<std::string>(), r.where + ".examples", makes_nothing, "examples");
+    r.examples.push_back(source.get<std::string>());
   }
 }
 
@@ -160,6 +186,7 @@ Recipe parse_recipe(const std::string& text, const std::string& where) {
     throw Error(where, fmt::format("there is no field \"{}\"", printable(j.begin().key())),
                 "use name, seed, evaluation, stages");
   for (json& s : stages) r.stages.push_back(take_stage(std::move(s), r, where));
+  take_evaluated(r);
   return r;
 }
 

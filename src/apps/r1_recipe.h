@@ -17,18 +17,28 @@ namespace wels {
 
 // What a stage takes and leaves behind.
 enum class StageKind {
-  kBase,      // a new model by supervised learning of tasks             → model
-  kRl,        // from a model, reinforcement learning                    → model
-  kSft,       // from a model, on data or tasks                          → model
-  kSample,    // from a model, its right and readable answers to tasks   → data
-  kExamples,  // the tasks' own answers (general data)                   → data
-  kEval,      // from a model, how good it is at other tasks             → nothing
+  kBase,       // a new model by supervised learning of tasks             → model
+  kRl,         // from a model, reinforcement learning                    → model
+  kSft,        // from a model, on data or tasks                          → model
+  kSample,     // from a model, its right and readable answers to tasks   → data
+  kExamples,   // the tasks' own answers (general data)                   → data
+  kDocuments,  // texts of files, cut for a model, a part held out        → data
+  kReplay,     // texts to be repeated: of a corpus, or the model's own   → data
+  kMerge,      // adapters of an sft stage joined with their model        → model
+  kEval,       // from a model, how good it is at other tasks, or (without
+               // a task) at what the recipe's evaluation asks            → nothing
 };
 const char* name(StageKind kind);
 inline bool makes_model(StageKind k) {
-  return k == StageKind::kBase || k == StageKind::kRl || k == StageKind::kSft;
+  return k == StageKind::kBase || k == StageKind::kRl || k == StageKind::kSft ||
+         k == StageKind::kMerge;
 }
-inline bool makes_data(StageKind k) { return k == StageKind::kSample || k == StageKind::kExamples; }
+inline bool makes_texts(StageKind k) {
+  return k == StageKind::kDocuments || k == StageKind::kReplay;
+}
+inline bool makes_data(StageKind k) {
+  return k == StageKind::kSample || k == StageKind::kExamples || makes_texts(k);
+}
 
 struct RecipeStage {
   int number = 0;  // from 1
@@ -44,8 +54,11 @@ struct RecipeStage {
 struct Recipe {
   std::string name;
   uint64_t seed = 1;          // a stage's own, where it has none: 1000 · seed + its number
-  nlohmann::json evaluation;  // an object: of every model
-  std::string where;          // of the evaluation, for errors
+  nlohmann::json evaluation;  // an object: of every model; without the next two
+  // Held-out texts by name: of stages, or paths ("texts": {"domain": "documents"}); bits per byte.
+  std::vector<std::pair<std::string, std::string>> texts;
+  std::vector<std::string> examples;  // files whose held-out answers are scored ("examples")
+  std::string where;                  // of the evaluation, for errors
   std::vector<RecipeStage> stages;
   const RecipeStage* find(const std::string& stage) const;  // null: none
 };

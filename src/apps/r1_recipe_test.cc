@@ -49,6 +49,26 @@ TEST(Recipe, SaysWhatItsStagesAre) {
   EXPECT_EQ(r.find("nothing"), nullptr);
 }
 
+TEST(Recipe, EvaluationNamesHeldOutTextsByStageOrPath) {
+  json j = recipe_json();
+  j["stages"].push_back(
+      {{"name", "docs"}, {"kind", "documents"}, {"from", "base"}, {"data", {"/"}}});
+  j["evaluation"]["texts"] = {{"domain", "docs"}, {"general", "/dev/null"}};
+  Recipe r = parse_recipe(j.dump(), "r.json");
+  EXPECT_FALSE(r.evaluation.contains("texts"));
+  EXPECT_THAT(r.texts, testing::ElementsAre(testing::Pair("domain", "docs"),
+                                            testing::Pair("general", "/dev/null")));
+  j["evaluation"]["texts"] = {{"domain", "cold"}};
+  EXPECT_THAT(error_of(j), HasSubstr("texts.domain: \"cold\" is a stage of kind sample"));
+  j["evaluation"]["texts"] = {{"domain", "nothing"}};
+  EXPECT_THAT(error_of(j), HasSubstr("\"nothing\" is neither an earlier stage nor a path"));
+  j["evaluation"]["texts"] = json::array({"docs"});
+  EXPECT_THAT(error_of(j), HasSubstr("not an object of names"));
+  j["evaluation"].erase("texts");
+  j["stages"].back().erase("data");
+  EXPECT_THAT(error_of(j), HasSubstr("has no \"data\""));
+}
+
 TEST(Recipe, KnowsWhatDependsOnAStage) {
   Recipe r = parse_recipe(recipe_json().dump(), "r.json");
   auto names = [&](const char* first) {

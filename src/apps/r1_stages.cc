@@ -8,12 +8,15 @@
 #include "apps/collect_command.h"
 #include "apps/flag_settings.h"
 #include "apps/loaded_model.h"
+#include "apps/merge_command.h"
 #include "apps/rl_command.h"
 #include "apps/sft_command.h"
 #include "apps/tasks_command.h"
+#include "apps/text_eval.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "data/corpus.h"
 #include "data/hash.h"
 #include "data/json_lines.h"
 
@@ -22,10 +25,9 @@ namespace {
 
 using Settings = std::set<std::string>;
 
-// Where it runs and how long is not the recipe's to say: the same recipe gives the same bits. A
-// stage leaves whole weights, no adapters.
-const Settings kReserved = {"out",  "minutes",    "device",      "threads",
-                            "lora", "lora-alpha", "lora-targets"};
+// Where it runs and how long is not the recipe's to say: the same recipe gives the same bits.
+const Settings kReserved = {"out", "minutes", "device", "threads"};
+const Settings kLora = {"lora", "lora-alpha", "lora-targets"};
 const Settings kOfNewModels = {"preset", "config", "tokenizer", "vocab", "mtp", "dense"};
 
 Settings with(Settings a, const Settings& b) {
@@ -50,7 +52,7 @@ SftFlags sft_flags(const RecipeStage& s, const StageInputs& in) {
   std::vector<std::string> paths = in.data;
   if (!in.from.empty()) paths.insert(paths.begin(), in.from);
   apply_settings(app, s.settings, s.where, paths,
-                 fresh ? kReserved : with(kReserved, kOfNewModels));
+                 fresh ? with(kReserved, kLora) : with(kReserved, kOfNewModels));
   if (fresh && !f.model.is_new()) f.model.preset = "nano";
   if (fresh || s.data.empty()) {
     require_tasks(f.data.task, s.where);
@@ -99,8 +101,32 @@ TaskEvalFlags eval_flags(const nlohmann::json& settings, const std::string& wher
   CLI::App app;
   f.add(&app);
   apply_settings(app, settings, where, {}, {});
-  require_tasks(f.task, where);
   return f;
+}
+
+template <class Flags>
+Flags texts_flags(const RecipeStage& s) {
+  Flags f;
+  CLI::App app;
+  f.add(&app);
+  apply_settings(app, s.settings, s.where, {}, kReserved);
+  return f;
+}
+
+bool has_adapters(const RecipeStage& s) {
+  return s.kind == StageKind::kSft && s.settings.value("lora", 0) > 0;
+}
+
+// A stage of adapters is joined with its model before another learns from it.
+void check_adapters(const RecipeStage& s, const Recipe& recipe) {
+  const RecipeStage* from = s.from.empty() ? nullptr : recipe.find(s.from);
+  bool adapters = from && has_adapters(*from);
+  if (adapters && s.kind != StageKind::kMerge && s.kind != StageKind::kEval)
+    throw Error(s.where + ".from", fmt::format("\"{}\" leaves adapters, not a whole model", s.from),
+                "put a stage of kind merge between them");
+  if (from && !adapters && s.kind == StageKind::kMerge)
+    throw Error(s.where + ".from", fmt::format("\"{}\" leaves no adapters", s.from),
+                "leave the stage out");
 }
 
 StageOutcome outcome_of(const StageResult& r, int64_t sampled_tokens) {
@@ -154,7 +180,22 @@ StageOutcome run_examples(const RecipeStage& s, const std::string& folder) {
   return {.stopped = !whole, .seconds = monotonic_seconds() - t0, .more = {{"kept", f.count}}};
 }
 
+StageOutcome outcome_of(const TextsReport& r) {
+  return {.stopped = r.stopped,
+          .sampled_tokens = r.sampled_tokens,
+          .seconds = r.seconds,
+          .more = {{"kept", r.parts}, {"bytes", r.bytes}, {"held_out_bytes", r.held_out_bytes}}};
+}
+
+StageOutcome run_merge(const StageInputs& in, const std::string& folder) {
+  double t0 = monotonic_seconds();
+  std::filesystem::remove_all(folder + "/model");
+  merge_job({.adapters = in.from, .out = folder + "/model", .type = "f32"});
+  return {.seconds = monotonic_seconds() - t0};
+}
+
 StageOutcome run_eval(const RecipeStage& s, const StageInputs& in, const DeviceFlags& device) {
+  if (is_of_recipe_evaluation(s)) return {};
   TaskEvalFlags f = eval_flags(s.settings, s.where);
   double t0 = monotonic_seconds();
   device.apply();
@@ -178,7 +219,12 @@ nlohmann::ordered_json StageOutcome::json() const {
   return j;
 }
 
-void check_stage(const RecipeStage& s) {
+bool is_of_recipe_evaluation(const RecipeStage& s) {
+  return s.kind == StageKind::kEval && !s.settings.contains("task");
+}
+
+void check_stage(const RecipeStage& s, const Recipe& recipe) {
+  check_adapters(s, recipe);
   StageInputs unknown;
   if (!s.from.empty()) unknown.from = s.from;
   switch (s.kind) {
@@ -195,14 +241,59 @@ void check_stage(const RecipeStage& s) {
     case StageKind::kExamples:
       examples_file(s);
       break;
+    case StageKind::kDocuments:
+      texts_flags<DocumentsFlags>(s);
+      break;
+    case StageKind::kReplay:
+      texts_flags<ReplayFlags>(s);
+      break;
+    case StageKind::kMerge:
+      if (s.settings.size() > 1)
+        throw Error(s.where, "a merge has no settings", "leave all but name, kind and from out");
+      break;
     case StageKind::kEval:
-      eval_flags(s.settings, s.where);
+      if (is_of_recipe_evaluation(s) && s.settings.size() > 1)
+        throw Error(s.where, "has settings but no \"task\"",
+                    "name one, or leave them out: the recipe's evaluation is asked");
+      if (!is_of_recipe_evaluation(s)) require_tasks(eval_flags(s.settings, s.where).task, s.where);
       break;
   }
 }
 
 TaskEvalFlags evaluation_flags(const Recipe& recipe) {
-  return eval_flags(recipe.evaluation, recipe.where);
+  TaskEvalFlags f = eval_flags(recipe.evaluation, recipe.where);
+  if (!f.task.empty() || (recipe.texts.empty() && recipe.examples.empty()))
+    require_tasks(f.task, recipe.where);
+  return f;
+}
+
+nlohmann::ordered_json evaluate_model(LoadedModel& m, const TaskEvalFlags& f,
+                                      const EvaluatedData& data) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  if (!f.task.empty()) out = json_of(f, evaluate_on_tasks(m, f));
+  for (const auto& [name, file] : data.texts) {
+    TextEvaluation e = evaluate_text(m, {file}, 0);
+    out["texts"][name] = {{"bits_per_byte", e.bits_per_byte}, {"bytes", e.read.bytes}};
+  }
+  if (data.examples.empty()) return out;
+  // The same share of the questions as an sft stage holds out.
+  SftSettings s;
+  s.longest = std::min<int64_t>(4096, m.model->config().max_position_embeddings);
+  s.trainer.dtype = m.dtype;
+  std::optional<ChatTemplate> chat_template = find_chat_template(m.folder);
+  if (!chat_template && m.tokenizer->find("<｜User｜>")) chat_template = ChatTemplate::kDeepSeekV31;
+  ChatData read = read_chat_data(
+      list_json_lines(data.examples), *m.tokenizer,
+      {.chat_template = chat_template, .longest = s.longest, .held_out = kEvaluatedExamples});
+  if (read.held_out.size() == 0)
+    throw Error(data.examples[0], "none of its questions is held out: there are too few",
+                "give at least some dozens of examples");
+  Pool pool = device_pool(*m.dev);
+  AnswerEvaluation e = evaluate_answers(*m.dev, *m.model, pool, read.held_out, 0, s);
+  out["examples"] = {{"nats_per_token", e.loss},
+                     {"token_accuracy", e.accuracy},
+                     {"examples", read.held_out.size()}};
+  return out;
 }
 
 StageOutcome run_recipe_stage(const RecipeStage& s, const StageInputs& in,
@@ -217,6 +308,12 @@ StageOutcome run_recipe_stage(const RecipeStage& s, const StageInputs& in,
       return run_sample(s, in, folder, device);
     case StageKind::kExamples:
       return run_examples(s, folder);
+    case StageKind::kDocuments:
+      return outcome_of(documents_job(texts_flags<DocumentsFlags>(s), in.from, in.data, folder));
+    case StageKind::kReplay:
+      return outcome_of(replay_job(texts_flags<ReplayFlags>(s), in.from, in.data, folder, device));
+    case StageKind::kMerge:
+      return run_merge(in, folder);
     case StageKind::kEval:
       break;
   }
@@ -236,6 +333,12 @@ std::string hash_of_model(const std::string& path) {
   if (fs::exists(folder + "/tokenizer.json")) files.push_back(folder + "/tokenizer.json");
   uint64_t h = 0;
   for (const std::string& f : files) h = hash_file(f, h);
+  return fmt::format("{:016x}", h);
+}
+
+std::string hash_of_texts(const std::string& path) {
+  uint64_t h = 0;
+  for (const std::string& f : list_corpus({path})) h = hash_file(f, h);
   return fmt::format("{:016x}", h);
 }
 

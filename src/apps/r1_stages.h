@@ -5,15 +5,31 @@
 #include <vector>
 
 #include "apps/commands.h"
+#include "apps/loaded_model.h"
 #include "apps/r1_recipe.h"
+#include "apps/recipe_texts.h"
 #include "apps/task_eval.h"
 
 namespace wels {
 
 // Throws Error naming the place for settings that the stage's job does not have or refuses, as far
 // as that can be seen before the stages before it have run.
-void check_stage(const RecipeStage& stage);
+void check_stage(const RecipeStage& stage, const Recipe& recipe);
+// Without a task where the recipe's evaluation has texts or examples only.
 TaskEvalFlags evaluation_flags(const Recipe& recipe);
+// An eval stage that asks what the recipe's evaluation does.
+bool is_of_recipe_evaluation(const RecipeStage& stage);
+
+// Files that the recipe's evaluation names.
+struct EvaluatedData {
+  std::vector<std::pair<std::string, std::string>> texts;  // name, file
+  std::vector<std::string> examples;
+};
+// json_of the tasks' evaluation, where there is a task, and "texts": {name: {"bits_per_byte",
+// "bytes"}}, "examples": {"nats_per_token", "token_accuracy", "examples"} of what there is. Throws
+// Error.
+nlohmann::ordered_json evaluate_model(LoadedModel& m, const TaskEvalFlags& f,
+                                      const EvaluatedData& data);
 
 struct StageInputs {
   std::string from;               // model or run folder; empty: none
@@ -38,5 +54,6 @@ StageOutcome run_recipe_stage(const RecipeStage& stage, const StageInputs& input
 // checkpoint that `from` means, or the lines of data. Throws Error where there is nothing.
 std::string hash_of_model(const std::string& folder);
 std::string hash_of_data(const std::string& path);
+std::string hash_of_texts(const std::string& path);  // any text, or a folder of some
 
 }  // namespace wels

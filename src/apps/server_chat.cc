@@ -99,6 +99,7 @@ std::string ServerChat::request() const {
   if (s.num_predict > 0) j["max_tokens"] = s.num_predict;
   if (!s.stop.empty()) j["stop"] = s.stop;
   // What was not set is the server's choice.
+  if (s.think.most) j["thinking_budget"] = *s.think.most;
   if (p.temperature != plain.temperature) j["temperature"] = p.temperature;
   if (p.top_p != plain.top_p) j["top_p"] = p.top_p;
   if (p.top_k != plain.top_k) j["top_k"] = p.top_k;

@@ -121,7 +121,9 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   SftData data = open_sft_data(f.data, *m.tokenizer, m.chat_template, s.longest, s.seed);
   fill_settings(f, m, data);
   if (m.lora) load_sft_model(m, s.seed);  // mapped: nothing is copied
-  require_memory(*dev, m.config, training_shape(s, m), memory_available_bytes() + rss_bytes());
+  TrainingShape shape = training_shape(s, m);
+  if (f.other_models) shape.teacher = f.other_models(*dev, s);
+  require_memory(*dev, m.config, shape, memory_available_bytes() + rss_bytes());
   if (!m.lora) load_sft_model(m, s.seed);
   s.model = model_settings(m);
   log_info("{}; {}", describe(m), dev->name());

@@ -25,6 +25,8 @@ struct SftFlags {
   std::vector<std::string> paths;  // the model, unless a new one is asked for, and data files
   std::string kind = "supervised fine-tuning";  // what the report calls it
   int64_t seq = 0;
+  // What other models take in memory; asked once the settings are known. Empty: there are none.
+  std::function<int64_t(const Device& dev, const SftSettings& settings)> other_models;
   double epochs = 2, mtp_lambda = -1;
   void add(CLI::App* sub);
 };

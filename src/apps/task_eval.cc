@@ -1,5 +1,8 @@
 #include "apps/task_eval.h"
 
+#include <map>
+
+#include "apps/think_flags.h"
 #include "base/error.h"
 #include "text/chat.h"
 
@@ -15,8 +18,13 @@ nlohmann::ordered_json json_of(const AnswerStats& s) {
 }  // namespace
 
 void TaskEvalFlags::add(CLI::App* sub) {
-  sub->add_option("--task", task,
-                  "held-out questions of tasks, such as parity:20 or addition:8-12*2,gcd");
+  sub->add_option("--task", task, "questions of tasks, such as parity:20 or addition:8-12*2,gcd");
+  std::map<std::string, TaskSplit> splits = {
+      {"held-out", TaskSplit::kHeldOut}, {"train", TaskSplit::kTrain}, {"all", TaskSplit::kAll}};
+  sub->add_option("--split", settings.split,
+                  "held-out or train questions, or (files) all, each once, whatever --items says")
+      ->transform(CLI::CheckedTransformer(splits))
+      ->default_str("held-out");
   sub->add_option("--items", settings.items, "questions")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -32,17 +40,13 @@ void TaskEvalFlags::add(CLI::App* sub) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_flag("--no-think", no_think, "prompts do not begin a thought");
-  sub->add_option("--think-budget", think_most, "tokens of a thought, then it is ended")
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option(
-         "--think-min", think_least,
-         "tokens of a thought before which it goes on with --think-again instead of ending")
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option("--think-again", think_again, "the words")->capture_default_str();
+  add_think_flags(sub, think);
   sub->add_option("--seed", settings.seed, "of questions and answers")->capture_default_str();
 }
 
-TaskEvaluation evaluate_on_tasks(LoadedModel& m, const TaskEvalFlags& f) {
+namespace {
+
+RolloutSettings rollout_settings(const LoadedModel& m, const TaskEvalFlags& f) {
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
@@ -51,12 +55,28 @@ TaskEvaluation evaluate_on_tasks(LoadedModel& m, const TaskEvalFlags& f) {
   rollout.max_tokens = f.max_tokens;
   rollout.thinking = !f.no_think;
   rollout.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
-  rollout.think_most = f.think_most;
-  rollout.think_least = f.think_least;
-  rollout.think_again = f.think_again;
+  rollout.think = f.think;
+  return rollout;
+}
+
+}  // namespace
+
+TaskEvaluation evaluate_on_tasks(LoadedModel& m, const TaskEvalFlags& f) {
+  RolloutSettings rollout = rollout_settings(m, f);
   TaskMixture tasks(f.task);
   RolloutSampler sampler(*m.dev, *m.model, *m.tokenizer, rollout);
   return evaluate_tasks(sampler, tasks, f.settings);
+}
+
+RephraseEvaluation evaluate_rephrased_on_tasks(LoadedModel& m, const TaskEvalFlags& f) {
+  RolloutSettings rollout = rollout_settings(m, f), short_text = rollout;
+  short_text.think = no_thought(*m.tokenizer);
+  short_text.thinking = false;
+  short_text.max_tokens = kRephraseTokens;
+  TaskMixture tasks(f.task);
+  RolloutSampler sampler(*m.dev, *m.model, *m.tokenizer, rollout);
+  RolloutSampler rephraser(*m.dev, *m.model, *m.tokenizer, short_text);
+  return evaluate_rephrased(sampler, rephraser, tasks, f.settings, f.rephrase);
 }
 
 std::vector<CurvePoint> thought_curve(LoadedModel& m, TaskEvalFlags f,
@@ -68,14 +88,20 @@ std::vector<CurvePoint> thought_curve(LoadedModel& m, TaskEvalFlags f,
   }
   std::vector<CurvePoint> out;
   for (int64_t b : budgets) {
-    f.think_most = b;
+    f.think.most = b;
     out.push_back({b, evaluate_on_tasks(m, f)});
   }
   return out;
 }
 
+nlohmann::ordered_json json_of(const RephraseEvaluation& e) {
+  return {{"count", e.count},
+          {"vote", {{"accuracy", e.vote}, {"tokens", e.vote_tokens}}},
+          {"joint", {{"accuracy", e.joint}, {"tokens", e.joint_tokens}}}};
+}
+
 nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e) {
-  nlohmann::ordered_json j = {{"task", f.task}, {"items", f.settings.items}};
+  nlohmann::ordered_json j = {{"task", f.task}, {"items", e.items}};
   bool sampled = f.settings.samples > 0;
   j["greedy"] = json_of(e.greedy);
   if (sampled) {

@@ -3,12 +3,12 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "apps/loaded_model.h"
 #include "rl/evaluation.h"
+#include "rl/rephrase.h"
 
 namespace wels {
 
@@ -17,9 +17,8 @@ struct TaskEvalFlags {
   EvaluationSettings settings;
   int64_t max_tokens = 256;
   bool no_think = false;
-  std::optional<int64_t> think_most;  // tokens of a thought (engine/think_budget.h)
-  int64_t think_least = 0;
-  std::string think_again = "Wait";
+  ThinkBounds think;
+  int64_t rephrase = 0;  // versions of each question (rl/rephrase.h); 0: none
   bool curve = false;
   std::vector<int64_t> budgets;  // of the curve
   void add(CLI::App* sub);
@@ -29,8 +28,11 @@ struct TaskEvalFlags {
 // has no tokenizer, and as evaluate_tasks does.
 TaskEvaluation evaluate_on_tasks(LoadedModel& m, const TaskEvalFlags& f);
 
-// The same with each of these budgets of thought. none: 0 and the powers of two from 4 on that are
-// less than what an answer may have.
+// Answers after `f.rephrase` rephrasings of each of these questions.
+RephraseEvaluation evaluate_rephrased_on_tasks(LoadedModel& m, const TaskEvalFlags& f);
+
+// The same as evaluate_on_tasks with each of these budgets of thought. none: 0 and the powers of
+// two from 4 on that are less than what an answer may have.
 struct CurvePoint {
   int64_t budget;
   TaskEvaluation evaluation;
@@ -38,6 +40,8 @@ struct CurvePoint {
 std::vector<CurvePoint> thought_curve(LoadedModel& m, TaskEvalFlags f,
                                       std::vector<int64_t> budgets);
 
+// {"tokens", "accuracy"} of the vote and of the joint answer.
+nlohmann::ordered_json json_of(const RephraseEvaluation& e);
 // {"task", "items", "greedy": {"accuracy", ...}, "samples", "sampled", "pass_at_k", "tasks":
 // {...}}; what was not sampled is not there.
 nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e);

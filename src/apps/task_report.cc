@@ -1,6 +1,9 @@
 // report_on_tasks: what `wels eval --task` prints.
 #include <fmt/format.h>
 
+#include <optional>
+#include <tuple>
+
 #include "apps/task_eval.h"
 
 namespace wels {
@@ -15,6 +18,8 @@ void print_stats(const char* how, const AnswerStats& s) {
 int print_curve(LoadedModel& m, const TaskEvalFlags& f, bool json) {
   std::vector<CurvePoint> curve = thought_curve(m, f, f.budgets);
   int64_t k = f.settings.samples;
+  std::optional<RephraseEvaluation> rephrased;
+  if (f.rephrase > 0) rephrased = evaluate_rephrased_on_tasks(m, f);
   if (json) {
     nlohmann::ordered_json j = nlohmann::ordered_json::array();
     for (const CurvePoint& p : curve) {
@@ -22,7 +27,9 @@ int print_curve(LoadedModel& m, const TaskEvalFlags& f, bool json) {
       point.update(json_of(f, p.evaluation));
       j.push_back(std::move(point));
     }
-    fmt::print("{}\n", nlohmann::ordered_json{{"curve", j}}.dump());
+    nlohmann::ordered_json all = {{"curve", j}};
+    if (rephrased) all["rephrase"] = json_of(*rephrased);
+    fmt::print("{}\n", all.dump());
     return 0;
   }
   fmt::print("{:>8}  {:>8}  {:>8}", "budget", "tokens", "greedy");
@@ -37,6 +44,13 @@ int print_curve(LoadedModel& m, const TaskEvalFlags& f, bool json) {
                  e.sampled.accuracy, e.majority, e.likeliest, e.pass_at_k);
     fmt::print("\n");
   }
+  if (!rephrased) return 0;
+  // Of greedy answers, without a budget.
+  for (auto [how, accuracy, tokens] :
+       {std::tuple{"vote", rephrased->vote, rephrased->vote_tokens},
+        std::tuple{"joint", rephrased->joint, rephrased->joint_tokens}})
+    fmt::print("{:>8}  {:8.1f}  {:8.3f}\n", fmt::format("{} {}", how, f.rephrase), tokens,
+               accuracy);
   return 0;
 }
 
@@ -45,18 +59,29 @@ int print_curve(LoadedModel& m, const TaskEvalFlags& f, bool json) {
 int report_on_tasks(LoadedModel& m, const TaskEvalFlags& f, bool json) {
   if (f.curve) return print_curve(m, f, json);
   TaskEvaluation e = evaluate_on_tasks(m, f);
+  std::optional<RephraseEvaluation> rephrased;
+  if (f.rephrase > 0) rephrased = evaluate_rephrased_on_tasks(m, f);
   if (json) {
-    fmt::print("{}\n", json_of(f, e).dump());
+    nlohmann::ordered_json j = json_of(f, e);
+    if (rephrased) j["rephrase"] = json_of(*rephrased);
+    fmt::print("{}\n", j.dump());
     return 0;
   }
   int64_t samples = f.settings.samples;
-  fmt::print("{}: {} held-out questions\n", f.task, f.settings.items);
+  const char* of = f.settings.split == TaskSplit::kHeldOut ? "held-out "
+                   : f.settings.split == TaskSplit::kTrain ? "training "
+                                                           : "";
+  fmt::print("{}: {} {}questions\n", f.task, e.items, of);
   print_stats("greedy", e.greedy);
   if (samples > 0) {
     print_stats("sampled", e.sampled);
     fmt::print("pass@{}   {:.3f}  majority {:.3f}  likeliest {:.3f}\n", samples, e.pass_at_k,
                e.majority, e.likeliest);
   }
+  if (rephrased)
+    fmt::print("{} rephrasings  vote {:.3f} ({:.1f} tokens)  joint {:.3f} ({:.1f} tokens)\n",
+               f.rephrase, rephrased->vote, rephrased->vote_tokens, rephrased->joint,
+               rephrased->joint_tokens);
   for (const auto& p : e.parts) {
     if (e.parts.size() > 1)
       fmt::print("  {:20} {:5} questions  greedy {:.3f}  sampled {:.3f}  length {:.1f}\n", p.name,

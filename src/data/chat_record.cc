@@ -188,6 +188,10 @@ ChatRecord parse_chat_record(std::string_view line, const std::string& where) {
     out.question_hash = question_hash(out.messages);
   } else if (r.has("text")) {
     out.text = r.text("text");
+    if (r.has("ends")) {
+      if (!json["ends"].is_boolean()) throw Error(where, "\"ends\" is neither true nor false");
+      out.ends = json["ends"].get<bool>();
+    }
     out.question_hash = hash_bytes(out.text);
   } else {
     throw Error(where, "is in no format that wels knows", kFormats);

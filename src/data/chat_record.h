@@ -6,7 +6,8 @@
 //             "value"}], "system"?, "tools"?}
 //   OpenAI    {"messages": [{"role", "content", "tool_calls"?}], "tools"?}
 //   pairs     {"question", "answer"}
-//   text      {"text"}: all of it is learned
+//   text      {"text"}: all of it is learned; "ends": false: a text goes on after it, so no end of
+//             sentence is learned
 //
 // Preferences are one of these without its last answer, or {"prompt": text or messages}, and
 // "chosen" and "rejected": a text, a message, or messages of which the last counts.
@@ -23,6 +24,7 @@ namespace wels {
 struct ChatRecord {
   std::vector<ChatMessage> messages;  // empty: a text
   std::string text;
+  bool ends = true;  // a text: it is followed by its end
   // Of what is asked first (of a text: of all): records with the same question are held out
   // together.
   uint64_t question_hash = 0;

@@ -29,7 +29,7 @@ struct Encoded {
 
 TrainingTokens tokens_of(const ChatRecord& record, const std::string& where,
                          const Tokenizer& tokenizer, const ChatDataOptions& o) {
-  if (record.messages.empty()) return training_tokens(record.text, tokenizer);
+  if (record.messages.empty()) return training_tokens(record.text, tokenizer, record.ends);
   try {
     return training_tokens(o.chat_template, record.messages, tokenizer);
   } catch (const Error& e) {

@@ -25,7 +25,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int kSmall = 0, kLarge = 1;
-constexpr int64_t kMostSteps = 1'000'000;  // the allowance ends a phase before
+constexpr int64_t kMostSteps = 1'000'000;       // the allowance ends a phase before
+constexpr const char* kCollapsed = "training";  // of the errors of rl/collapse.h
 constexpr const char* kPhases[] = {"A", "B", "C-small", "C-large"};
 
 json to_json(const PairEvaluation& e) {
@@ -51,10 +52,10 @@ PairEvaluation evaluation_of(const json& j) {
 }
 
 json to_json(const ColearnPhase& p) {
-  return {{"round", p.round},      {"name", p.name},       {"large", p.large},
-          {"flops", p.flops},      {"seconds", p.seconds}, {"after", to_json(p.after)},
-          {"kept", p.kept},        {"lambda", p.lambda},   {"w", p.w},
-          {"explored", p.explored}};
+  return {{"round", p.round},       {"name", p.name},       {"large", p.large},
+          {"flops", p.flops},       {"seconds", p.seconds}, {"after", to_json(p.after)},
+          {"kept", p.kept},         {"lambda", p.lambda},   {"w", p.w},
+          {"explored", p.explored}, {"solved", p.solved},   {"trouble", p.trouble}};
 }
 
 ColearnPhase phase_of(const json& j) {
@@ -69,6 +70,8 @@ ColearnPhase phase_of(const json& j) {
   p.lambda = j.at("lambda").get<double>();
   p.w = j.at("w").get<double>();
   p.explored = j.at("explored").get<int64_t>();
+  p.solved = j.value("solved", std::vector<int64_t>());
+  p.trouble = j.value("trouble", "");
   return p;
 }
 
@@ -132,6 +135,7 @@ class Colearn {
             {"keep", {s_.keep_low, s_.keep_high}},
             {"pool", s_.pool},
             {"replay", s_.replay},
+            {"favour", s_.favour},
             {"explore", {s_.explore.questions, s_.explore.tries, s_.explore.large_tries}},
             {"lr", {s_.lr_small, s_.lr_large, s_.lr_rl}},
             {"rl", {s_.rl_groups, s_.rl_samples}},
@@ -222,7 +226,7 @@ class Colearn {
     if (checkpoint.empty()) return false;
     std::string before_path = std::exchange(out_.model[who], checkpoint);
     PairEvaluation before = last();
-    p.after = evaluate();
+    p.after = p.trouble.empty() ? evaluate() : before;
     gate(p, before, who, before_path);
     p.seconds = monotonic_seconds() - t0;
     out_.flops[who] += p.flops;
@@ -233,14 +237,14 @@ class Colearn {
   // Worse by more than a standard error: as if the phase had not been, but for what it cost.
   void gate(ColearnPhase& p, const PairEvaluation& before, int who, const std::string& path) {
     double was = before.accuracy[who], is = p.after.accuracy[who];
-    double error = std::sqrt(std::max(was * (1 - was), 1e-4) /
-                             static_cast<double>(std::max<int64_t>(before.items, 1)));
-    if (is >= was - error) return;
+    if (p.trouble.empty() && !is_worse(was, is, before.items)) return;
     p.kept = false;
     p.after = before;
     out_.model[who] = path;
     if (p.name == "A") lambda_ /= 2;
     if (p.name == "B") weight_scale_ /= 2;
+    if (!p.trouble.empty())
+      return log_warn("{}: the model of before phase {} goes on", p.trouble, p.name);
     log_warn("accuracy fell from {:.3f} to {:.3f}: the model of before phase {} goes on", was, is,
              p.name);
   }
@@ -253,8 +257,7 @@ class Colearn {
   SftSettings stage_settings(const ColearnPhase& p, const std::string& folder, double lr) const {
     SftSettings out = s_.sft;
     out.out = folder;
-    out.seed =
-        Rng(s_.sft.seed, hash_name(p.name), 2 * static_cast<uint64_t>(p.round)).next_u64() >> 1;
+    out.seed = phase_seed(p);
     out.schedule = {};
     out.schedule.peak = lr;
     out.schedule.steps = kMostSteps;
@@ -331,6 +334,7 @@ class Colearn {
       spent += static_cast<double>(found.small_tokens) * forward_flops(*small) +
                static_cast<double>(found.large_tokens) * forward_flops(*large);
       p.explored = found.found;
+      p.solved = found.solved;
     }
     std::vector<int64_t> chosen;
     if (s_.b2) {
@@ -379,6 +383,7 @@ class Colearn {
     r.micro_batch_tokens = s.micro_batch_tokens;
     r.evaluation = {.items = std::min<int64_t>(s_.eval_items, 64), .seed = s.seed};
     r.seed = s.seed;
+    if (p.large) favour_solved(p, r);
     RlStage stage(dev_, *t.model, *start, tokenizer_, r, s.trainer);
     double per_token = training_flops_per_token(t.model->config()),
            answers = static_cast<double>(s_.rl_groups * s_.rl_samples);
@@ -389,9 +394,31 @@ class Colearn {
                  answers * m.scalar("length_mean") * per_token / 3;
         },
         budget(true), 0);
-    std::string checkpoint = t.run(dev_, files_, s, limited);
+    std::string checkpoint;
+    try {
+      checkpoint = t.run(dev_, files_, s, limited);
+    } catch (const Error& e) {
+      if (e.where() != kCollapsed) throw;
+      p.trouble = e.fact();
+      checkpoint = out_.model[who];
+    }
     p.flops = limited.spent();
     return checkpoint;
+  }
+
+  // What the small one answered and the large one could not, in this round's B.
+  void favour_solved(const ColearnPhase& p, RlSettings& r) const {
+    for (const ColearnPhase& b : out_.phases) {
+      if (b.round != p.round || b.name != "B" || b.solved.empty()) continue;
+      uint64_t seed = phase_seed(b);
+      for (int64_t i : b.solved) r.favoured.push_back(tasks_.item(seed, i, TaskSplit::kTrain));
+      r.favoured_share =
+          favoured_share(static_cast<int64_t>(b.solved.size()), s_.explore.questions, s_.favour);
+    }
+  }
+
+  uint64_t phase_seed(const ColearnPhase& p) const {
+    return Rng(s_.sft.seed, hash_name(p.name), 2 * static_cast<uint64_t>(p.round)).next_u64() >> 1;
   }
 
   Device& dev_;
@@ -409,6 +436,18 @@ class Colearn {
 };
 
 }  // namespace
+
+bool is_worse(double was, double is, int64_t items) {
+  double error =
+      std::sqrt(std::max(was * (1 - was), 1e-4) / static_cast<double>(std::max<int64_t>(items, 1)));
+  return is < was - error;
+}
+
+double favoured_share(int64_t found, int64_t asked, double favour) {
+  if (found <= 0 || asked <= 0 || favour <= 1) return 0;
+  double more = (favour - 1) * static_cast<double>(found) / static_cast<double>(asked);
+  return more / (1 + more);
+}
 
 ColearnResult colearn(Device& dev, const std::string (&models)[2], const Tokenizer& tokenizer,
                       const std::map<std::string, std::string>& files, const ExampleSource& train,

@@ -8,13 +8,16 @@
 //      B1  where it knows a token better: w · KL, w falling to 0 over the rounds
 //      B2  which examples are worth it: the middle of the small one's losses
 //      B3  right answers that it found where the large one finds none
+//      and what these answer counts `favour` times among the questions of the large one's C
 //   C  both learn by GRPO from what a program can check: new information enters here only
 //
 // Each channel has its own switch. A phase without its channels is supervised learning on the same
 // gold examples, so that every arm spends the same operations on each model: the allowance is per
 // model and round, sampling, scoring and the other model's forward passes included (evaluation
 // not). After each phase the model is held against what it was: worse by more than a standard
-// error, and it is what it was again, and the channel's weight (w or λ) is halved.
+// error, and it is what it was again, and the channel's weight (w or λ) is halved. A phase C that
+// finds nothing right, or whose policy collapses, ends early and is undone likewise; the run goes
+// on.
 //
 // The folder: state.json (what is done, one entry a phase), round-02-A/ and so on: runs of their
 // own with checkpoints, so a stop or kill -9 loses nothing that a checkpoint has.
@@ -44,6 +47,7 @@ struct ColearnSettings {
   double keep_low = 0.4, keep_high = 0.9;  // B2: quantiles of the small one's losses
   int64_t pool = 2048;                     // B2: examples scored in a round
   double replay = 0.25;                    // B3: share of the answers found
+  double favour = 4;                       // B3: how much more often C asks the large one these
   ExploreSettings explore;
   double lr_small = 3e-4, lr_large = 3e-4, lr_rl = 1e-4;
   int64_t rl_groups = 8, rl_samples = 8;
@@ -70,7 +74,9 @@ struct ColearnPhase {
   PairEvaluation after;
   bool kept = true;  // false: rolled back
   double lambda = 0, w = 0;
-  int64_t explored = 0;  // B3: answers found
+  int64_t explored = 0;              // B3: answers found
+  std::vector<int64_t> solved = {};  // B3: to which of the explored questions
+  std::string trouble = {};          // C: why it ended early; empty: it did not
 };
 
 struct ColearnResult {
@@ -80,6 +86,13 @@ struct ColearnResult {
   double flops[2] = {0, 0};
   bool stopped = false;
 };
+
+// The gate: whether an accuracy over so many questions fell by more than its standard error.
+bool is_worse(double was, double is, int64_t items);
+
+// The share of draws that give the questions found by exploration `favour` times the weight of any
+// other, where they are `found` of `asked` questions and come among the others as well.
+double favoured_share(int64_t found, int64_t asked, double favour);
 
 // models: folders of the small and the large one. files: what checkpoints hold beside the weights.
 // report: told after each phase. Throws Error where the folder holds a run with other settings.

@@ -120,6 +120,7 @@ Explored explore(RolloutSampler& small, RolloutSampler& large, const TaskMixture
       t.append(r.tokens, true);
       out.examples.add(t);
       ++out.found;
+      out.solved.push_back(static_cast<int64_t>(hard[h]));
       break;
     }
   }

@@ -61,6 +61,7 @@ struct Explored {
   StoredExamples examples;  // right answers of the small one to what the large one cannot answer
   int64_t hard = 0;         // questions that the large one got wrong large_tries times
   int64_t found = 0;        // of these, answered by the small one
+  std::vector<int64_t> solved;                 // their numbers among the questions
   int64_t small_tokens = 0, large_tokens = 0;  // computed, prompts included
 };
 // Verified exploration: the small model answers `tries` times what the large one got wrong, and the

@@ -106,19 +106,27 @@ AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const doub
   return s;
 }
 
-TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
-                              const EvaluationSettings& s) {
+std::vector<TaskMixture::Item> evaluation_items(const TaskMixture& tasks,
+                                                const EvaluationSettings& s) {
+  if (s.split == TaskSplit::kAll) return tasks.all();
   std::vector<TaskMixture::Item> items;
   for (int64_t i = 0; i < s.items; ++i) items.push_back(tasks.item(s.seed, i, s.split));
+  return items;
+}
+
+TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
+                              const EvaluationSettings& s) {
+  std::vector<TaskMixture::Item> items = evaluation_items(tasks, s);
   Drawn greedy = draw(sampler, items, 1, 0, s.seed), sampled;
   if (s.samples > 0) sampled = draw(sampler, items, s.samples, s.temperature, s.seed);
   TaskEvaluation e;
+  e.items = static_cast<int64_t>(items.size());
   e.greedy = answer_stats(greedy.rollouts, greedy.scores);
   e.sampled = answer_stats(sampled.rollouts, sampled.scores);
   size_t k = static_cast<size_t>(s.samples);
   e.parts = parts_of(items, greedy, sampled, k);
   for (const auto& p : e.parts)
-    e.pass_at_k += p.pass_at_k * static_cast<double>(p.items) / static_cast<double>(s.items);
+    e.pass_at_k += p.pass_at_k * static_cast<double>(p.items) / static_cast<double>(e.items);
   for (size_t i = 0; k > 0 && i < items.size(); ++i) {
     auto own = std::span<const Rollout>(sampled.rollouts).subspan(i * k, k);
     auto n = static_cast<double>(items.size());

@@ -15,7 +15,7 @@ struct EvaluationSettings {
   int64_t samples = 0;  // of each item besides the greedy answer; 0: none
   double temperature = 1;
   uint64_t seed = 1;
-  TaskSplit split = TaskSplit::kHeldOut;
+  TaskSplit split = TaskSplit::kHeldOut;  // kAll: files only
 };
 
 // Of a set of completions. An answer is right where its score is 1.
@@ -28,6 +28,7 @@ struct AnswerStats {
 };
 
 struct TaskEvaluation {
+  int64_t items = 0;
   AnswerStats greedy;    // pass@1
   AnswerStats sampled;   // without completions where none were asked for
   double pass_at_k = 0;  // share of the items with a right answer among the sampled ones
@@ -47,7 +48,12 @@ AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const doub
 // The q-quantile (0 to 1) by rank; 0 where there are no values.
 double quantile(std::vector<double> values, double q);
 
-// Items 0..n-1 of the mixture's split under the seed. Throws Error as TaskMixture::item and
+// The questions that are asked: items 0..n-1 of the split under the seed, or, of kAll, every
+// question once whatever `items` says. Throws Error as TaskMixture does.
+std::vector<TaskMixture::Item> evaluation_items(const TaskMixture& tasks,
+                                                const EvaluationSettings& settings);
+
+// Answers to the evaluation's items. Throws Error as TaskMixture::item and
 // RolloutSampler do.
 TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
                               const EvaluationSettings& settings);

@@ -20,6 +20,7 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kRolloutStream = hash_name("rollout");
+constexpr uint64_t kFavouredStream = hash_name("favoured questions");
 constexpr int64_t kMostRounds = 8;  // of dynamic sampling
 constexpr size_t kProbed = 16;      // completions for the divergence from the start
 constexpr int64_t kSilenceBefore = 2,
@@ -104,37 +105,44 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
 
 json RlStage::settings() const {
   const RlAlgorithm& a = s_.algorithm;
-  return {{"tasks", s_.tasks},
-          {"algorithm", a.name},
-          {"surrogate", static_cast<int>(a.loss.surrogate)},
-          {"loss_mean", mean_name(a.loss.mean)},
-          {"advantage", static_cast<int>(a.scale)},
-          {"clip_low", a.loss.clip_low},
-          {"clip_high", a.loss.clip_high},
-          {"beta", a.loss.beta},
-          {"unbiased_kl", a.loss.unbiased_kl},
-          {"stale_delta", a.loss.stale_delta},
-          {"correction", static_cast<int>(a.loss.correction)},
-          {"correction_cap", a.loss.correction_cap},
-          {"mini_batches", a.mini_batches},
-          {"dynamic_sampling", a.dynamic_sampling},
-          {"overlong_filter", a.overlong_filter},
-          {"overlong_zone", s_.reward.overlong_zone},
-          {"reward_accuracy", s_.reward.accuracy},
-          {"reward_format", s_.reward.format},
-          {"reward_language", s_.reward.language},
-          {"reward_chance", s_.reward.chance},
-          {"target_language", s_.reward.target_language},
-          {"max_tokens", s_.rollout.max_tokens},
-          {"thinking", s_.rollout.thinking},
-          {"groups", s_.groups},
-          {"samples", s_.samples},
-          {"temperature", s_.temperature},
-          {"epochs", s_.epochs},
-          {"micro_batch_tokens", s_.micro_batch_tokens},
-          {"reference_refresh", s_.reference_refresh},
-          {"curriculum", s_.curriculum},
-          {"start", fmt::format("{:016x}", start_hash_)}};
+  json out = {{"tasks", s_.tasks},
+              {"algorithm", a.name},
+              {"surrogate", static_cast<int>(a.loss.surrogate)},
+              {"loss_mean", mean_name(a.loss.mean)},
+              {"advantage", static_cast<int>(a.scale)},
+              {"clip_low", a.loss.clip_low},
+              {"clip_high", a.loss.clip_high},
+              {"beta", a.loss.beta},
+              {"unbiased_kl", a.loss.unbiased_kl},
+              {"stale_delta", a.loss.stale_delta},
+              {"correction", static_cast<int>(a.loss.correction)},
+              {"correction_cap", a.loss.correction_cap},
+              {"mini_batches", a.mini_batches},
+              {"dynamic_sampling", a.dynamic_sampling},
+              {"overlong_filter", a.overlong_filter},
+              {"overlong_zone", s_.reward.overlong_zone},
+              {"reward_accuracy", s_.reward.accuracy},
+              {"reward_format", s_.reward.format},
+              {"reward_language", s_.reward.language},
+              {"reward_chance", s_.reward.chance},
+              {"target_language", s_.reward.target_language},
+              {"max_tokens", s_.rollout.max_tokens},
+              {"thinking", s_.rollout.thinking},
+              {"groups", s_.groups},
+              {"samples", s_.samples},
+              {"temperature", s_.temperature},
+              {"epochs", s_.epochs},
+              {"micro_batch_tokens", s_.micro_batch_tokens},
+              {"reference_refresh", s_.reference_refresh},
+              {"curriculum", s_.curriculum},
+              {"start", fmt::format("{:016x}", start_hash_)}};
+  if (s_.favoured.empty()) return out;
+  uint64_t h = 0;
+  for (const TaskMixture::Item& item : s_.favoured)
+    h = h * 0x9e3779b97f4a7c15ull + hash_name(item.example.question);
+  out["favoured"] = fmt::format("{:016x}", h);
+  out["favoured_share"] = s_.favoured_share;
+  return out;
 }
 
 // --- rollouts ---
@@ -152,12 +160,19 @@ void RlStage::Groups::append(const Groups& from, size_t group, size_t samples) {
   rewards.insert(rewards.end(), w, w_end);
 }
 
+TaskMixture::Item RlStage::question(int64_t i) const {
+  Rng rng(s_.seed, kFavouredStream, 4 * static_cast<uint64_t>(i));
+  if (!s_.favoured.empty() && rng.uniform() < s_.favoured_share)
+    return s_.favoured[rng.below(s_.favoured.size())];
+  return curriculum_.tasks().item(s_.seed, i, TaskSplit::kTrain);
+}
+
 RlStage::Groups RlStage::draw(int64_t count, Times& times) {
   Groups g;
   int64_t first = next_item_;
   next_item_ += count;
   for (int64_t i = first; i < next_item_; ++i) {
-    g.items.push_back(curriculum_.tasks().item(s_.seed, i, TaskSplit::kTrain));
+    g.items.push_back(question(i));
     g.prompts.push_back(sampler_.prompt(g.items.back().example.question));
   }
   double t0 = monotonic_seconds();

@@ -35,6 +35,10 @@ struct RlSettings {
   int64_t micro_batch_tokens = 4096;
   int64_t reference_refresh = 400;  // steps until the reference becomes the policy; 0: never
   bool curriculum = false;
+  // Questions that come more often: each group's is one of these with this probability, else the
+  // tasks' next. Their tasks outlive the stage.
+  std::vector<TaskMixture::Item> favoured = {};
+  double favoured_share = 0;
   EvaluationSettings evaluation;
   uint64_t seed = 1;
 };
@@ -86,6 +90,7 @@ class RlStage : public Stage {
     return std::vector<int64_t>(groups, s_.samples);
   }
   bool on_policy() const { return s_.epochs * s_.algorithm.mini_batches == 1; }
+  TaskMixture::Item question(int64_t i) const;
   Groups draw(int64_t count, Times& times);
   Groups collect(Groups& all, Times& times);
   bool teaches(const Groups& g, size_t group) const;

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cmath>
 
 #include "rl/rl_base_test.h"
@@ -284,6 +285,41 @@ TEST_F(RlStageTest, ATokenizerWithoutTheTemplatesMarkersIsRefused) {
     ADD_FAILURE();
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), testing::HasSubstr("has no token <｜User｜>"));
+  }
+}
+
+// One question, which counts how often its answers are scored.
+class Counted : public Task {
+ public:
+  std::string name() const override { return "counted"; }
+  std::string about() const override { return "one question"; }
+  Levels levels() const override { return {1, 1, 1, "level"}; }
+  TaskExample example(uint64_t, int) const override { return {.question = "parity 000000"}; }
+  double score(const TaskExample&, std::string_view) const override {
+    scored.fetch_add(1);
+    return 0.5;
+  }
+  mutable std::atomic<int64_t> scored{0};
+};
+
+TEST_F(RlStageTest, FavouredQuestionsComeAsOftenAsTheirShareSays) {
+  Counted task;
+  RlSettings s = settings("grpo");
+  s.groups = 40;
+  s.samples = 2;
+  EXPECT_FALSE(RlStage(*dev, *policy, *start, tokenizer, s, trainer_config())
+                   .settings()
+                   .contains("favoured"));
+  s.favoured = {{&task, 1, task.example(0, 1)}};
+  for (double share : {0.0, 0.5, 1.0}) {
+    s.favoured_share = share;
+    task.scored = 0;
+    RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+    Trainer trainer(*dev, *policy, trainer_config());
+    StepMetrics m;
+    stage.step(trainer, TrainerState(), 0.0, m);
+    EXPECT_EQ(stage.settings()["favoured_share"], share);
+    EXPECT_NEAR(static_cast<double>(task.scored), share * 80, share == 0.5 ? 24 : 0) << share;
   }
 }
 

@@ -22,11 +22,6 @@ uint64_t version_of(Model& model) {
 
 int64_t whole_pages(int64_t rows) { return (rows + kPageRows - 1) / kPageRows * kPageRows; }
 
-int64_t cache_bytes_per_token(const ModelConfig& c, DType dtype) {
-  return (c.num_hidden_layers + c.num_nextn_predict_layers) * c.kv_values_per_token() *
-         row_bytes(dtype, 1);
-}
-
 }  // namespace
 
 bool is_long(const Rollout& r) {
@@ -45,22 +40,7 @@ RolloutSampler::RolloutSampler(Device& dev, Model& model, const Tokenizer& token
   if (stop_ids_.empty())
     throw Error("tokenizer.json", "has no end-of-text token: answers would never end",
                 "use a tokenizer with <｜end▁of▁sentence｜>");
-  set_think_budget();
-}
-
-void RolloutSampler::set_think_budget() {
-  think_.most = settings_.think_most;
-  think_.least = settings_.think_least;
-  if (!think_.bounds()) return;
-  std::optional<int32_t> begin = tokenizer_.find(kThinkBegin), end = tokenizer_.find(kThinkEnd);
-  if (!begin || !end)
-    throw Error("tokenizer.json", "has no tokens <think> and </think>: a thought has no bounds",
-                "leave the budget away");
-  think_.begin_id = *begin;
-  think_.end_id = *end;
-  think_.again = tokenizer_.encode(settings_.think_again, AddedTokens::kAsText);
-  if (think_.least > 0 && think_.again.empty())
-    throw Error("--think-min", "there are no words to go on with", "such as Wait");
+  think_ = think_budget(tokenizer, settings_.think);
 }
 
 RolloutSampler::~RolloutSampler() = default;
@@ -93,6 +73,11 @@ std::vector<int32_t> RolloutSampler::prompt(std::string_view question) const {
   return ids;
 }
 
+bool RolloutSampler::has_room(std::string_view question) const {
+  auto length = static_cast<int64_t>(chat_to_tokens(render(question), tokenizer_).size());
+  return length + settings_.max_tokens + 1 <= model_.config().max_position_embeddings;
+}
+
 // An engine for the longest prompt, with pages for everybody at once where memory allows: the more
 // answer in one step, the better its products are used. Results don't depend on it.
 void RolloutSampler::make_room(const Draw& draw) {
@@ -102,7 +87,7 @@ void RolloutSampler::make_room(const Draw& draw) {
     longest = std::max(longest, rows);
     all += draw.samples * whole_pages(rows + settings_.max_tokens + 1) + whole_pages(rows);
   }
-  int64_t per_token = cache_bytes_per_token(model_.config(), settings_.dtype);
+  int64_t per_token = kv_token_bytes(model_.config(), settings_.dtype);
   int64_t most = std::max<int64_t>(memory_available_bytes() / 4 / per_token, kPageRows);
   int64_t context = longest + settings_.max_tokens + 1;
   int64_t tokens = std::max(std::min(all, most), whole_pages(context));

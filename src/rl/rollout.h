@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/think_budget.h"
+#include "rl/think_bounds.h"
 #include "tasks/answer.h"
 #include "tasks/task.h"
 #include "text/chat.h"
@@ -30,11 +30,9 @@ struct RolloutSettings {
   bool thinking = true;        // prompts ask for a thought, where the template has a choice
   ChatTemplate chat_template = ChatTemplate::kDeepSeekV31;
   Speculate speculate = Speculate::kNone;
-  // Bounds of the thought (engine/think_budget.h), for evaluation: what they force was not drawn
-  // from the policy, so nothing is to be learned from it.
-  std::optional<int64_t> think_most = {};
-  int64_t think_least = 0;
-  std::string think_again = "Wait";
+  // Bounds of the thought, for evaluation: what they force was not drawn from the policy, so
+  // nothing is to be learned from it.
+  ThinkBounds think = {};
 };
 
 // One completion.
@@ -56,6 +54,8 @@ class RolloutSampler {
   ~RolloutSampler();
 
   std::vector<int32_t> prompt(std::string_view question) const;
+  // Whether the model has room for it and max_tokens.
+  bool has_room(std::string_view question) const;
 
   struct Draw {
     std::span<const std::vector<int32_t>> prompts;
@@ -78,7 +78,6 @@ class RolloutSampler {
   void compute_prompts(const Draw& draw);
   GenerateRequest request(const Draw& draw, int64_t prompt, int64_t sample) const;
   Rollout rollout(GenerateResult result) const;
-  void set_think_budget();
 
   Device& dev_;
   Model& model_;

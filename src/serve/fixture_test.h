@@ -163,6 +163,7 @@ struct TestServerOptions {
   int fit = 100;                       // models at a time
   std::function<void()> on_load = {};  // before a model is there
   double drain_s = 5;
+  int port = 0;  // 0: any free one
 };
 
 class TestServer {
@@ -180,7 +181,7 @@ class TestServer {
     }
     o.api.loopback = o.accounts == nullptr;
     api.emplace(*models, o.accounts, o.api);
-    http.emplace(HttpServerOptions{.limits = o.limits, .drain_s = o.drain_s}, *api);
+    http.emplace(HttpServerOptions{.port = o.port, .limits = o.limits, .drain_s = o.drain_s}, *api);
     port = http->port();
     thread_ = std::thread([this] { http->run(); });
   }

@@ -78,6 +78,9 @@ class FileTask : public Task {
     return rows_[Rng(seed, hash_name("row of a task file")).below(rows_.size())];
   }
 
+  int64_t size() const override { return static_cast<int64_t>(rows_.size()); }
+  TaskExample row(int64_t i) const override { return rows_.at(static_cast<size_t>(i)); }
+
   double score(const TaskExample& example, std::string_view answer) const override {
     json metadata = json::parse(example.metadata);
     auto it = checkers_.find(metadata.at("checker").get<std::string>());

@@ -201,6 +201,18 @@ TEST_F(FileTaskTest, IsAPartOfAMixtureWithItsOwnHeldOutQuestions) {
   EXPECT_THROW(TaskMixture(path + ":2"), Error);
 }
 
+TEST_F(FileTaskTest, AllOfAFileIsEveryQuestionOnceInItsOrder) {
+  std::string path = file(R"({"question": "a", "answer": "1"}
+{"question": "b", "answer": "2"}
+{"question": "c", "answer": "3"})");
+  std::vector<TaskMixture::Item> all = TaskMixture(path + "," + path + "@exact").all();
+  std::string questions;
+  for (const TaskMixture::Item& item : all) questions += item.example.question;
+  EXPECT_EQ(questions, "abcabc");
+  EXPECT_EQ(all[4].task->score(all[4].example, "2"), 1);
+  EXPECT_THROW(TaskMixture(path + ",parity:4").all(), Error);
+}
+
 TEST_F(FileTaskTest, AsksACommandForTheScore) {
   std::string line = R"({"question": "q\"?", "answer": "A", "extra": [1]})";
   // The checker sees the question, the answer, the completion and the line's other fields.

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <optional>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "tasks/file_task.h"
@@ -119,6 +120,7 @@ TaskMixture::TaskMixture(std::string_view spec) : spec_(spec) {
 }
 
 TaskMixture::Item TaskMixture::item(uint64_t seed, int64_t i, TaskSplit split) const {
+  CHECK(split != TaskSplit::kAll);
   // Every number has a stream of its own, and the splits have different ones.
   uint64_t stream = hash_name(split == TaskSplit::kTrain ? "train" : "held out");
   Rng rng(seed, stream + static_cast<uint64_t>(i));
@@ -142,6 +144,25 @@ TaskMixture::Item TaskMixture::item(uint64_t seed, int64_t i, TaskSplit split) c
       fmt::format("none of {} examples of level {} to {} belongs to the {} part", kMostDraws,
                   part.from, part.to, split == TaskSplit::kTrain ? "training" : "held-out"),
       "it has too few questions; use a higher level, or a larger file");
+}
+
+TaskExample Task::row(int64_t i) const {
+  (void)i;
+  CHECK(size() > 0);
+  return {};
+}
+
+std::vector<TaskMixture::Item> TaskMixture::all() const {
+  std::vector<Item> out;
+  for (const Part& part : parts_) {
+    if (part.task->size() == 0) {
+      throw Error(part.task->name(), "is a generator: it has no end, so all of it cannot be asked",
+                  "ask held-out questions of it (--split held-out)");
+    }
+    for (int64_t i = 0; i < part.task->size(); ++i)
+      out.push_back({part.task.get(), part.from, part.task->row(i)});
+  }
+  return out;
 }
 
 std::vector<std::unique_ptr<Task>> all_tasks() {

@@ -37,6 +37,10 @@ class Task {
   virtual Levels levels() const = 0;
   // The same for the same arguments, on every machine.
   virtual TaskExample example(uint64_t seed, int level) const = 0;
+  // How many questions there are, of a file; 0: a generator, which makes as many as are asked for.
+  virtual int64_t size() const { return 0; }
+  // Question i of size(), in the file's order.
+  virtual TaskExample row(int64_t i) const;
   // 0 (wrong) to 1 (right) for an answer: what stands behind the thought (tasks/answer.h). Never
   // throws on account of the answer. For several threads at once.
   virtual double score(const TaskExample& example, std::string_view answer) const = 0;
@@ -46,7 +50,8 @@ class Task {
 };
 
 // Which examples of a task: a held-out example's question is in no training set, whatever the seed.
-enum class TaskSplit { kTrain, kHeldOut };
+// kAll: of files, every question whichever it is.
+enum class TaskSplit { kTrain, kHeldOut, kAll };
 
 // Several tasks in fixed shares, each with a range of levels.
 class TaskMixture {
@@ -62,8 +67,10 @@ class TaskMixture {
     TaskExample example;
   };
   // Example number i: a pure function of the arguments. Throws Error where a task has no example in
-  // the split at all (a level with too few questions, a small file).
+  // the split at all (a level with too few questions, a small file). split: kTrain or kHeldOut.
   Item item(uint64_t seed, int64_t i, TaskSplit split) const;
+  // Every question of every part, in order. Throws Error where a part is a generator.
+  std::vector<Item> all() const;
   const std::string& spec() const { return spec_; }
 
   struct Part {

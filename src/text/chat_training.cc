@@ -211,11 +211,11 @@ TrainingTokens training_tokens(std::optional<ChatTemplate> chat_template,
   return out;
 }
 
-TrainingTokens training_tokens(std::string_view text, const Tokenizer& tokenizer) {
+TrainingTokens training_tokens(std::string_view text, const Tokenizer& tokenizer, bool ends) {
   TrainingTokens out;
   if (tokenizer.bos()) out.append({*tokenizer.bos()}, false);
   out.append(tokenizer.encode(text, AddedTokens::kAsText), true);
-  out.append({end_of_sentence(tokenizer)}, true);
+  if (ends) out.append({end_of_sentence(tokenizer)}, true);
   return out;
 }
 

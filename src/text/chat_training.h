@@ -37,8 +37,9 @@ TrainingTokens training_tokens(std::optional<ChatTemplate> chat_template,
                                const Tokenizer& tokenizer);
 
 // All of a text, learned, behind the beginning-of-sentence token where there is one and before the
-// end-of-sentence token, which there must be (Error).
-TrainingTokens training_tokens(std::string_view text, const Tokenizer& tokenizer);
+// end-of-sentence token, which there must be (Error). ends: false: the text goes on, its end is not
+// there.
+TrainingTokens training_tokens(std::string_view text, const Tokenizer& tokenizer, bool ends = true);
 
 // The tokens that ask for the last assistant message, and those that are learned for it: what
 // training_tokens joins. For objectives that compare answers.

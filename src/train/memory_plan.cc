@@ -90,20 +90,22 @@ void generate_token(DryDevice& dev, Model& model, DType dtype) {
 
 int64_t MemoryPlan::total() const {
   return program + weights + gradients + optimizer + average + packed + activations + backward +
-         cache + work;
+         cache + teacher + work;
 }
 
 std::vector<MemoryPlan::Part> MemoryPlan::parts() const {
-  return {{"program", program},
-          {"weights", weights},
-          {"gradients", gradients},
-          {"optimiser state", optimizer},
-          {"average of the weights", average},
-          {"packed weights", packed},
-          {"activations", activations},
-          {"gradients of activations", backward},
-          {"KV cache", cache},
-          {"work space", work}};
+  std::vector<Part> out = {{"program", program},
+                           {"weights", weights},
+                           {"gradients", gradients},
+                           {"optimiser state", optimizer},
+                           {"average of the weights", average},
+                           {"packed weights", packed},
+                           {"activations", activations},
+                           {"gradients of activations", backward},
+                           {"KV cache", cache},
+                           {"work space", work}};
+  if (teacher > 0) out.insert(out.end() - 1, {"other models", teacher});
+  return out;
 }
 
 MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const TrainingShape& shape) {
@@ -137,6 +139,7 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
   plan.optimizer = dry.held_bytes() - before - held;
   if (shape.samples) generate_token(dry, model, shape.trainer.dtype);
   plan.packed = dry.packed_bytes();
+  plan.teacher = shape.teacher;
   plan.work = dry.work_bytes();
   return plan;
 }
@@ -191,6 +194,22 @@ MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const Infer
   plan.cache = shape.context * kv_token_bytes(cfg, shape.cache_dtype.value_or(shape.dtype));
   plan.work = dry.work_bytes();
   return plan;
+}
+
+int64_t teacher_bytes(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape,
+                      int64_t rows) {
+  DryDevice dry(dev);
+  Model model(cfg);
+  place_weights(dry, model, shape.stored, false);
+  Pool pool = device_pool(dry);
+  int64_t length = std::min<int64_t>(rows, cfg.max_position_embeddings);
+  MicroBatch mb = blank(std::max<int64_t>(rows / length, 1), length);
+  Ctx ctx{.dev = dry, .pool = pool, .tape = nullptr, .dtype = shape.dtype};
+  model.hidden(ctx, mb.batch, {});
+  int64_t held = pool.bytes_held();
+  if (shape.context > 0) generate_token(dry, model, shape.dtype);
+  return dry.packed_bytes() + held + dry.work_bytes() +
+         shape.context * kv_token_bytes(cfg, shape.cache_dtype.value_or(shape.dtype));
 }
 
 void require_inference_memory(const Device& dev, const ModelConfig& cfg,

@@ -27,6 +27,7 @@ struct MemoryPlan {
   int64_t activations = 0;  // kept for the backward, of one micro-batch
   int64_t backward = 0;     // their gradients, and what the pool holds beyond its peak
   int64_t cache = 0;        // KV rows
+  int64_t teacher = 0;      // other models that take part: a teacher, or the one in turns with it
   int64_t work = 0;         // the device's work space, of all threads; an upper bound
   int64_t total() const;
   struct Part {
@@ -43,6 +44,7 @@ struct TrainingShape {
   double mtp_lambda = 0.3;
   bool average = false;  // with a moving average of the weights
   bool samples = false;  // the model generates in between
+  int64_t teacher = 0;   // bytes of other models that take part, as teacher_bytes says
   // Low-rank adapters over weights as they are stored; none: all weights are trained in f32.
   std::optional<LoraConfig> lora = {};
   std::function<DType(const WeightSpec&)> stored = {};
@@ -69,6 +71,12 @@ int64_t expert_pack_bytes(const Device& dev, const ModelConfig& cfg, const Infer
 // The plan of generating from a checkpoint that is memory mapped, without MTP modules. `weights`
 // are pages of the file: they are read once, and the system may drop them again.
 MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape);
+
+// What a model that only says what it thinks takes beside the one that learns: its packed weights,
+// its activations over `rows` tokens at once, and its cache where it writes answers. Its weights
+// are mapped from their file.
+int64_t teacher_bytes(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape,
+                      int64_t rows);
 
 // Throws Error where what must stay in memory (all but the mapped weights) exceeds what is
 // available: what is missing, and which context or which type of weights would fit.

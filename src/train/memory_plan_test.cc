@@ -274,5 +274,31 @@ TEST(MemoryPlan, ARefusalSaysWhatIsMissingAndWhichFlagsWouldFit) {
   EXPECT_THAT(refusal(shape, 1 << 20), testing::HasSubstr("use a smaller --preset"));
 }
 
+TEST(MemoryPlan, ATeacherIsAPartOfTheSum) {
+  ModelConfig cfg = preset("nano").model;
+  auto dev = make_device("cpu");
+  TrainingShape shape;
+  MemoryPlan alone = plan_training(*dev, cfg, shape);
+  InferenceShape says = stored_as(DType::kF32);
+  says.context = 0;
+  int64_t some = teacher_bytes(*dev, cfg, says, 512), more = teacher_bytes(*dev, cfg, says, 4096);
+  EXPECT_GT(some, plan_inference(*dev, cfg, says).packed);
+  EXPECT_GT(more, some);
+  says.context = 1000;
+  int64_t answers = teacher_bytes(*dev, cfg, says, 512);
+  EXPECT_GT(answers, some);
+  says.context = 2000;
+  EXPECT_EQ(teacher_bytes(*dev, cfg, says, 512) - answers, 1000 * kv_token_bytes(cfg, says.dtype));
+  shape.teacher = more;
+  MemoryPlan plan = plan_training(*dev, cfg, shape);
+  EXPECT_EQ(plan.total() - plan.program, alone.total() - alone.program + more);
+  try {
+    require_memory(*dev, cfg, shape, plan.total() - more / 2);
+    FAIL() << "a plan beyond the memory is not refused";
+  } catch (const Error& e) {
+    EXPECT_THAT(std::string(e.what()), testing::HasSubstr("other models"));
+  }
+}
+
 }  // namespace
 }  // namespace wels

@@ -22,12 +22,13 @@ struct Scored {
   int64_t right = 0;
 };
 
-Scored score(Device& dev, Model& model, Trainer& trainer, const MicroBatch& mb) {
+Scored score(Device& dev, Model& model, Pool& pool, const TrainerConfig& config,
+             const MicroBatch& mb) {
   Ctx ctx{.dev = dev,
-          .pool = trainer.pool(),
+          .pool = pool,
           .tape = nullptr,
-          .dtype = trainer.config().dtype,
-          .fp8 = trainer.config().fp8,
+          .dtype = config.dtype,
+          .fp8 = config.fp8,
           .recompute = false};
   std::vector<int32_t> rows, targets;
   for (size_t i = 0; i < mb.targets.size(); ++i) {
@@ -86,7 +87,7 @@ std::vector<MicroBatch> example_batch(const ExampleSource& source, uint64_t seed
   return pack(examples, s);
 }
 
-AnswerEvaluation evaluate_answers(Device& dev, Model& model, Trainer& trainer,
+AnswerEvaluation evaluate_answers(Device& dev, Model& model, Pool& pool,
                                   const ExampleSource& source, int64_t count,
                                   const SftSettings& s) {
   int64_t all = source.size(), n = all >= 0 && (count == 0 || count > all) ? all : count;
@@ -99,7 +100,7 @@ AnswerEvaluation evaluate_answers(Device& dev, Model& model, Trainer& trainer,
   AnswerEvaluation e;
   Scored sum;
   for (const MicroBatch& mb : pack(examples, s)) {
-    Scored part = score(dev, model, trainer, mb);
+    Scored part = score(dev, model, pool, s.trainer, mb);
     sum.nats += part.nats;
     sum.right += part.right;
     e.tokens += learned_in(mb);
@@ -163,7 +164,8 @@ StageStep SftStage::step(Trainer& trainer, const TrainerState& state, double lr,
 
 double SftStage::validate(Trainer& trainer, StepMetrics* m, bool averaged) {
   if (held_out_.size() == 0) return training_loss_;
-  AnswerEvaluation e = evaluate_answers(dev_, model_, trainer, held_out_, s_.eval_examples, s_);
+  AnswerEvaluation e =
+      evaluate_answers(dev_, model_, trainer.pool(), held_out_, s_.eval_examples, s_);
   if (averaged) {
     if (m) m->add("val_loss_ema", e.loss);
     return e.loss;

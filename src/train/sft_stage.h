@@ -29,8 +29,8 @@ struct AnswerEvaluation {
   double accuracy = 0;  // share of the learned tokens that it holds most probable
   int64_t tokens = 0;   // learned ones
 };
-// Over examples 0 ... count - 1 (0: all; of an endless source not 0).
-AnswerEvaluation evaluate_answers(Device& dev, Model& model, Trainer& trainer,
+// Over examples 0 ... count - 1 (0: all; of an endless source not 0), as settings.trainer computes.
+AnswerEvaluation evaluate_answers(Device& dev, Model& model, Pool& pool,
                                   const ExampleSource& source, int64_t count,
                                   const SftSettings& settings);
 

@@ -72,7 +72,7 @@ TEST(SftStage, LossIsTheMeanOverTheLearnedTokensOfTheWholeStep) {
   Fixture f;
   Trainer trainer(*f.dev, f.model, f.s.trainer);
   SftStage stage(*f.dev, f.model, f.source, f.source, f.s, {});
-  AnswerEvaluation e = evaluate_answers(*f.dev, f.model, trainer, f.source, f.s.batch, f.s);
+  AnswerEvaluation e = evaluate_answers(*f.dev, f.model, trainer.pool(), f.source, f.s.batch, f.s);
   EXPECT_EQ(e.tokens, 2 * f.s.batch);
   StepMetrics m;
   StageStep done = stage.step(trainer, TrainerState(), 0.0, m);
@@ -85,14 +85,14 @@ TEST(SftStage, LearnsAnswersAndNothingOfTheQuestions) {
   Fixture f;
   Trainer trainer(*f.dev, f.model, f.s.trainer);
   SftStage stage(*f.dev, f.model, f.source, f.source, f.s, {});
-  AnswerEvaluation before = evaluate_answers(*f.dev, f.model, trainer, f.source, 100, f.s);
+  AnswerEvaluation before = evaluate_answers(*f.dev, f.model, trainer.pool(), f.source, 100, f.s);
   EXPECT_LT(before.accuracy, 0.5);
   TrainerState state;
   for (; state.step < 400; ++state.step, state.sequences += f.s.batch) {
     StepMetrics m;
     stage.step(trainer, state, 3e-3, m);
   }
-  AnswerEvaluation after = evaluate_answers(*f.dev, f.model, trainer, f.source, 100, f.s);
+  AnswerEvaluation after = evaluate_answers(*f.dev, f.model, trainer.pool(), f.source, 100, f.s);
   EXPECT_GT(after.accuracy, 0.97) << "loss " << after.loss;
   StepMetrics m;
   EXPECT_LT(stage.validate(trainer, &m, false), 0.1);

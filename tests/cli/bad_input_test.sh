@@ -65,7 +65,7 @@ expect 'memory: training needs .* are free: .* are missing; use --micro-batch [0
 expect 'memory: training needs .* are missing; use a smaller --preset, --depth, --vocab or --seq' pretrain text.txt --out a --depth 32 --vocab 400 --experts 1024
 expect 'memory: a step of 9000000000000000000 tokens.*use a smaller --batch-tokens' \
   pretrain text.txt --out a --vocab 400 --batch-tokens 9000000000000000000
-for command in pretrain rl r1 generate chat serve keys eval info export quantize report bench tasks; do
+for command in pretrain rl r1 adapt generate chat serve keys eval info export quantize report bench tasks; do
   code=0; "$wels" "$command" --no-such-flag >stdout.log 2>stderr.log || code=$?
   [ "$code" -eq 2 ] || fail "an unknown flag of $command ends with $code"
   grep -qE 'no-such-flag|required' stderr.log || { cat stderr.log; fail "$command does not name the unknown flag"; }

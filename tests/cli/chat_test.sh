@@ -103,6 +103,15 @@ done
 [ "$(grep -c '^error: ' err)" -eq 10 ] || { cat err; fail "ten errors expected"; }
 [ "$(grep -c '"role"' after.json)" -eq 2 ] || { cat after.json; fail "a question without an answer was kept"; }
 
+# A base model has no thoughts and no questions.
+for flags in '--think-budget 3' '--rephrase 2'; do
+  code=0; "$wels" chat run x $flags </dev/null >out 2>err || code=$?
+  [ "$code" -eq 2 ] || fail "chat $flags of a base model"
+  has 'the model has no chat template' err
+done
+code=0; "$wels" generate run x --rephrase 2 >out 2>err || code=$?
+[ "$code" -eq 2 ] && has 'the model has no chat template' err
+
 # A long conversation goes on without its oldest turns.
 for i in 1 2 3 4 5 6; do echo "question $i about cats"; done | chat run --template deepseek-v3 -n 8 --context 96 >out || fail "context"
 has 'are left out' err

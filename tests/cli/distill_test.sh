@@ -67,6 +67,39 @@ PY
   [ "$(cat endpoint/answers/*.jsonl | grep -c '<think>count</think>')" -eq 8 ] || fail "not all answers of the endpoint are kept"
 fi
 
+# wels serve as the teacher: another model's name, a server killed in the middle that comes back, a client killed in the middle.
+server=
+trap 'kill -9 ${stub:-} $server 2>/dev/null; rm -rf "$scratch"' EXIT
+serve() {  # PORT: in the background; its address is in $at
+  : > address
+  "$wels" serve teacher --name teacher --port "$1" > address 2>server.log & server=$!
+  for _ in $(seq 600); do [ -s address ] && break; kill -0 "$server" 2>/dev/null || { cat server.log; fail "wels serve"; }; sleep 0.1; done
+  at=$(cat address)
+}
+serve 0
+ask=(distill --preset nano --teacher-url "$at/v1" --teacher-model teacher --task parity:6 --questions 192 --tries 2 --max-tokens 24 \
+  --temperature 0 --answers-only)
+code=0; "$wels" "${ask[@]/%teacher/nobody}" --out nobody >/dev/null 2>err.txt || code=$?
+[ "$code" -eq 2 ] && grep -qE 'has no model nobody; it has .*teacher' err.txt || { cat err.txt; fail "another name than the server has"; }
+"$wels" "${ask[@]}" --out served >/dev/null 2>err.txt || { cat err.txt; fail "wels serve as the teacher"; }
+[ "$(ls served/answers/block-*.jsonl | wc -l)" -eq 3 ] || fail "not all blocks were answered"
+"$wels" "${ask[@]}" --out died >/dev/null 2>err.txt & pid=$!
+for _ in $(seq 2400); do [ -s died/answers/block-000000.jsonl ] && break; sleep 0.02; done
+kill -9 "$server"; wait "$server" 2>/dev/null || true
+for _ in $(seq 200); do grep -q 'trying again' err.txt && break; sleep 0.05; done
+grep -q 'trying again' err.txt || { cat err.txt; fail "a server that died is not said"; }
+kill -9 "$pid"; wait "$pid" 2>/dev/null || true
+serve "${at##*:}"
+"$wels" "${ask[@]}" --out died >/dev/null 2>err.txt & pid=$!
+for _ in $(seq 2400); do [ -s died/answers/block-000001.jsonl ] && break; sleep 0.02; done
+kill -9 "$server"; wait "$server" 2>/dev/null || true
+sleep 1
+serve "${at##*:}"
+wait "$pid" || { cat err.txt; fail "a server that came back"; }
+cat served/answers/*.jsonl | cmp - <(cat died/answers/*.jsonl) || fail "answers of a server that died differ"
+kill -TERM "$server"; wait "$server" 2>/dev/null || true
+server=
+
 # Bad input: exit code 2 and one line on stderr.
 expect() {
   local pattern=$1 code=0

@@ -3,10 +3,11 @@
 # --from, run again with what depends on it; bad recipes are named by their place before anything runs.
 . "$(dirname "$0")/common.sh"
 cd "$scratch"
+seq 1 400 | sed 's/$/ cats sat on the mat./' > general.txt
 cat > recipe.json <<'JSON'
 {
   "name": "tiny", "seed": 3,
-  "evaluation": {"task": "parity:2-3,addition:1", "items": 16, "samples": 2, "max_tokens": 24},
+  "evaluation": {"task": "parity:2-3,addition:1", "items": 16, "samples": 2, "max_tokens": 24, "texts": {"general": "general.txt"}},
   "stages": [
     {"name": "base", "kind": "base", "task": "parity:2-3,addition:1", "mtp": 0, "p_cot": 0.5, "steps": 60, "batch": 32, "save_every": 20,
      "sample_every": 0, "lr": 3e-3},
@@ -28,6 +29,8 @@ r1 recipe.json --out whole --threads 2 --price-per-hour 2 > out.txt 2>err.txt ||
 want=$(digest whole)
 for name in base zero cold general tuned harder all; do grep -q "^| $name " out.txt || fail "no line of $name in the table"; done
 grep -q 'parity: greedy / sampled / pass@2' out.txt || fail "no accuracies in the table"
+grep -q 'general: bits per byte' out.txt || fail "no loss on general text in the table"
+[ "$(grep -o '"bits_per_byte"' whole/report_card.json | wc -l)" -eq 3 ] || fail "not every model has its loss on general text"
 grep -q '| money' whole/report_card.md || fail "no money on the card"
 for key in trained_tokens sampled_tokens flops money pass_at_k long_share; do
   grep -q "\"$key\"" whole/report_card.json || fail "report_card.json lacks $key"
@@ -82,6 +85,8 @@ changed 's/"name": "tiny",/"name": "tiny"/' 'bad.json:'
 changed 's/"seed": 3/"sead": 3/' 'bad.json: there is no field "sead"; use name, seed'
 changed 's/"evaluation"/"evaluations"/' 'bad.json: has no "evaluation"'
 changed 's/"items": 16/"items": "many"/' 'evaluation.items: is "many", not a whole number'
+changed 's/"general.txt"/"missing.txt"/' 'evaluation.texts.general: "missing.txt" is neither'
+changed 's/"texts": [{]"general": "general.txt"[}]/"texts": "general.txt"/' 'evaluation.texts: is "general.txt", not an object'
 changed 's/"kind": "rl"/"kind": "ppo"/' 'stages\[1\] \(zero\).kind: there is no "ppo"; use base, rl, sft'
 changed 's/"kind": "rl", //' 'stages\[1\] \(zero\): has no "kind"'
 changed 's/"steps": 3/"stepps": 3/' 'stages\[1\] \(zero\): there is no setting "stepps"; use .*steps'

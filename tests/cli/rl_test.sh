@@ -46,6 +46,26 @@ grep -q '"long_share":0.0,' none.json || { cat none.json; fail "a thought within
 "$wels" eval base --task parity:6 --items 16 --max-tokens 24 --think-budget 6 --think-min 6 --json > six.json
 grep -q '"long_share":1.0,' six.json || { cat six.json; fail "no thought where 6 tokens are asked for"; }
 
+# Rephrasing: two more lines of the curve; a whole file, training questions too.
+"$wels" eval base --task parity:6 --items 8 --max-tokens 24 --curve --budgets 0 --rephrase 2 > curve.txt || fail "eval --rephrase"
+[ "$(grep -cE '^ *(vote|joint) 2 ' curve.txt)" -eq 2 ] || { cat curve.txt; fail "no vote and joint answer of rephrasings"; }
+"$wels" tasks parity:6 --count 30 --format jsonl --out all.jsonl 2>/dev/null || fail "wels tasks"
+"$wels" eval base --task all.jsonl --split all --max-tokens 24 --rephrase 1 --json > all.json || fail "eval --split all"
+grep -q '"items":30,' all.json || { cat all.json; fail "not all 30 questions"; }
+grep -q '"rephrase":{"count":1,"vote":{"accuracy":' all.json || { cat all.json; fail "no rephrasing in the JSON"; }
+# The same bounds in generate and chat.
+asked='<｜begin▁of▁sentence｜><｜User｜>0 1 1<｜Assistant｜><think>'
+[ "$("$wels" generate base "$asked" --think-budget 0 -n 8 -q | head -c 8)" = '</think>' ] || fail "generate --think-budget 0"
+"$wels" generate base "$asked" --think-min 5 --think-again 1 -n 4 -q > least.txt
+! grep -q '</think>' least.txt || { cat least.txt; fail "generate --think-min ended a thought"; }
+"$wels" generate base "0 1 1" --rephrase 2 --temperature 0 -n 24 -q > said.txt || fail "generate --rephrase"
+[ "$(wc -l < said.txt)" -eq 1 ] || { cat said.txt; fail "not one answer"; }
+[ "$("$wels" chat base "0 1 1" --think --think-budget 0 -n 8 </dev/null | head -c 15)" = '<think></think>' ] || fail "chat --think-budget"
+printf '%s\n' '/set think' '/set parameter think_budget 0' '0 1 1' '/set parameter rephrase 2' '0 1' '/save talk.json' |
+  "$wels" chat base -n 8 > talk.txt || fail "chat with a budget set"
+grep -q '^<think></think>' talk.txt || { cat talk.txt; fail "/set parameter think_budget"; }
+grep -q '"content":"0 1"' talk.json || { cat talk.json; fail "the question was kept as it was asked"; }
+
 # Bad input: exit code 2 and one line on stderr.
 expect() {
   local pattern=$1 code=0
@@ -68,6 +88,18 @@ expect 'bare: has no tokenizer.json' "$wels" rl bare --task parity:6 --out a
 expect 'needs texts or --task' "$wels" eval base
 expect '\-\-curve: is of answers to tasks' "$wels" eval base missing.txt --curve
 expect '\-\-curve: is over budgets of thought' "$wels" eval base --task parity:6 --curve --no-think
+expect '\-\-rephrase: is of answers to tasks' "$wels" eval base missing.txt --rephrase 2
+expect 'parity: is a generator' "$wels" eval base --task parity:6 --split all
+expect '\-\-think-budget: is of thoughts, which are off' "$wels" chat base hello --think-budget 3
+expect 'there are no words to go on' "$wels" generate base hello --think-min 3 --think-again ''
+expect 'a grammar holds the whole answer' "$wels" generate base hello --think-budget 3 --json
+expect 'a grammar holds the whole answer' "$wels" generate base hello --rephrase 2 --json
+for flags in '--rephrase 9' '--think-budget -1' '--think-min x'; do
+  for command in generate chat; do
+    code=0; "$wels" $command base hello $flags >stdout.log 2>stderr.log || code=$?
+    [ "$code" -eq 2 ] && grep -qE -- "${flags%% *}" stderr.log || { cat stderr.log; fail "$command $flags ends with $code"; }
+  done
+done
 # Nothing is ever right: said, then stopped.
 expect 'no answer was right, for 20 steps' "$wels" rl base --task parity:60 --groups 2 --samples 2 --max-tokens 2 --steps 40 \
   --eval-items 2 --eval-every 100 --out none

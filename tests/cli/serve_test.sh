@@ -87,6 +87,9 @@ grep -qaF '<think>' out || { cat out; fail "no <think>"; }
 expect 'answers 400: .*you passed nobody' "$wels" chat --url "$url" --model-name nobody "one cat"
 expect 'is no address of a server' "$wels" chat --url somewhere "one cat"
 expect 'do not go together' "$wels" chat run "one cat" --url "$url"
+expect 'a server cannot be asked for this' "$wels" chat --url "$url" --think-min 3 "one cat"
+expect 'a server cannot be asked for this' "$wels" chat --url "$url" --rephrase 2 "one cat"
+"$wels" chat --url "$url" --think --think-budget 0 "one cat" -n 9 >out || fail "chat --url --think-budget"
 expect 'is a server running there' "$wels" chat --url http://127.0.0.1:1 "one cat"
 expect 'needs a model' "$wels" chat </dev/null
 # A request under way is answered after SIGTERM, new ones are not.
