@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <map>
 
 #include "apps/cache_flags.h"
 #include "apps/commands.h"
@@ -28,6 +29,7 @@ struct ServeFlags {
   HttpServerOptions http;
   ApiOptions api;
   Prices prices;
+  ApiStyle style = ApiStyle::kV3;
 };
 
 struct ModelFlags {
@@ -57,7 +59,7 @@ std::vector<ModelFlags> named_models(const ServeFlags& f) {
         throw Error(f.models[i], "would be named " + name + " as " + other.path,
                     "give each a name: --name ONE --name TWO");
     }
-    if (f.models.size() > 1 && (name == kChatName || name == kReasonerName))
+    if (f.models.size() > 1 && (name == kChatName || name == kReasonerName || name == kFlashName))
       throw Error(f.models[i], "is named " + name + ", which is a mode of the first model",
                   "give it another --name");
     out.push_back({name, f.models[i]});
@@ -90,7 +92,7 @@ std::unique_ptr<ModelHost> host_model(const ServeFlags& f, const ModelFlags& whi
   auto host = std::make_unique<ModelHost>();
   host->model = std::make_unique<ServedModel>(*m->dev, *m->model, m->dtype, *m->tokenizer,
                                               choose_template(f.chat_template, m->folder),
-                                              which.name, context);
+                                              which.name, context, f.style);
   host->engine = std::make_unique<EngineThread>(*m->dev, *m->model, m->dtype, context, cache);
   host->owner = std::move(m);
   return host;
@@ -113,7 +115,7 @@ int serve(ServeFlags f) {
   }
   std::optional<Accounts> accounts;
   if (!f.keys.empty()) accounts.emplace(f.keys, f.prices);
-  ModelPool pool(std::move(sources), f.idle_minutes * 60);
+  ModelPool pool(std::move(sources), f.idle_minutes * 60, f.style);
   f.api.loopback = loopback && !accounts;
   Api api(pool, accounts ? &*accounts : nullptr, f.api);
   HttpServer server(f.http, api);
@@ -188,6 +190,12 @@ void add_serve(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_option("--cors-origin", f->api.origins,
                   "web pages that may call, besides those of this machine (*: all)");
+  std::map<std::string, ApiStyle> styles{{"v3", ApiStyle::kV3}, {"2026", ApiStyle::k2026}};
+  sub->add_option("--api-style", f->style,
+                  "v3: as DeepSeek's API of V3 and R1; 2026: deepseek-flash, which thinks unless "
+                  "told otherwise")
+      ->transform(CLI::CheckedTransformer(styles))
+      ->default_str("v3");
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();

@@ -22,6 +22,7 @@ const std::vector<Api::Route>& Api::routes() {
        "presence_penalty:number frequency_penalty:number repetition_penalty:number stop:array "
        "seed:integer n:integer logprobs:boolean top_logprobs:integer logit_bias:object tools:array "
        "tool_choice:string response_format:object thinking:object thinking_budget:integer "
+       "reasoning_effort:string "
        "inside:boolean user_id:string"},
       {"GET", "/ui/inside/", Auth::kKey, &Api::inside, "The experts of an answer's tokens", ""},
       {"POST", "/completions", Auth::kKey, &Api::completions,

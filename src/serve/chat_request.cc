@@ -165,7 +165,23 @@ void check_json_is_mentioned(const ChatRequest& r) {
       "'json_object'.");
 }
 
+// OpenAI's names as DeepSeek takes them.
+ReasoningEffort parse_effort(const JsonFields& f, const std::string& name) {
+  for (const char* low : {"minimal", "low"}) {
+    if (name == low) return ReasoningEffort::kLow;
+  }
+  for (const char* high : {"medium", "high", "xhigh"}) {
+    if (name == high) return ReasoningEffort::kHigh;
+  }
+  for (const char* most : {"max", "ultra"}) {
+    if (name == most) return ReasoningEffort::kMax;
+  }
+  f.refuse(f.path() / "reasoning_effort",
+           "unknown variant `" + printable(name) + "`, expected one of `low`, `high`, `max`");
+}
+
 void parse_thinking(const JsonFields& f, ChatRequest& r) {
+  if (auto effort = f.text("reasoning_effort")) r.effort = parse_effort(f, *effort);
   if (auto t = f.object("thinking")) {
     std::string type = t->required("type", t->text("type"));
     if (type != "enabled" && type != "disabled")

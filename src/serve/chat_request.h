@@ -36,6 +36,8 @@ struct ResponseFormat {
   std::string schema;  // kJsonSchema
 };
 
+enum class ReasoningEffort { kLow, kHigh, kMax };
+
 struct ChatRequest {
   std::string model;
   GenerationOptions options;
@@ -46,6 +48,7 @@ struct ChatRequest {
   ResponseFormat format;
   std::optional<bool> thinking;            // nullopt: as the model's name says
   std::optional<int64_t> thinking_budget;  // tokens of reasoning at most
+  std::optional<ReasoningEffort> effort;   // where there is no budget
   bool inside = false;                     // GET /ui/inside/ID will ask (inside.h)
 };
 

@@ -101,6 +101,18 @@ TEST(ChatRequest, ValuesOutOfRangeAreRefusedInDeepSeeksWords) {
               HasSubstr("^[a-zA-Z0-9_-]{1,64}$"));
 }
 
+TEST(ChatRequest, EffortsHaveOpenAIsNames) {
+  auto effort = [](const char* name) {
+    return parse_chat_request(ask(std::string(R"(,"reasoning_effort":")") + name + "\""), false)
+        .effort;
+  };
+  EXPECT_EQ(effort("minimal"), ReasoningEffort::kLow);
+  EXPECT_EQ(effort("medium"), ReasoningEffort::kHigh);
+  EXPECT_EQ(effort("ultra"), ReasoningEffort::kMax);
+  EXPECT_THAT(chat_refusal(ask(R"(,"reasoning_effort":"some")")),
+              HasSubstr("unknown variant `some`"));
+}
+
 TEST(ChatRequest, StrictToolsMustNameAllTheirProperties) {
   auto tools = [](const char* strict, const char* schema) {
     return ask(std::string(R"(,"tools":[{"type":"function","function":{"name":"f","strict":)") +

@@ -160,6 +160,7 @@ struct TestServerOptions {
   Accounts* accounts = nullptr;
   std::vector<std::string> names = {"tiny"};
   double idle_s = 0;
+  ApiStyle style = ApiStyle::kV3;
   int fit = 100;                       // models at a time
   std::function<void()> on_load = {};  // before a model is there
   double drain_s = 5;
@@ -173,7 +174,7 @@ class TestServer {
     std::vector<ModelSource> sources;
     for (const std::string& name : o.names)
       sources.push_back({name, [this, o, name] { return load(o, name); }});
-    models.emplace(std::move(sources), o.idle_s);
+    models.emplace(std::move(sources), o.idle_s, o.style);
     if (o.idle_s == 0 && o.names.size() == 1) {  // it stays
       ModelPool::Pin pin = models->find("tiny");
       model = pin->model.get();
@@ -227,7 +228,7 @@ class TestServer {
     auto host = std::make_unique<ModelHost>();
     host->owner = w;
     host->model = std::make_unique<ServedModel>(*w->dev, w->model, DType::kF32, tokenizer,
-                                                o.chat_template, name, o.context);
+                                                o.chat_template, name, o.context, o.style);
     host->engine = std::make_unique<EngineThread>(*w->dev, w->model, DType::kF32, o.context,
                                                   CacheOptions{.tokens = o.cache_tokens});
     return host;

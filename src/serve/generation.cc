@@ -266,13 +266,12 @@ bool Generation::take(std::vector<Delta>& out) {
 }
 
 Usage Generation::usage() const {
-  constexpr int64_t kGranularity = 64;  // as DeepSeek reports the cache
   std::lock_guard lock(mutex_);
   Usage u;
   for (size_t i = 0; i < results_.size(); ++i) {
     if (i % static_cast<size_t>(job_.n) == 0) {  // a prompt is counted once
       u.prompt += static_cast<int64_t>(job_.prompts[i / static_cast<size_t>(job_.n)].size());
-      u.cached += results_[i].cached_tokens / kGranularity * kGranularity;
+      u.cached += results_[i].cached_tokens / job_.cache_unit * job_.cache_unit;
     }
     u.completion += static_cast<int64_t>(results_[i].tokens.size());
     u.reasoning += decoders_[i].reasoning_tokens();

@@ -68,6 +68,7 @@ struct GenerationJob {
   std::function<TokenMask()> make_mask = {};
   int prompt_logprobs = -1;
   bool mean_hidden = false;
+  int64_t cache_unit = 64;  // tokens in steps of which usage reports the cache
   Reuse reuse = Reuse::kAny;
   Speculate speculate = Speculate::kNone;
   std::chrono::steady_clock::time_point start_by = {}, end_by = {};  // else it is given up

@@ -44,8 +44,10 @@ void add(EngineThread::Stats& to, const EngineThread::Stats& s) {
 
 }  // namespace
 
-ModelPool::ModelPool(std::vector<ModelSource> sources, double idle_s)
-    : mutex_(std::make_shared<std::mutex>()), idle_s_(sources.size() > 1 ? idle_s : 0) {
+ModelPool::ModelPool(std::vector<ModelSource> sources, double idle_s, ApiStyle style)
+    : mutex_(std::make_shared<std::mutex>()),
+      idle_s_(sources.size() > 1 ? idle_s : 0),
+      style_(style) {
   for (ModelSource& s : sources) {
     entries_.push_back(std::make_shared<Entry>());
     entries_.back()->name = std::move(s.name);
@@ -70,7 +72,9 @@ void ModelPool::stop() {
 }
 
 std::vector<std::string> ModelPool::names() const {
-  std::vector<std::string> out = {kChatName, kReasonerName};
+  std::vector<std::string> out;
+  if (style_ == ApiStyle::k2026) out.push_back(kFlashName);
+  for (const char* mode : {kChatName, kReasonerName}) out.push_back(mode);
   for (const auto& e : entries_) out.push_back(e->name);
   return out;
 }

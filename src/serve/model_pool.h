@@ -45,7 +45,7 @@ class ModelPool {
 
   // Loads the first; throws what that throws. idle_s: after which a model of several is unloaded;
   // 0: only where another needs the memory.
-  ModelPool(std::vector<ModelSource> sources, double idle_s);
+  ModelPool(std::vector<ModelSource> sources, double idle_s, ApiStyle style = ApiStyle::kV3);
   ~ModelPool() { stop(); }
 
   // All names that a request may give. The same where `name` is one of them, else ApiError.
@@ -79,6 +79,7 @@ class ModelPool {
   mutable std::shared_ptr<std::mutex> mutex_;  // pins may outlive the pool
   std::vector<std::shared_ptr<Entry>> entries_;
   double idle_s_;
+  ApiStyle style_;
   int64_t context_ = 0;
   ModelConfig config_;
   EngineThread::Stats gone_;

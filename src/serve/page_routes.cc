@@ -12,7 +12,7 @@ void Api::page(Call& call) { answer(call, page_response(call.request)); }
 void Api::page_config(Call& call) {
   Json models = Json::array();
   for (const std::string& name : models_.names())
-    models.push_back({{"id", name}, {"thinking", name == kReasonerName}});
+    models.push_back({{"id", name}, {"thinking", name == kReasonerName || name == kFlashName}});
   const ModelConfig& c = models_.config();
   Json prices;
   if (accounts_) {

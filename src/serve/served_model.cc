@@ -49,14 +49,15 @@ std::shared_ptr<const Grammar> names_grammar(const std::vector<ChatTool>& tools)
 
 ServedModel::ServedModel(Device& dev, Model& model, DType dtype, Tokenizer tokenizer,
                          std::optional<ChatTemplate> chat_template, std::string name,
-                         int64_t context)
+                         int64_t context, ApiStyle style)
     : dev_(dev),
       model_(model),
       dtype_(dtype),
       tokenizer_(std::move(tokenizer)),
       template_(chat_template),
       name_(std::move(name)),
-      context_(context) {
+      context_(context),
+      style_(style) {
   if (tokenizer_.eos()) stop_ids_.push_back(*tokenizer_.eos());
   for (int64_t id : model.config().eos_token_ids) stop_ids_.push_back(static_cast<int32_t>(id));
   chat_stop_ids_ = stop_ids_;
@@ -68,7 +69,8 @@ ServedModel::ServedModel(Device& dev, Model& model, DType dtype, Tokenizer token
 }
 
 bool ServedModel::wants_thinking(const ChatRequest& r) const {
-  return r.thinking.value_or(r.model == kReasonerName);
+  bool by_name = style_ == ApiStyle::kV3 ? r.model == kReasonerName : r.model != kChatName;
+  return r.thinking.value_or(by_name);
 }
 
 std::vector<int32_t> ServedModel::document(const std::string& text) const {
@@ -153,7 +155,8 @@ GenerationJob ServedModel::chat_job(const ChatRequest& r) const {
       r.tool_choice.kind == ToolChoice::kRequired || r.tool_choice.kind == ToolChoice::kNamed;
   if (thinking && forced)
     throw invalid_request("Thinking mode does not support tool_choice 'required' or a named tool");
-  if (r.model == kReasonerName && r.options.top_logprobs >= 0)
+  bool v3_reasoner = style_ == ApiStyle::kV3 && r.model == kReasonerName;
+  if (v3_reasoner && r.options.top_logprobs >= 0)
     throw invalid_request(std::string(kReasonerName) + " does not support the parameter logprobs");
   GenerationJob job;
   Prompt p = chat_prompt(r);
@@ -162,11 +165,14 @@ GenerationJob ServedModel::chat_job(const ChatRequest& r) const {
   job.tools = !r.tools.empty() && r.tool_choice.kind != ToolChoice::kNone;
   set_options(r.options, job, thinking ? kReasonerTokens : kChatTokens);
   if (job.max_tokens < 1) throw invalid_request("Invalid max_tokens value, it must be at least 1");
-  if (r.model == kReasonerName) {  // takes no such parameters; DeepSeek's advice for R1
-    job.sampling.temperature = 0.6;
-    job.sampling.top_p = 0.95;
-    job.sampling.presence_penalty = job.sampling.frequency_penalty = 0;
+  SamplingParams& s = job.sampling;
+  bool later = style_ == ApiStyle::k2026;
+  if (v3_reasoner || (later && thinking)) {  // takes no such parameters; DeepSeek's advice for R1
+    s.temperature = 0.6;
+    s.top_p = v3_reasoner ? 0.95 : std::max(s.top_p, 0.95);
   }
+  if (v3_reasoner || later) s.presence_penalty = s.frequency_penalty = 0;
+  job.cache_unit = later ? 128 : 64;
   job.stop_ids = chat_stop_ids_;
   if (std::shared_ptr<const AnswerPlan> held = plan(r, job.thinking)) {
     job.make_mask = [held]() -> TokenMask {
@@ -250,6 +256,8 @@ std::shared_ptr<AnswerPlan> ServedModel::plan(const ChatRequest& r, bool thinkin
   auto p = std::make_shared<AnswerPlan>(AnswerPlan{tokenizer_, model_.config().vocab_size});
   p->thinking = thinking;
   p->thinking_budget = r.thinking_budget;
+  if (!p->thinking_budget && r.effort == ReasoningEffort::kLow) p->thinking_budget = context_ / 8;
+  if (!p->thinking_budget && r.effort == ReasoningEffort::kHigh) p->thinking_budget = context_ / 2;
   p->thinking_end = tokenizer_.encode("</think>");
   p->stop_ids = chat_stop_ids_;
   if (r.tool_choice.kind == ToolChoice::kRequired || r.tool_choice.kind == ToolChoice::kNamed) {

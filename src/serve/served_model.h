@@ -21,12 +21,20 @@ namespace wels {
 inline constexpr const char* kChatName = "deepseek-chat";
 inline constexpr const char* kReasonerName = "deepseek-reasoner";
 
+// Whose habits the API has. kV3: DeepSeek's of V3 and R1, where the name chooses the mode and the
+// reasoner takes no sampling parameters. k2026: its later one, where deepseek-flash and the models'
+// own names think unless told otherwise, with an effort, reasoning has log-probabilities, penalties
+// do nothing, and the cache is reported in units of 128.
+enum class ApiStyle { kV3, k2026 };
+inline constexpr const char* kFlashName = "deepseek-flash";
+
 class ServedModel {
  public:
   // dev, model: must outlive it. chat_template nullopt: a base model, which continues texts.
   // context: tokens of a prompt and its answer at most.
   ServedModel(Device& dev, Model& model, DType dtype, Tokenizer tokenizer,
-              std::optional<ChatTemplate> chat_template, std::string name, int64_t context);
+              std::optional<ChatTemplate> chat_template, std::string name, int64_t context,
+              ApiStyle style = ApiStyle::kV3);
 
   Device& dev() const { return dev_; }
   Model& model() const { return model_; }
@@ -65,6 +73,7 @@ class ServedModel {
   std::optional<ChatTemplate> template_;
   std::string name_;
   int64_t context_;
+  ApiStyle style_;
   std::vector<int32_t> stop_ids_, chat_stop_ids_, shown_;
   mutable std::once_flag tree_once_;
   mutable std::shared_ptr<const TokenTree> tree_;

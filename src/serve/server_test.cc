@@ -487,6 +487,37 @@ TEST(Server, SlowHeadersAreCutOffAndTheQueueIsBounded) {
   EXPECT_LE(refused, 8);
 }
 
+TEST(Server, InTheStyleOf2026NamesThinkUnlessToldOtherwise) {
+  TestServerOptions o;
+  o.style = ApiStyle::k2026;
+  TestServer server(o);
+  RawClient client(server.port);
+  json names = client.get("/models").json()["data"];
+  EXPECT_EQ(names[0]["id"], "deepseek-flash");
+  auto reasoned = [&](const char* model, const std::string& more) {
+    json r = client.post("/chat/completions", chat(more, model)).json();
+    EXPECT_TRUE(r.contains("usage")) << r;
+    return r["usage"]["completion_tokens_details"]["reasoning_tokens"].get<int>() > 0;
+  };
+  EXPECT_TRUE(reasoned("deepseek-flash", ""));
+  EXPECT_TRUE(reasoned("tiny", R"(,"reasoning_effort":"max")"));
+  EXPECT_FALSE(reasoned("deepseek-chat", ""));
+  EXPECT_FALSE(reasoned("deepseek-flash", R"(,"thinking":{"type":"disabled"})"));
+  json scored =
+      client.post("/chat/completions", chat(R"(,"logprobs":true)", "deepseek-flash")).json();
+  EXPECT_FALSE(scored["choices"][0]["logprobs"]["reasoning_content"].empty()) << scored;
+  // The cache is reported in units of 128.
+  std::string text(100, 'x');
+  for (int i = 0; i < 40; ++i) text += " " + std::to_string(i);
+  json m{{"model", "deepseek-flash"}, {"max_tokens", 2}};
+  m["messages"] = json::array({{{"role", "user"}, {"content", text}}});
+  client.post("/chat/completions", m.dump());
+  json u = client.post("/chat/completions", m.dump()).json()["usage"];
+  int all = u["prompt_tokens"], hit = u["prompt_cache_hit_tokens"];
+  EXPECT_GE(all, 192);
+  EXPECT_EQ(hit, (all - 1) / 128 * 128) << u;
+}
+
 TEST(Server, RequestsUnderWayAreAnsweredBeforeItStops) {
   TestServer server;
   RawClient client(server.port), idle(server.port);
