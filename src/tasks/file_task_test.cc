@@ -205,7 +205,8 @@ TEST_F(FileTaskTest, AllOfAFileIsEveryQuestionOnceInItsOrder) {
   std::string path = file(R"({"question": "a", "answer": "1"}
 {"question": "b", "answer": "2"}
 {"question": "c", "answer": "3"})");
-  std::vector<TaskMixture::Item> all = TaskMixture(path + "," + path + "@exact").all();
+  TaskMixture mixture(path + "," + path + "@exact");
+  std::vector<TaskMixture::Item> all = mixture.all();
   std::string questions;
   for (const TaskMixture::Item& item : all) questions += item.example.question;
   EXPECT_EQ(questions, "abcabc");
