@@ -16,10 +16,9 @@ wels=$here/build/release/wels
 
 serve() { # MODEL FLAGS...
   if [ -t 0 ] && [ -t 1 ]; then exec "$wels" serve "$@"; fi
-  local address server
-  address=$(mktemp)
+  address=$(mktemp)  # not local: the trap runs outside
   "$wels" serve "$@" --port 0 >"$address" & server=$!
-  trap 'kill "$server" 2>/dev/null; rm -f "$address"' EXIT
+  trap 'kill "$server" 2>/dev/null; wait "$server"; rm -f "$address"' EXIT
   until [ -s "$address" ]; do kill -0 "$server" || exit 2; sleep 0.1; done
   local question=${WELS_QUESTION:-$("$wels" tasks "$(cat "$here/models/nano/task")" --held-out --count 1 --seed "$(date +%s)" |
     sed -n 2p)}

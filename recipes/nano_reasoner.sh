@@ -8,12 +8,10 @@ cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
 out=${WELS_OUT:-out/nano_reasoner}
 tasks='addition:8-12,multiplication:3,expressions:4,sorting:6,path:8'
-harder='addition:8-12,multiplication:3,expressions:4*4,sorting:6,path:8*5'  # the two that are learned last, more often
 learn() { "$wels" sft "$@" --batch 128 --eval-every 200 --save-every 200 --sample-every 0; }
 learn --preset nano --task "$tasks" --p-cot 1 --steps 2400 --lr 3e-3 --seed 1 --out "$out/chains"
-learn "$out/chains" --task "$harder" --p-cot 1 --steps 1600 --lr 2e-3 --seed 3 --out "$out/more-chains"
-learn "$out/more-chains" --task "$tasks" --p-cot 0.2 --steps 250 --lr 5e-4 --seed 2 --out "$out/base"
-"$wels" rl "$out/base" --task "$tasks" --max-tokens 320 --steps 100 --eval-every 10 --eval-items 100 --out "$out/zero"
+learn "$out/chains" --task "$tasks" --p-cot 0.2 --steps 250 --lr 5e-4 --seed 2 --out "$out/base"
+"$wels" rl "$out/base" --task "$tasks" --max-tokens 320 --steps 80 --eval-every 10 --eval-items 100 --out "$out/zero"
 for model in base zero; do
   for task in addition:8 addition:12 multiplication:3 expressions:4 sorting:6 path:8 addition:14 expressions:6 sorting:8; do
     echo "$model $task: $("$wels" eval "$out/$model" --task $task --items 200 --samples 4 --max-tokens 400 |

@@ -30,6 +30,10 @@ expect() {  # PATTERN COMMAND...: exit code 2 and one line that matches
   [ "$code" -eq 2 ] && grep -E '^error: ' err | grep -qE "$pattern" || { cat err; fail "no '$pattern', code $code: $*"; }
 }
 
+# --- The model that comes with wels knows what models/README.md says of it.
+"$wels" eval "$here/models/nano" --task addition:8 --items 40 >out 2>&1 || { cat out; fail "models/nano"; }
+grep -qE '^greedy +accuracy (0\.9|1)' out || { cat out; fail "models/nano adds worse than it did"; }
+
 # --- Bad input.
 expect 'can be reached from elsewhere.*--keys' "$wels" serve run --host 0.0.0.0
 expect 'is no IP address' "$wels" serve run --host 127.x
