@@ -20,6 +20,7 @@ install(FILES ${generated}/wels.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-c
 install(FILES ${generated}/_wels DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions COMPONENT wels)
 install(FILES ${generated}/wels.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d COMPONENT wels)
 install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT wels)
+install(FILES web/dist/licences.txt DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME licences_of_the_page.txt COMPONENT wels)
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs COMPONENT wels)
 install(CODE "  # names where the program is installed, which is known only now
   set(WELS_PROGRAM \"\${CMAKE_INSTALL_PREFIX}/bin/wels\")

@@ -19,8 +19,10 @@ measure() { # NAME FOLDER
 }
 for seed in ${WELS_SEEDS:-1 2 3}; do
   base=$out/$seed-base
-  "$wels" sft --preset nano --dense --mtp 0 --tokenizer "$teacher" --task "$task" --p-cot 0.2 --steps "${WELS_BASE_STEPS:-600}" --seed "$seed" \
-    --sample-every 0 --out "$base"
+  student() { "$wels" sft "$@" --task "$task" --seed "$seed" --sample-every 0; }
+  # Chains alone until they are partly right, then the mixture (docs/log.md, 2026-11-28).
+  student --preset nano --dense --mtp 0 --tokenizer "$teacher" --p-cot 1 --steps "${WELS_CHAIN_STEPS:-400}" --lr 3e-3 --out "$out/$seed-chains"
+  student "$out/$seed-chains" --p-cot 0.2 --steps 150 --lr 5e-4 --out "$base"
   "$wels" rl "$base" --task "$task" --max-tokens 160 --steps "$rl_steps" --seed "$seed" --out "$out/$seed-rl"
   "$wels" distill "$base" --teacher "$teacher" --task "$task" --questions "$questions" --tries 1 --max-tokens 160 --steps "$sft_steps" \
     --seed "$seed" --sample-every 0 --out "$out/$seed-sft"
