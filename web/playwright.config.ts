@@ -11,6 +11,7 @@ export default defineConfig({
   testIgnore: process.env.WELS_URL ? [] : 'real.spec.ts',
   outputDir: 'test-results',
   workers: 1,
+  retries: 1, // of a machine that is busy; what passes only then is named "flaky"
   timeout: 60_000,
   expect: { timeout: 10_000 },
   reporter: [['list']],
