@@ -268,6 +268,8 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
   std::weak_ptr<Generation> weak = g;
   std::shared_ptr<HttpExchange> exchange = call.exchange;
   if (streams) g->on_changed([exchange] { exchange->wake(); });
+  // The late source will keep g, which keeps `call`: it must not be in there.
+  std::shared_ptr<LateSource> late = std::move(call.late);
   g->on_ended([this, weak, call, ticket, begun, streams, whole = std::move(whole)]() mutable {
     boost::asio::post(workers_, [this, g = weak.lock(), call, ticket = std::move(ticket), begun,
                                  streams, whole]() mutable {
@@ -285,8 +287,8 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
       answer_json(call, whole(collect_answers(std::move(deltas), g->choices()), *g));
     });
   });
-  if (call.late) {
-    call.late->attach(make_event_stream(g, std::move(writer)));
+  if (late) {
+    late->attach(make_event_stream(g, std::move(writer)));
     exchange->wake();
   } else if (streams) {
     HttpResponse head;

@@ -203,6 +203,12 @@ EngineThread::Stats ModelPool::stats() const {
   return out;
 }
 
+int64_t ModelPool::users(const std::string& name) const {
+  std::shared_ptr<Entry> e = entry(name);
+  std::lock_guard lock(*mutex_);
+  return e->users;
+}
+
 int64_t ModelPool::loaded() const {
   std::lock_guard lock(*mutex_);
   return std::count_if(entries_.begin(), entries_.end(),

@@ -67,6 +67,7 @@ class ModelPool {
   // Of all engines, those that are gone included.
   EngineThread::Stats stats() const;
   int64_t loaded() const;
+  int64_t users(const std::string& name) const;  // who hold it now
 
  private:
   struct Entry;

@@ -67,6 +67,8 @@ TEST(ModelPool, StreamsShowSignsOfLifeWhileTheirModelIsLoaded) {
   go = true;
   EXPECT_THAT(c.until("data: [DONE]"), HasSubstr("chat.completion.chunk"));
   EXPECT_EQ(d.response().json()["usage"]["completion_tokens"], 3);
+  // Answered, nobody holds the model any more.
+  EXPECT_TRUE(becomes([&] { return server.models->users("two") == 0; }));
 }
 
 TEST(ModelPool, TheOneThatWasUsedLongestAgoMakesRoom) {
