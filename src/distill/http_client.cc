@@ -32,7 +32,6 @@ class Request {
     set(CURLOPT_POSTFIELDS, body.data());
     set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
   }
-  CURL* handle() const { return handle_.get(); }
   template <class T>
   void set(CURLoption option, T value) {
     curl_easy_setopt(handle_.get(), option, value);
