@@ -24,6 +24,13 @@ inline Tokenizer tiny_tokenizer() {
   return Tokenizer(train_bpe(text, deepseek_style_options(300)));
 }
 
+// For a request: nothing ends its answer before max_tokens, whatever the device rounds.
+inline std::string no_end() {
+  static const Tokenizer t = tiny_tokenizer();
+  return ",\"logit_bias\":{\"" + std::to_string(*t.eos()) + "\":-100,\"" +
+         std::to_string(*t.find("<｜User｜>")) + "\":-100}";
+}
+
 inline ModelConfig tiny_config(int64_t vocab) {
   ModelConfig c;
   c.architecture = Architecture::kDeepseekV3;

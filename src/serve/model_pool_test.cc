@@ -17,7 +17,9 @@ std::string question(const std::string& model, int tokens, bool stream = false) 
             {"seed", 5},
             {"temperature", 0}};
   if (stream) q["stream"] = true;
-  return q.dump();
+  std::string text = q.dump();
+  text.pop_back();
+  return text + no_end() + "}";
 }
 
 bool becomes(const std::function<bool()>& fn) {

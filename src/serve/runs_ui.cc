@@ -19,8 +19,12 @@ constexpr size_t kPiece = 256 << 10;
 // The lines of metrics.jsonl that are there, or with `follow` as events until the run has ended.
 class LinesSource : public BodySource {
  public:
-  LinesSource(const std::string& folder, int64_t after, bool follow)
-      : folder_(folder), reader_(folder + "/metrics.jsonl"), follow_(follow) {
+  LinesSource(const std::string& folder, int64_t after, bool follow,
+              std::shared_ptr<const std::atomic<bool>> ending)
+      : folder_(folder),
+        reader_(folder + "/metrics.jsonl"),
+        follow_(follow),
+        ending_(std::move(ending)) {
     reader_.skip(after);
   }
   bool pull(std::string& out) override {
@@ -33,7 +37,7 @@ class LinesSource : public BodySource {
     bool more = reader_.read(kPiece, [&](int64_t number, std::string_view line) {
       fmt::format_to(std::back_inserter(out), "id: {}\ndata: {}\n\n", number, line);
     });
-    if (more || is_running(folder_)) return true;
+    if (more || (!*ending_ && is_running(folder_))) return true;
     // What was written between the two questions.
     if (reader_.read(kPiece, [&](int64_t number, std::string_view line) {
           fmt::format_to(std::back_inserter(out), "id: {}\ndata: {}\n\n", number, line);
@@ -48,6 +52,7 @@ class LinesSource : public BodySource {
   std::string folder_;
   LineReader reader_;
   bool follow_;
+  std::shared_ptr<const std::atomic<bool>> ending_;
 };
 
 // A whole number, not negative; nothing where it is none.
@@ -126,7 +131,7 @@ HttpResponse RunsHandler::respond(const HttpRequest& r, HttpExchange& exchange, 
   head.headers = {{"Cache-Control", "no-cache"}, {"X-Content-Type-Options", "nosniff"}};
   int64_t after = after_of(r);
   if (r.method == "HEAD") return head;
-  exchange.stream(std::move(head), std::make_shared<LinesSource>(*folder, after, follow));
+  exchange.stream(std::move(head), std::make_shared<LinesSource>(*folder, after, follow, ending_));
   streams = true;
   return {};
 }
@@ -149,23 +154,22 @@ void RunsHandler::handle(HttpRequest request, std::shared_ptr<HttpExchange> exch
   }
 }
 
-void RunsHandler::tick() {
-  if (++ticks_ % 5 != 0) return;
+bool RunsHandler::tick() {
+  bool ending = *ending_;
+  if (++ticks_ % 5 != 0 && !ending) return false;
   std::erase_if(followers_, [](const auto& f) { return f.expired(); });
   for (const auto& f : followers_) {
     if (auto exchange = f.lock()) exchange->wake();
   }
+  return ending;
 }
 
 RunsUi::RunsUi(const std::vector<std::string>& folders, int port, bool required)
     : handler_(RunTable(folders, required)),
-      server_({.port = port, .limits = {.connections = 256}, .drain_s = 0.5}, handler_) {
+      server_({.port = port, .limits = {.connections = 256}, .drain_s = 2}, handler_) {
   thread_ = std::thread([this] {
     try {
-      server_.run([this] {
-        handler_.tick();
-        return false;
-      });
+      server_.run([this] { return handler_.tick(); });
     } catch (const std::exception& e) {
       log_warn("the page's server has ended: {}", e.what());
     }
@@ -173,7 +177,7 @@ RunsUi::RunsUi(const std::vector<std::string>& folders, int port, bool required)
 }
 
 RunsUi::~RunsUi() {
-  server_.stop();
+  handler_.end();
   thread_.join();
 }
 

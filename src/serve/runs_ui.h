@@ -2,6 +2,7 @@
 // loopback with a thread of its own, which only reads the folders' files; whatever happens to it,
 // the training goes on.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -20,14 +21,17 @@ class RunsHandler : public HttpHandler {
   std::vector<std::pair<std::string, std::string>> common_headers(const HttpRequest&) override {
     return {};
   }
-  // On the I/O thread, ten times a second: event streams look for new lines.
-  void tick();
+  // On the I/O thread, ten times a second: event streams look for new lines. True once end() was
+  // called: no run is followed any longer, every stream has been told to send what is left.
+  bool tick();
+  void end() { *ending_ = true; }  // from any thread
 
  private:
   HttpResponse respond(const HttpRequest& r, HttpExchange& exchange, bool& streams);
   RunTable table_;
   std::vector<std::weak_ptr<HttpExchange>> followers_;
   int ticks_ = 0;
+  std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 class RunsUi {
@@ -35,6 +39,7 @@ class RunsUi {
   // Listens on 127.0.0.1:port (0: any free one) and serves on a thread of its own. required: every
   // folder must hold a run by now. Throws Error: port in use, no such folder.
   RunsUi(const std::vector<std::string>& folders, int port, bool required);
+  // Whoever follows a run gets its last lines and its end first (at most two seconds).
   ~RunsUi();
   std::string url() const;
 

@@ -139,6 +139,20 @@ TEST_F(RunsTest, EventsFollowARunToItsEnd) {
   EXPECT_THAT(c.until("event: end\n"), HasSubstr("event: end"));
 }
 
+TEST_F(RunsTest, WhoFollowsGetsTheLastLinesWhenTheServerGoes) {
+  std::string folder = run("a", 1);
+  FolderLock lock(folder);  // the process that trains is the one that serves
+  auto ui = std::make_unique<RunsUi>(std::vector<std::string>{folder}, 0, true);
+  RawClient c = client(*ui);
+  c.send("GET /ui/runs/a/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  c.until("id: 1\n");
+  add_lines(folder, 2, 400);
+  ui.reset();
+  std::string rest = c.until("event: end\n");
+  EXPECT_THAT(rest, HasSubstr("id: 400\n"));
+  EXPECT_THAT(rest, HasSubstr("event: end\n"));
+}
+
 TEST_F(RunsTest, SamplesAndRolloutsComeInTheOrderOfSteps) {
   std::string folder = run("a", 6);
   std::ofstream(folder + "/samples.jsonl")

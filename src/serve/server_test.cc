@@ -11,17 +11,10 @@ using nlohmann::json;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-// Nothing that ends an answer by itself.
-std::string no_end() {
-  static const Tokenizer t = tiny_tokenizer();
-  return ",\"logit_bias\":{\"" + std::to_string(*t.eos()) + "\":-100,\"" +
-         std::to_string(*t.find("<｜User｜>")) + "\":-100}";
-}
-
 std::string chat(const std::string& more = "", const std::string& model = "deepseek-chat") {
   return R"({"model":")" + model +
          R"(","messages":[{"role":"user","content":"the fox"}],"max_tokens":12,)" + R"("seed":5)" +
-         more + "}";
+         no_end() + more + "}";
 }
 
 std::vector<json> events(const std::string& body) {
@@ -230,7 +223,8 @@ TEST_F(ServerTest, EchoScoresAPromptAsTheModelDoes) {
 TEST_F(ServerTest, PrefixesAndMiddlesAreGoneOnWith) {
   std::string beta =
       R"({"model":"deepseek-chat","max_tokens":4,"messages":[{"role":"user","content":"q"},
-      {"role":"assistant","content":"the quick","prefix":true}]})";
+      {"role":"assistant","content":"the quick","prefix":true}])" +
+      no_end() + "}";
   json r = client.post("/beta/chat/completions", beta).json();
   EXPECT_EQ(r["usage"]["completion_tokens"], 4) << r;
   json t = client.post("/tokenize", R"({"messages":[{"role":"user","content":"q"}]})").json();
@@ -408,7 +402,7 @@ TEST_F(ServerTest, RequestsMayBePipelinedAndComeInPieces) {
 }
 
 TEST_F(ServerTest, AClientWhoLeavesEndsItsRequest) {
-  std::string body = chat(no_end() + R"(,"stream":true)");
+  std::string body = chat(R"(,"stream":true)");
   body.replace(body.find(":12"), 3, ":900");
   for (bool stream : {true, false}) {
     RawClient c(server.port);
@@ -428,7 +422,7 @@ TEST_F(ServerTest, AClientWhoLeavesEndsItsRequest) {
 
 TEST_F(ServerTest, StreamsOfManyClientsAreComplete) {
   // 200 at once: a quarter reads slowly, a quarter leaves, the rest must have every token.
-  std::string body = chat(no_end() + R"(,"stream":true)");
+  std::string body = chat(R"(,"stream":true)");
   body.replace(body.find(":12"), 3, ":60");
   std::string want = text_of(events(client.post("/chat/completions", body).body));
   std::vector<LoadClient> clients;
@@ -522,7 +516,7 @@ TEST(Server, InTheStyleOf2026NamesThinkUnlessToldOtherwise) {
 TEST(Server, RequestsUnderWayAreAnsweredBeforeItStops) {
   TestServer server;
   RawClient client(server.port), idle(server.port);
-  std::string body = chat(no_end() + R"(,"stream":true)");
+  std::string body = chat(R"(,"stream":true)");
   body.replace(body.find(":12"), 3, ":300");
   client.send(
       "POST /chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
@@ -541,7 +535,7 @@ TEST(Server, RequestsThatTakeTooLongAreGivenUp) {
   o.api.request_s = 0.05;
   TestServer server(o);
   RawClient client(server.port);
-  std::string body = chat(no_end());
+  std::string body = chat();
   body.replace(body.find(":12"), 3, ":1000");
   json r = client.post("/chat/completions", body).json();
   EXPECT_EQ(r["choices"][0]["finish_reason"], "insufficient_system_resource") << r;

@@ -34,10 +34,11 @@ for _ in $(seq 600); do [ -s run/metrics.jsonl ] && break; sleep 0.1; done
 curl -s "$url/ui/runs" >body
 has '"id":"run"' body
 has '"running":true' body
-curl -sN --max-time 300 "$url/ui/runs/run/events" >events || true  # the end of training may cut it off
+curl -sN --max-time 300 "$url/ui/runs/run/events" >events || fail "the events broke off"
 wait "$server" || { cat log err; fail "training"; }
 server=
-has 'id: 39' events
+has 'id: 40' events
+has 'event: end' events
 has '"loss":' events
 # The page changes nothing of what is learned.
 "$wels" pretrain text.txt --out alone "${small[@]}" --steps 40 >log 2>&1 || { cat log; fail "training"; }
