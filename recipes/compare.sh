@@ -3,6 +3,7 @@
 # against AdamW; FP8 against bf16. Two seeds. Ends with a table and one report that compares the runs: docs/comparisons.md.
 #   recipes/compare.sh [ARM...]                             preset micro, one hour each on all cores
 #   WELS_PRESET=nano WELS_STEPS=600 recipes/compare.sh      an equal number of tokens instead
+# Presets' rates are AdamW's; Muon wants about four times as much (WELS_MUON_LR).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
@@ -14,7 +15,7 @@ length=(--minutes "${WELS_MINUTES:-60}")
 arms=("$@")
 [ $# -gt 0 ] || arms=(base dense balance_loss no_balance mtp muon fp8)
 declare -A flags=([base]="" [dense]="--dense" [balance_loss]="--bias-update 0 --balance-alpha 0.01"
-                  [no_balance]="--bias-update 0 --balance-alpha 0" [mtp]="--mtp 1" [muon]="--optimizer muon" [fp8]="--fp8")
+                  [no_balance]="--bias-update 0 --balance-alpha 0" [mtp]="--mtp 1" [muon]="--optimizer muon --lr ${WELS_MUON_LR:-8e-3}" [fp8]="--fp8")
 for seed in ${WELS_SEEDS:-1 2}; do
   for arm in "${arms[@]}"; do
     # shellcheck disable=SC2086
