@@ -97,6 +97,30 @@ struct KeyPointers {
   bool v_in_k = false;      // values are the first columns of the keys
 };
 
+// Where a step's packed values lie.
+struct PackedKeys {
+  const float* v;
+  int v_ld;
+};
+
+// The n keys to w.k, and their values.
+PackedKeys pack_keys(const AttendShape& a, const AttendParams& p, const KeyPointers& keys, int n,
+                     const ForwardWork& w) {
+  const AttendTable& kernels = *a.kernels;
+  auto* pack = kernels.rows[keys.type];
+  if (keys.has_shared) {
+    pack(keys.k, p.dk, keys.shared, p.dr, n, w.k, a.k_ld);
+  } else {
+    pack(keys.k, a.dk, nullptr, 0, n, w.k, a.k_ld);
+  }
+  if (!keys.v_in_k) pack(keys.v, a.dv, nullptr, 0, n, w.v_rows, a.v_ld);
+  const float* rows = keys.v_in_k ? w.k : w.v_rows;
+  const int ld = keys.v_in_k ? a.k_ld : a.v_ld;
+  if (kernels.pair == 1) return {rows, ld};
+  kernels.pairs(rows, ld, n, a.dv_pad, w.v);
+  return {w.v, a.dv_pad};
+}
+
 // Columns [c0, c0 + cols) against the chunks [first, end): state[t] of tile t.
 template <class Fill>
 void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
@@ -104,6 +128,10 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
                 Fill&& fill, const ForwardWork& w, float* states) {
   const AttendTable& kernels = *a.kernels;
   const void* rows[kAttendCols];
+  // One tile reads every key once, so its keys are packed as they are needed and stay in the L2
+  // cache; several tiles share the whole packed chunk.
+  const int step = cols <= kAttendCols ? kAttendKeys : kChunk;
+  const int q_ld = std::min(kAttendCols, (cols + 15) / 16 * 16);
   for (int t = 0; t < cols; t += kAttendCols) {
     int n = std::min(kAttendCols, cols - t);
     for (int i = 0; i < n; ++i) {
@@ -111,7 +139,8 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
       rows[i] = element(q, queries.q_begin + c / a.group, (queries.head + c % a.group) * a.dk);
     }
     kernels.rows[a.type](rows, a.dk, nullptr, 0, n, w.q_rows, a.k_ld);
-    kernels.transpose(w.q_rows, a.k_ld, n, a.dk_units, w.q + static_cast<int64_t>(t) * a.dk_units);
+    kernels.transpose(w.q_rows, a.k_ld, n, a.dk_units, w.q + static_cast<int64_t>(t) * a.dk_units,
+                      q_ld);
   }
   KeyPointers keys;
   keys.type = a.type;
@@ -120,35 +149,27 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
     const int n_keys =
         static_cast<int>(std::min<int64_t>(kChunk, queries.visible(a, c0 + cols - 1) - key));
     if (n_keys <= 0) break;
-    fill(key, n_keys, keys);
-    auto* pack = kernels.rows[keys.type];
-    if (keys.has_shared) {
-      pack(keys.k, p.dk, keys.shared, p.dr, n_keys, w.k, a.k_ld);
-    } else {
-      pack(keys.k, a.dk, nullptr, 0, n_keys, w.k, a.k_ld);
-    }
-    if (keys.v_in_k) {
-      kernels.pairs(w.k, a.k_ld, n_keys, a.dv_pad, w.v);
-    } else {
-      pack(keys.v, a.dv, nullptr, 0, n_keys, w.v_rows, a.v_ld);
-      kernels.pairs(w.v_rows, a.v_ld, n_keys, a.dv_pad, w.v);
-    }
-    for (int t = 0; t < cols; t += kAttendCols) {
-      const int n = std::min(kAttendCols, cols - t);
-      int skip = 0;  // columns of the tile that see nothing of the chunk
-      for (int i = 0; i < kAttendCols; ++i) {
-        int64_t seen = queries.visible(a, c0 + t + std::min(i, n - 1)) - key;
-        w.limit[i] = static_cast<float>(std::clamp<int64_t>(seen, 0, kChunk));
-        if (i < n && seen <= 0) ++skip;
+    for (int from = 0; from < n_keys; from += step) {
+      const int n_step = std::min(step, n_keys - from);
+      fill(key + from, n_step, keys);
+      const PackedKeys packed = pack_keys(a, p, keys, n_step, w);
+      for (int t = 0; t < cols; t += kAttendCols) {
+        const int n = std::min(kAttendCols, cols - t);
+        int skip = 0;  // columns of the tile that see nothing of the chunk
+        for (int i = 0; i < kAttendCols; ++i) {
+          int64_t seen = queries.visible(a, c0 + t + std::min(i, n - 1)) - key;
+          w.limit[i] = static_cast<float>(std::clamp<int64_t>(seen - from, 0, kChunk));
+          if (i < n && seen <= 0) ++skip;
+        }
+        if (skip == n) continue;
+        State state(states + t / kAttendCols * State::floats(a));
+        State to = chunk == first ? state : State(w.chunk);
+        kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units, w.k, packed.v, w.limit,
+                              a.dk_units, q_ld, a.k_ld, packed.v_ld, a.dv_pad, n, n_step, from > 0,
+                              a.scale2, w.s, w.p, to.m, to.l, to.o});
+        if (chunk != first && from + n_step == n_keys)
+          kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
       }
-      if (skip == n) continue;
-      State state(states + t / kAttendCols * State::floats(a));
-      State to = chunk == first ? state : State(w.chunk);
-      kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units, w.k, w.v, w.limit,
-                            a.dk_units, a.k_ld, a.dv_pad, n, n_keys, a.scale2, w.s, w.p, to.m, to.l,
-                            to.o});
-      if (chunk != first)
-        kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
     }
   }
 }

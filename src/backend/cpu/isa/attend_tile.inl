@@ -16,12 +16,12 @@ inline int clamp_keys(float limit, int n_keys) {
 
 // sᵀ [n_keys][64]: scores; lanes that see none of a group's keys are not computed.
 template <class E>
-inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, int units,
+inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, int q_ld, int units,
                         const float* limit, int lanes, float* s) {
-  for (int u = 0; u < units; u += kUnitsPerPass) {
-    int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
-    product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * kAttendCols, kAttendCols, s,
-                                kAttendCols, u > 0, [&](int j, int) {
+  const int pass = kPassFloats / q_ld;
+  for (int u = 0; u < units; u += pass) {
+    int end = units - u < pass ? units - u : pass;
+    product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * q_ld, q_ld, s, kAttendCols, u > 0, [&](int j, int) {
                                   int n0 = 0;
                                   while (n0 < lanes - kLanes && limit[n0 + kLanes - 1] <= j)
                                     n0 += kLanes;
@@ -88,7 +88,7 @@ inline void scale_rows(float* o, int dv_pad, int begin, int end, const float* fa
 template <class E>
 void forward_tile(const AttendForwardTile& t) {
   const int lanes = (t.cols + kLanes - 1) / kLanes * kLanes;
-  for (int c = 0; c < lanes; c += kLanes) {
+  for (int c = 0; !t.more && c < lanes; c += kLanes) {
     store(t.m + c, set1(kNoScore));
     store(t.l + c, zero());
   }
@@ -98,17 +98,17 @@ void forward_tile(const AttendForwardTile& t) {
     const int n = t.n_keys - key < kAttendKeys ? t.n_keys - key : kAttendKeys;
     for (int c = 0; c < lanes; c += kLanes)
       store(limit + c, sub(load(t.limit + c), set1((float)key)));
-    tile_scores<E>(t.k + (long)key * t.k_ld, t.k_ld, n, t.q, t.dk_units, limit, lanes, t.s);
+    tile_scores<E>(t.k + (long)key * t.k_ld, t.k_ld, n, t.q, t.q_ld, t.dk_units, limit, lanes, t.s);
     bool rescale = false;
     for (int c = 0; c < lanes; c += kLanes) {
       Vec f = softmax_lanes<E>(t.s + c, t.p + c, limit + c, n, t.scale, t.m + c, t.l + c);
       store(factor + c, f);
       rescale |= !all_equal(f, set1(1.0f));
     }
-    if (rescale && key > 0) scale_rows(t.o, t.dv_pad, 0, t.cols, factor);
+    if (rescale && (t.more || key > 0)) scale_rows(t.o, t.dv_pad, 0, t.cols, factor);
     product<E, Walk::kAcrossRows>(t.cols, t.dv_pad, t.p, kAttendCols,
-                                  t.v + (long)(key / E::kPair) * t.dv_pad, t.dv_pad, t.o, t.dv_pad,
-                                  key > 0, [&](int i, int rows) {
+                                  t.v + (long)(key / E::kPair) * t.v_ld, t.v_ld, t.o, t.dv_pad,
+                                  t.more || key > 0, [&](int i, int rows) {
                                     int seen = clamp_keys(limit[i + rows - 1], n);
                                     return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                   });
@@ -183,8 +183,8 @@ void backward_tile(const AttendBackwardTile& t) {
   float* ds_pairs = E::kPair == 1 ? ds_rows : ds_rows + kTile;
   const int lanes = (t.cols + kLanes - 1) / kLanes * kLanes,
             col_units = (t.cols + E::kPair - 1) / E::kPair;
-  tile_scores<E>(t.k, t.k_ld, t.n_keys, t.q, t.dk_units, t.limit, lanes, s);
-  tile_scores<E>(t.v, t.v_ld, t.n_keys, t.dy, t.dv_units, t.limit, lanes, dp);
+  tile_scores<E>(t.k, t.k_ld, t.n_keys, t.q, kAttendCols, t.dk_units, t.limit, lanes, s);
+  tile_scores<E>(t.v, t.v_ld, t.n_keys, t.dy, kAttendCols, t.dv_units, t.limit, lanes, dp);
   for (int c = 0; c < lanes; c += kLanes) gradient_lanes<E>(t, c, s, dp, p_rows, ds_rows, ds_pairs);
 
   // Keys as rows: the columns before the first that sees key j have no part in it.
