@@ -92,9 +92,11 @@ struct ForwardWork {
 // Where the keys [j, j + n) lie: fills k, and where there are such, shared and v.
 struct KeyPointers {
   const void *k[kChunk], *shared[kChunk], *v[kChunk];
-  int type;                 // of the rows, as AttendTable::rows counts
-  bool has_shared = false;  // k holds dk columns, shared the others
-  bool v_in_k = false;      // values are the first columns of the keys
+  int type;                    // of the rows, as AttendTable::rows counts
+  bool has_shared = false;     // k holds dk columns, shared the others
+  bool v_in_k = false;         // values are the first columns of the keys
+  const void* next = nullptr;  // the keys behind them,
+  int64_t next_bytes = 0;      // where they lie in one piece and are read as a whole
 };
 
 // Where a step's packed values lie.
@@ -164,9 +166,26 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
         if (skip == n) continue;
         State state(states + t / kAttendCols * State::floats(a));
         State to = chunk == first ? state : State(w.chunk);
-        kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units, w.k, packed.v, w.limit,
-                              a.dk_units, q_ld, a.k_ld, packed.v_ld, a.dv_pad, n, n_step, from > 0,
-                              a.scale2, w.s, w.p, to.m, to.l, to.o});
+        kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units,
+                              w.k,
+                              packed.v,
+                              w.limit,
+                              a.dk_units,
+                              q_ld,
+                              a.k_ld,
+                              packed.v_ld,
+                              a.dv_pad,
+                              n,
+                              n_step,
+                              from > 0,
+                              keys.next,
+                              keys.next_bytes,
+                              a.scale2,
+                              w.s,
+                              w.p,
+                              to.m,
+                              to.l,
+                              to.o});
         if (chunk != first && from + n_step == n_keys)
           kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
       }
@@ -287,10 +306,16 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
       keys.type = attend_row_type(pool.dtype);
       keys.has_shared = p.dr > 0 && !behind;
       keys.v_in_k = kc == vc && (keys.has_shared ? a.dv <= p.dk : a.dv_pad <= a.dk_pad);
+      auto place = [&](int64_t j) {
+        return static_cast<int64_t>(s.pages[static_cast<size_t>(j / page_rows)]) * page_rows +
+               j % page_rows;
+      };
+      const int64_t after = key + n, rows = std::min<int64_t>(kAttendKeys, s.k_rows - after);
+      const bool whole = p.kv_heads == 1 && page_rows % kAttendKeys == 0 && rows > 0;
+      keys.next = whole ? pool.row_raw(place(after)) : nullptr;
+      keys.next_bytes = whole ? rows * row_bytes(pool.dtype, pool.stride) : 0;
       for (int j = 0; j < n; ++j) {
-        const int64_t at =
-            static_cast<int64_t>(s.pages[static_cast<size_t>((key + j) / page_rows)]) * page_rows +
-            (key + j) % page_rows;
+        const int64_t at = place(key + j);
         keys.k[j] = element(pool, at, kc);
         keys.v[j] = element(pool, at, vc);
         if (keys.has_shared) keys.shared[j] = element(pool, at, p.shared_col);

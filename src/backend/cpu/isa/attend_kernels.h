@@ -25,7 +25,9 @@ struct AttendForwardTile {
   const float* v;      // pairs [n_keys / pair][v_ld]
   const float* limit;  // [64] of these keys, how many a column sees, ascending
   int dk_units, q_ld, k_ld, v_ld, dv_pad, cols, n_keys;
-  bool more;    // m, l and o hold the keys before
+  bool more;          // m, l and o hold the keys before
+  const void* ahead;  // what will be read next, to be asked for now
+  int64_t ahead_bytes;
   float scale;  // of the scores, times log2(e)
   float* s;     // scratch [64][64]
   float* p;     // scratch [64][64]

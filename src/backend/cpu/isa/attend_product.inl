@@ -16,31 +16,29 @@ inline __attribute__((always_inline)) void product_tile(const float* a, long a_l
                                                         long b_ld, float* c, long c_ld, int units,
                                                         bool add) {
   Vec sum[kRows][kVecs];
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
     for (int n = 0; n < kVecs; ++n) sum[i][n] = add ? load(c + i * c_ld + n * kLanes) : zero();
   }
-  // A base for four rows each keeps them within x86's addressing modes.
-  const float* base[(kRows + 3) / 4];
-#pragma GCC unroll 4
-  for (int i = 0; i < (kRows + 3) / 4; ++i) base[i] = a + 4 * i * a_ld;
+  const float* upper = a + 4 * a_ld;  // two bases keep all eight rows within x86's addressing modes
   for (int u = 0; u < units; ++u) {
     Vec bv[kVecs];
 #pragma GCC unroll 3
     for (int n = 0; n < kVecs; ++n) bv[n] = load(b + n * kLanes);
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      Vec av = set1(kWalk == Walk::kAcrossRows ? a[i] : base[i / 4][i % 4 * a_ld]);
+      Vec av = set1(kWalk == Walk::kAcrossRows ? a[i]
+                    : i < 4                    ? a[i * a_ld]
+                                               : upper[(i - 4) * a_ld]);
 #pragma GCC unroll 3
       for (int n = 0; n < kVecs; ++n) sum[i][n] = E::mac(av, bv[n], sum[i][n]);
     }
     a += kWalk == Walk::kAcrossRows ? a_ld : 1;
-#pragma GCC unroll 4
-    for (const float*& p : base) p += 1;
+    upper += 1;
     b += b_ld;
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
     for (int n = 0; n < kVecs; ++n) store(c + i * c_ld + n * kLanes, sum[i][n]);
@@ -89,25 +87,19 @@ inline void product(int m, int n, const float* a, long a_ld, const float* b, lon
   auto group = [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
     NonZero p = part(i, kRows);
-    const float *from = a + i * row + p.u0 * unit, *lanes = b + p.u0 * b_ld + p.n0;
-    const int units = p.u1 > p.u0 ? p.u1 - p.u0 : 0;
-    if constexpr (kRows > kTileRows) {
-      product_tile<E, kWalk, kRows, 1>(from, a_ld, lanes, b_ld, c + i * c_ld, c_ld, units, add);
-    } else {
-      product_rows<E, kWalk, kRows>(from, a_ld, lanes, b_ld, c + i * c_ld + p.n0, c_ld, n - p.n0,
-                                    units, add);
-    }
+    product_rows<E, kWalk, kRows>(a + i * row + p.u0 * unit, a_ld, b + p.u0 * b_ld + p.n0, b_ld,
+                                  c + i * c_ld + p.n0, c_ld, n - p.n0,
+                                  p.u1 > p.u0 ? p.u1 - p.u0 : 0, add);
     i += kRows;
   };
-  while (kLanes == 16 && n == kLanes && m - i >= 16) group(Number<kLanes == 16 ? 16 : kTileRows>());
   while (m - i >= kTileRows) group(Number<kTileRows>());
   if (kTileRows > 4 && m - i >= 4) group(Number<4>());
   if (m - i >= 2) group(Number<2>());
   if (m - i >= 1) group(Number<1>());
 }
 
-// Summands of one pass over B, so that it takes half of a 48 KB L1: 96 units × 64 lanes.
-constexpr int kPassFloats = 96 * kAttendCols, kUnitsPerPass = 96;
+// Summands of one pass over B: 96 units × 64 lanes are half of a 48 KB L1.
+constexpr int kUnitsPerPass = 96;
 
 template <class E>
 void attend_product(const float* a, int a_ld, const float* b, int b_ld, float* c, int c_ld, int m,
