@@ -10,6 +10,7 @@
 // in parallel).
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "backend/cpu/attend_work.h"
@@ -74,7 +75,13 @@ struct State {
 
 struct ForwardWork {
   float *k, *v_rows, *v, *q_rows, *q, *s, *p, *chunk, *block, *limit, *factor;
+  AttendInt8Queries q8;
+  AttendInt8Keys k8;
   ForwardWork(Carver& c, const AttendShape& a) {
+    const int64_t blocks = a.dk / 32;
+    q8 = {reinterpret_cast<int8_t*>(c.take(kBlockCols * blocks * 8)), c.take(kBlockCols * blocks),
+          reinterpret_cast<int32_t*>(c.take(kBlockCols * blocks))};
+    k8 = {reinterpret_cast<uint8_t*>(c.take(kChunk * blocks * 8)), c.take(kChunk * blocks)};
     k = c.take(static_cast<int64_t>(kChunk) * a.k_ld);
     v_rows = c.take(static_cast<int64_t>(kChunk) * a.v_ld);
     v = c.take(static_cast<int64_t>(kChunk) / a.kernels->pair * a.dv_pad);
@@ -123,11 +130,62 @@ PackedKeys pack_keys(const AttendShape& a, const AttendParams& p, const KeyPoint
   return {w.v, a.dv_pad};
 }
 
+// Scores of a cache of Q8_0 are in int8 where whole blocks make a key, whatever the rows of a call.
+bool scores_in_int8(const Kernels& k, const AttendParams& p, const Tensor& pool) {
+  return k.attend_int8 && pool.dtype == DType::kQ8_0 && p.dk % 32 == 0 && p.dr % 32 == 0;
+}
+
+AttendInt8Queries queries_from(const AttendInt8Queries& q, int column, int blocks) {
+  const int64_t at = static_cast<int64_t>(column) / 16 * 16 * blocks;
+  return {q.q + at * 32, q.scale + at, q.start + at};
+}
+
+// n queries of a tile, rounded; lanes beyond them are zero.
+void round_queries(const Kernels& k, const AttendShape& a, const void* const* rows, int n,
+                   const AttendInt8Queries& to) {
+  const int blocks = a.dk / 32;
+  std::vector<QuantRecord> record(static_cast<size_t>(blocks));
+  for (int i = 0; i < (n + 15) / 16 * 16; ++i) {
+    if (i < n) {
+      k.quant->round_rows({rows[i], a.type == 1, a.dk, 1, a.dk, record.data(),
+                           blocks * static_cast<int64_t>(sizeof(QuantRecord)),
+                           static_cast<int>(DType::kQ8_0) - static_cast<int>(DType::kQ4_0)});
+    } else {
+      std::fill(record.begin(), record.end(), QuantRecord{});
+    }
+    for (int b = 0; b < blocks; ++b) {
+      const QuantRecord& from = record[static_cast<size_t>(b)];
+      const int64_t at = (i / 16 * blocks + b) * 16 + i % 16;
+      to.scale[at] = from.scale;
+      to.start[at] = from.start[0];
+      for (int step = 0; step < 8; ++step) {
+        std::memcpy(to.q + (((i / 16 * blocks + b) * 8 + step) * 16 + i % 16) * 4,
+                    from.q + 4 * step, 4);
+      }
+    }
+  }
+}
+
+// Keys for scores in int8, values as pack_keys has them.
+PackedKeys pack_int8_keys(const Kernels& k, const AttendShape& a, const AttendParams& p,
+                          const KeyPointers& keys, int n, const ForwardWork& w) {
+  const AttendTable& kernels = *a.kernels;
+  const int of_k = keys.has_shared ? p.dk : a.dk;
+  k.attend_int8->pack(keys.k, of_k / 32, keys.shared, (a.dk - of_k) / 32, n, w.k8);
+  // As far apart as keys are: a power of two would put them into few sets of the L1 cache.
+  float* rows = a.v_ld <= a.k_ld ? w.k : w.v_rows;
+  const int ld = std::max(a.v_ld, a.v_ld <= a.k_ld ? a.k_ld : 0);
+  kernels.rows[keys.type](keys.v, a.dv, nullptr, 0, n, rows, ld);
+  if (kernels.pair == 1) return {rows, ld};
+  kernels.pairs(rows, ld, n, a.dv_pad, w.v);
+  return {w.v, a.dv_pad};
+}
+
 // Columns [c0, c0 + cols) against the chunks [first, end): state[t] of tile t.
 template <class Fill>
 void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
                 const Queries& queries, int64_t c0, int cols, int64_t first, int64_t end,
-                Fill&& fill, const ForwardWork& w, float* states) {
+                Fill&& fill, const ForwardWork& w, float* states, const Kernels* int8 = nullptr) {
   const AttendTable& kernels = *a.kernels;
   const void* rows[kAttendCols];
   // One tile reads every key once, so its keys are packed as they are needed and stay in the L2
@@ -139,6 +197,10 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
     for (int i = 0; i < n; ++i) {
       int64_t c = c0 + t + i;
       rows[i] = element(q, queries.q_begin + c / a.group, (queries.head + c % a.group) * a.dk);
+    }
+    if (int8) {
+      round_queries(*int8, a, rows, n, queries_from(w.q8, t, a.dk / 32));
+      continue;
     }
     kernels.rows[a.type](rows, a.dk, nullptr, 0, n, w.q_rows, a.k_ld);
     kernels.transpose(w.q_rows, a.k_ld, n, a.dk_units, w.q + static_cast<int64_t>(t) * a.dk_units,
@@ -154,7 +216,8 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
     for (int from = 0; from < n_keys; from += step) {
       const int n_step = std::min(step, n_keys - from);
       fill(key + from, n_step, keys);
-      const PackedKeys packed = pack_keys(a, p, keys, n_step, w);
+      const PackedKeys packed =
+          int8 ? pack_int8_keys(*int8, a, p, keys, n_step, w) : pack_keys(a, p, keys, n_step, w);
       for (int t = 0; t < cols; t += kAttendCols) {
         const int n = std::min(kAttendCols, cols - t);
         int skip = 0;  // columns of the tile that see nothing of the chunk
@@ -164,6 +227,7 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
           if (i < n && seen <= 0) ++skip;
         }
         if (skip == n) continue;
+        const AttendInt8Scores eight{queries_from(w.q8, t, a.dk / 32), w.k8, a.dk / 32};
         State state(states + t / kAttendCols * State::floats(a));
         State to = chunk == first ? state : State(w.chunk);
         kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units,
@@ -180,6 +244,8 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
                               from > 0,
                               keys.next,
                               keys.next_bytes,
+                              int8 ? int8->attend_int8 : nullptr,
+                              &eight,
                               a.scale2,
                               w.s,
                               w.p,
@@ -296,6 +362,7 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
   for (const CachedSegment& s : segments) rows += s.q_rows;
   if (rows < y.rows) zero(y);
 
+  const Kernels* int8 = scores_in_int8(*k_, p, pool) ? k_ : nullptr;
   auto run = [&](const Item& item, int64_t first, int64_t end, const ForwardWork& w,
                  float* states) {
     const CachedSegment& s = segments[static_cast<size_t>(item.segment)];
@@ -321,7 +388,7 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
         if (keys.has_shared) keys.shared[j] = element(pool, at, p.shared_col);
       }
     };
-    run_chunks(a, p, q, queries, item.c0, item.cols, first, end, fill, w, states);
+    run_chunks(a, p, q, queries, item.c0, item.cols, first, end, fill, w, states, int8);
     return queries;
   };
 

@@ -197,8 +197,7 @@ inline void transpose_block(Vec (&r)[kLanes]) {
 }
 
 // rows [n][ld] -> [units][dst_ld]; lanes n .. up to the next multiple of 16 are zero.
-inline void attend_transpose(const float* rows, int ld, int n, int units, float* dst,
-                             int dst_ld) {
+inline void attend_transpose(const float* rows, int ld, int n, int units, float* dst, int dst_ld) {
   int lanes = (n + 15) / 16 * 16;
   for (int c = 0; c < lanes; c += kLanes) {
     for (int u = 0; u < units; u += kLanes) {

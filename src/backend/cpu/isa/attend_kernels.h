@@ -12,6 +12,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backend/cpu/isa/attend_int8_kernels.h"
+
 namespace wels {
 
 constexpr int kAttendCols = 64;  // queries of a tile
@@ -28,6 +30,8 @@ struct AttendForwardTile {
   bool more;          // m, l and o hold the keys before
   const void* ahead;  // what will be read next, to be asked for now
   int64_t ahead_bytes;
+  const AttendInt8* int8;  // null: scores are of q and k; else of these, and q and k are null
+  const AttendInt8Scores* eight;
   float scale;  // of the scores, times log2(e)
   float* s;     // scratch [64][64]
   float* p;     // scratch [64][64]

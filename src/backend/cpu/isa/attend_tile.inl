@@ -135,6 +135,24 @@ inline void scale_rows(float* o, int dv_pad, int begin, int end, const float* fa
   }
 }
 
+// s of the keys [key, key + n).
+template <class E>
+inline void forward_scores(const AttendForwardTile& t, int key, int n, const float* limit,
+                           int lanes) {
+  if (t.int8)
+    return t.int8->scores(*t.eight, key, n, (lanes + 15) / 16 * 16, t.s, t.ahead, t.ahead_bytes);
+  const float* k = t.k + (long)key * t.k_ld;
+  int done = 0;
+  if constexpr (kLanes == 16) {
+    if (lanes == kLanes) {
+      narrow_scores<E>(t, k, n, t.s);
+      done = n / 16 * 16;
+    }
+  }
+  tile_scores<E>(k + (long)done * t.k_ld, t.k_ld, n - done, t.q, t.q_ld, t.dk_units, limit, lanes,
+                 t.s + done * kAttendCols);
+}
+
 // o (+)= p · v of the keys [key, key + n). Not inlined, as forward_tile's constants would take its
 // registers.
 template <class E>
@@ -167,16 +185,7 @@ void forward_tile(const AttendForwardTile& t) {
     const int n = t.n_keys - key < kAttendKeys ? t.n_keys - key : kAttendKeys;
     for (int c = 0; c < lanes; c += kLanes)
       store(limit + c, sub(load(t.limit + c), set1((float)key)));
-    const float* k = t.k + (long)key * t.k_ld;
-    int done = 0;
-    if constexpr (kLanes == 16) {
-      if (lanes == kLanes) {
-        narrow_scores<E>(t, k, n, t.s);
-        done = n / 16 * 16;
-      }
-    }
-    tile_scores<E>(k + (long)done * t.k_ld, t.k_ld, n - done, t.q, t.q_ld, t.dk_units, limit, lanes,
-                   t.s + done * kAttendCols);
+    forward_scores<E>(t, key, n, limit, lanes);
     bool rescale = false;
     for (int c = 0; c < lanes; c += kLanes) {
       Vec f = softmax_lanes<E>(t.s + c, t.p + c, limit + c, n, t.scale, t.m + c, t.l + c);
