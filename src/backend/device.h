@@ -256,9 +256,9 @@ class Device {
                                Tensor dshared) = 0;
   // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width]: key of kv head
   // g at columns k_col + g·k_step (dk wide), the shared columns behind it or at p.shared_col, value
-  // at v_col + g·v_step. The pool is of T, or of f32, bf16 or Q8_0: its values are taken as they
-  // are, or rounded to T. In Q8_0 every part begins with a block. Absorbed MLA: kv_heads 1, dk = r,
-  // dv = r, v_col 0.
+  // at v_col + g·v_step. The pool: of T, f32, bf16 or Q8_0 (parts begin with a block), values taken
+  // as they are or rounded to T; in Q8_0, dk and dr whole blocks, a device may round q to int8 as
+  // matmul does x, for the scores of all calls. Absorbed MLA: kv_heads 1, dk = r, dv = r, v_col 0.
   virtual void attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
                              std::span<const CachedSegment> segments, const AttendParams& p,
                              int k_col, int v_col, Tensor y) = 0;
