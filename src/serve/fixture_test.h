@@ -172,6 +172,7 @@ struct TestServerOptions {
   std::function<void()> on_load = {};  // before a model is there
   double drain_s = 5;
   int port = 0;  // 0: any free one
+  RunRoutes* runs = nullptr;
 };
 
 class TestServer {
@@ -189,9 +190,15 @@ class TestServer {
     }
     o.api.loopback = o.accounts == nullptr;
     api.emplace(*models, o.accounts, o.api);
+    api->show_runs(o.runs);
     http.emplace(HttpServerOptions{.port = o.port, .limits = o.limits, .drain_s = o.drain_s}, *api);
     port = http->port();
-    thread_ = std::thread([this] { http->run(); });
+    thread_ = std::thread([this, runs = o.runs] {
+      http->run([runs] {
+        if (runs) runs->tick();
+        return false;
+      });
+    });
   }
   ~TestServer() { stop(); }
   void stop() {
