@@ -18,6 +18,7 @@
 #include "tensor/float_formats.h"
 #include "tensor/fp8.h"
 #include "tensor/quant.h"
+#include "text/vocab_source.h"
 
 namespace wels {
 namespace {
@@ -150,6 +151,19 @@ void write_rows(const GgufTensorPlan& t, const ModelConfig& c, DType type, const
   }
 }
 
+// A token a byte, the end of the text, and nothing for the other rows: some readers want one.
+GgufTokenizer tokenizer_of_bytes() {
+  GgufTokenizer t;
+  t.pre = "deepseek-llm";
+  for (int b = 0; b < 256; ++b)
+    t.tokens.push_back(bytes_to_text(std::string(1, static_cast<char>(b))));
+  t.types.assign(256, 1);
+  t.eos = 256;
+  t.tokens.emplace_back("<｜end▁of▁sentence｜>");
+  t.types.push_back(3);
+  return t;
+}
+
 }  // namespace
 
 std::unique_ptr<Model> random_model(const RandomModel& r, Pool& pool,
@@ -188,7 +202,8 @@ void write_random_gguf(const std::string& path, const RandomModel& r) {
   options.name = fmt::format("{} of random weights", r.shape);
   options.file_type = mix.file_type;
   options.include_mtp = false;
-  write_gguf(path, gguf_metadata(c, nullptr, options), sources);
+  GgufTokenizer tokenizer = tokenizer_of_bytes();
+  write_gguf(path, gguf_metadata(c, &tokenizer, options), sources);
 }
 
 }  // namespace wels

@@ -23,8 +23,8 @@ struct RandomModel {
 std::unique_ptr<Model> random_model(const RandomModel& r, Pool& pool,
                                     std::vector<std::shared_ptr<void>>& kept);
 
-// The same shape and types as a GGUF file without a tokenizer. Throws Error for unknown names, for
-// fp8 (GGUF has none), and where the file cannot be written.
+// The same shape and types as a GGUF file, with a tokenizer of bytes. Throws Error for unknown
+// names, for fp8 (GGUF has none), and where the file cannot be written.
 void write_random_gguf(const std::string& path, const RandomModel& r);
 
 }  // namespace wels
