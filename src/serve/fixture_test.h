@@ -24,11 +24,11 @@ inline Tokenizer tiny_tokenizer() {
   return Tokenizer(train_bpe(text, deepseek_style_options(300)));
 }
 
-// For a request: nothing ends its answer before max_tokens, whatever the device rounds.
-inline std::string no_end() {
+// For a request's logit_bias: nothing ends its answer before max_tokens, whatever is drawn and
+// however the device rounds.
+inline nlohmann::json endless_bias() {
   static const Tokenizer t = tiny_tokenizer();
-  return ",\"logit_bias\":{\"" + std::to_string(*t.eos()) + "\":-100,\"" +
-         std::to_string(*t.find("<｜User｜>")) + "\":-100}";
+  return {{std::to_string(*t.eos()), -100}, {std::to_string(*t.find("<｜User｜>")), -100}};
 }
 
 inline ModelConfig tiny_config(int64_t vocab) {
