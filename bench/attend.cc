@@ -120,6 +120,8 @@ int main(int argc, char** argv) {
   }
   fmt::print("decode, one token per sequence\n");
   b.decode("V3, absorbed", 128, 1, 576, 512, true, 1, 4096);
+  b.decode("V2-Lite, absorbed", 16, 1, 576, 512, true, 1, 4096);
+  b.decode("V2-Lite, absorbed", 16, 1, 576, 512, true, 1, 16384);
   b.decode("mini, absorbed", 8, 1, 144, 128, true, 1, 4096);
   b.decode("mini, absorbed", 8, 1, 144, 128, true, 16, 512);
   b.decode("GQA", 12, 2, 128, 128, false, 1, 4096);

@@ -110,7 +110,7 @@ struct Bench {
     Tensor offsets = make(DType::kI32, 1, e + 1), token_of = make(DType::kI32, 1, tokens * k),
            slot = make(DType::kI32, tokens, k);
     line("route" + t, tokens * 4 * (e + 2 * k),
-         [&] { dev.route(logits, bias, p, expert, weight, load); });
+         [&] { dev.route(logits, bias, Tensor(), p, expert, weight, load); });
     line("route_backward" + t, tokens * 4 * (2 * e + 3 * k),
          [&] { dev.route_backward(logits, expert, weight, weight, p, dlogits); });
     std::vector<AttendSegment> segments;

@@ -7,14 +7,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "apps/bench.h"
 #include "apps/bench_shapes.h"
+#include "apps/bench_weights.h"
 #include "apps/cache_flags.h"
 #include "apps/expert_flags.h"
 #include "apps/loaded_model.h"
@@ -24,10 +22,6 @@
 #include "base/progress.h"
 #include "base/rng.h"
 #include "base/threads.h"
-#include "formats/gguf_checkpoint.h"
-#include "formats/quant_mix.h"
-#include "tensor/float_formats.h"
-#include "tensor/fp8.h"
 #include "tensor/quant.h"
 #include "tensor/read_bandwidth.h"
 
@@ -36,133 +30,13 @@ namespace {
 
 struct Flags {
   DeviceFlags device;
-  std::string shape, model, type = "bf16", dtype = "auto", kv_cache = "auto";
+  std::string shape, model, gguf, type = "bf16", dtype = "auto", kv_cache = "auto";
   int64_t layers = 0;
   std::vector<int64_t> prompts{512}, generated{64}, depths{0}, streams{1};
   ExpertFlags experts;
   int repeats = 3;
   bool json = false, csv = false;
 };
-
-// --- random weights ---
-
-DType type_named(const std::string& wanted) {
-  for (int i = 0; i < static_cast<int>(DType::kCount); ++i) {
-    auto t = static_cast<DType>(i);
-    bool weight = is_quantised(t) || t == DType::kF32 || t == DType::kF16 || t == DType::kBF16;
-    if (weight && name(t) == wanted) return t;
-  }
-  if (wanted == "fp8") return DType::kF8E4M3;
-  throw Error(
-      "--type", fmt::format("unknown type \"{}\"", wanted),
-      "use f32, f16, bf16, fp8, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_0, q5_1, q4_0, q4_1, "
-      "iq4_nl, iq4_xs or mxfp4");
-}
-
-// As what each weight is kept: of a quantised type, as `wels quantize` mixes it.
-std::function<DType(const WeightSpec&)> stored_types_of(const ModelConfig& c, DType wanted) {
-  if (!is_quantised(wanted)) {
-    return [wanted](const WeightSpec& s) {
-      bool matrix = s.kind == WeightKind::kMatrix || s.kind == WeightKind::kEmbedding;
-      if (!matrix || s.full_precision) return DType::kF32;
-      return wanted == DType::kF8E4M3 && !s.fp8 ? DType::kBF16 : wanted;
-    };
-  }
-  std::map<std::string, DType> types;
-  std::vector<GgufTensorPlan> plan = gguf_tensor_plan(c, false);
-  std::vector<ChosenType> chosen = choose_types(c, plan, wanted);
-  for (size_t i = 0; i < plan.size(); ++i) {
-    bool split = plan[i].transform == GgufTransform::kKeysOfKvB ||
-                 plan[i].transform == GgufTransform::kValuesOfKvB;
-    types[plan[i].source] =
-        split ? gguf_joined_type(chosen[i].dtype, chosen[i].dtype) : chosen[i].dtype;
-  }
-  return [types](const WeightSpec& s) {
-    auto it = types.find(s.name);
-    return it == types.end() ? DType::kF32 : it->second;
-  };
-}
-
-// Rows of normal values in the weight's type, one after another.
-std::vector<uint8_t> random_rows(DType t, int64_t rows, int64_t cols, double deviation,
-                                 uint64_t seed) {
-  Rng rng(seed, 0);
-  std::vector<float> values(static_cast<size_t>(rows * cols));
-  for (float& v : values) v = static_cast<float>(rng.normal() * deviation);
-  std::vector<uint8_t> out(static_cast<size_t>(rows * row_bytes(t, cols)));
-  if (const QuantFormat* q = find_quant_format(t)) {
-    q->encode(values.data(), nullptr, out.data(), rows * cols);
-    return out;
-  }
-  for (size_t i = 0; i < values.size(); ++i) {
-    switch (t) {
-      case DType::kF32:
-        std::memcpy(out.data() + 4 * i, &values[i], 4);
-        break;
-      case DType::kBF16: {
-        bf16 b = to_bf16(values[i]);
-        std::memcpy(out.data() + 2 * i, &b, 2);
-        break;
-      }
-      case DType::kF16: {
-        uint16_t h = float_to_half(values[i]);
-        std::memcpy(out.data() + 2 * i, &h, 2);
-        break;
-      }
-      default:  // E4M3 with a scale of `deviation` per block
-        out[i] = float_to_fp8(values[i] / static_cast<float>(deviation));
-    }
-  }
-  return out;
-}
-
-// Fills a weight with a few random rows over and over, each copy in memory of its own: what a
-// matrix's values are does not change its speed.
-void fill(Weight& w, const WeightSpec& s, double deviation) {
-  DType t = w.value[0].dtype;
-  int64_t distinct = std::min<int64_t>(w.rows, 61), bytes = row_bytes(t, w.cols);
-  std::vector<uint8_t> rows;
-  if (s.kind == WeightKind::kMatrix || s.kind == WeightKind::kEmbedding) {
-    rows = random_rows(t, distinct, w.cols, deviation, hash_name(s.name));
-  } else {
-    CHECK(t == DType::kF32);
-    std::vector<float> constant(static_cast<size_t>(distinct * w.cols),
-                                s.kind == WeightKind::kNorm ? 1.0f : 0.0f);
-    rows.resize(static_cast<size_t>(distinct * bytes));
-    std::memcpy(rows.data(), constant.data(), rows.size());
-  }
-  parallel_for(w.experts() * w.rows, 64, [&](int64_t i, int64_t end) {
-    for (; i < end; ++i) {
-      int64_t e = i / w.rows, r = i % w.rows;
-      std::memcpy(w.value[static_cast<size_t>(e)].row_raw(r),
-                  rows.data() + (r + 7 * e) % distinct * bytes, static_cast<size_t>(bytes));
-    }
-  });
-}
-
-std::unique_ptr<Model> random_model(const Flags& f, Pool& pool,
-                                    std::vector<std::shared_ptr<void>>& kept) {
-  ModelConfig c = published_shape(f.shape);
-  if (f.layers > 0) {
-    c.num_hidden_layers = f.layers;
-    c.first_k_dense_replace = std::min(c.first_k_dense_replace, f.layers);
-  }
-  DType type = type_named(f.type);
-  auto model = std::make_unique<Model>(c);
-  model->allocate(stored_types_of(c, type));
-  double deviation = 1 / std::sqrt(static_cast<double>(c.hidden_size));
-  visit_weights(c, model->weights(), [&](Weight& w, const WeightSpec& s) {
-    fill(w, s, deviation);
-    if (w.value[0].dtype != DType::kF8E4M3) return;
-    int64_t r = (w.rows + kFp8Block - 1) / kFp8Block, n = (w.cols + kFp8Block - 1) / kFp8Block;
-    for (int64_t e = 0; e < w.experts(); ++e) {
-      kept.push_back(pool.take(r * n * 4));
-      w.scale.emplace_back(kept.back().get(), DType::kF32, r, n);
-      std::fill_n(w.scale.back().row<float>(0), r * n, static_cast<float>(deviation));
-    }
-  });
-  return model;
-}
 
 // --- measuring ---
 
@@ -390,12 +264,16 @@ int bench_infer(const Flags& f) {
   f.device.apply();
   if (f.shape.empty() == f.model.empty())
     throw Error("bench infer", "needs a model", "give either --shape or --model");
+  if (!f.gguf.empty()) {
+    write_random_gguf(f.gguf, {f.shape, f.layers, f.type});
+    return 0;
+  }
   LoadedModel loaded;
   Pool pool;
   std::vector<std::shared_ptr<void>> kept;
   if (f.model.empty()) {
     loaded.dev = make_device(f.device.device);
-    loaded.model = random_model(f, pool, kept);
+    loaded.model = random_model({f.shape, f.layers, f.type}, pool, kept);
     loaded.dtype = activation_type(*loaded.dev, f.dtype);
   } else {
     loaded = open_model(f.model, f.device.device, f.dtype);
@@ -444,6 +322,9 @@ void add_bench_infer(CLI::App* bench, Command& run) {
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--type", f->type, "of random weights: f32, f16, bf16, fp8, q8_0, q4_k, ...")
       ->capture_default_str();
+  sub->add_option("--gguf", f->gguf,
+                  "write the random weights to this GGUF file, for other programs, and stop")
+      ->needs("--shape");
   sub->add_option("--prompt", f->prompts, "tokens of a prompt (several: one run each; 0: none)")
       ->delimiter(',')
       ->check(CLI::NonNegativeNumber)

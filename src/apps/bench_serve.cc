@@ -19,6 +19,7 @@
 #include "base/progress.h"
 #include "base/rng.h"
 #include "serve/api.h"
+#include "serve/cpu_meter.h"
 #include "serve/http_server.h"
 #include "serve/json_text.h"
 #include "serve/load_client.h"
@@ -32,6 +33,7 @@ struct Flags {
   std::string model, chat_template = "auto", dtype = "auto";
   std::vector<int64_t> streams{1, 8, 32};
   int64_t requests = 4, tokens = 64, open = 1000, active = 64, prefix = 2048;
+  double stream_ms = 1e3 * HttpLimits().stream_gap_s;
   bool json = false;
 };
 
@@ -50,11 +52,18 @@ double cpu_of_threads(const std::vector<std::string>& names) {
   return sum;
 }
 
-ApiOptions unlimited() {
+ApiOptions unlimited(std::atomic<int64_t>& engine_cpu_ns) {
   ApiOptions o;
   o.queue_limit = 1 << 20;
+  o.engine_cpu_ns = &engine_cpu_ns;
   return o;
 }
+
+// CPU seconds by who used them.
+struct Cpu {
+  double io = 0, workers = 0, engine = 0;  // engine: only what its thread does for clients
+  double server() const { return io + workers + engine; }
+};
 
 // The server, in this process.
 class Server {
@@ -72,8 +81,8 @@ class Server {
                   }}},
                 0),
         pin_(models_.find("bench")),
-        api_(models_, nullptr, unlimited()),
-        http_({}, api_),
+        api_(models_, nullptr, unlimited(engine_cpu_ns_)),
+        http_({.limits = {.stream_gap_s = f.stream_ms / 1e3}}, api_),
         thread_([this] {
           pthread_setname_np(pthread_self(), "wels-http");
           http_.run();
@@ -86,9 +95,13 @@ class Server {
   const ServedModel& model() const { return *pin_->model; }
   EngineThread& engine() { return *pin_->engine; }
   LoadTarget target() const { return {.port = http_.port()}; }
-  double cpu_s() const { return cpu_of_threads({"wels-http", "wels-api"}); }
+  Cpu cpu() const {
+    return {cpu_of_threads({"wels-http"}), cpu_of_threads({"wels-api"}),
+            static_cast<double>(engine_cpu_ns_) / 1e9};
+  }
 
  private:
+  std::atomic<int64_t> engine_cpu_ns_{0};
   ModelPool models_;
   ModelPool::Pin pin_;
   Api api_;
@@ -159,11 +172,12 @@ Rate engine_alone(Server& server, const std::vector<std::vector<std::string>>& b
 
 struct Waits {
   std::vector<double> first_s, gaps_s;
-  int64_t tokens = 0, done = 0;
+  int64_t tokens = 0, done = 0, events = 0;  // events: reads that brought text
   void add(const LoadStream& s) {
     done += s.done;
     tokens += s.completion_tokens;
     if (!s.text.empty()) first_s.push_back(s.first_s);
+    events += !s.text.empty() + static_cast<int64_t>(s.gaps_s.size());
     gaps_s.insert(gaps_s.end(), s.gaps_s.begin(), s.gaps_s.end());
   }
   void write(nlohmann::ordered_json& j) {
@@ -187,10 +201,13 @@ nlohmann::ordered_json throughput(Server& server, const Flags& f, int64_t stream
     clients.push_back({.bodies = own});
   }
   Rate alone = engine_alone(server, bodies);
-  double cpu = server.cpu_s(), begin = monotonic_seconds();
+  Cpu before = server.cpu();
+  int64_t clients_cpu_ns = thread_cpu_ns();
+  double begin = monotonic_seconds();
   std::vector<LoadStream> result = run_load(server.target(), clients);
   double s = monotonic_seconds() - begin;
-  cpu = server.cpu_s() - cpu;
+  clients_cpu_ns = thread_cpu_ns() - clients_cpu_ns;
+  Cpu cpu = server.cpu();
   Rate again = engine_alone(server, bodies);  // before and after: the machine may be shared
   Waits waits;
   for (const LoadStream& r : result) waits.add(r);
@@ -204,7 +221,12 @@ nlohmann::ordered_json throughput(Server& server, const Flags& f, int64_t stream
   j["tokens_per_s"] = static_cast<double>(waits.tokens) / s;
   j["engine_tokens_per_s"] = best;
   j["share"] = best > 0 ? static_cast<double>(waits.tokens) / s / best : 0.0;
-  j["cpu_ms_per_request"] = 1e3 * cpu / requests;
+  j["events_per_request"] = static_cast<double>(waits.events) / requests;
+  j["cpu_ms_per_request"] = 1e3 * (cpu.server() - before.server()) / requests;
+  j["of_it"] = {{"io", 1e3 * (cpu.io - before.io) / requests},
+                {"workers", 1e3 * (cpu.workers - before.workers) / requests},
+                {"engine", 1e3 * (cpu.engine - before.engine) / requests}};
+  j["clients_cpu_ms_per_request"] = static_cast<double>(clients_cpu_ns) / 1e6 / requests;
   waits.write(j);
   return j;
 }
@@ -278,6 +300,7 @@ nlohmann::ordered_json load(Server& server, const Flags& f) {
 
 void print(const nlohmann::ordered_json& j) {
   auto number = [&](const char* key) { return j[key].get<double>(); };
+  auto of = [&](const char* key) { return j["of_it"][key].get<double>(); };
   auto waits = [&] {
     const auto &first = j["first_token_ms"], &gap = j["between_tokens_ms"];
     return fmt::format(
@@ -288,11 +311,12 @@ void print(const nlohmann::ordered_json& j) {
   if (j["what"] == "throughput") {
     fmt::print(
         "{:>4} streams: {:8.1f} tokens/s, {:5.1f} % of the engine alone ({:.1f}); {:.3f} ms of CPU "
-        "a request "
-        "outside the engine; {} of {} complete; {}\n",
+        "a request outside the model (I/O {:.3f}, workers {:.3f}, the engine's thread {:.3f}; its "
+        "client {:.3f}); {:.1f} events a request; {} of {} complete; {}\n",
         j["streams"].get<int64_t>(), number("tokens_per_s"), 100 * number("share"),
-        number("engine_tokens_per_s"), number("cpu_ms_per_request"), j["complete"].get<int64_t>(),
-        j["requests"].get<int64_t>(), waits());
+        number("engine_tokens_per_s"), number("cpu_ms_per_request"), of("io"), of("workers"),
+        of("engine"), number("clients_cpu_ms_per_request"), number("events_per_request"),
+        j["complete"].get<int64_t>(), j["requests"].get<int64_t>(), waits());
   } else if (j["what"] == "prefix") {
     fmt::print(
         "prompt of {} tokens: first token {:.1f} ms; again ({} in the cache) {:.2f} ms, {:.1f} %\n",
@@ -363,6 +387,9 @@ void add_bench_serve(CLI::App* bench, Command& run) {
       ->capture_default_str();
   sub->add_option("--active", f->active, "streams that the cache has room for in it")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--stream-ms", f->stream_ms, "as of wels serve")
+      ->check(CLI::Range(0.0, 1e3))
       ->capture_default_str();
   sub->add_option("--template", f->chat_template, template_flag_help())->capture_default_str();
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")

@@ -22,6 +22,7 @@
 #include "formats/hf_config.h"
 #include "tensor/quant.h"
 #include "text/gguf_vocab.h"
+#include "text/tokenizer.h"
 
 namespace wels {
 namespace {
@@ -48,9 +49,11 @@ GgufTokenizer gguf_tokenizer(const std::string& path, int64_t rows) {
       std::memcpy(t.types.data(), bytes.data(), bytes.size());
     }
   }
-  t.bos = source.bos;
-  t.eos = source.eos;
-  t.pad = source.pad;
+  // Also those that only their names tell: llama.cpp would take token 11 for the end of the text.
+  Tokenizer named(std::move(source));
+  t.bos = named.bos();
+  t.eos = named.eos();
+  t.pad = named.pad();
   t.add_bos = load_add_bos(path);
   t.chat_template = load_chat_template(path);
   return t;

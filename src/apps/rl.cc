@@ -250,6 +250,21 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
   sub->add_option("--temperature", s.temperature, "of the answers, and of the policy learned")
       ->check(CLI::Range(0.05, 10.0))
       ->capture_default_str();
+  sub->add_option("--top-k", s.rollout.top_k,
+                  "answers are drawn from the most probable tokens (0: off)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--top-p", s.rollout.top_p, "and from the fewest with this share (1: off)")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  sub->add_option(
+         "--min-p", s.rollout.min_p,
+         "and from those with this share of the best one's probability; what is learned is "
+         "the policy over the tokens that were left")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
+  sub->add_flag("--keep-routing", s.rollout.keep_routing,
+                "V3.2: training sends every token to the experts that it was sampled with");
   sub->add_option("--max-tokens", s.rollout.max_tokens, "of an answer")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -300,17 +315,6 @@ void RlFlags::add(CLI::App* sub) {
   add_algorithm_flags(sub, *this);
   add_rollout_flags(sub, *this);
   add_run_flags(sub, *this);
-  for (const char* filter : {"--top-k", "--top-p", "--min-p"}) {
-    sub->add_option(filter, refused)
-        ->group("")
-        ->check(CLI::Validator(
-            [](std::string&) {
-              return std::string(
-                  "answers are drawn from the whole distribution, whose log-probabilities are "
-                  "trained; leave it out");
-            },
-            ""));
-  }
   device.add(sub);
   ui.add(sub);
 }

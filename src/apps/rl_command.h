@@ -25,7 +25,7 @@ struct RlFlags {
     std::optional<AdvantageScale> scale;
     std::optional<bool> dynamic_sampling, overlong_filter;
   } set;
-  std::string model, algorithm = "reinforce", refused;
+  std::string model, algorithm = "reinforce";
   bool unbiased_kl = false, no_think = false;
   void add(CLI::App* sub);
 };

@@ -22,7 +22,7 @@ struct ServeFlags {
   DeviceFlags device;
   CacheFlags cache;
   ExpertFlags experts;
-  std::vector<std::string> models, names;
+  std::vector<std::string> models, names, runs;
   std::string dtype = "auto", chat_template = "auto", keys;
   double idle_minutes = 15;
   int64_t context = 0, cache_tokens = 0;
@@ -118,6 +118,9 @@ int serve(ServeFlags f) {
   ModelPool pool(std::move(sources), f.idle_minutes * 60, f.style);
   f.api.loopback = loopback && !accounts;
   Api api(pool, accounts ? &*accounts : nullptr, f.api);
+  std::optional<RunRoutes> runs;
+  if (!f.runs.empty()) runs.emplace(RunTable(f.runs, false));
+  api.show_runs(runs ? &*runs : nullptr);
   HttpServer server(f.http, api);
   api.count_connections([&server] { return server.connections(); });
   bool tls = !f.http.tls_certificate.empty();
@@ -128,7 +131,11 @@ int serve(ServeFlags f) {
   fmt::print("{}://{}:{}\n", tls ? "https" : "http",
              v6 ? "[" + f.http.address + "]" : f.http.address, server.port());
   std::fflush(stdout);
-  server.run([&stop] { return stop.requested(); });
+  server.run([&] {
+    if (runs && stop.requested()) runs->end();  // whoever follows one gets its last lines
+    if (runs) runs->tick();
+    return stop.requested();
+  });
   api.stop();
   log_info("all requests are answered");
   return 0;
@@ -145,6 +152,10 @@ void add_serve(CLI::App& app, Command& run) {
                   "when they are asked for")
       ->required();
   sub->add_option("--name", f->names, "a model's own name (else its folder's), for each in order")
+      ->allow_extra_args(false);
+  sub->add_option("--runs", f->runs,
+                  "run folders, or folders that hold some, for the page's view of training; with "
+                  "--keys behind a key like all else")
       ->allow_extra_args(false);
   sub->add_option("--idle-minutes", f->idle_minutes,
                   "after which one of several models is unloaded (0: only where another needs its "
@@ -188,6 +199,11 @@ void add_serve(CLI::App& app, Command& run) {
   sub->add_option("--drain-seconds", f->http.drain_s, "after Ctrl-C, for requests under way")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
+  sub->add_option_function<double>(
+         "--stream-ms", [f](double ms) { f->http.limits.stream_gap_s = ms / 1e3; },
+         "what a stream says within it is sent together (0: every token at once)")
+      ->check(CLI::Range(0.0, 1e3))
+      ->default_str("10");
   sub->add_option("--cors-origin", f->api.origins,
                   "web pages that may call, besides those of this machine (*: all)");
   std::map<std::string, ApiStyle> styles{{"v3", ApiStyle::kV3}, {"2026", ApiStyle::k2026}};

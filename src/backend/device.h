@@ -64,6 +64,17 @@ struct RouteParams {
   double scale = 1.0;              // routed_scaling_factor
 };
 
+// What the head is asked of n rows.
+struct Targets {
+  Tensor id;         // i32 [1, n]; -1: no target, and its log-probability is 0
+  Tensor kept = {};  // i32 [n, ceil(vocab / 32)]: the softmax is over tokens whose bit is set (v %
+                     // 32 of word v / 32), a target among them; empty: over all
+  Targets(const Tensor& id, const Tensor& kept = {}) : id(id), kept(kept) {}
+  Targets range(int64_t begin, int64_t rows) const {
+    return {id.col_range(begin, rows), kept.empty() ? kept : kept.row_range(begin, rows)};
+  }
+};
+
 struct AdamWParams {
   float lr, beta1, beta2, eps, weight_decay;
   float grad_scale;    // clipping coefficient (and 1 / accumulation steps)
@@ -245,9 +256,9 @@ class Device {
                                Tensor dshared) = 0;
   // Decode and chunked prefill over the paged cache `pool` [pages·page_rows, width]: key of kv head
   // g at columns k_col + g·k_step (dk wide), the shared columns behind it or at p.shared_col, value
-  // at v_col + g·v_step. The pool is of T, or of f32, bf16 or Q8_0: its values are taken as they
-  // are, or rounded to T. In Q8_0 every part begins with a block. Absorbed MLA: kv_heads 1, dk = r,
-  // dv = r, v_col 0.
+  // at v_col + g·v_step. The pool: of T, f32, bf16 or Q8_0 (parts begin with a block), values taken
+  // as they are or rounded to T; in Q8_0, dk and dr whole blocks, a device may round q to int8 as
+  // matmul does x, for the scores of all calls. Absorbed MLA: kv_heads 1, dk = r, dv = r, v_col 0.
   virtual void attend_cached(const Tensor& q, const Tensor& pool, int page_rows,
                              std::span<const CachedSegment> segments, const AttendParams& p,
                              int k_col, int v_col, Tensor y) = 0;
@@ -261,10 +272,11 @@ class Device {
 
   // --- mixture of experts ---
   // Chooses experts: V3 eq. 12-16. logits [n, e] f32 · bias [1, e] f32 or empty (selection only) ·
+  // given i32 [n, k] or empty: choices that are made already, in rows whose first is not -1 ·
   // expert i32 [n, k] by descending selection score, ties to the lower number · weight f32 [n, k] ·
   // load i32 [1, e] rows per expert (set).
-  virtual void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
-                     Tensor weight, Tensor load) = 0;
+  virtual void route(const Tensor& logits, const Tensor& bias, const Tensor& given,
+                     const RouteParams& p, Tensor expert, Tensor weight, Tensor load) = 0;
   // dlogits is set from dweight; the choice is constant.
   virtual void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
                               const Tensor& dweight, const RouteParams& p, Tensor dlogits) = 0;
@@ -287,18 +299,18 @@ class Device {
                                 const Tensor& dy, Tensor drows, Tensor dweight) = 0;
 
   // --- output head ---
-  // logp [n, 1] = log softmax(h · headᵀ)[target], lse [n, 1]: both f32 (f64 on ref<double>). target
-  // i32 [1, n], -1: no target, logp 0. The [n, vocab] logits exist only in tiles. h [n, d] T.
-  virtual void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+  // logp [n, 1] = log softmax(h · headᵀ)[target], lse [n, 1]: both f32 (f64 on ref<double>). The
+  // [n, vocab] logits exist only in tiles. h [n, d] T.
+  virtual void token_logp(const Tensor& h, const Weight& head, const Targets& target, Tensor logp,
                           Tensor lse) = 0;
   // dh (+)= and dhead (+)= for the upstream gradient dlogp [n, 1]. dhead may be empty (frozen).
-  virtual void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+  virtual void token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                                    const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                                    Tensor dhead, Accum dhead_accum) = 0;
   // Both at once for a dlogp that is known beforehand: logp, the same bits as token_logp's; dh is
   // set, dhead (+)=. A device may use each logit for all three while it has it. dh and dhead may be
   // empty.
-  virtual void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+  virtual void token_logp_and_gradient(const Tensor& h, const Weight& head, const Targets& target,
                                        const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                        Accum dhead_accum) = 0;
 

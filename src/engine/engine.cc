@@ -111,6 +111,7 @@ void Engine::take(Sequence& s, const SampledToken& token) {
   s.history.push_back(token.id);
   s.result.tokens.push_back(token.id);
   s.result.logp.push_back(token.logp);
+  if (s.request.sampling.tell_kept) s.result.kept.push_back(token.kept);
   ++timing_.new_tokens;
   if (s.request.on_token && !s.request.on_token(token)) finish(s, Finish::kCancelled);
   if (s.answered() >= s.request.max_new_tokens) finish(s, Finish::kLength);

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 
+#include "engine/answer_lengths.h"
 #include "engine/disk_cache.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
@@ -108,6 +109,8 @@ class Engine {
   void end_cancelled();
   void leave_finished();
   void restore(const Sequence& s, const PrefixCache::Found& found);
+  int64_t expected_rows(const Sequence& s) const;
+  int64_t expected_pages() const;
   bool fits(const Sequence& s, const PrefixCache::Found& found) const;
   bool better_waits(const Sequence& s, const PrefixCache::Found& found) const;
   void admit();
@@ -141,6 +144,7 @@ class Engine {
   std::string last_scope_;                            // whose turn it was
   std::vector<Owned> running_;                        // in the order in which they were let in
   std::map<int64_t, Sequence*> by_id_;
+  AnswerLengths lengths_;
   int64_t last_id_ = 0, turn_ = 0;
   DraftBudget mtp_budget_, ngram_budget_;
   int64_t mtp_rest_ = 0;  // requests that don't try the MTP module, since it did not pay

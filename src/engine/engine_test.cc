@@ -60,6 +60,13 @@ GenerateRequest ask(Ids prompt, int64_t tokens) {
   return r;
 }
 
+// So that more is let in than has room to its end.
+void expect_brief_answers(Engine& e) {
+  GenerateRequest brief = ask({1, 2, 3}, 100);
+  brief.on_token = [](const SampledToken&) { return false; };
+  e.run({brief});
+}
+
 struct EngineTest : testing::Test {
   explicit EngineTest(int64_t vocab = 50) : model(config(vocab)) {
     model.init(DType::kF32, 3, false);
@@ -275,6 +282,67 @@ TEST_F(EngineTest, ScopesTakeTurnsHoweverManyRequestsOneOfThemHas) {
   EXPECT_LE(before_b, 2);
 }
 
+// Room for three of them to their ends; prompts alone would let in nine.
+TEST_F(EngineTest, WhoIsLetInHasRoomToItsEnd) {
+  Engine e(*dev, model, DType::kF32, 256, 3 * 256);
+  std::vector<GenerateRequest> requests;
+  for (uint64_t i = 0; i < 12; ++i) requests.push_back(ask(random_ids(70, 50 + i), 150));
+  std::vector<int> began;
+  int64_t most = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].on_token = [&, i, first = true](const SampledToken&) mutable {
+      if (first) began.push_back(static_cast<int>(i));
+      first = false;
+      most = std::max(most, e.running());
+      return true;
+    };
+  }
+  for (const GenerateResult& r : e.run(requests)) EXPECT_EQ(r.tokens.size(), 150u);
+  EXPECT_EQ(e.timing().preempted, 0);
+  EXPECT_EQ(most, 3);
+  EXPECT_TRUE(std::is_sorted(began.begin(), began.end())) << "first come, first served";
+}
+
+TEST_F(EngineTest, AnswersThatEndEarlyLeaveRoomForMoreAtATime) {
+  Engine e(*dev, model, DType::kF32, 256, 3 * 256);
+  std::vector<GenerateRequest> requests;
+  int64_t most = 0;
+  for (uint64_t i = 0; i < 40; ++i) {
+    requests.push_back(ask(random_ids(20, 50 + i), 200));
+    requests.back().on_token = [&, n = 0](const SampledToken&) mutable {
+      most = std::max(most, e.running());
+      return ++n < 30;
+    };
+  }
+  e.run(requests);
+  EXPECT_GE(most, 9) << "a page each, of twelve";
+  EXPECT_EQ(e.timing().preempted, 0);
+}
+
+// A long one is not passed by shorter ones for ever.
+TEST_F(EngineTest, WhoNeedsTheWholeCacheGetsItsTurn) {
+  Engine e(*dev, model, DType::kF32, 512, 512);
+  bool done = false;
+  int submitted = 0, after = 0;
+  std::function<void()> next = [&] {
+    GenerateRequest r = ask(random_ids(10, static_cast<uint64_t>(submitted)), 40);
+    r.on_finish = [&](GenerateResult) {
+      if (++submitted < 60) next();
+      after += done;
+    };
+    e.submit(std::move(r));
+  };
+  for (int i = 0; i < 4; ++i) next();
+  e.step();
+  GenerateRequest big = ask(random_ids(100, 99), 400);
+  big.on_finish = [&](GenerateResult r) { done = r.tokens.size() == 400; };
+  e.submit(std::move(big));
+  while (e.step()) {
+  }
+  EXPECT_TRUE(done);
+  EXPECT_GT(after, 30);
+}
+
 TEST_F(EngineTest, RequestsWithOnePromptComputeItOnce) {
   Engine e(*dev, model, DType::kF32, 512, 8192);
   std::vector<GenerateRequest> rollouts;
@@ -359,6 +427,7 @@ TEST_F(EngineTest, ACacheOfAnotherTypeHasTheSameBitsHoweverItsRowsWereComputed) 
       for (int64_t tokens : {256, 2048}) {
         cache.tokens = tokens;
         Engine e(*dev, model, DType::kF32, 256, cache);
+        expect_brief_answers(e);
         GenerateTiming t;
         std::vector<GenerateResult> got = e.run(requests, &t);
         for (size_t i = 0; i < 4; ++i) {

@@ -40,7 +40,7 @@ class InputSquaresDevice : public Device {
     same_input_[&up] = &gate;
     of_.gated_matmul(x, gate, up, offsets, y, g, u, fp8);
   }
-  void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+  void token_logp(const Tensor& h, const Weight& head, const Targets& target, Tensor logp,
                   Tensor lse) override {
     note(h, head, nullptr);
     of_.token_logp(h, head, target, logp, lse);
@@ -140,9 +140,9 @@ class InputSquaresDevice : public Device {
                      Tensor y) override {
     of_.absorb_output(x, kv_b, heads, dn, dv, y);
   }
-  void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
-             Tensor weight, Tensor load) override {
-    of_.route(logits, bias, p, expert, weight, load);
+  void route(const Tensor& logits, const Tensor& bias, const Tensor& given, const RouteParams& p,
+             Tensor expert, Tensor weight, Tensor load) override {
+    of_.route(logits, bias, given, p, expert, weight, load);
   }
   void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
                       const Tensor& dweight, const RouteParams& p, Tensor dlogits) override {
@@ -168,12 +168,12 @@ class InputSquaresDevice : public Device {
                         const Tensor& dy, Tensor drows, Tensor dweight) override {
     of_.combine_backward(rows, slot_of, weight, dy, drows, dweight);
   }
-  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+  void token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                            const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum a, Tensor dhead,
                            Accum b) override {
     of_.token_logp_backward(h, head, target, lse, dlogp, dh, a, dhead, b);
   }
-  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Targets& target,
                                const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                Accum a) override {
     of_.token_logp_and_gradient(h, head, target, dlogp, logp, dh, dhead, a);

@@ -59,7 +59,8 @@ struct GenerateRequest {
 
 struct GenerateResult {
   std::vector<int32_t> tokens;
-  std::vector<double> logp;  // of each token, as sampled
+  std::vector<double> logp;                // of each token, as sampled
+  std::vector<std::vector<int32_t>> kept;  // of each token, with SamplingParams::tell_kept
   enum class Finish { kStop, kLength, kContext, kCancelled, kError } finish = Finish::kLength;
   std::optional<Error> error;  // of this request alone (kError)
   int64_t prompt_tokens = 0;   // after Overflow::kTruncateLeft

@@ -210,6 +210,10 @@ SampledToken sample(std::span<float> logits, const SamplePlace& place, const Sam
     const Candidate& c = race(all, p.seed, place.history.size());
     token.id = c.id;
     token.logp = std::log(c.p / total(all));
+    if (p.tell_kept) {
+      for (const Candidate& left : all) token.kept.push_back(left.id);
+      std::sort(token.kept.begin(), token.kept.end());
+    }
   }
   if (p.top_logprobs >= 0) plain.report(token, static_cast<size_t>(p.top_logprobs));
   return token;

@@ -32,6 +32,7 @@ struct SamplingParams {
   uint64_t seed = 0;
   int top_logprobs =
       -1;  // how many of the most probable tokens to report; -1: no plain_logp either
+  bool tell_kept = false;  // SampledToken::kept
   // Throws Error naming the parameter that is out of range.
   void validate() const;
 };
@@ -44,7 +45,8 @@ struct SampledToken {
   // and of the most probable ones in descending order.
   double plain_logp = 0;
   std::vector<std::pair<int32_t, double>> top;
-  int8_t draft = -1;  // of speculation: 1 this token was proposed, 0 another, -1 none
+  std::vector<int32_t> kept;  // with tell_kept: what the filters left, ascending
+  int8_t draft = -1;          // of speculation: 1 this token was proposed, 0 another, -1 none
 };
 
 // What is known of the place for which a token is drawn.

@@ -1,6 +1,8 @@
 // Who is served in a step. Scopes take turns: in being let in, and in the rows for prompts. Whoever
 // answers goes first, a row (and its drafts) each; prompts share what is left of the step's rows.
-// Where pages run out, the sequence that was let in last gives up its own and waits again.
+// Who is let in has the pages that it and everybody running are expected to need to their ends
+// (answer_lengths.h). Where they run out all the same, since answers got longer than that, the
+// sequence that was let in last gives up its own and waits again.
 #include <algorithm>
 
 #include "engine/sequence.h"
@@ -51,6 +53,9 @@ void Engine::leave_finished() {
       remember(*s, true);
       kv_.free_sequence(s->kv);
     }
+    const Finish how = s->result.finish;
+    if (how != Finish::kError && s->answered() > 0)
+      lengths_.add(s->answered(), how == Finish::kLength || how == Finish::kContext);
     by_id_.erase(s->id);
   }
   for (Owned& s : finished) {
@@ -87,13 +92,28 @@ void Engine::restore(const Sequence& s, const PrefixCache::Found& found) {
   kv_.free_sequence(sequence);
 }
 
-// Whether the cache has the pages that the sequence needs now, with one to grow for everybody.
+// Rows of the sequence at its expected end, at least one more than now.
+int64_t Engine::expected_rows(const Sequence& s) const {
+  int64_t most = std::min(s.request.max_new_tokens, room() - s.prompt);
+  int64_t rows = s.prompt + lengths_.expected(s.answered(), most);
+  return std::max(rows, static_cast<int64_t>(s.history.size()) + 1);
+}
+
+// Pages that the running sequences are expected to take until they end.
+int64_t Engine::expected_pages() const {
+  int64_t pages = 0;
+  for (const Owned& s : running_)
+    pages += kv_.missing_pages(s->kv, expected_rows(*s) - kv_.length(s->kv));
+  return pages;
+}
+
+// Whether the cache has the pages that the sequence and those that run are expected to need.
 bool Engine::fits(const Sequence& s, const PrefixCache::Found& found) const {
   if (running_.empty()) return true;
-  int64_t need = pages_of(static_cast<int64_t>(s.history.size()) + 1);
+  int64_t need = pages_of(expected_rows(s));
   for (int64_t i = 0; i < found.path.pages; ++i)
     need -= kv_.in_use(found.pages[static_cast<size_t>(i)]);
-  return need + running() <= kv_.available_pages();
+  return need + expected_pages() <= kv_.available_pages();
 }
 
 // Whether a running sequence is just computing whole pages that this one could have for nothing.

@@ -149,6 +149,10 @@ TEST_F(TraceTest, OfDraftsOnlyThoseThatStayAreTold) {
 
 TEST_F(TraceTest, PreemptedRowsAreToldOnce) {
   Engine e(*dev, model, DType::kF32, 192, 192);
+  GenerateRequest brief = ask(prompt(5, 1), 100);  // so answers are expected to be
+  brief.reuse = Reuse::kNone;
+  brief.on_token = [](const SampledToken&) { return false; };
+  e.run({brief});
   std::vector<GenerateRequest> r;
   for (uint64_t i = 0; i < 3; ++i) r.push_back(ask(prompt(60, 10 + i), 100));
   std::vector<GenerateResult> got = e.run(r);

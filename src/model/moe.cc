@@ -2,6 +2,7 @@
 // token, k of e fine-grained routed experts are chosen per token; no token is dropped. Rows are
 // sorted by expert once, each expert's matrix products run over its own contiguous rows, and the
 // results are gathered back with their weights.
+#include "base/check.h"
 #include "model/block.h"
 
 namespace wels {
@@ -25,11 +26,33 @@ RouteParams route_params(const ModelConfig& c) {
   return p;
 }
 
+// The experts that the rows were given elsewhere for this block; empty: none were.
+static Var given_experts(Ctx& ctx, const BlockContext& b) {
+  const ModelConfig& c = b.cfg;
+  if (b.batch.experts.empty() || b.layer >= c.num_hidden_layers) return {};
+  int64_t k = c.num_experts_per_tok, blocks = 0, before = 0, n = b.batch.rows();
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    before += i < b.layer && c.is_moe_layer(i);
+    blocks += c.is_moe_layer(i);
+  }
+  CHECK(static_cast<int64_t>(b.batch.experts.size()) == n * blocks * k);
+  std::vector<int32_t> own;
+  own.reserve(static_cast<size_t>(n * k));
+  for (int64_t row = 0; row < n; ++row) {
+    auto from = b.batch.experts.begin() + (row * blocks + before) * k;
+    own.insert(own.end(), from, from + k);
+  }
+  Var given = ctx.make_aux(DType::kI32, n, k);
+  ctx.dev.upload(own.data(), given.t);
+  return given;
+}
+
 Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b) {
   RouteParams p = route_params(b.cfg);
   Var logits = matmul(ctx, x, w.router);
   Tensor bias = b.cfg.has_router_bias() ? w.bias.value[0] : Tensor();
-  Routed routed = route(ctx, logits, bias, p, b.options.balance_factor, b.segments);
+  Routed routed =
+      route(ctx, logits, bias, given_experts(ctx, b), p, b.options.balance_factor, b.segments);
   std::string name = "layer" + std::to_string(b.layer);
   b.observe(name + ".expert", routed.expert);
   b.observe(name + ".weight", routed.weight);

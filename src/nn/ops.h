@@ -65,8 +65,10 @@ struct Routed {
 };
 // bias: selection bias or empty. alpha > 0 adds the sequence-wise balance loss's gradient in the
 // backward, times alpha.
-Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const RouteParams& p,
-             float balance_factor, const std::vector<AttendSegment>& segments);
+// given: i32 [n, k], choices that are made already (Device::route), or empty.
+Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const Var& given,
+             const RouteParams& p, float balance_factor,
+             const std::vector<AttendSegment>& segments);
 // rows [n·k, d] = x's rows in the order of the experts.
 Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r);
 // y [n, d] = sum of the chosen experts' rows times their weights + shared (empty: none).
@@ -75,8 +77,10 @@ Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
 // logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ). known [n, 1], or empty:
 // the gradient that logp is going to get, if that is known already. With a tape the head's gradient
 // is then computed (and dhead added) right here, together with the values, and the backward checks
-// that it was asked for this one.
-Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known = {});
+// that it was asked for this one. kept: the tokens that the softmax is over, as in Targets; empty:
+// all.
+Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known = {},
+               const Var& kept = {});
 
 // kl [n, 1] between softmax(h · headᵀ / T) and the teacher's distributions (Device::token_kl),
 // whose tensors must live until the backward has run.

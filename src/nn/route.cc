@@ -4,15 +4,16 @@
 
 namespace wels {
 
-Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const RouteParams& p,
-             float balance_factor, const std::vector<AttendSegment>& segments) {
+Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const Var& given,
+             const RouteParams& p, float balance_factor,
+             const std::vector<AttendSegment>& segments) {
   int64_t n = logits.t.rows;
   Routed r;
   r.logits = logits;
   r.expert = ctx.make_aux(DType::kI32, n, p.top_k);
   r.weight = ctx.make(ctx.stat_dtype(), n, p.top_k);
   r.load = ctx.make_aux(DType::kI32, 1, p.experts);
-  ctx.dev.route(logits.t, bias, p, r.expert.t, r.weight.t, r.load.t);
+  ctx.dev.route(logits.t, bias, given.t, p, r.expert.t, r.weight.t, r.load.t);
   r.offsets = ctx.make_aux(DType::kI32, 1, p.experts + 1);
   r.token_of = ctx.make_aux(DType::kI32, 1, n * p.top_k);
   r.slot_of = ctx.make_aux(DType::kI32, n, p.top_k);

@@ -106,13 +106,19 @@ class TapeOfTheHead : public TapeTest {
     head_.value = {Tensor(values_.data(), DType::kF64, 4, 3)};
   }
   // Log-probabilities of one token per row; `known` as check() is going to ask for.
-  Var logp(Ctx& c, const Var& x, std::vector<int32_t> ids, const std::vector<double>& known) {
+  Var logp(Ctx& c, const Var& x, std::vector<int32_t> ids, const std::vector<double>& known,
+           const std::vector<int32_t>& bits = {}) {
     Var d;
     if (!known.empty()) {
       d = c.make_aux(DType::kF64, 2, 1);
       dev_->upload(known.data(), d.t);
     }
-    return token_logp(c, x, head_, c.make_ids(ids.data(), 2), d);
+    Var kept;
+    if (!bits.empty()) {
+      kept = c.make_aux(DType::kI32, 2, 1);
+      dev_->upload(bits.data(), kept.t);
+    }
+    return token_logp(c, x, head_, c.make_ids(ids.data(), 2), d, kept);
   }
   std::vector<double> values_{0.5, -1, 0.2, 1.5, 0.1, -0.3, 0.7, 0.9, -1.1, 0.4, -0.6, 0.8};
   Weight head_;
@@ -121,6 +127,12 @@ class TapeOfTheHead : public TapeTest {
 TEST_F(TapeOfTheHead, AGradientKnownBeforehandIsHandedOnAlone) {
   std::vector<double> known{std::sin(1.0), std::sin(2.0)};
   check(x_, 2, [&](Ctx& c, const Var& x) { return logp(c, x, {3, -1}, known); });
+}
+
+TEST_F(TapeOfTheHead, TokensThatAreNotKeptHaveNoPartInTheGradient) {
+  std::vector<double> known{std::sin(1.0), std::sin(2.0)};
+  for (const std::vector<double>& d : {known, std::vector<double>()})
+    check(x_, 2, [&](Ctx& c, const Var& x) { return logp(c, x, {3, 0}, d, {0b1010, 0b0111}); });
 }
 
 TEST_F(TapeOfTheHead, AGradientKnownBeforehandIsAddedToAnother) {

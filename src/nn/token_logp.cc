@@ -12,12 +12,12 @@ bool same_values(Device& dev, const Tensor& a, const Tensor& b) {
   return x == y;
 }
 
-void with_known_gradient(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known,
-                         const Var& logp) {
+void with_known_gradient(Ctx& ctx, const Var& h, Weight& head, const Targets& target,
+                         const Var& known, const Var& logp) {
   OwnedTensor dh;
   if (h.node >= 0) dh = make_tensor(ctx.pool, h.t.dtype, h.t.rows, h.t.cols);
   GradOut dhead = weight_grad(head);
-  ctx.dev.token_logp_and_gradient(h.t, head, target.t, known.t, logp.t, dh.t, dhead.t, dhead.accum);
+  ctx.dev.token_logp_and_gradient(h.t, head, target, known.t, logp.t, dh.t, dhead.t, dhead.accum);
   ctx.tape->record(logp, [&dev = ctx.dev, tape = ctx.tape, h, dh, known](const Tensor& dlogp) {
     CHECK(same_values(dev, dlogp, known.t));
     tape->pass_on(h, dh);
@@ -26,22 +26,24 @@ void with_known_gradient(Ctx& ctx, const Var& h, Weight& head, const Var& target
 
 }  // namespace
 
-Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known) {
+Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known,
+               const Var& kept) {
+  Targets targets(target.t, kept.t);
   Var logp = ctx.make(ctx.stat_dtype(), h.t.rows, 1);
   if (ctx.tape && !known.empty()) {
-    with_known_gradient(ctx, h, head, target, known, logp);
+    with_known_gradient(ctx, h, head, targets, known, logp);
     return logp;
   }
   Var lse = ctx.make_aux(ctx.stat_dtype(), h.t.rows, 1);
-  ctx.dev.token_logp(h.t, head, target.t, logp.t, lse.t);
+  ctx.dev.token_logp(h.t, head, targets, logp.t, lse.t);
   if (!ctx.tape) return logp;
-  ctx.tape->record(logp,
-                   [&dev = ctx.dev, tape = ctx.tape, h, &head, target, lse](const Tensor& dlogp) {
-                     GradOut dh = tape->grad_out(h);
-                     GradOut dhead = weight_grad(head);
-                     dev.token_logp_backward(h.t, head, target.t, lse.t, dlogp, dh.t, dh.accum,
-                                             dhead.t, dhead.accum);
-                   });
+  ctx.tape->record(
+      logp, [&dev = ctx.dev, tape = ctx.tape, h, &head, target, kept, lse](const Tensor& dlogp) {
+        GradOut dh = tape->grad_out(h);
+        GradOut dhead = weight_grad(head);
+        dev.token_logp_backward(h.t, head, {target.t, kept.t}, lse.t, dlogp, dh.t, dh.accum,
+                                dhead.t, dhead.accum);
+      });
   return logp;
 }
 

@@ -91,19 +91,29 @@ inline void learn_base(Device& dev, Model& model, const Tokenizer& tokenizer, in
   }
 }
 
-// The base as a model folder, made once per process.
+// The base as a model folder. It takes a while to learn, and every test may run in a process of its
+// own, so the first one leaves it for all others of this very program.
 inline const std::string& test_base_folder() {
   static const std::string folder = [] {
-    std::string path = testing::TempDir() + "/rl_base_" + std::to_string(::getpid());
-    std::filesystem::create_directories(path);
+    namespace fs = std::filesystem;
+    std::string self = fs::read_symlink("/proc/self/exe").string();
+    auto changed = fs::last_write_time(self).time_since_epoch().count();
+    std::string path = testing::TempDir() + "/wels_rl_base_" + std::to_string(hash_name(self)) +
+                       "_" + std::to_string(changed);
+    if (fs::exists(path)) return path;
+    std::string made = path + "." + std::to_string(::getpid());
+    fs::create_directories(made);
     std::string json = test_tokenizer_json();
     Tokenizer tokenizer = Tokenizer::from_json(json);
     auto dev = make_device("cpu");
     Model model(test_config(tokenizer.vocab_size()));
     model.init(DType::kF32, 3, true);
     learn_base(*dev, model, tokenizer, 500);
-    save_model(path, model, DType::kF32);
-    write_file_atomic(path + "/tokenizer.json", json);
+    save_model(made, model, DType::kF32);
+    write_file_atomic(made + "/tokenizer.json", json);
+    std::error_code another_was_first;
+    fs::rename(made, path, another_was_first);
+    if (another_was_first) fs::remove_all(made);
     return path;
   }();
   return folder;

@@ -43,6 +43,12 @@ std::string mean_name(LossMean m) {
   return m == LossMean::kSequence ? "sequence" : m == LossMean::kConstant ? "constant" : "token";
 }
 
+// For other weights than those that sampled.
+MicroBatch by_own_router(MicroBatch mb) {
+  mb.batch.experts.clear();
+  return mb;
+}
+
 // The mean of a quantity over log-probabilities of tokens.
 double mean_of(std::span<const Rollout> rollouts) {
   double sum = 0, n = 0;
@@ -128,6 +134,10 @@ json RlStage::settings() const {
               {"target_language", s_.reward.target_language},
               {"max_tokens", s_.rollout.max_tokens},
               {"thinking", s_.rollout.thinking},
+              {"top_k", s_.rollout.top_k},
+              {"top_p", s_.rollout.top_p},
+              {"min_p", s_.rollout.min_p},
+              {"keep_routing", s_.rollout.keep_routing},
               {"groups", s_.groups},
               {"samples", s_.samples},
               {"temperature", s_.temperature},
@@ -230,6 +240,8 @@ std::vector<TrainSequence> RlStage::sequences_of(const Groups& g) const {
     out.push_back({.prompt = g.prompts[i / static_cast<size_t>(s_.samples)],
                    .tokens = r.tokens,
                    .sampled_logp = r.logp,
+                   .kept = r.kept,
+                   .experts = r.experts,
                    .counts = r.ended || !s_.algorithm.overlong_filter,
                    .advantage = advantages[i]});
   }
@@ -260,7 +272,7 @@ void RlStage::probe(Trainer& trainer, const Groups& g, StepMetrics& m) {
   each_sequence_logp(
       packed, sequences,
       [&](const MicroBatch& mb) {
-        return log_probabilities(dev_, pool_, start_, trainer_config_, mb);
+        return log_probabilities(dev_, pool_, start_, trainer_config_, by_own_router(mb));
       },
       [&](size_t, std::span<const double> logp) {
         for (double x : logp) sum -= x;
@@ -288,7 +300,7 @@ void RlStage::fill_logp(Trainer& trainer, std::vector<TrainSequence>& sequences)
   each_sequence_logp(
       packed, sequences,
       [&](const MicroBatch& mb) {
-        return log_probabilities(dev_, pool_, *reference_, trainer_config_, mb);
+        return log_probabilities(dev_, pool_, *reference_, trainer_config_, by_own_router(mb));
       },
       [&](size_t i, std::span<const double> logp) {
         sequences[i].ref_logp.assign(logp.begin(), logp.end());

@@ -112,6 +112,26 @@ TEST_F(RlStageTest, OnPolicySurrogatesMakeTheSameUpdate) {
   EXPECT_LT(worst, 2e-4);  // Adam's first step is lr · sign: tiny gradients may differ
 }
 
+// Several updates on what the sampler kept: finite, learning, and by the same numbers at first.
+TEST_F(RlStageTest, StepsKeepTheSamplersMaskAndRouting) {
+  RlSettings s = settings("grpo");
+  s.rollout.top_p = 0.9;
+  s.rollout.keep_routing = true;
+  s.algorithm.mini_batches = 2;
+  s.algorithm.loss.beta = 0.01;
+  RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  TrainerState state;
+  for (; state.step < 3; ++state.step) {
+    StepMetrics m;
+    StageStep done = stage.step(trainer, state, 1e-4, m);
+    EXPECT_FALSE(done.stats.skipped);
+    EXPECT_GT(done.stats.gradient_norm, 0);
+    EXPECT_GT(stage.last_mismatch().tokens, 100);
+    EXPECT_LT(stage.last_mismatch().largest, 1e-5);
+  }
+}
+
 // Largest seen on this base: f32 4e-6, bf16 0.14, both over three steps; MLA rounds differently in
 // the form with a cache than in the trainer's.
 TEST_F(RlStageTest, SampledLogProbabilitiesAreTheTrainersInBothTypesAndAtAnyTemperature) {

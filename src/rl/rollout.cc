@@ -104,7 +104,12 @@ GenerateRequest RolloutSampler::request(const Draw& draw, int64_t prompt, int64_
   r.prompt = draw.prompts[static_cast<size_t>(prompt)];
   r.max_new_tokens = settings_.max_tokens;
   r.sampling.temperature = draw.temperature;
-  r.sampling.top_p = 1;
+  r.sampling.top_p = draw.temperature > 0 ? settings_.top_p : 1;
+  r.sampling.top_k = draw.temperature > 0 ? settings_.top_k : 0;
+  r.sampling.min_p = draw.temperature > 0 ? settings_.min_p : 0;
+  r.sampling.tell_kept = draw.temperature > 0 && settings_.filtered();
+  if (settings_.keep_routing && model_.config().n_routed_experts > 0)
+    r.trace_rows = static_cast<int64_t>(r.prompt.size()) + settings_.max_tokens;
   if (draw.seed) r.sampling.seed = draw.seed(prompt, sample);
   // The end of the text is an action like any other, so it is taken as a token.
   r.on_token = [this](const SampledToken& t) {
@@ -118,19 +123,31 @@ GenerateRequest RolloutSampler::request(const Draw& draw, int64_t prompt, int64_
 }
 
 // The prompts alone, so that all completions find them in the cache.
-void RolloutSampler::compute_prompts(const Draw& draw) {
+std::vector<GenerateResult> RolloutSampler::compute_prompts(const Draw& draw) {
   std::vector<GenerateRequest> requests;
   for (size_t i = 0; i < draw.prompts.size(); ++i) {
     requests.push_back(request(draw, static_cast<int64_t>(i), 0));
     requests.back().max_new_tokens = 0;
   }
-  engine_->run(std::move(requests));
+  return engine_->run(std::move(requests));
 }
 
-Rollout RolloutSampler::rollout(GenerateResult result) const {
+// prompt_experts: of the rows that the completion found in the cache.
+Rollout RolloutSampler::rollout(GenerateResult result,
+                                std::span<const int16_t> prompt_experts) const {
   Rollout out;
   out.tokens = std::move(result.tokens);
   out.logp = std::move(result.logp);
+  out.experts = std::move(result.experts);
+  for (size_t i = 0; i < std::min(prompt_experts.size(), out.experts.size()); ++i) {
+    if (out.experts[i] < 0) out.experts[i] = prompt_experts[i];
+  }
+  size_t words = static_cast<size_t>(model_.config().vocab_size + 31) / 32;
+  out.kept.resize(result.kept.size() * words);
+  for (size_t i = 0; i < result.kept.size(); ++i) {
+    for (int32_t id : result.kept[i])
+      out.kept[i * words + static_cast<size_t>(id) / 32] |= static_cast<int32_t>(1u << (id % 32));
+  }
   out.ended = !out.tokens.empty() &&
               std::find(stop_ids_.begin(), stop_ids_.end(), out.tokens.back()) != stop_ids_.end();
   std::span<const int32_t> text = out.tokens;
@@ -141,19 +158,25 @@ Rollout RolloutSampler::rollout(GenerateResult result) const {
 
 std::vector<Rollout> RolloutSampler::sample(const Draw& draw) {
   make_room(draw);
-  if (uint64_t now = version_of(model_); now != weights_version_) {
+  // What the cache holds of earlier calls has no experts to tell.
+  if (uint64_t now = version_of(model_); now != weights_version_ || settings_.keep_routing) {
     engine_->forget_prefixes();
     weights_version_ = now;
   }
   GenerateTiming before = engine_->timing();
-  if (draw.samples > 1) compute_prompts(draw);
+  std::vector<GenerateResult> prompts;
+  if (draw.samples > 1) prompts = compute_prompts(draw);
   std::vector<GenerateRequest> requests;
   for (size_t i = 0; i < draw.prompts.size(); ++i) {
     for (int64_t k = 0; k < draw.samples; ++k)
       requests.push_back(request(draw, static_cast<int64_t>(i), k));
   }
   std::vector<Rollout> out;
-  for (GenerateResult& r : engine_->run(std::move(requests))) out.push_back(rollout(std::move(r)));
+  for (GenerateResult& r : engine_->run(std::move(requests))) {
+    size_t prompt = out.size() / static_cast<size_t>(draw.samples);
+    out.push_back(rollout(std::move(r), prompts.empty() ? std::span<const int16_t>()
+                                                        : std::span(prompts[prompt].experts)));
+  }
   const GenerateTiming& after = engine_->timing();
   timing_ = {.prompt_tokens = after.prompt_tokens - before.prompt_tokens,
              .new_tokens = after.new_tokens - before.new_tokens,

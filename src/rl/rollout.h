@@ -3,10 +3,12 @@
 // the cache holds is forgotten as soon as a weight has moved on, while the device's packed weights
 // follow Weight::version by themselves.
 //
-// Tokens are drawn from the whole distribution, no top-k and no top-p: the log-probabilities that
-// the engine reports are then those of the policy that is trained (at its temperature), and there
-// is no sampling mask to keep (V3.2, 2512.02556 §3.1). Routing needs no replay for the same reason:
-// sampler and trainer are one code on one set of weights, which RlStage measures in every step.
+// Tokens are drawn from the whole distribution or, with top-k, top-p or min-p, from what these
+// leave. Then every token says what that was, so that the policy that is trained is over the same
+// tokens as the one that sampled; and every row can say which experts it went through, to go
+// through them again in training (V3.2's "keep sampling mask" and "keep routing", 2512.02556 §3.1).
+// Sampler and trainer are one code on one set of weights, so until the first update of a step
+// routing differs by rounding alone, which RlStage measures in every step.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -30,6 +32,11 @@ struct RolloutSettings {
   bool thinking = true;        // prompts ask for a thought, where the template has a choice
   ChatTemplate chat_template = ChatTemplate::kDeepSeekV31;
   Speculate speculate = Speculate::kNone;
+  int top_k = 0;     // 0: off
+  double top_p = 1;  // 1: off
+  double min_p = 0;  // 0: off
+  bool keep_routing = false;
+  bool filtered() const { return top_k > 0 || top_p < 1 || min_p > 0; }
   // Bounds of the thought, for evaluation: what they force was not drawn from the policy, so
   // nothing is to be learned from it.
   ThinkBounds think = {};
@@ -39,7 +46,12 @@ struct RolloutSettings {
 struct Rollout {
   std::vector<int32_t> tokens;  // with the end-of-text token, where it came
   std::vector<double> logp;     // of each, as it was drawn
-  bool ended = false;           // by the end-of-text token
+  // Of each, where drawing is filtered: which tokens were left, ceil(vocab / 32) words
+  // (Targets::kept).
+  std::vector<int32_t> kept;
+  // With keep_routing: of all rows, prompt's too, but the last token's (Batch::experts).
+  std::vector<int16_t> experts;
+  bool ended = false;  // by the end-of-text token
   Completion parts;
 };
 // Whether it thought: its thought holds more than blanks.
@@ -75,9 +87,9 @@ class RolloutSampler {
  private:
   ChatText render(std::string_view question) const;
   void make_room(const Draw& draw);
-  void compute_prompts(const Draw& draw);
+  std::vector<GenerateResult> compute_prompts(const Draw& draw);
   GenerateRequest request(const Draw& draw, int64_t prompt, int64_t sample) const;
-  Rollout rollout(GenerateResult result) const;
+  Rollout rollout(GenerateResult result, std::span<const int16_t> prompt_experts) const;
 
   Device& dev_;
   Model& model_;

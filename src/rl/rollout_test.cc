@@ -90,5 +90,78 @@ TEST_F(RolloutTest, ChangedWeightsAreUsedAtOnce) {
   EXPECT_TRUE(moved);
 }
 
+// The trainer's log-probabilities of completions, each with what it keeps of the sampler or not.
+std::vector<double> trainer_logp(Device& dev, Model& model, const std::vector<int32_t>& prompt,
+                                 const Rollout& r, double temperature, bool kept,
+                                 std::span<const int16_t> experts) {
+  std::vector<TrainSequence> one(1);
+  one[0] = {.prompt = prompt, .tokens = r.tokens, .sampled_logp = r.logp};
+  if (kept) one[0].kept = r.kept;
+  one[0].experts = experts;
+  std::vector<size_t> chosen{0};
+  PackedSequences packed = pack_sequences(one, chosen, 4096);
+  TrainerConfig config;
+  config.dtype = DType::kF32;
+  config.temperature = temperature;
+  Pool pool;
+  std::vector<double> out;
+  each_sequence_logp(
+      packed, one,
+      [&](const MicroBatch& mb) { return log_probabilities(dev, pool, model, config, mb); },
+      [&](size_t, std::span<const double> logp) { out.assign(logp.begin(), logp.end()); });
+  return out;
+}
+
+double furthest(const std::vector<double>& a, const std::vector<double>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double most = 0;
+  for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::fabs(a[i] - b[i]));
+  return most;
+}
+
+TEST_F(RolloutTest, FilteredAnswersAreWeighedByThePolicyOverWhatTheFilterLeft) {
+  for (RolloutSettings s : {RolloutSettings{.top_p = 0.7}, RolloutSettings{.top_k = 3},
+                            RolloutSettings{.min_p = 0.2}}) {
+    s.dtype = DType::kF32;
+    s.max_tokens = 16;
+    RolloutSampler sampler(*dev, *start, tokenizer, s);
+    std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 4);
+    std::vector<Rollout> all =
+        sampler.sample({.prompts = prompts, .samples = 4, .temperature = 1.3, .seed = luck});
+    double kept = 0, whole = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const Rollout& r = all[i];
+      kept = std::max(
+          kept, furthest(trainer_logp(*dev, *start, prompts[i / 4], r, 1.3, true, {}), r.logp));
+      whole = std::max(
+          whole, furthest(trainer_logp(*dev, *start, prompts[i / 4], r, 1.3, false, {}), r.logp));
+    }
+    EXPECT_LT(kept, 1e-5);
+    EXPECT_GT(whole, 0.01);
+  }
+}
+
+TEST_F(RolloutTest, RowsGoThroughTheExpertsTheyWereSampledWith) {
+  RolloutSampler sampler(*dev, *start, tokenizer,
+                         {.dtype = DType::kF32, .max_tokens = 16, .keep_routing = true});
+  std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 3);
+  for (int64_t samples : {4, 1}) {
+    std::vector<Rollout> all =
+        sampler.sample({.prompts = prompts, .samples = samples, .seed = luck});
+    for (size_t i = 0; i < all.size(); ++i) {
+      const std::vector<int32_t>& prompt = prompts[i / static_cast<size_t>(samples)];
+      const Rollout& r = all[i];
+      std::vector<int16_t> experts = r.experts;
+      ASSERT_EQ(experts.size(),
+                (prompt.size() + r.tokens.size() - 1) * 2);  // of one block, two each
+      EXPECT_EQ(std::count(experts.begin(), experts.end(), -1), 0);
+      std::vector<double> own = trainer_logp(*dev, *start, prompt, r, 1, false, {});
+      EXPECT_LT(furthest(trainer_logp(*dev, *start, prompt, r, 1, false, experts), own), 1e-6);
+      for (int16_t& e : experts) e = static_cast<int16_t>((e + 1) % 4);
+      EXPECT_GT(furthest(trainer_logp(*dev, *start, prompt, r, 1, false, experts), own), 1e-4);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace wels

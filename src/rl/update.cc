@@ -18,6 +18,10 @@ void append(PackedSequences& packed, size_t bin, const TrainSequence& s, size_t 
   std::vector<int32_t> ids(s.prompt.begin(), s.prompt.end());
   ids.insert(ids.end(), s.tokens.begin(), s.tokens.end() - 1);
   mb.batch.append(ids);
+  mb.batch.experts.insert(mb.batch.experts.end(), s.experts.begin(), s.experts.end());
+  size_t words = s.kept.size() / s.tokens.size();
+  mb.kept.insert(mb.kept.end(), words * (s.prompt.size() - 1), 0);
+  mb.kept.insert(mb.kept.end(), s.kept.begin(), s.kept.end());
   mb.targets.insert(mb.targets.end(), s.prompt.size() - 1, -1);
   mb.targets.insert(mb.targets.end(), s.tokens.begin(), s.tokens.end());
   packed.sequence[bin].push_back(index);

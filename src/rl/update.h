@@ -15,7 +15,9 @@ namespace wels {
 // A completion as the trainer sees it. Spans belong to the caller.
 struct TrainSequence {
   std::span<const int32_t> prompt, tokens;
-  std::span<const double> sampled_logp;              // of each token, by the engine
+  std::span<const double> sampled_logp;   // of each token, by the engine
+  std::span<const int32_t> kept = {};     // Rollout::kept; all sequences of a call have it or none
+  std::span<const int16_t> experts = {};  // Rollout::experts, likewise
   std::vector<double> old_logp = {}, ref_logp = {};  // filled where the loss needs them
   bool counts = true;                                // false: no token of it does
   double advantage = 0, weight = 0;

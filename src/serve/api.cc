@@ -13,6 +13,7 @@
 #include "base/version.h"
 #include "serve/api_call.h"
 #include "serve/api_error.h"
+#include "serve/cpu_meter.h"
 #include "serve/page.h"
 
 namespace wels {
@@ -253,6 +254,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
   job.abandon = &stopping_;
   if (!o.user_id.empty()) job.scope += "/" + o.user_id;
   job.speculate = options_.speculate;
+  job.cpu_ns = options_.engine_cpu_ns;
   job.start_by = in_seconds(options_.queue_s);
   job.end_by = in_seconds(options_.request_s);
   SteadyClock::time_point begun = SteadyClock::now();
@@ -267,7 +269,14 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
   bool streams = writer != nullptr;
   std::weak_ptr<Generation> weak = g;
   std::shared_ptr<HttpExchange> exchange = call.exchange;
-  if (streams) g->on_changed([exchange] { exchange->wake(); });
+  if (streams) {
+    g->on_changed([exchange, engine = call.pin->engine.get(), sum = options_.engine_cpu_ns] {
+      engine->after_step([exchange, sum] {
+        CpuMeter meter(sum);
+        exchange->wake();
+      });
+    });
+  }
   // The late source will keep g, which keeps `call`: it must not be in there.
   std::shared_ptr<LateSource> late = std::move(call.late);
   g->on_ended([this, weak, call, ticket, begun, streams, whole = std::move(whole)]() mutable {
@@ -302,6 +311,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
     if (auto left = weak.lock()) left->cancel();
   });
   call.pin->engine->post([g](Engine& engine) {
+    CpuMeter meter(g->job().cpu_ns);
     int choice = 0;
     for (GenerateRequest& r : g->requests()) {
       try {

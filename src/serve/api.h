@@ -15,6 +15,7 @@
 #include "serve/metrics.h"
 #include "serve/model_pool.h"
 #include "serve/response_writer.h"
+#include "serve/run_routes.h"
 
 namespace wels {
 
@@ -25,6 +26,9 @@ struct ApiOptions {
   std::vector<std::string> origins;  // of web pages that may call ("*": any), besides loopback
   bool loopback = true;  // only this machine can reach it; then Host must name this machine
   Speculate speculate = Speculate::kNone;
+  // Gets the CPU time that engines' threads use for clients (text, waking), to measure what serving
+  // costs; null: it is not measured. Must outlive the Api.
+  std::atomic<int64_t>* engine_cpu_ns = nullptr;
 };
 
 class Api : public HttpHandler {
@@ -39,6 +43,8 @@ class Api : public HttpHandler {
   std::optional<HttpResponse> refuse(const HttpRequest& head) override;
   void handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;
   std::vector<std::pair<std::string, std::string>> common_headers(const HttpRequest& r) override;
+  // Whoever may use the API may also look at these runs; null: there are none. Must outlive it.
+  void show_runs(RunRoutes* runs) { runs_ = runs; }
   // Open connections, for /metrics.
   void count_connections(std::function<int64_t()> count) { connections_ = std::move(count); }
 
@@ -84,6 +90,7 @@ class Api : public HttpHandler {
   void page(Call& call);
   void page_config(Call& call);
   void inside(Call& call);
+  void runs(Call& call);
 
   // api_more_routes.cc
   void messages(Call& call);
@@ -96,6 +103,7 @@ class Api : public HttpHandler {
   ApiOptions options_;
   Metrics metrics_;
   Traces traces_;
+  RunRoutes* runs_ = nullptr;
   std::atomic<bool> stopping_{false};
   std::function<int64_t()> connections_;
   boost::asio::thread_pool workers_{1};

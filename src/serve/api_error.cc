@@ -90,4 +90,11 @@ ApiError not_found(const std::string& message) {
 
 HttpResponse empty_response(int status) { return {status, "", ""}; }
 
+HttpResponse fresh_json(std::string body) {
+  HttpResponse r;
+  r.body = std::move(body);
+  r.headers = {{"Cache-Control", "no-cache"}, {"X-Content-Type-Options", "nosniff"}};
+  return r;
+}
+
 }  // namespace wels

@@ -40,5 +40,6 @@ ApiError overloaded(const std::string& message, int retry_after_s);    // 503
 ApiError server_error(const std::string& message);                     // 500
 ApiError not_found(const std::string& message);                        // 404, of the page's routes
 HttpResponse empty_response(int status);                               // 404 and 405 have no body
+HttpResponse fresh_json(std::string body);                             // 200, that nobody may keep
 
 }  // namespace wels

@@ -25,6 +25,9 @@ const std::vector<Api::Route>& Api::routes() {
        "reasoning_effort:string "
        "inside:boolean user_id:string"},
       {"GET", "/ui/inside/", Auth::kKey, &Api::inside, "The experts of an answer's tokens", ""},
+      {"GET", "/ui/runs", Auth::kKey, &Api::runs, "The runs of --runs", ""},
+      {"GET", "/ui/runs/", Auth::kKey, &Api::runs, "One run: metrics, events, samples, experts",
+       ""},
       {"POST", "/completions", Auth::kKey, &Api::completions,
        "Continue texts, or fill in the middle",
        "model:string! prompt:string! suffix:string echo:boolean stream:boolean "
@@ -172,6 +175,7 @@ void Api::openapi(Call& call) {
     std::string path = r.path;
     if (path == "/models/") path += "{model}";
     if (path == "/ui/inside/") path += "{id}";
+    if (path == "/ui/runs/") path += "{id}";
     Json operation{{"summary", r.summary}};
     if (path.ends_with('}')) {
       std::string name = path.substr(path.rfind('{') + 1);

@@ -59,19 +59,22 @@ class ChatWriter : public EventWriter {
       if (choice >= begun_.size()) begun_.resize(choice + 1);
       if (!begun_[choice]) {
         begun_[choice] = true;
-        const char* first = d.kind == Delta::kReasoning
-                                ? R"({"role":"assistant","content":null,"reasoning_content":""})"
-                                : R"({"role":"assistant","content":""})";
-        chunk(d.choice, first, {}, "null", false, out);
+        begin_chunk(d.choice, out);
+        out += d.kind == Delta::kReasoning
+                   ? R"({"role":"assistant","content":null,"reasoning_content":""})"
+                   : R"({"role":"assistant","content":""})";
+        end_chunk({}, "null", false, out);
         if (d.kind == Delta::kReasoning) thinks_.resize(std::max(thinks_.size(), choice + 1));
         if (d.kind == Delta::kReasoning) thinks_[choice] = true;
       }
       if (d.kind != Delta::kFinish) {
-        chunk(d.choice, delta_json(d), d.logprobs, "null", false, out, d.kind == Delta::kReasoning);
+        begin_chunk(d.choice, out);
+        append_delta(d, out);
+        end_chunk(d.logprobs, "null", false, out, d.kind == Delta::kReasoning);
         continue;
       }
       flush_finish(false, out);
-      finish_ = {d.choice, fmt::format("\"{}\"", finish_name(d.finish))};
+      finish_ = {d.choice, d.finish};
     }
   }
 
@@ -87,29 +90,44 @@ class ChatWriter : public EventWriter {
   }
 
  private:
-  std::string delta_json(const Delta& d) const {
+  bool thinks(int choice) const {
+    size_t i = static_cast<size_t>(choice);
+    return i < thinks_.size() && thinks_[i];
+  }
+
+  void append_delta(const Delta& d, std::string& out) const {
     switch (d.kind) {
       case Delta::kReasoning:
-        return R"({"content":null,"reasoning_content":)" + json_string(d.text) + '}';
-      case Delta::kContent: {
-        size_t choice = static_cast<size_t>(d.choice);
-        bool thinks = choice < thinks_.size() && thinks_[choice];
-        return "{\"content\":" + json_string(d.text) +
-               (thinks ? R"(,"reasoning_content":null})" : "}");
-      }
+        out += R"({"content":null,"reasoning_content":)";
+        append_json_string(out, d.text);
+        out += '}';
+        break;
+      case Delta::kContent:
+        out += "{\"content\":";
+        append_json_string(out, d.text);
+        out += thinks(d.choice) ? R"(,"reasoning_content":null})" : "}";
+        break;
       case Delta::kToolName:
-        return "{\"tool_calls\":[" + call_json(d.call, {d.call_id, d.text, ""}) + "]}";
+        out += "{\"tool_calls\":[" + call_json(d.call, {d.call_id, d.text, ""}) + "]}";
+        break;
       default:
-        return fmt::format(R"({{"tool_calls":[{{"index":{},"function":{{"arguments":{}}}}}]}})",
-                           d.call, json_string(d.text));
+        fmt::format_to(std::back_inserter(out),
+                       R"({{"tool_calls":[{{"index":{},"function":{{"arguments":)", d.call);
+        append_json_string(out, d.text);
+        out += "}}]}";
     }
   }
 
-  void chunk(int choice, std::string_view delta, const std::vector<TokenLogprob>& logprobs,
-             std::string_view finish, bool last, std::string& out, bool reasoning = false) {
+  // Around the delta, a JSON object.
+  void begin_chunk(int choice, std::string& out) const {
     out += head_;
-    fmt::format_to(std::back_inserter(out), R"({{"index":{},"delta":{},"logprobs":)", choice,
-                   delta);
+    out += "{\"index\":";
+    out += fmt::format_int(choice).c_str();
+    out += ",\"delta\":";
+  }
+  void end_chunk(const std::vector<TokenLogprob>& logprobs, std::string_view finish, bool last,
+                 std::string& out, bool reasoning = false) const {
+    out += ",\"logprobs\":";
     if (logprobs.empty()) {
       out += "null";
     } else {
@@ -130,16 +148,15 @@ class ChatWriter : public EventWriter {
   void flush_finish(bool last, std::string& out) {
     if (!finish_) return;
     auto [choice, reason] = *std::exchange(finish_, std::nullopt);
-    size_t i = static_cast<size_t>(choice);
-    bool thinks = i < thinks_.size() && thinks_[i];
-    chunk(choice, thinks ? R"({"content":"","reasoning_content":null})" : R"({"content":""})", {},
-          reason, last, out);
+    begin_chunk(choice, out);
+    out += thinks(choice) ? R"({"content":"","reasoning_content":null})" : R"({"content":""})";
+    end_chunk({}, fmt::format("\"{}\"", finish_name(reason)), last, out);
   }
 
   std::string head_, usage_;
   bool include_usage_;
   std::vector<bool> begun_, thinks_;
-  std::optional<std::pair<int, std::string>> finish_;
+  std::optional<std::pair<int, FinishReason>> finish_;
 };
 
 }  // namespace

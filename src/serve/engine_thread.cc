@@ -23,6 +23,11 @@ void EngineThread::post(std::function<void(Engine&)> work) {
   changed_.notify_one();
 }
 
+void EngineThread::after_step(std::function<void()> work) {
+  if (std::this_thread::get_id() != thread_.get_id()) return work();
+  after_step_.push_back(std::move(work));
+}
+
 EngineThread::Stats EngineThread::stats() const {
   std::lock_guard lock(mutex_);
   return stats_;
@@ -44,6 +49,8 @@ void EngineThread::run() {
     for (auto& work : mail) work(engine_);
     busy = engine_.step();
     ++steps;
+    for (auto& work : after_step_) work();
+    after_step_.clear();
   }
 }
 

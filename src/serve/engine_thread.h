@@ -20,6 +20,10 @@ class EngineThread {
   // Runs `work` before the next step.
   void post(std::function<void(Engine&)> work);
 
+  // Runs `work` when the step under way has ended, so that what a step tells its clients is told
+  // at once; from other threads than the engine's it runs here and now.
+  void after_step(std::function<void()> work);
+
   struct Stats {
     GenerateTiming timing;
     int64_t running = 0, waiting = 0, available_tokens = 0, steps = 0;
@@ -32,6 +36,7 @@ class EngineThread {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::function<void(Engine&)>> mail_;
+  std::vector<std::function<void()>> after_step_;  // the engine's thread only
   Stats stats_;
   bool stop_ = false;
   std::thread thread_;  // last: it uses all the others

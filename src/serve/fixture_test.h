@@ -24,11 +24,11 @@ inline Tokenizer tiny_tokenizer() {
   return Tokenizer(train_bpe(text, deepseek_style_options(300)));
 }
 
-// For a request: nothing ends its answer before max_tokens, whatever the device rounds.
-inline std::string no_end() {
+// For a request's logit_bias: nothing ends its answer before max_tokens, whatever is drawn and
+// however the device rounds.
+inline nlohmann::json endless_bias() {
   static const Tokenizer t = tiny_tokenizer();
-  return ",\"logit_bias\":{\"" + std::to_string(*t.eos()) + "\":-100,\"" +
-         std::to_string(*t.find("<｜User｜>")) + "\":-100}";
+  return {{std::to_string(*t.eos()), -100}, {std::to_string(*t.find("<｜User｜>")), -100}};
 }
 
 inline ModelConfig tiny_config(int64_t vocab) {
@@ -172,6 +172,7 @@ struct TestServerOptions {
   std::function<void()> on_load = {};  // before a model is there
   double drain_s = 5;
   int port = 0;  // 0: any free one
+  RunRoutes* runs = nullptr;
 };
 
 class TestServer {
@@ -189,9 +190,15 @@ class TestServer {
     }
     o.api.loopback = o.accounts == nullptr;
     api.emplace(*models, o.accounts, o.api);
+    api->show_runs(o.runs);
     http.emplace(HttpServerOptions{.port = o.port, .limits = o.limits, .drain_s = o.drain_s}, *api);
     port = http->port();
-    thread_ = std::thread([this] { http->run(); });
+    thread_ = std::thread([this, runs = o.runs] {
+      http->run([runs] {
+        if (runs) runs->tick();
+        return false;
+      });
+    });
   }
   ~TestServer() { stop(); }
   void stop() {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "serve/cpu_meter.h"
 
 namespace wels {
 namespace {
@@ -178,28 +179,29 @@ void Generation::start() {
 }
 
 bool Generation::token(int choice, const SampledToken& t) {
+  CpuMeter meter(job_.cpu_ns);
   start();
-  std::vector<Delta> deltas;
   size_t i = static_cast<size_t>(choice);
-  bool more = decoders_[i].push(t, deltas);
+  bool more = decoders_[i].push(t, made_);
   if (job_.keep_stop_token && contains(job_.stop_ids, t.id)) more = false;
   if (!more) stopped_[i] = true;
   if (choice == 0 && !job_.trace_id.empty()) trace_.add(t, decoders_[0].was_thinking());
-  append(std::move(deltas));
+  append(made_);
   return more;
 }
 
-void Generation::append(std::vector<Delta> deltas) {
+void Generation::append(std::vector<Delta>& deltas) {
   if (deltas.empty()) return;
   {
     std::lock_guard lock(mutex_);
-    join(std::move(deltas));
+    join(deltas);
   }
+  deltas.clear();
   if (changed_) changed_();
 }
 
 // Text joins what waits already, so that a client who reads slowly costs no more than the text.
-void Generation::join(std::vector<Delta> deltas) {
+void Generation::join(std::vector<Delta>& deltas) {
   for (Delta& d : deltas) {
     Delta* last = waiting_.empty() ? nullptr : &waiting_.back();
     bool joins = last && last->kind == d.kind && last->choice == d.choice && last->call == d.call &&
@@ -214,6 +216,7 @@ void Generation::join(std::vector<Delta> deltas) {
 }
 
 void Generation::finished(int choice, GenerateResult r) {
+  CpuMeter meter(job_.cpu_ns);
   start();
   size_t i = static_cast<size_t>(choice);
   std::vector<Delta> deltas;
@@ -238,14 +241,14 @@ void Generation::finished(int choice, GenerateResult r) {
     results_[i] = std::move(r);
     if (last) last_ = std::move(deltas);
   }
-  if (!last) return append(std::move(deltas));
+  if (!last) return append(deltas);
   ended_ ? ended_() : complete();
 }
 
 void Generation::complete() {
   {
     std::lock_guard lock(mutex_);
-    join(std::move(last_));
+    join(last_);
     complete_ = true;
   }
   if (changed_) changed_();
@@ -259,9 +262,9 @@ void Generation::fail(int choice, const Error& error) {
 }
 
 bool Generation::take(std::vector<Delta>& out) {
+  out.clear();
   std::lock_guard lock(mutex_);
-  out = std::move(waiting_);
-  waiting_.clear();
+  std::swap(out, waiting_);
   return complete_;
 }
 

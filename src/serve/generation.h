@@ -74,6 +74,7 @@ struct GenerationJob {
   std::chrono::steady_clock::time_point start_by = {}, end_by = {};  // else it is given up
   const std::atomic<bool>* abandon = nullptr;                        // true: everything is given up
   std::string trace_id = {};  // not empty: the first choice is traced (inside.h), by this name
+  std::atomic<int64_t>* cpu_ns = nullptr;  // as ApiOptions::engine_cpu_ns
 };
 
 // Tokens of one choice → deltas.
@@ -144,8 +145,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
  private:
   bool token(int choice, const SampledToken& t);
   void finished(int choice, GenerateResult r);
-  void append(std::vector<Delta> deltas);
-  void join(std::vector<Delta> deltas);
+  void append(std::vector<Delta>& deltas);  // and leaves them empty
+  void join(std::vector<Delta>& deltas);
   void start();
   bool given_up();
 
@@ -157,6 +158,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::function<void()> started_call_, changed_, ended_;
   std::atomic<bool> cancelled_{false}, started_{false};
   size_t left_ = 0;
+  std::vector<Delta> made_;  // by the token at hand; kept for its memory
   mutable std::mutex mutex_;
   std::vector<Delta> waiting_, last_;
   bool complete_ = false;

@@ -17,7 +17,7 @@ using tcp = asio::ip::tcp;
 
 struct HttpServer::Impl {
   Impl(HttpServerOptions o, HttpHandler& handler)
-      : options(std::move(o)), shared{io, handler, options.limits} {}
+      : options(std::move(o)), shared{io, handler, options.limits, pacer} {}
 
   void listen() {
     error_code ec;
@@ -97,6 +97,7 @@ struct HttpServer::Impl {
   SessionShared shared;  // outlives what waits in io
   std::optional<asio::ssl::context> tls;
   asio::io_context io{1};
+  StreamPacer pacer{io, options.limits.stream_gap_s};
   tcp::acceptor acceptor{io};
   asio::steady_timer timer{io}, pause{io};
   Clock::time_point drain_end;

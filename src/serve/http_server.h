@@ -21,11 +21,12 @@ struct HttpLimits {
   size_t body_bytes = 32 << 20;
   size_t all_bodies_bytes = 256 << 20;  // of requests that are being read
   int connections = 4096;
-  double idle_s = 75;        // between requests of a connection
-  double header_s = 15;      // from the first byte of a request to the end of its header
-  double body_s = 120;       // for the body
-  double write_s = 60;       // that the client takes nothing of what is sent
-  double keep_alive_s = 10;  // between signs of life while a response has nothing to send
+  double idle_s = 75;          // between requests of a connection
+  double header_s = 15;        // from the first byte of a request to the end of its header
+  double body_s = 120;         // for the body
+  double write_s = 60;         // that the client takes nothing of what is sent
+  double keep_alive_s = 10;    // between signs of life while a response has nothing to send
+  double stream_gap_s = 0.01;  // what a stream says in it is sent together; 0: all as it comes
 };
 
 struct HttpServerOptions {

@@ -244,7 +244,7 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     if (of != exchange_.get() || source_ || ending_) return;
     source_ = std::move(source);
     if (!chunked_begun_) begin_chunks(std::move(head));
-    pump(of);
+    if (!pump(of)) flush();
   }
 
   void begin_chunks(HttpResponse head) {
@@ -254,11 +254,15 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     chunked_begun_ = true;
   }
 
-  void pump(const Exchange* of) {
-    if (of != exchange_.get() || !source_ || writing_ || ending_) return;
-    std::string out;
-    if (!source_->pull(out)) ending_ = true;
-    send_body(out);
+  // False: there was nothing to send, and nothing is being sent.
+  bool pump(const Exchange* of) {
+    if (of != exchange_.get() || !source_ || ending_) return false;
+    if (writing_) return true;
+    pulled_.clear();
+    if (!source_->pull(pulled_)) ending_ = true;
+    bool some = !pulled_.empty() || ending_;
+    if (some) send_body(pulled_);
+    return some;
   }
 
   // Part of a body of unknown length, and its end where that is reached.
@@ -305,7 +309,7 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     no_deadline();
     if (!queue_.empty()) return flush();
     if (ending_) return end_exchange();
-    if (exchange_) pump(exchange_.get());
+    if (exchange_ && !exchange_->listed()) pump(exchange_.get());
   }
 
   void end_exchange() {
@@ -354,6 +358,7 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
   std::shared_ptr<BodySource> source_;
   std::function<void()> left_;
   std::string queue_, out_;  // to be written, being written
+  std::string pulled_;       // kept for its memory
   size_t body_charge_ = 0;
   bool keep_alive_ = false, http_1_0_ = false, request_method_is_head_ = false;
   bool watching_ = false, writing_ = false, reading_body_ = false, closing_ = false;
@@ -365,10 +370,11 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
 
 template <class Stream>
 class Session<Stream>::Exchange : public HttpExchange,
+                                  public PacedStream,
                                   public std::enable_shared_from_this<Exchange> {
  public:
   explicit Exchange(std::shared_ptr<Session> session)
-      : io_(session->shared_.io), session_(session) {}
+      : io_(session->shared_.io), pacer_(session->shared_.pacer), session_(session) {}
   void respond(HttpResponse r) override {
     post([r = std::move(r)](Session& s, const Exchange* of) mutable {
       s.respond(of, std::move(r));
@@ -380,12 +386,10 @@ class Session<Stream>::Exchange : public HttpExchange,
       s.stream(of, std::move(head), std::move(source));
     });
   }
-  void wake() override {
-    if (waking_.exchange(true)) return;
-    post([this](Session& s, const Exchange* of) {
-      waking_ = false;
-      s.pump(of);
-    });
+  void wake() override { pacer_.wake(this->shared_from_this()); }
+  bool pump() override {
+    std::shared_ptr<Session> session = session_.lock();
+    return session && session->pump(this);
   }
   void expect_wait() override {
     post([](Session& s, const Exchange* of) {
@@ -407,8 +411,8 @@ class Session<Stream>::Exchange : public HttpExchange,
     });
   }
   asio::io_context& io_;
+  StreamPacer& pacer_;
   std::weak_ptr<Session> session_;
-  std::atomic<bool> waking_{false};
 };
 
 template <class Stream>

@@ -3,11 +3,11 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
-#include <atomic>
 #include <chrono>
 #include <unordered_set>
 
 #include "serve/http_server.h"
+#include "serve/stream_pacer.h"
 
 namespace wels {
 
@@ -27,6 +27,7 @@ struct SessionShared {
   boost::asio::io_context& io;
   HttpHandler& handler;
   HttpLimits limits;
+  StreamPacer& pacer;
   std::unordered_set<SessionBase*> sessions = {};
   size_t body_bytes = 0;  // of bodies being read
   bool draining = false;

@@ -13,7 +13,8 @@ json question(const std::string& text, int tokens) {
   return {{"model", "deepseek-chat"},
           {"messages", json::array({{{"role", "user"}, {"content", text}}})},
           {"max_tokens", tokens},
-          {"inside", true}};
+          {"inside", true},
+          {"logit_bias", endless_bias()}};
 }
 
 TEST(Inside, AnAnswerTellsItsExpertsTokenByToken) {

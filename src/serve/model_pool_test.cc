@@ -15,11 +15,10 @@ std::string question(const std::string& model, int tokens, bool stream = false) 
             {"messages", json::array({{{"role", "user"}, {"content", "the fox"}}})},
             {"max_tokens", tokens},
             {"seed", 5},
-            {"temperature", 0}};
+            {"temperature", 0},
+            {"logit_bias", endless_bias()}};
   if (stream) q["stream"] = true;
-  std::string text = q.dump();
-  text.pop_back();
-  return text + no_end() + "}";
+  return q.dump();
 }
 
 bool becomes(const std::function<bool()>& fn) {

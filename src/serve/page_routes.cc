@@ -49,4 +49,13 @@ void Api::inside(Call& call) {
   answer_json(call, trace_json(id, *trace));
 }
 
+void Api::runs(Call& call) {
+  if (!runs_) return answer(call, empty_response(404));
+  bool beta = false;
+  call.request.path = local_path(call.request.path, beta);
+  std::optional<HttpResponse> r = runs_->respond(call.request, call.exchange);
+  if (r) return answer(call, std::move(*r));
+  metrics_.answered(call.route->path, 200);
+}
+
 }  // namespace wels

@@ -16,9 +16,8 @@ class EventStream : public BodySource {
   bool pull(std::string& out) override {
     if (!begun_) writer_->begin(out);
     begun_ = true;
-    std::vector<Delta> deltas;
-    bool complete = generation_->take(deltas);
-    writer_->write(deltas, out);
+    bool complete = generation_->take(deltas_);
+    writer_->write(deltas_, out);
     if (complete) writer_->end(generation_->usage(), generation_->error(), out);
     return !complete;
   }
@@ -27,6 +26,7 @@ class EventStream : public BodySource {
  private:
   std::shared_ptr<Generation> generation_;
   std::unique_ptr<EventWriter> writer_;
+  std::vector<Delta> deltas_;  // kept for its memory
   bool begun_ = false;
 };
 

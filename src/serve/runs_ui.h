@@ -2,36 +2,31 @@
 // loopback with a thread of its own, which only reads the folders' files; whatever happens to it,
 // the training goes on.
 #pragma once
-#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "serve/http_server.h"
-#include "serve/run_files.h"
+#include "serve/run_routes.h"
 
 namespace wels {
 
 class RunsHandler : public HttpHandler {
  public:
-  explicit RunsHandler(RunTable table) : table_(std::move(table)) {}
+  explicit RunsHandler(RunTable table) : routes_(std::move(table)) {}
   std::optional<HttpResponse> refuse(const HttpRequest& head) override;
   void handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;
   std::vector<std::pair<std::string, std::string>> common_headers(const HttpRequest&) override {
     return {};
   }
-  // On the I/O thread, ten times a second: event streams look for new lines. True once end() was
-  // called: no run is followed any longer, every stream has been told to send what is left.
-  bool tick();
-  void end() { *ending_ = true; }  // from any thread
+  bool tick() { return routes_.tick(); }
+  void end() { routes_.end(); }
 
  private:
-  HttpResponse respond(const HttpRequest& r, HttpExchange& exchange, bool& streams);
-  RunTable table_;
-  std::vector<std::weak_ptr<HttpExchange>> followers_;
-  int ticks_ = 0;
-  std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
+  std::optional<HttpResponse> respond(const HttpRequest& r,
+                                      const std::shared_ptr<HttpExchange>& exchange);
+  RunRoutes routes_;
 };
 
 class RunsUi {

@@ -193,6 +193,39 @@ TEST_F(RunsTest, NothingElseCanBeRead) {
   EXPECT_EQ(c.response().status, 403);
 }
 
+TEST_F(RunsTest, AServerOfAModelShowsRunsTooToWhoeverMayUseIt) {
+  std::string folder = run("a", 3);
+  {
+    TestServer none;
+    EXPECT_EQ(RawClient(none.port).get("/ui/runs").status, 404);
+  }
+  RunRoutes routes(RunTable({root.string()}, true));
+  {
+    TestServer server({.runs = &routes});
+    EXPECT_EQ(RawClient(server.port).get("/ui/runs").json()[0]["step"], 3);
+    EXPECT_EQ(RawClient(server.port).get("/ui/runs/nobody/metrics").status, 404);
+    RawClient lines(server.port);
+    std::string three = lines.get("/ui/runs/a/metrics").body;
+    EXPECT_EQ(std::count(three.begin(), three.end(), '\n'), 3);
+    EXPECT_EQ(RawClient(server.port).post("/ui/runs", "{}").status, 405);
+    FolderLock lock(folder);  // somebody trains
+    RawClient c(server.port);
+    c.send("GET /ui/runs/a/events?after=3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    c.until("\r\n\r\n");
+    add_lines(folder, 4, 4);
+    EXPECT_THAT(c.until("id: 4\n"), HasSubstr("id: 4\n"));
+    routes.end();
+    EXPECT_THAT(c.until("event: end\n"), HasSubstr("event: end\n"));
+  }
+  Accounts accounts((root / "keys.db").string(), {});
+  std::string key = accounts.create_key("alice", "", {});
+  RunRoutes kept(RunTable({root.string()}, true));
+  TestServer guarded({.accounts = &accounts, .runs = &kept});
+  EXPECT_EQ(RawClient(guarded.port).get("/ui/runs").status, 401);
+  EXPECT_EQ(RawClient(guarded.port).get("/ui/runs", "Authorization: Bearer " + key + "\r\n").status,
+            200);
+}
+
 TEST_F(RunsTest, WhatCannotBeServedIsSaid) {
   EXPECT_THROW(RunsUi({(root / "nowhere").string()}, 0, true), Error);
   EXPECT_THROW(RunsUi({root.string()}, 0, true), Error);  // no run there

@@ -24,6 +24,9 @@ struct Batch {
   std::vector<int32_t>
       pos;  // [n] position of each row in its sequence: past + index in the segment
   std::vector<Segment> segments;  // in order, covering all rows
+  // [n, MoE blocks, k]: experts that rows were given elsewhere and keep (the sampler's choice in
+  // training, V3.2's "keep routing"); a first one of -1: the row's router chooses. Empty: all do.
+  std::vector<int16_t> experts = {};
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 
   // Appends a segment of the given tokens.

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "base/error.h"
 #include "formats/json.h"
+#include "text/unicode.h"
 
 namespace wels {
 namespace {
@@ -27,6 +30,51 @@ constexpr Pre kPres[] = {{"deepseek-v3", deepseek_v3_steps, false, false},
                          {"gpt-2", gpt2_steps, false, false}};
 
 enum TokenType : int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
+
+// The pre-tokeniser that character vocabularies are written with: as merges stay within
+// characters, it does not matter where it cuts.
+constexpr std::string_view kPreOfCharacters = "gpt-2";
+
+// Adds, for a token that is one character, its beginnings of two bytes and more to `prefixes`, in
+// byte-level text with the size of what precedes the last byte. False: it is no single character.
+bool add_prefixes(const std::string& token, std::set<std::pair<std::string, uint32_t>>& prefixes) {
+  std::string bytes;
+  if (!text_to_bytes(token, bytes) || bytes.empty()) return false;
+  auto* p = reinterpret_cast<const uint8_t*>(bytes.data());
+  if (read_char(p, p + bytes.size()).size != bytes.size()) return false;
+  std::string text = bytes_to_text(bytes.substr(0, 1));
+  for (size_t i = 1; i < bytes.size(); ++i) {
+    auto left = static_cast<uint32_t>(text.size());
+    text += bytes_to_text(bytes.substr(i, 1));
+    prefixes.emplace(text, left);
+  }
+  return true;
+}
+
+// A byte-level BPE that gives the same tokens as one token a character: merges join a character's
+// first byte with its second, these with its third, and so on. What merges join before the whole
+// character need not be a token, in llama.cpp.
+std::vector<VocabSource::Merge> merges_of_characters(const VocabSource& source) {
+  std::set<std::pair<std::string, uint32_t>> prefixes;
+  for (const auto& t : source.tokens) add_prefixes(t.text, prefixes);
+  std::vector<VocabSource::Merge> out;
+  for (const auto& [text, left] : prefixes) out.push_back({text, left});
+  return out;
+}
+
+// Reads such a vocabulary as what it was: characters.
+void restore_characters(VocabSource& source) {
+  std::set<std::pair<std::string, uint32_t>> prefixes;
+  for (const auto& t : source.tokens) {
+    if (!add_prefixes(t.text, prefixes)) return;
+  }
+  for (const auto& m : source.merges) {
+    if (!prefixes.contains({m.text, m.left_size})) return;
+  }
+  source.steps = character_steps();
+  source.ignore_merges = true;
+  source.merges.clear();
+}
 
 }  // namespace
 
@@ -99,6 +147,7 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
     }
     return static_cast<int32_t>(id);
   };
+  if (name == kPreOfCharacters) restore_characters(out);
   out.bos = special("tokenizer.ggml.bos_token_id");
   out.eos = special("tokenizer.ggml.eos_token_id");
   out.pad = special("tokenizer.ggml.padding_token_id");
@@ -106,6 +155,7 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
 }
 
 void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& out) {
+  bool characters = source.steps == character_steps() && source.merges.empty();
   const Pre* pre = nullptr;
   for (const Pre& p : kPres) {
     // Of the names for the same steps, the one whose other properties agree; deepseek-r1-qwen is
@@ -114,7 +164,7 @@ void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& ou
         std::string_view(p.name) != "deepseek-r1-qwen")
       pre = &p;
   }
-  if (!pre || source.ignore_merges != pre->ignore_merges) {
+  if (!characters && (!pre || source.ignore_merges != pre->ignore_merges)) {
     throw Error(source.where,
                 "GGUF has no name for this tokenizer's way of cutting text into pieces",
                 "export a model whose tokenizer is of the DeepSeek, Qwen2, Llama-3 or GPT-2 kind");
@@ -134,10 +184,11 @@ void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& ou
   for (const auto& t : source.tokens) put(t.id, t.text, kNormal);
   for (const auto& t : source.added) put(t.id, t.content, t.special ? kControl : kUserDefined);
   std::vector<std::string> merges;
-  for (const auto& m : source.merges)
+  for (const auto& m : characters ? merges_of_characters(source) : source.merges)
     merges.push_back(m.text.substr(0, m.left_size) + " " + m.text.substr(m.left_size));
   out.emplace_back("tokenizer.ggml.model", gguf_string("gpt2"));
-  out.emplace_back("tokenizer.ggml.pre", gguf_string(pre->name));
+  out.emplace_back("tokenizer.ggml.pre",
+                   gguf_string(characters ? std::string(kPreOfCharacters) : pre->name));
   out.emplace_back("tokenizer.ggml.tokens", gguf_strings(std::move(tokens)));
   out.emplace_back("tokenizer.ggml.token_type", gguf_i32s(types));
   out.emplace_back("tokenizer.ggml.merges", gguf_strings(std::move(merges)));

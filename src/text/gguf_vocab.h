@@ -3,6 +3,8 @@
 //   by id · token_type: i32 each (1 normal, 3 control, 4 user defined, 5 unused) · merges: "left
 //   right" · bos_token_id, eos_token_id, padding_token_id
 // Control and user-defined tokens are what tokenizer.json calls added tokens: special, and not.
+// Vocabularies of characters are written as byte-level BPE whose merges join the bytes of each
+// character (pre "gpt-2"), and read back as characters.
 #pragma once
 #include "formats/gguf.h"
 #include "text/vocab_source.h"
@@ -15,8 +17,7 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf);
 
 // Appends the keys above for a model with `rows` embedding rows (≥ every id + 1); rows without a
 // token become unused
-// "[PAD<id>]" tokens. Throws Error if GGUF has no name for the pre-tokeniser (character-level
-// vocabularies).
+// "[PAD<id>]" tokens. Throws Error if GGUF has no name for the pre-tokeniser.
 void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& out);
 
 }  // namespace wels

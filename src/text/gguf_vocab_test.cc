@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "text/bpe_trainer.h"
 #include "text/test_files.h"
 #include "text/tokenizer.h"
 
@@ -101,7 +102,31 @@ TEST(GgufVocab, WhatIsWrittenIsReadBack) {
   EXPECT_THROW(append_gguf_vocab(small_source(), 3, metadata), Error) << "too few rows";
   VocabSource characters = small_source();
   characters.steps = character_steps();
-  EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error);
+  EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error) << "characters with merges";
+}
+
+TEST(GgufVocab, CharactersAreWrittenAsMergesOfTheirBytesAndReadBackAsCharacters) {
+  AddedToken end;
+  end.content = "<end>";
+  end.special = true;
+  const std::string kText = "to be, \n \xc3\xa9t\xc3\xa8 \xe2\x82\xac \xf0\x9f\x98\x80\xe2\x82\xb1";
+  std::string_view document = kText;
+  VocabSource source = train_characters(std::span(&document, 1), {end});
+  Tokenizer before(source);
+  GgufMetadata metadata;
+  append_gguf_vocab(source, before.vocab_size(), metadata);
+  GgufContent content = content_of(metadata);
+  // é and è share their first byte, the two currencies their first two.
+  EXPECT_EQ(content.strings("tokenizer.ggml.merges").size(), 2u + 3 + 3);
+  EXPECT_THAT(content.strings("tokenizer.ggml.merges"),
+              testing::Contains("\xc3\xa2\xc4\xa4 \xc2\xac"));
+  VocabSource read = parse_gguf_vocab(content);
+  EXPECT_EQ(read.steps, source.steps);
+  EXPECT_TRUE(read.merges.empty());
+  Tokenizer after(read);
+  EXPECT_EQ(after.encode(kText + "<end>"), before.encode(kText + "<end>"));
+  EXPECT_EQ(after.encode(kText).size(), 17u) << "one token a character";
+  EXPECT_THROW(after.encode("\xe2\x82\xad"), Error) << "a character that the text did not have";
 }
 
 TEST(ChatTemplateText, IsFoundInAFolderAndInAGgufFile) {

@@ -57,14 +57,14 @@ class DryDevice : public Device {
     product(gate, dy.dtype, fp8, PackUse::kBackward);
     product(up, dy.dtype, fp8, PackUse::kBackward);
   }
-  void token_logp(const Tensor& h, const Weight& head, const Tensor&, Tensor, Tensor) override {
+  void token_logp(const Tensor& h, const Weight& head, const Targets&, Tensor, Tensor) override {
     product(head, h.dtype, false, PackUse::kDecoded);
   }
-  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor&, const Tensor&,
+  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Targets&, const Tensor&,
                                Tensor, Tensor, Tensor, Accum) override {
     head_gradient(h, head);
   }
-  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor&, const Tensor&,
+  void token_logp_backward(const Tensor& h, const Weight& head, const Targets&, const Tensor&,
                            const Tensor&, Tensor, Accum, Tensor, Accum) override {
     head_gradient(h, head);
   }
@@ -119,7 +119,8 @@ class DryDevice : public Device {
               std::span<const AttendSegment>, const AttendParams&, Tensor, Tensor) override {}
   void attend_cached(const Tensor&, const Tensor&, int, std::span<const CachedSegment>,
                      const AttendParams&, int, int, Tensor) override {}
-  void route(const Tensor&, const Tensor&, const RouteParams&, Tensor, Tensor, Tensor) override {}
+  void route(const Tensor&, const Tensor&, const Tensor&, const RouteParams&, Tensor, Tensor,
+             Tensor) override {}
   void route_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                       const RouteParams&, Tensor) override {}
   double balance_loss(const Tensor&, std::span<const AttendSegment>, const RouteParams&) override {

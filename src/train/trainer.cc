@@ -34,6 +34,15 @@ Var known_gradient(Ctx& ctx, const Objective& objective, const MicroBatch& mb, i
   return known;
 }
 
+// The tokens that may come in the targets' places; empty: all.
+Var kept_tokens(Ctx& ctx, const MicroBatch& mb) {
+  if (mb.kept.empty()) return {};
+  auto rows = static_cast<int64_t>(mb.targets.size()), all = static_cast<int64_t>(mb.kept.size());
+  Var kept = ctx.make_aux(DType::kI32, rows, all / rows);
+  ctx.dev.upload(mb.kept.data(), kept.t);
+  return kept;
+}
+
 bool all_zero(const std::vector<double>& v) {
   return std::all_of(v.begin(), v.end(), [](double x) { return x == 0; });
 }
@@ -106,7 +115,9 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
     Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
     Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
     Var read = at_temperature(ctx, config_, hidden);
-    heads.push_back({token_logp(ctx, read, model_.head(), target, known), std::move(rows), {}});
+    Var kept = heads.empty() ? kept_tokens(ctx, mb) : Var();  // of the next token alone
+    heads.push_back(
+        {token_logp(ctx, read, model_.head(), target, known, kept), std::move(rows), {}});
   };
   std::vector<int32_t> all(mb.targets.size());
   std::iota(all.begin(), all.end(), 0);
@@ -248,7 +259,7 @@ std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
           .recompute = false};
   Var h = at_temperature(ctx, config, model.hidden(ctx, mb.batch, {}));
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
-  return to_host(dev, token_logp(ctx, h, model.head(), target).t);
+  return to_host(dev, token_logp(ctx, h, model.head(), target, {}, kept_tokens(ctx, mb)).t);
 }
 
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda) {

@@ -17,6 +17,9 @@ namespace wels {
 struct MicroBatch {
   Batch batch;
   std::vector<int32_t> targets;  // [n]
+  // [n, ceil(vocab / 32)]: tokens that may come in the targets' places, as the sampler filtered
+  // them (V3.2's "keep sampling mask"; Targets::kept). Empty: all.
+  std::vector<int32_t> kept = {};
 };
 
 // What a teacher says at the rows of a micro-batch (Device::token_kl), in the device's memory, for

@@ -35,10 +35,20 @@ for name in decode_tokens_per_s expert_calls expert_calls_in_memory; do positive
 "$wels" bench infer --shape tiny --layers 1 --prompt 4,8 --gen 1 --streams 1,3 --csv >out.log
 [ "$(wc -l < out.log)" -eq 5 ] || { cat out.log; fail "two prompts and two numbers of streams: not 4 rows and a head"; }
 
+# The random weights as a file: the same bytes are read of them.
+"$wels" bench infer --shape tiny --layers 2 --type q8_0 --gguf tiny.gguf >out.log && [ ! -s out.log ] || fail "--gguf measures"
+"$wels" info tiny.gguf | grep -q 'experts: 4 of 32 + 1 shared' || fail "info of the file"
+"$wels" bench infer --model tiny.gguf --prompt 9 --gen 2 --depth 70 --streams 2 --json >out.log
+positive decode_tokens_per_s
+
 refused infer
+refused infer --gguf no.gguf
+refused infer --shape tiny --type fp8 --gguf no.gguf
+refused infer --shape tiny --gguf missing/no.gguf
 refused infer --shape nope
 refused infer --shape tiny --type q9
 refused infer --shape tiny --model .
 refused infer --model missing.gguf
 refused train --preset nope
+[ ! -e no.gguf ] || fail "a refused file is left"
 echo "passed"

@@ -80,7 +80,7 @@ expect 'nonsense' "$wels" rl base --task nonsense:3 --out a
 expect '\-\-algorithm: there is no "ppo"; use reinforce, grpo' "$wels" rl base --task parity:6 --algorithm ppo --out a
 expect '\-\-samples: one answer has no siblings' "$wels" rl base --task parity:6 --samples 1 --out a
 expect '\-\-max-tokens: a prompt of' "$wels" rl base --task parity:6 --max-tokens 100000 --out a
-expect 'drawn from the whole distribution' "$wels" rl base --task parity:6 --top-p 0.9 --out a
+expect 'top-p' "$wels" rl base --task parity:6 --top-p 0 --out a
 expect 'one update per rollout' "$wels" rl base --task parity:6 --epochs 2 --out a
 expect 'was started with groups 6, not 7' "$wels" "${rl[@]/#6/7}" --algorithm grpo --mini-batches 2 --refresh 3 --out whole
 cp -r base/checkpoints/step-00000060 bare && rm bare/tokenizer.json

@@ -41,6 +41,7 @@ expect 'belong together' "$wels" serve run --tls-cert text.txt
 expect 'text.txt: is no PEM certificate' "$wels" serve run --tls-cert text.txt --tls-key text.txt
 expect 'text.txt: ' "$wels" serve run --keys text.txt
 expect 'does not exist' "$wels" serve nothing
+expect '/nowhere: is no folder' "$wels" serve run --runs /nowhere
 expect 'is no price' "$wels" serve run --keys k.db --price-hit -1
 expect "there is no 'bob'" "$wels" keys credit k.db bob 3
 expect "'x' is none" "$wels" keys credit k.db bob x

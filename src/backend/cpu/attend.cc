@@ -10,6 +10,7 @@
 // in parallel).
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "backend/cpu/attend_work.h"
@@ -74,7 +75,13 @@ struct State {
 
 struct ForwardWork {
   float *k, *v_rows, *v, *q_rows, *q, *s, *p, *chunk, *block, *limit, *factor;
+  AttendInt8Queries q8;
+  AttendInt8Keys k8;
   ForwardWork(Carver& c, const AttendShape& a) {
+    const int64_t blocks = a.dk / 32;
+    q8 = {reinterpret_cast<int8_t*>(c.take(kBlockCols * blocks * 8)), c.take(kBlockCols * blocks),
+          reinterpret_cast<int32_t*>(c.take(kBlockCols * blocks))};
+    k8 = {reinterpret_cast<uint8_t*>(c.take(kChunk * blocks * 8)), c.take(kChunk * blocks)};
     k = c.take(static_cast<int64_t>(kChunk) * a.k_ld);
     v_rows = c.take(static_cast<int64_t>(kChunk) * a.v_ld);
     v = c.take(static_cast<int64_t>(kChunk) / a.kernels->pair * a.dv_pad);
@@ -92,26 +99,112 @@ struct ForwardWork {
 // Where the keys [j, j + n) lie: fills k, and where there are such, shared and v.
 struct KeyPointers {
   const void *k[kChunk], *shared[kChunk], *v[kChunk];
-  int type;                 // of the rows, as AttendTable::rows counts
-  bool has_shared = false;  // k holds dk columns, shared the others
-  bool v_in_k = false;      // values are the first columns of the keys
+  int type;                    // of the rows, as AttendTable::rows counts
+  bool has_shared = false;     // k holds dk columns, shared the others
+  bool v_in_k = false;         // values are the first columns of the keys
+  const void* next = nullptr;  // the keys behind them,
+  int64_t next_bytes = 0;      // where they lie in one piece and are read as a whole
 };
+
+// Where a step's packed values lie.
+struct PackedKeys {
+  const float* v;
+  int v_ld;
+};
+
+// The n keys to w.k, and their values.
+PackedKeys pack_keys(const AttendShape& a, const AttendParams& p, const KeyPointers& keys, int n,
+                     const ForwardWork& w) {
+  const AttendTable& kernels = *a.kernels;
+  auto* pack = kernels.rows[keys.type];
+  if (keys.has_shared) {
+    pack(keys.k, p.dk, keys.shared, p.dr, n, w.k, a.k_ld);
+  } else {
+    pack(keys.k, a.dk, nullptr, 0, n, w.k, a.k_ld);
+  }
+  if (!keys.v_in_k) pack(keys.v, a.dv, nullptr, 0, n, w.v_rows, a.v_ld);
+  const float* rows = keys.v_in_k ? w.k : w.v_rows;
+  const int ld = keys.v_in_k ? a.k_ld : a.v_ld;
+  if (kernels.pair == 1) return {rows, ld};
+  kernels.pairs(rows, ld, n, a.dv_pad, w.v);
+  return {w.v, a.dv_pad};
+}
+
+// Scores of a cache of Q8_0 are in int8 where whole blocks make a key, whatever the rows of a call.
+bool scores_in_int8(const Kernels& k, const AttendParams& p, const Tensor& pool) {
+  return k.attend_int8 && pool.dtype == DType::kQ8_0 && p.dk % 32 == 0 && p.dr % 32 == 0;
+}
+
+AttendInt8Queries queries_from(const AttendInt8Queries& q, int column, int blocks) {
+  const int64_t at = static_cast<int64_t>(column) / 16 * 16 * blocks;
+  return {q.q + at * 32, q.scale + at, q.start + at};
+}
+
+// n queries of a tile, rounded; lanes beyond them are zero.
+void round_queries(const Kernels& k, const AttendShape& a, const void* const* rows, int n,
+                   const AttendInt8Queries& to) {
+  const int blocks = a.dk / 32;
+  std::vector<QuantRecord> record(static_cast<size_t>(blocks));
+  for (int i = 0; i < (n + 15) / 16 * 16; ++i) {
+    if (i < n) {
+      k.quant->round_rows({rows[i], a.type == 1, a.dk, 1, a.dk, record.data(),
+                           blocks * static_cast<int64_t>(sizeof(QuantRecord)),
+                           static_cast<int>(DType::kQ8_0) - static_cast<int>(DType::kQ4_0)});
+    } else {
+      std::fill(record.begin(), record.end(), QuantRecord{});
+    }
+    for (int b = 0; b < blocks; ++b) {
+      const QuantRecord& from = record[static_cast<size_t>(b)];
+      const int64_t at = (i / 16 * blocks + b) * 16 + i % 16;
+      to.scale[at] = from.scale;
+      to.start[at] = from.start[0];
+      for (int step = 0; step < 8; ++step) {
+        std::memcpy(to.q + (((i / 16 * blocks + b) * 8 + step) * 16 + i % 16) * 4,
+                    from.q + 4 * step, 4);
+      }
+    }
+  }
+}
+
+// Keys for scores in int8, values as pack_keys has them.
+PackedKeys pack_int8_keys(const Kernels& k, const AttendShape& a, const AttendParams& p,
+                          const KeyPointers& keys, int n, const ForwardWork& w) {
+  const AttendTable& kernels = *a.kernels;
+  const int of_k = keys.has_shared ? p.dk : a.dk;
+  k.attend_int8->pack(keys.k, of_k / 32, keys.shared, (a.dk - of_k) / 32, n, w.k8);
+  // As far apart as keys are: a power of two would put them into few sets of the L1 cache.
+  float* rows = a.v_ld <= a.k_ld ? w.k : w.v_rows;
+  const int ld = std::max(a.v_ld, a.v_ld <= a.k_ld ? a.k_ld : 0);
+  kernels.rows[keys.type](keys.v, a.dv, nullptr, 0, n, rows, ld);
+  if (kernels.pair == 1) return {rows, ld};
+  kernels.pairs(rows, ld, n, a.dv_pad, w.v);
+  return {w.v, a.dv_pad};
+}
 
 // Columns [c0, c0 + cols) against the chunks [first, end): state[t] of tile t.
 template <class Fill>
 void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
                 const Queries& queries, int64_t c0, int cols, int64_t first, int64_t end,
-                Fill&& fill, const ForwardWork& w, float* states) {
+                Fill&& fill, const ForwardWork& w, float* states, const Kernels* int8 = nullptr) {
   const AttendTable& kernels = *a.kernels;
   const void* rows[kAttendCols];
+  // One tile reads every key once, so its keys are packed as they are needed and stay in the L2
+  // cache; several tiles share the whole packed chunk.
+  const int step = cols <= kAttendCols ? kAttendKeys : kChunk;
+  const int q_ld = std::min(kAttendCols, (cols + 15) / 16 * 16);
   for (int t = 0; t < cols; t += kAttendCols) {
     int n = std::min(kAttendCols, cols - t);
     for (int i = 0; i < n; ++i) {
       int64_t c = c0 + t + i;
       rows[i] = element(q, queries.q_begin + c / a.group, (queries.head + c % a.group) * a.dk);
     }
+    if (int8) {
+      round_queries(*int8, a, rows, n, queries_from(w.q8, t, a.dk / 32));
+      continue;
+    }
     kernels.rows[a.type](rows, a.dk, nullptr, 0, n, w.q_rows, a.k_ld);
-    kernels.transpose(w.q_rows, a.k_ld, n, a.dk_units, w.q + static_cast<int64_t>(t) * a.dk_units);
+    kernels.transpose(w.q_rows, a.k_ld, n, a.dk_units, w.q + static_cast<int64_t>(t) * a.dk_units,
+                      q_ld);
   }
   KeyPointers keys;
   keys.type = a.type;
@@ -120,35 +213,48 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
     const int n_keys =
         static_cast<int>(std::min<int64_t>(kChunk, queries.visible(a, c0 + cols - 1) - key));
     if (n_keys <= 0) break;
-    fill(key, n_keys, keys);
-    auto* pack = kernels.rows[keys.type];
-    if (keys.has_shared) {
-      pack(keys.k, p.dk, keys.shared, p.dr, n_keys, w.k, a.k_ld);
-    } else {
-      pack(keys.k, a.dk, nullptr, 0, n_keys, w.k, a.k_ld);
-    }
-    if (keys.v_in_k) {
-      kernels.pairs(w.k, a.k_ld, n_keys, a.dv_pad, w.v);
-    } else {
-      pack(keys.v, a.dv, nullptr, 0, n_keys, w.v_rows, a.v_ld);
-      kernels.pairs(w.v_rows, a.v_ld, n_keys, a.dv_pad, w.v);
-    }
-    for (int t = 0; t < cols; t += kAttendCols) {
-      const int n = std::min(kAttendCols, cols - t);
-      int skip = 0;  // columns of the tile that see nothing of the chunk
-      for (int i = 0; i < kAttendCols; ++i) {
-        int64_t seen = queries.visible(a, c0 + t + std::min(i, n - 1)) - key;
-        w.limit[i] = static_cast<float>(std::clamp<int64_t>(seen, 0, kChunk));
-        if (i < n && seen <= 0) ++skip;
+    for (int from = 0; from < n_keys; from += step) {
+      const int n_step = std::min(step, n_keys - from);
+      fill(key + from, n_step, keys);
+      const PackedKeys packed =
+          int8 ? pack_int8_keys(*int8, a, p, keys, n_step, w) : pack_keys(a, p, keys, n_step, w);
+      for (int t = 0; t < cols; t += kAttendCols) {
+        const int n = std::min(kAttendCols, cols - t);
+        int skip = 0;  // columns of the tile that see nothing of the chunk
+        for (int i = 0; i < kAttendCols; ++i) {
+          int64_t seen = queries.visible(a, c0 + t + std::min(i, n - 1)) - key;
+          w.limit[i] = static_cast<float>(std::clamp<int64_t>(seen - from, 0, kChunk));
+          if (i < n && seen <= 0) ++skip;
+        }
+        if (skip == n) continue;
+        const AttendInt8Scores eight{queries_from(w.q8, t, a.dk / 32), w.k8, a.dk / 32};
+        State state(states + t / kAttendCols * State::floats(a));
+        State to = chunk == first ? state : State(w.chunk);
+        kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units,
+                              w.k,
+                              packed.v,
+                              w.limit,
+                              a.dk_units,
+                              q_ld,
+                              a.k_ld,
+                              packed.v_ld,
+                              a.dv_pad,
+                              n,
+                              n_step,
+                              from > 0,
+                              keys.next,
+                              keys.next_bytes,
+                              int8 ? int8->attend_int8 : nullptr,
+                              &eight,
+                              a.scale2,
+                              w.s,
+                              w.p,
+                              to.m,
+                              to.l,
+                              to.o});
+        if (chunk != first && from + n_step == n_keys)
+          kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
       }
-      if (skip == n) continue;
-      State state(states + t / kAttendCols * State::floats(a));
-      State to = chunk == first ? state : State(w.chunk);
-      kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units, w.k, w.v, w.limit,
-                            a.dk_units, a.k_ld, a.dv_pad, n, n_keys, a.scale2, w.s, w.p, to.m, to.l,
-                            to.o});
-      if (chunk != first)
-        kernels.merge(state.m, state.l, state.o, to.m, to.l, to.o, skip, n, a.dv_pad, a.scale2);
     }
   }
 }
@@ -256,6 +362,7 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
   for (const CachedSegment& s : segments) rows += s.q_rows;
   if (rows < y.rows) zero(y);
 
+  const Kernels* int8 = scores_in_int8(*k_, p, pool) ? k_ : nullptr;
   auto run = [&](const Item& item, int64_t first, int64_t end, const ForwardWork& w,
                  float* states) {
     const CachedSegment& s = segments[static_cast<size_t>(item.segment)];
@@ -266,16 +373,22 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
       keys.type = attend_row_type(pool.dtype);
       keys.has_shared = p.dr > 0 && !behind;
       keys.v_in_k = kc == vc && (keys.has_shared ? a.dv <= p.dk : a.dv_pad <= a.dk_pad);
+      auto place = [&](int64_t j) {
+        return static_cast<int64_t>(s.pages[static_cast<size_t>(j / page_rows)]) * page_rows +
+               j % page_rows;
+      };
+      const int64_t after = key + n, rows = std::min<int64_t>(kAttendKeys, s.k_rows - after);
+      const bool whole = p.kv_heads == 1 && page_rows % kAttendKeys == 0 && rows > 0;
+      keys.next = whole ? pool.row_raw(place(after)) : nullptr;
+      keys.next_bytes = whole ? rows * row_bytes(pool.dtype, pool.stride) : 0;
       for (int j = 0; j < n; ++j) {
-        const int64_t at =
-            static_cast<int64_t>(s.pages[static_cast<size_t>((key + j) / page_rows)]) * page_rows +
-            (key + j) % page_rows;
+        const int64_t at = place(key + j);
         keys.k[j] = element(pool, at, kc);
         keys.v[j] = element(pool, at, vc);
         if (keys.has_shared) keys.shared[j] = element(pool, at, p.shared_col);
       }
     };
-    run_chunks(a, p, q, queries, item.c0, item.cols, first, end, fill, w, states);
+    run_chunks(a, p, q, queries, item.c0, item.cols, first, end, fill, w, states, int8);
     return queries;
   };
 

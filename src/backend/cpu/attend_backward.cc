@@ -75,10 +75,10 @@ void pack_columns(const Call& x, const AttendSegment& s, int head, const Backwar
       lse2[i] = x.lse.row<float>(row)[h] * 1.44269504f;
     }
     a.kernels->rows[a.type](q_rows, a.dk, nullptr, 0, n, w.rows, a.k_ld);
-    a.kernels->transpose(w.rows, a.k_ld, n, a.dk_units, w.q + t * w.q_step);
+    a.kernels->transpose(w.rows, a.k_ld, n, a.dk_units, w.q + t * w.q_step, kAttendCols);
     a.kernels->pairs(w.rows, a.k_ld, n, a.dk_pad, w.q_pairs + t * w.q_pairs_step);
     a.kernels->rows[a.type](dy_rows, a.dv, nullptr, 0, n, w.rows, a.v_ld);
-    a.kernels->transpose(w.rows, a.v_ld, n, a.dv_units, w.dy + t * w.dy_step);
+    a.kernels->transpose(w.rows, a.v_ld, n, a.dv_units, w.dy + t * w.dy_step, kAttendCols);
     a.kernels->pairs(w.rows, a.v_ld, n, a.dv_pad, w.dy_pairs + t * w.dy_pairs_step);
     a.kernels->rows[a.type](y_rows, a.dv, nullptr, 0, n, w.rows2, a.v_ld);
     a.kernels->row_dots(w.rows, w.rows2, a.v_ld, n, delta);

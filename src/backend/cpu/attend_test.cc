@@ -2,6 +2,7 @@
 // has.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -48,7 +49,7 @@ struct Data {
 
 std::vector<std::string> isas() {
   std::vector<std::string> have;
-  for (const char* isa : {"avx2", "avx512", "avx512_bf16"}) {
+  for (const char* isa : {"avx2", "avx512", "avx512_vnni", "avx512_bf16"}) {
     try {
       CpuDevice device(isa);
       have.push_back(isa);
@@ -336,7 +337,10 @@ TEST(AttendCached, a_pool_in_eight_bits_gives_the_same_bits_in_any_cut_and_nearl
   latent.scale = 0.15f, latent.shared_col = 64;
   grouped.heads = 6, grouped.kv_heads = 2, grouped.dk = 32, grouped.dv = 24, grouped.k_step = 32,
   grouped.v_step = 32, grouped.scale = 0.15f;
-  for (const CachedCase& c : {CachedCase{latent, 0, 0, 96}, CachedCase{grouped, 0, 64, 128}}) {
+  AttendParams blocks = latent;  // the key is whole blocks: scores may be in int8
+  blocks.dk = 64, blocks.dr = 32, blocks.dv = 64, blocks.scale = 0.1f;
+  for (const CachedCase& c : {CachedCase{latent, 0, 0, 96}, CachedCase{grouped, 0, 64, 128},
+                              CachedCase{blocks, 0, 0, 96}}) {
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       for (const std::string& isa : isas()) {
         SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " width " + std::to_string(c.width));
@@ -375,6 +379,56 @@ TEST(AttendCached, a_pool_in_eight_bits_gives_the_same_bits_in_any_cut_and_nearl
               std::memcmp(y.t.row_raw(0), whole.t.row_raw(begin), static_cast<size_t>(y.t.bytes())),
               0)
               << begin << " + " << count;
+        }
+      }
+    }
+  }
+}
+
+// The queries as device.h says that they are rounded for scores in int8.
+Data rounded_queries(const Data& q) {
+  Data out(DType::kF64, q.t.rows, q.t.cols);
+  for (int64_t at = 0; at < q.t.size(); at += 32) {
+    float most = 0;
+    for (int64_t i = at; i < at + 32; ++i)
+      most = std::max(most, std::abs(static_cast<float>(q.get(i))));
+    const float scale = most / 127, inverse = most > 0 ? 1 / scale : 0;
+    for (int64_t i = at; i < at + 32; ++i) {
+      double whole = std::nearbyint(static_cast<float>(q.get(i)) * inverse);
+      out.set(i, whole * static_cast<double>(scale));
+    }
+  }
+  return out;
+}
+
+TEST(AttendCached, scores_in_int8_are_those_of_the_rounded_queries) {
+  RefDevice<double> ref;
+  AttendParams latent, grouped;
+  latent.heads = 20, latent.kv_heads = 1, latent.dk = 64, latent.dr = 32, latent.dv = 64,
+  latent.scale = 0.1f, latent.shared_col = 64;
+  grouped.heads = 6, grouped.kv_heads = 2, grouped.dk = 32, grouped.dv = 24, grouped.k_step = 32,
+  grouped.v_step = 32, grouped.scale = 0.15f;
+  for (const CachedCase& c : {CachedCase{latent, 0, 0, 96}, CachedCase{grouped, 0, 64, 128}}) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const std::string isa : {"avx512_vnni", "avx512_bf16"}) {
+        if (std::ranges::count(isas(), isa) == 0) continue;
+        SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " width " + std::to_string(c.width));
+        CpuDevice device(isa);
+        const int64_t n = 1150;
+        Paged a(dtype, n, c.width, 16, 1);
+        std::vector<uint8_t> bytes(
+            static_cast<size_t>(a.pool.t.rows * row_bytes(DType::kQ8_0, c.width)));
+        Tensor eight(bytes.data(), DType::kQ8_0, a.pool.t.rows, c.width);
+        std::vector<int32_t> rows(static_cast<size_t>(a.pool.t.rows));
+        std::iota(rows.begin(), rows.end(), 0);
+        device.scatter_rows(a.pool.t, Tensor(rows.data(), DType::kI32, 1, a.pool.t.rows), eight);
+        for (int64_t count : {1, 70}) {
+          Data q(dtype, count, c.p.heads * (c.p.dk + c.p.dr), 5);
+          Data y(dtype, count, c.p.heads * c.p.dv), want(DType::kF64, count, y.t.cols);
+          std::vector<CachedSegment> one = {{0, count, n, a.pages}};
+          device.attend_cached(q.t, eight, 16, one, c.p, c.k_col, c.v_col, y.t);
+          ref.attend_cached(rounded_queries(q).t, eight, 16, one, c.p, c.k_col, c.v_col, want.t);
+          expect_close(y, want, "y");
         }
       }
     }

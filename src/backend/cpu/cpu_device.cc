@@ -23,6 +23,16 @@ const Kernels* kernels_avx512_vnni() {
     Kernels k = *kernels_avx512();
     k.name = "avx512_vnni";
     k.quant = quant_kernels_avx512_vnni();
+    k.attend_int8 = attend_int8_avx512_vnni();
+    return k;
+  }();
+  return &kernels;
+}
+
+const Kernels* kernels_avx512_bf16_vnni() {
+  static const Kernels kernels = [] {
+    Kernels k = *kernels_avx512_bf16();
+    k.attend_int8 = attend_int8_avx512_vnni();
     return k;
   }();
   return &kernels;
@@ -39,7 +49,7 @@ const Kernels* choose(std::string wanted) {
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
-  const Isa with_bf16{"avx512_bf16", bf16, kernels_avx512_bf16},
+  const Isa with_bf16{"avx512_bf16", bf16, kernels_avx512_bf16_vnni},
       with_vnni{"avx512_vnni", vnni, kernels_avx512_vnni};
   // Intel's cores start a vdpbf16ps every other cycle and two f32 products in each: widened
   // operands are twice as fast (177 against 351 GFLOP/s, two threads of a Sapphire Rapids

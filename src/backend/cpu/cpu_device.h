@@ -50,12 +50,12 @@ class CpuDevice : public RefDevice<float> {
   void column_sum(const Tensor& dy, Tensor db, Accum accum) override;
   void gemm(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, float alpha,
             float beta, Tensor c) override;
-  void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+  void token_logp(const Tensor& h, const Weight& head, const Targets& target, Tensor logp,
                   Tensor lse) override;
-  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+  void token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                            const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                            Tensor dhead, Accum dhead_accum) override;
-  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Targets& target,
                                const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                Accum dhead_accum) override;
   // head_kl.cc
@@ -100,8 +100,8 @@ class CpuDevice : public RefDevice<float> {
   void rope(const Tensor& x, const Tensor& pos, const Tensor& cos, const Tensor& sin,
             const RopeParams& p, Tensor y, Accum accum) override;
   void add(const Tensor& a, const Tensor& b, Tensor y) override;
-  void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
-             Tensor weight, Tensor load) override;
+  void route(const Tensor& logits, const Tensor& bias, const Tensor& given, const RouteParams& p,
+             Tensor expert, Tensor weight, Tensor load) override;
   void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
                       const Tensor& dweight, const RouteParams& p, Tensor dlogits) override;
   double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments,

@@ -26,17 +26,18 @@ namespace {
 
 constexpr int64_t kTermsBytes = 32 << 20;  // enough for a vocabulary of 32,000
 
-bool has_target(const Tensor& target, int64_t row) { return target.row<int32_t>(0)[row] >= 0; }
+int32_t target_of(const Targets& target, int64_t row) { return target.id.row<int32_t>(0)[row]; }
+bool has_target(const Targets& target, int64_t row) { return target_of(target, row) >= 0; }
 
 // Softmax of a chunk of rows while it walks the vocabulary: p = e^(z - top) / sum.
 struct RunningSoftmax {
   float top[kChunk], sum[kChunk], chosen[kChunk];  // chosen: the target's logit
 
-  // h: the chunk's rows, target [1, rows]. terms [rows, vocab] of ops' element type gets the terms
+  // h: the chunk's rows, target theirs. terms [rows, vocab] of ops' element type gets the terms
   // e^(z - top), with top as it was after their tile: top_of_tile[tile · kChunk + row]. Empty and
   // null: not wanted.
   void walk(const Kernels& k, const GemmOperands& ops, const Tensor& h, const PackedWeight& head,
-            const Tensor& target, const Tensor& terms, float* top_of_tile) {
+            const Targets& target, const Tensor& terms, float* top_of_tile) {
     std::fill_n(top, h.rows, -std::numeric_limits<float>::infinity());
     std::fill_n(sum, h.rows, 0.0f);
     std::fill_n(chosen, h.rows, 0.0f);
@@ -45,17 +46,18 @@ struct RunningSoftmax {
     for (int64_t v = 0; v < head.n; v += kTile) {
       int64_t n = std::min(kTile, head.n - v);
       logits_tile(k, ops, x, head, v, n, tile);
+      drop_logits(target.kept, v, n, tile);
       for (int64_t r = 0; r < h.rows; ++r) {
         void* out = terms.empty() ? nullptr : terms.col_range(v, n).row_raw(r);
         ops.softmax_terms(tile + r * kTile, n, &top[r], &sum[r], out);
-        int64_t t = target.row<int32_t>(0)[r] - v;
+        int64_t t = target_of(target, r) - v;
         if (t >= 0 && t < n) chosen[r] = tile[r * kTile + t];
       }
       if (top_of_tile) std::copy_n(top, h.rows, top_of_tile + v / kTile * kChunk);
     }
   }
   float log_sum(int64_t r) const { return top[r] + std::log(sum[r]); }
-  float logp(int64_t r, const Tensor& target) const {
+  float logp(int64_t r, const Targets& target) const {
     return has_target(target, r) ? chosen[r] - top[r] - std::log(sum[r]) : 0.0f;
   }
 };
@@ -65,11 +67,14 @@ struct KnownGradient {
   const Kernels& k;
   const GemmOperands& ops;
   const PackedWeight &head, &head_back;
-  Tensor h, target, dlogp, logp, dh;  // of the pass
-  Tensor terms;                       // [rows of the pass, vocab], in the end dz
+  Tensor h;  // of the pass, as all that follows
+  Targets target;
+  Tensor dlogp, logp, dh;
+  Tensor terms;  // [rows of the pass, vocab], in the end dz
 
   void chunk(int64_t row, int64_t rows) const {
-    Tensor ids = target.col_range(row, rows), dz = terms.row_range(row, rows);
+    Targets ids = target.range(row, rows);
+    Tensor dz = terms.row_range(row, rows);
     bool any = false;
     for (int64_t r = 0; r < rows; ++r) any = any || has_target(ids, r);
     if (!any) {
@@ -95,7 +100,7 @@ struct KnownGradient {
   // Row r of the chunk that begins at `row`: block [begin, ..) from terms to dz.
   void to_gradient(const RunningSoftmax& s, const float* tops, int64_t row, int64_t r,
                    int64_t begin, const Tensor& block) const {
-    int32_t t = target.row<int32_t>(0)[row + r];
+    int32_t t = target_of(target, row + r);
     if (t < 0) return fill_zero(block.row_range(r, 1));
     float d = dlogp.row<float>(row + r)[0];
     for (int64_t v = 0; v < block.cols; v += kTile) {
@@ -131,7 +136,9 @@ struct Backward {
   const Kernels& k;
   const GemmOperands& ops;
   const PackedWeight &head, &head_back;
-  Tensor h, target, lse, dlogp, dh;
+  Tensor h;
+  Targets target;
+  Tensor lse, dlogp, dh;
   Accum accum;
   Tensor dz;   // [rows of the pass, kVocabBlock]
   Tensor sum;  // dh in f32 [rows of the pass, d]
@@ -154,12 +161,14 @@ struct Backward {
     for (int64_t v = 0; v < d.cols; v += kTile) {
       int64_t n = std::min(kTile, d.cols - v);
       logits_tile(k, ops, x, head, begin + v, n, tile);
+      if (!target.kept.empty())
+        drop_logits(target.kept.row_range(pass + row, d.rows), begin + v, n, tile);
       for (int64_t r = 0; r < d.rows; ++r) {
         int64_t i = pass + row + r;
         Tensor out = d.row_range(r, 1).col_range(v, n);
         if (has_target(target, i)) {
           ops.logit_gradient(tile + r * kTile, n, lse.row<float>(i)[0], dlogp.row<float>(i)[0],
-                             target.row<int32_t>(0)[i] - (begin + v), out.data);
+                             target_of(target, i) - (begin + v), out.data);
         } else {
           fill_zero(out);
         }
@@ -179,7 +188,7 @@ int64_t head_gradient_bytes(int64_t rows, int64_t vocab, int64_t d, DType elemen
          Pool::size_class(pass * row_bytes(DType::kF32, d));
 }
 
-void CpuDevice::token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+void CpuDevice::token_logp(const Tensor& h, const Weight& head, const Targets& target, Tensor logp,
                            Tensor lse) {
   if (h.rows == 0) return;
   const GemmOperands& ops = operands_for(*k_, h.dtype, head.full_precision);
@@ -189,7 +198,7 @@ void CpuDevice::token_logp(const Tensor& h, const Weight& head, const Tensor& ta
   int64_t chunk = chunk_rows(h.rows);
   parallel_tasks(ceil_div(h.rows, chunk), [&](int64_t item) {
     int64_t row = item * chunk, rows = std::min(chunk, h.rows - row);
-    Tensor ids = target.col_range(row, rows);
+    Targets ids = target.range(row, rows);
     RunningSoftmax s;
     s.walk(*k_, ops, h.row_range(row, rows), packed, ids, Tensor(), nullptr);
     for (int64_t r = 0; r < rows; ++r) {
@@ -199,7 +208,7 @@ void CpuDevice::token_logp(const Tensor& h, const Weight& head, const Tensor& ta
   });
 }
 
-void CpuDevice::token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+void CpuDevice::token_logp_and_gradient(const Tensor& h, const Weight& head, const Targets& target,
                                         const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                         Accum dhead_accum) {
   const GemmOperands& ops = operands_for(*k_, h.dtype, head.full_precision);
@@ -222,7 +231,7 @@ void CpuDevice::token_logp_and_gradient(const Tensor& h, const Weight& head, con
                        forward,
                        back,
                        h.row_range(begin, n),
-                       target.col_range(begin, n),
+                       target.range(begin, n),
                        dlogp.row_range(begin, n),
                        logp.row_range(begin, n),
                        dh.empty() ? dh : dh.row_range(begin, n),
@@ -235,7 +244,7 @@ void CpuDevice::token_logp_and_gradient(const Tensor& h, const Weight& head, con
   }
 }
 
-void CpuDevice::token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+void CpuDevice::token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                                     const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                                     Tensor dhead, Accum dhead_accum) {
   const GemmOperands& ops = operands_for(*k_, h.dtype, head.full_precision);

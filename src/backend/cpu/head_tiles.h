@@ -35,6 +35,19 @@ inline void logits_tile(const Kernels& k, const GemmOperands& ops, const Tensor&
   ops.multiply(g);
 }
 
+// Logits of tokens that are not kept become so small that nothing is left of them; finite, so that
+// a row may begin with a tile of nothing else. kept as in Targets, its rows those of the tile.
+inline void drop_logits(const Tensor& kept, int64_t begin, int64_t n, float* tile) {
+  if (kept.empty()) return;
+  constexpr float kNothing = -1e30f;
+  for (int64_t r = 0; r < kept.rows; ++r) {
+    const int32_t* word = kept.row<int32_t>(r) + begin / 32;
+    for (int64_t v = 0; v < n; ++v) {
+      if ((word[v / 32] >> (v % 32) & 1) == 0) tile[r * kTile + v] = kNothing;
+    }
+  }
+}
+
 inline void fill_zero(const Tensor& t) {
   for (int64_t r = 0; r < t.rows; ++r)
     std::fill_n(t.row_raw(r), row_bytes(t.dtype, t.cols), uint8_t{0});

@@ -361,6 +361,63 @@ TEST_P(CpuMatmul, ColumnSumEqualsRef) {
   }
 }
 
+// Some tokens of each row beside its target; rows 1, 4, ... keep none of the first 600.
+std::vector<int32_t> some_kept(std::span<const int32_t> ids, int64_t vocab) {
+  size_t words = static_cast<size_t>(vocab + 31) / 32;
+  std::vector<int32_t> kept(ids.size() * words);
+  Rng rng(8);
+  auto keep = [&](size_t row, uint64_t v) {
+    kept[row * words + v / 32] |= static_cast<int32_t>(1u << (v % 32));
+  };
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0) continue;
+    keep(i, static_cast<uint64_t>(ids[i]));
+    uint64_t from = i % 3 == 1 && vocab > 600 ? 600 : 0;
+    for (int j = 0; j < 20; ++j) keep(i, from + rng.below(static_cast<uint64_t>(vocab) - from));
+  }
+  return kept;
+}
+
+TEST_P(CpuMatmul, TokenLogpOverKeptTokensAndItsGradientEqualRef) {
+  for (DType t : kTypes) {
+    for (auto [n, d, vocab] : {Shape{1, 8, 3}, {7, 33, 700}, {230, 48, 1290}}) {
+      SCOPED_TRACE(testing::Message() << name(t) << " " << n << "x" << d << "x" << vocab);
+      TestWeight head(vocab, d);
+      Data h(t, n, d, 1, 3.0f), dlogp(DType::kF32, n, 1, 2);
+      std::vector<int32_t> ids(static_cast<size_t>(n));
+      Rng rng(3);
+      for (size_t i = 0; i < ids.size(); ++i)
+        ids[i] = i % 5 == 3 ? -1 : static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab)));
+      std::vector<int32_t> kept = some_kept(ids, vocab);
+      Targets target(Tensor(ids.data(), DType::kI32, 1, n),
+                     Tensor(kept.data(), DType::kI32, n, (vocab + 31) / 32));
+      Data logp(DType::kF32, n, 1, 4), lse(DType::kF32, n, 1, 4), logp2(DType::kF32, n, 1, 4),
+          lse2(DType::kF32, n, 1, 4), all(DType::kF32, n, 1, 4);
+      cpu->token_logp(h.t, head.w, target, logp.t, lse.t);
+      ref.token_logp(h.t, head.w, target, logp2.t, lse2.t);
+      EXPECT_LT(difference(logp.t, logp2.t), t == DType::kF32 ? 1e-5 : 0.02);
+      ref.token_logp(h.t, head.w, target.id, all.t, Tensor());
+      if (n > 1) {
+        EXPECT_GT(difference(logp.t, all.t), 0.1);
+      }
+      double most = t == DType::kF32 ? 1e-5 : 0.01;
+      Data dh(t, n, d, 5), dh2(t, n, d, 5), dw(DType::kF32, vocab, d, 6),
+          dw2(DType::kF32, vocab, d, 6);
+      cpu->token_logp_backward(h.t, head.w, target, lse.t, dlogp.t, dh.t, Accum::kSet, dw.t,
+                               Accum::kSet);
+      ref.token_logp_backward(h.t, head.w, target, lse2.t, dlogp.t, dh2.t, Accum::kSet, dw2.t,
+                              Accum::kSet);
+      EXPECT_LT(difference_of_largest(dh.t, dh2.t), most);
+      EXPECT_LT(difference_of_largest(dw.t, dw2.t), most);
+      Data again(DType::kF32, n, 1, 4);
+      cpu->token_logp_and_gradient(h.t, head.w, target, dlogp.t, again.t, dh.t, dw.t, Accum::kSet);
+      EXPECT_TRUE(same_bits(again.t, logp.t));
+      EXPECT_LT(difference_of_largest(dh.t, dh2.t), most);
+      EXPECT_LT(difference_of_largest(dw.t, dw2.t), most);
+    }
+  }
+}
+
 TEST_P(CpuMatmul, TokenLogpAndItsGradientEqualRef) {
   for (DType t : kTypes) {
     for (auto [n, d, vocab] : {Shape{1, 8, 3}, {7, 33, 700}, {110, 64, 1290}, {230, 48, 2100}}) {

@@ -100,13 +100,25 @@ Balance balance(const RowKernels& k, const Tensor& logits, std::span<const Atten
   return out;
 }
 
+// By the scores w.s, which must be there.
+void choose(const RowKernels& k, const RouteParams& p, const Tensor& bias, Scratch& w,
+            int32_t* chosen) {
+  if (bias.empty()) {
+    std::copy(w.s.begin(), w.s.end(), w.select.begin());
+  } else {
+    k.add[0][0](w.s.data(), bias.row<float>(0), w.select.data(), p.experts);
+  }
+  limit_groups(k, p, w);
+  k.top_k(w.select.data(), p.experts, p.top_k, chosen, w.best.data());
+}
+
 }  // namespace
 
-void CpuDevice::route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
-                      Tensor weight, Tensor load) {
+void CpuDevice::route(const Tensor& logits, const Tensor& bias, const Tensor& given,
+                      const RouteParams& p, Tensor expert, Tensor weight, Tensor load) {
   bool known = logits.dtype == DType::kF32 && weight.dtype == DType::kF32 &&
                (bias.empty() || bias.dtype == DType::kF32);
-  if (!known) return RefDevice::route(logits, bias, p, expert, weight, load);
+  if (!known) return RefDevice::route(logits, bias, given, p, expert, weight, load);
   CHECK(logits.cols == p.experts);
   CHECK(p.top_k <= p.experts);
   const RowKernels& k = *k_->rows;
@@ -118,14 +130,13 @@ void CpuDevice::route(const Tensor& logits, const Tensor& bias, const RouteParam
     std::vector<int32_t> count(static_cast<size_t>(p.experts));
     for (int64_t t = begin; t < end; ++t) {
       k.scores(logits.row<float>(t), p.experts, p.sigmoid, w.s.data());
-      if (bias.empty()) {
-        std::copy(w.s.begin(), w.s.end(), w.select.begin());
-      } else {
-        k.add[0][0](w.s.data(), bias.row<float>(0), w.select.data(), p.experts);
-      }
-      limit_groups(k, p, w);
       int32_t* chosen = expert.row<int32_t>(t);
-      k.top_k(w.select.data(), p.experts, p.top_k, chosen, w.best.data());
+      const int32_t* own = given.empty() ? nullptr : given.row<int32_t>(t);
+      if (own && own[0] >= 0) {
+        std::copy_n(own, p.top_k, chosen);
+      } else {
+        choose(k, p, bias, w, chosen);
+      }
       float sum = 0;
       for (int j = 0; j < p.top_k; ++j) sum += w.s[static_cast<size_t>(chosen[j])];
       for (int j = 0; j < p.top_k; ++j) {

@@ -1,6 +1,8 @@
 // The row ops at shapes that are split over threads, against RefDevice<double>; that their bits do
 // not depend on the number of threads; and what they must do exactly: ties of the router, the
 // stable sort, the order of additions. (Small, odd and strided shapes of every op: tests/ops.)
+#include <numeric>
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -154,7 +156,7 @@ class AllOps {
       Tensor logits = in("logits", f32, n, kExperts), expert = make(DType::kI32, n, kTop),
              load = make(DType::kI32, 1, kExperts);
       Tensor w = result("route" + of, f32, n, kTop);
-      dev_.route(logits, in("bias", f32, 1, kExperts), p, expert, w, load);
+      dev_.route(logits, in("bias", f32, 1, kExperts), Tensor(), p, expert, w, load);
       out["expert" + of] = expert;
       out["load" + of] = load;
       dev_.route_backward(logits, expert, w, in("dweight", f32, n, kTop), p,
@@ -283,12 +285,54 @@ TEST_P(Rows, TiesOfTheRouterGoToTheLowestNumber) {
     Rng rng(5);
     for (int64_t i = 0; i < n * e; ++i)
       logits.t.row<float>(0)[i] = static_cast<float>(rng.below(3)) - 1.0f;
-    dev_->route(logits.t, Tensor(), p, expert[0].t, weight.t, load.t);
-    ref.route(logits.t, Tensor(), p, expert[1].t, weight.t, load.t);
+    dev_->route(logits.t, Tensor(), Tensor(), p, expert[0].t, weight.t, load.t);
+    ref.route(logits.t, Tensor(), Tensor(), p, expert[1].t, weight.t, load.t);
     for (int64_t i = 0; i < n * p.top_k; ++i) {
       ASSERT_EQ(expert[0].t.row<int32_t>(0)[i], expert[1].t.row<int32_t>(0)[i])
           << "choice " << i << " of " << p.experts;
     }
+  }
+}
+
+TEST_P(Rows, ChoicesThatAreMadeAlreadyAreKeptAndWeighedByTheirScores) {
+  RefDevice<float> ref;
+  Pool pool;
+  for (RouteParams p :
+       {RouteParams{.experts = 12, .top_k = 3, .scale = 2.5},
+        RouteParams{.experts = 12, .top_k = 3, .sigmoid = false, .normalize = false}}) {
+    constexpr int64_t kRows = 40;
+    OwnedTensor logits = make_tensor(pool, DType::kF32, kRows, 12);
+    OwnedTensor given = make_tensor(pool, DType::kI32, kRows, 3);
+    Rng rng(6);
+    for (int64_t i = 0; i < kRows * 12; ++i)
+      logits.t.row<float>(0)[i] = static_cast<float>(rng.uniform()) - 0.5f;
+    for (int64_t t = 0; t < kRows; ++t) {
+      for (int j = 0; j < 3; ++j)
+        given.t.row<int32_t>(t)[j] = t % 4 == 1 ? -1 : static_cast<int32_t>((t + 5 * j) % 12);
+    }
+    std::vector<float> weight[3];
+    std::vector<int32_t> expert[3], load[3];
+    for (int i = 0; i < 3; ++i) {  // the device's, ref's, and without what is given
+      weight[i].resize(kRows * 3);
+      expert[i].resize(kRows * 3);
+      load[i].resize(12);
+      Device& device = i == 1 ? static_cast<Device&>(ref) : *dev_;
+      device.route(logits.t, Tensor(), i < 2 ? given.t : Tensor(), p,
+                   Tensor(expert[i].data(), DType::kI32, kRows, 3),
+                   Tensor(weight[i].data(), DType::kF32, kRows, 3),
+                   Tensor(load[i].data(), DType::kI32, 1, 12));
+    }
+    EXPECT_EQ(expert[0], expert[1]);
+    EXPECT_EQ(load[0], load[1]);
+    for (size_t i = 0; i < weight[0].size(); ++i) {
+      EXPECT_NEAR(weight[0][i], weight[1][i], 1e-6);
+      int32_t own = given.t.row<int32_t>(0)[i];
+      EXPECT_EQ(expert[0][i], own < 0 ? expert[2][i] : own);
+      if (own < 0) {
+        EXPECT_EQ(weight[0][i], weight[2][i]);
+      }
+    }
+    EXPECT_EQ(std::accumulate(load[0].begin(), load[0].end(), 0), kRows * 3);
   }
 }
 
@@ -307,7 +351,7 @@ TEST_P(Rows, LogitsThatAreNotFiniteStillGiveDistinctExperts) {
     Rng rng(6);
     for (int64_t i = 0; i < n * 40; ++i)
       logits.t.row<float>(0)[i] = i < 40 ? NAN : kinds[rng.below(4)];
-    dev_->route(logits.t, Tensor(), p, expert.t, weight.t, load.t);
+    dev_->route(logits.t, Tensor(), Tensor(), p, expert.t, weight.t, load.t);
     for (int64_t t = 0; t < n; ++t) {
       const int32_t* chosen = expert.t.row<int32_t>(t);
       for (int i = 0; i < 6; ++i) {

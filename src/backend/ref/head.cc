@@ -1,5 +1,6 @@
 // The output head: log-probabilities of targets, one row of logits at a time.
 #include <algorithm>
+#include <limits>
 
 #include "backend/ref/ref_device.h"
 #include "base/threads.h"
@@ -7,10 +8,12 @@
 namespace wels {
 namespace {
 
+// Row i of kept, or all: -infinity for the others.
 template <class R>
-std::vector<R> logits_of(const R* h, const Mat<R>& w) {
-  std::vector<R> z(static_cast<size_t>(w.rows));
+std::vector<R> logits_of(const R* h, const Mat<R>& w, const Tensor& kept, int64_t i) {
+  std::vector<R> z(static_cast<size_t>(w.rows), -std::numeric_limits<R>::infinity());
   for (int64_t v = 0; v < w.rows; ++v) {
+    if (!kept.empty() && (kept.row<int32_t>(i)[v / 32] >> (v % 32) & 1) == 0) continue;
     R dot = 0;
     for (int64_t c = 0; c < w.cols; ++c) dot += h[c] * w.row(v)[c];
     z[static_cast<size_t>(v)] = dot;
@@ -21,16 +24,17 @@ std::vector<R> logits_of(const R* h, const Mat<R>& w) {
 }  // namespace
 
 template <class R>
-void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor& target,
+void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Targets& target,
                               Tensor logp, Tensor lse) {
   Mat<R> in = read<R>(h), w = read_weight<R>(head), out(h.rows, 1), log_sum(h.rows, 1);
   parallel_for(h.rows, rows_per_thread(w.rows * w.cols), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::vector<R> z = logits_of(in.row(i), w);
+      int32_t t = target.id.row<int32_t>(0)[i];
+      if (t < 0 && !target.kept.empty()) continue;  // perhaps none is kept
+      std::vector<R> z = logits_of(in.row(i), w, target.kept, i);
       R largest = *std::max_element(z.begin(), z.end()), sum = 0;
       for (R x : z) sum += std::exp(x - largest);
       log_sum.row(i)[0] = largest + std::log(sum);
-      int32_t t = target.row<int32_t>(0)[i];
       out.row(i)[0] = t < 0 ? R(0) : z[static_cast<size_t>(t)] - log_sum.row(i)[0];
     }
   });
@@ -40,15 +44,15 @@ void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Tensor&
 
 // d logp / d z_v = [v = target] - softmax(z)_v.
 template <class R>
-void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                                        const Tensor& lse, const Tensor& dlogp, Tensor dh,
                                        Accum accum, Tensor dhead, Accum dhead_accum) {
   Mat<R> in = read<R>(h), w = read_weight<R>(head), log_sum = read<R>(lse), d = read<R>(dlogp);
   Mat<R> gh(h.rows, h.cols), gw(w.rows, w.cols);
   for (int64_t i = 0; i < h.rows; ++i) {
-    int32_t t = target.row<int32_t>(0)[i];
+    int32_t t = target.id.row<int32_t>(0)[i];
     if (t < 0) continue;
-    std::vector<R> z = logits_of(in.row(i), w);
+    std::vector<R> z = logits_of(in.row(i), w, target.kept, i);
     for (int64_t v = 0; v < w.rows; ++v) {
       R dz = d.row(i)[0] *
              ((v == t ? R(1) : R(0)) - std::exp(z[static_cast<size_t>(v)] - log_sum.row(i)[0]));
@@ -65,7 +69,7 @@ void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, cons
 // One after the other, by whatever device this is.
 template <class R>
 void RefDevice<R>::token_logp_and_gradient(const Tensor& h, const Weight& head,
-                                           const Tensor& target, const Tensor& dlogp, Tensor logp,
+                                           const Targets& target, const Tensor& dlogp, Tensor logp,
                                            Tensor dh, Tensor dhead, Accum dhead_accum) {
   Mat<R> log_sum(h.rows, 1);
   Tensor lse(log_sum.v.data(), dtype_of<R>::value, h.rows, 1);

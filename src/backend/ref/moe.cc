@@ -93,8 +93,8 @@ struct Balance {
 }  // namespace
 
 template <class R>
-void RefDevice<R>::route(const Tensor& logits, const Tensor& bias, const RouteParams& p,
-                         Tensor expert, Tensor weight, Tensor load) {
+void RefDevice<R>::route(const Tensor& logits, const Tensor& bias, const Tensor& given,
+                         const RouteParams& p, Tensor expert, Tensor weight, Tensor load) {
   Mat<R> in = read<R>(logits), b = read<R>(bias), w(weight.rows, weight.cols);
   int32_t* count = load.row<int32_t>(0);
   std::fill_n(count, p.experts, 0);
@@ -103,6 +103,8 @@ void RefDevice<R>::route(const Tensor& logits, const Tensor& bias, const RoutePa
     for (size_t e = 0; e < b.v.size(); ++e) select[e] += b.v[e];
     limit_groups(select, p);
     std::vector<int> chosen = largest(select, p.top_k);
+    if (const int32_t* own = given.empty() ? nullptr : given.row<int32_t>(t); own && own[0] >= 0)
+      chosen.assign(own, own + p.top_k);
     R sum = 0;
     for (int e : chosen) sum += s[static_cast<size_t>(e)];
     for (int j = 0; j < p.top_k; ++j) {

@@ -101,8 +101,8 @@ class RefDevice : public Device {
                      int v_col, Tensor y) override;
 
   // moe.cc
-  void route(const Tensor& logits, const Tensor& bias, const RouteParams& p, Tensor expert,
-             Tensor weight, Tensor load) override;
+  void route(const Tensor& logits, const Tensor& bias, const Tensor& given, const RouteParams& p,
+             Tensor expert, Tensor weight, Tensor load) override;
   void route_backward(const Tensor& logits, const Tensor& expert, const Tensor& weight,
                       const Tensor& dweight, const RouteParams& p, Tensor dlogits) override;
   double balance_loss(const Tensor& logits, std::span<const AttendSegment> segments,
@@ -117,12 +117,12 @@ class RefDevice : public Device {
                         const Tensor& dy, Tensor drows, Tensor dweight) override;
 
   // head.cc
-  void token_logp(const Tensor& h, const Weight& head, const Tensor& target, Tensor logp,
+  void token_logp(const Tensor& h, const Weight& head, const Targets& target, Tensor logp,
                   Tensor lse) override;
-  void token_logp_backward(const Tensor& h, const Weight& head, const Tensor& target,
+  void token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                            const Tensor& lse, const Tensor& dlogp, Tensor dh, Accum accum,
                            Tensor dhead, Accum dhead_accum) override;
-  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Tensor& target,
+  void token_logp_and_gradient(const Tensor& h, const Weight& head, const Targets& target,
                                const Tensor& dlogp, Tensor logp, Tensor dh, Tensor dhead,
                                Accum dhead_accum) override;
 

@@ -196,8 +196,8 @@ inline void transpose_block(Vec (&r)[kLanes]) {
 #endif
 }
 
-// rows [n][ld] -> [units][64]; lanes n .. up to the next multiple of 16 are zero.
-inline void attend_transpose(const float* rows, int ld, int n, int units, float* dst) {
+// rows [n][ld] -> [units][dst_ld]; lanes n .. up to the next multiple of 16 are zero.
+inline void attend_transpose(const float* rows, int ld, int n, int units, float* dst, int dst_ld) {
   int lanes = (n + 15) / 16 * 16;
   for (int c = 0; c < lanes; c += kLanes) {
     for (int u = 0; u < units; u += kLanes) {
@@ -209,7 +209,7 @@ inline void attend_transpose(const float* rows, int ld, int n, int units, float*
                              : load_part(rows + (c + i) * ld + u, w);
       }
       transpose_block(r);
-      for (int i = 0; i < w; ++i) store(dst + (u + i) * kAttendCols + c, r[i]);
+      for (int i = 0; i < w; ++i) store(dst + (u + i) * dst_ld + c, r[i]);
     }
   }
 }

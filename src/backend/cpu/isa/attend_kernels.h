@@ -7,10 +7,12 @@
 // an operand: two bf16 that one vdpbf16ps lane multiplies (`pair` = 2), or one float (`pair` = 1).
 // Operands come in three layouts, all in units, zero-padded:
 //   rows        [n][ld]                 as in memory, d rounded up to 16 elements
-//   transposed  [ld units of d][64]     lane = row: the B operand of a product that sums over d
+//   transposed  [ld units of d][lanes]  lane = row: the B operand of a product that sums over d
 //   pairs       [n / pair][d]           lane = element of d: the B operand of a product over rows
 #pragma once
 #include <cstdint>
+
+#include "backend/cpu/isa/attend_int8_kernels.h"
 
 namespace wels {
 
@@ -18,13 +20,18 @@ constexpr int kAttendCols = 64;  // queries of a tile
 constexpr int kAttendKeys = 64;  // keys of a tile, aligned to the segment's first key
 
 // One tile of columns against n_keys <= a whole chunk of keys: plain online softmax, starting from
-// nothing.
+// nothing or going on (`more`) behind a multiple of kAttendKeys.
 struct AttendForwardTile {
-  const float* q;      // transposed [dk_units][64]
+  const float* q;      // transposed [dk_units][q_ld]
   const float* k;      // rows [n_keys][k_ld]
-  const float* v;      // pairs [n_keys / pair][dv_pad]
-  const float* limit;  // [64] keys of the chunk that a column sees, ascending
-  int dk_units, k_ld, dv_pad, cols, n_keys;
+  const float* v;      // pairs [n_keys / pair][v_ld]
+  const float* limit;  // [64] of these keys, how many a column sees, ascending
+  int dk_units, q_ld, k_ld, v_ld, dv_pad, cols, n_keys;
+  bool more;          // m, l and o hold the keys before
+  const void* ahead;  // what will be read next, to be asked for now
+  int64_t ahead_bytes;
+  const AttendInt8* int8;  // null: scores are of q and k; else of these, and q and k are null
+  const AttendInt8Scores* eight;
   float scale;  // of the scores, times log2(e)
   float* s;     // scratch [64][64]
   float* p;     // scratch [64][64]
@@ -56,7 +63,7 @@ struct AttendTable {
   // the rows: 0 f32, 1 bf16, 2 Q8_0, where a and b begin with a block each]
   void (*rows[3])(const void* const* a, int da, const void* const* b, int db, int n, float* dst,
                   int ld);
-  void (*transpose)(const float* rows, int ld, int n, int units, float* dst);
+  void (*transpose)(const float* rows, int ld, int n, int units, float* dst, int dst_ld);
   void (*pairs)(const float* rows, int ld, int n, int d_pad, float* dst);
   // d[i] = <a row i, b row i> of rows layouts.
   void (*row_dots)(const float* a, const float* b, int ld, int n, float* dots);

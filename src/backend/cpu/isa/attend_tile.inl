@@ -14,14 +14,64 @@ inline int clamp_keys(float limit, int n_keys) {
   return limit < 0 ? 0 : limit > n_keys ? n_keys : (int)limit;
 }
 
+// The same product for one vector of columns and 16 keys, whose operands' loads are the limit
+// there: the sums of all keys stay in registers for `units` units. Asks for the bytes [ahead,
+// ahead_end) on the way.
+template <class E>
+__attribute__((noinline)) void score_16_keys(const float* k, int k_ld, const float* q, int q_ld,
+                                             int units, float* s, bool add, const char* ahead,
+                                             const char* ahead_end) {
+  constexpr int kKeys = 16, kUnits = 8;  // kUnits: between two looks at what is ahead
+  const float* base[kKeys / 4];
+#pragma GCC unroll 4
+  for (int i = 0; i < kKeys / 4; ++i) base[i] = k + 4 * i * k_ld;
+  const long row[4] = {0, k_ld, 2L * k_ld, 3L * k_ld};  // in general registers
+  Vec sum[kKeys];
+#pragma GCC unroll 16
+  for (int i = 0; i < kKeys; ++i) sum[i] = add ? load(s + i * kAttendCols) : zero();
+  const long ahead_step = ((ahead_end - ahead) * kUnits + units - 1) / units;
+  for (int u = 0; u < units; u += kUnits) {
+    const char* until = ahead + ahead_step;
+    for (until = until < ahead_end ? until : ahead_end; ahead < until; ahead += 64)
+      _mm_prefetch(ahead, _MM_HINT_T1);
+    const int end = units - u < kUnits ? units - u : kUnits;
+    for (int v = 0; v < end; ++v, q += q_ld) {
+      const Vec qv = load(q);
+#pragma GCC unroll 16
+      for (int i = 0; i < kKeys; ++i) sum[i] = E::mac(set1(base[i / 4][row[i % 4]]), qv, sum[i]);
+#pragma GCC unroll 4
+      for (const float*& p : base) ++p;
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kKeys; ++i) store(s + i * kAttendCols, sum[i]);
+}
+
+// Scores of one vector of columns with n_keys / 16 groups of keys, in passes that the L1 cache
+// holds.
+template <class E>
+inline void narrow_scores(const AttendForwardTile& t, const float* k, int n_keys, float* s) {
+  constexpr int kPass = 288;
+  const int groups = n_keys / 16;
+  const long share = t.ahead_bytes / (groups > 0 ? groups : 1);
+  for (int u = 0; u < t.dk_units; u += kPass) {
+    const int units = t.dk_units - u < kPass ? t.dk_units - u : kPass;
+    for (int g = 0; g < groups; ++g) {
+      const char* ahead = (const char*)t.ahead + g * share + share * u / t.dk_units;
+      score_16_keys<E>(k + (long)g * 16 * t.k_ld + u, t.k_ld, t.q + (long)u * t.q_ld, t.q_ld, units,
+                       s + g * 16 * kAttendCols, u > 0, ahead, ahead + share * units / t.dk_units);
+    }
+  }
+}
+
 // sᵀ [n_keys][64]: scores; lanes that see none of a group's keys are not computed.
 template <class E>
-inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, int units,
+inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, int q_ld, int units,
                         const float* limit, int lanes, float* s) {
   for (int u = 0; u < units; u += kUnitsPerPass) {
     int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
-    product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * kAttendCols, kAttendCols, s,
-                                kAttendCols, u > 0, [&](int j, int) {
+    product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * q_ld, q_ld, s, kAttendCols,
+                                u > 0, [&](int j, int) {
                                   int n0 = 0;
                                   while (n0 < lanes - kLanes && limit[n0 + kLanes - 1] <= j)
                                     n0 += kLanes;
@@ -85,10 +135,47 @@ inline void scale_rows(float* o, int dv_pad, int begin, int end, const float* fa
   }
 }
 
+// s of the keys [key, key + n).
+template <class E>
+inline void forward_scores(const AttendForwardTile& t, int key, int n, const float* limit,
+                           int lanes) {
+  if (t.int8)
+    return t.int8->scores(*t.eight, key, n, (lanes + 15) / 16 * 16, t.s, t.ahead, t.ahead_bytes);
+  const float* k = t.k + (long)key * t.k_ld;
+  int done = 0;
+  if constexpr (kLanes == 16) {
+    if (lanes == kLanes) {
+      narrow_scores<E>(t, k, n, t.s);
+      done = n / 16 * 16;
+    }
+  }
+  tile_scores<E>(k + (long)done * t.k_ld, t.k_ld, n - done, t.q, t.q_ld, t.dk_units, limit, lanes,
+                 t.s + done * kAttendCols);
+}
+
+// o (+)= p · v of the keys [key, key + n). Not inlined, as forward_tile's constants would take its
+// registers.
+template <class E>
+__attribute__((noinline)) void add_values(const AttendForwardTile& t, int key, int n,
+                                          const float* limit, int lanes) {
+  // One vector of columns takes what the registers hold of each value at a time, so that these come
+  // from the L2 cache once.
+  const int step = lanes == kLanes ? kTileVecs * kLanes : t.dv_pad;
+  const float* v = t.v + (long)(key / E::kPair) * t.v_ld;
+  for (int c = 0; c < t.dv_pad; c += step) {
+    const int width = t.dv_pad - c < step ? t.dv_pad - c : step;
+    product<E, Walk::kAcrossRows>(t.cols, width, t.p, kAttendCols, v + c, t.v_ld, t.o + c, t.dv_pad,
+                                  t.more || key > 0, [&](int i, int rows) {
+                                    int seen = clamp_keys(limit[i + rows - 1], n);
+                                    return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
+                                  });
+  }
+}
+
 template <class E>
 void forward_tile(const AttendForwardTile& t) {
   const int lanes = (t.cols + kLanes - 1) / kLanes * kLanes;
-  for (int c = 0; c < lanes; c += kLanes) {
+  for (int c = 0; !t.more && c < lanes; c += kLanes) {
     store(t.m + c, set1(kNoScore));
     store(t.l + c, zero());
   }
@@ -98,20 +185,15 @@ void forward_tile(const AttendForwardTile& t) {
     const int n = t.n_keys - key < kAttendKeys ? t.n_keys - key : kAttendKeys;
     for (int c = 0; c < lanes; c += kLanes)
       store(limit + c, sub(load(t.limit + c), set1((float)key)));
-    tile_scores<E>(t.k + (long)key * t.k_ld, t.k_ld, n, t.q, t.dk_units, limit, lanes, t.s);
+    forward_scores<E>(t, key, n, limit, lanes);
     bool rescale = false;
     for (int c = 0; c < lanes; c += kLanes) {
       Vec f = softmax_lanes<E>(t.s + c, t.p + c, limit + c, n, t.scale, t.m + c, t.l + c);
       store(factor + c, f);
       rescale |= !all_equal(f, set1(1.0f));
     }
-    if (rescale && key > 0) scale_rows(t.o, t.dv_pad, 0, t.cols, factor);
-    product<E, Walk::kAcrossRows>(t.cols, t.dv_pad, t.p, kAttendCols,
-                                  t.v + (long)(key / E::kPair) * t.dv_pad, t.dv_pad, t.o, t.dv_pad,
-                                  key > 0, [&](int i, int rows) {
-                                    int seen = clamp_keys(limit[i + rows - 1], n);
-                                    return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
-                                  });
+    if (rescale && (t.more || key > 0)) scale_rows(t.o, t.dv_pad, 0, t.cols, factor);
+    add_values<E>(t, key, n, limit, lanes);
   }
 }
 
@@ -183,8 +265,8 @@ void backward_tile(const AttendBackwardTile& t) {
   float* ds_pairs = E::kPair == 1 ? ds_rows : ds_rows + kTile;
   const int lanes = (t.cols + kLanes - 1) / kLanes * kLanes,
             col_units = (t.cols + E::kPair - 1) / E::kPair;
-  tile_scores<E>(t.k, t.k_ld, t.n_keys, t.q, t.dk_units, t.limit, lanes, s);
-  tile_scores<E>(t.v, t.v_ld, t.n_keys, t.dy, t.dv_units, t.limit, lanes, dp);
+  tile_scores<E>(t.k, t.k_ld, t.n_keys, t.q, kAttendCols, t.dk_units, t.limit, lanes, s);
+  tile_scores<E>(t.v, t.v_ld, t.n_keys, t.dy, kAttendCols, t.dv_units, t.limit, lanes, dp);
   for (int c = 0; c < lanes; c += kLanes) gradient_lanes<E>(t, c, s, dp, p_rows, ds_rows, ds_pairs);
 
   // Keys as rows: the columns before the first that sees key j have no part in it.

@@ -12,7 +12,7 @@ namespace {
 #include "backend/cpu/isa/attend.inl"
 #include "backend/cpu/isa/row.inl"
 #include "backend/cpu/isa/quant.inl"
-const Kernels kKernels{"avx2", &kGemm, &kAttend, &kRow, &kQuant};
+const Kernels kKernels{"avx2", &kGemm, &kAttend, &kRow, &kQuant, nullptr};
 }  // namespace
 const Kernels* kernels_avx2() { return &kKernels; }
 }  // namespace wels

@@ -18,7 +18,7 @@ namespace {
 #include "backend/cpu/isa/attend.inl"
 #include "backend/cpu/isa/row.inl"
 #include "backend/cpu/isa/quant.inl"
-const Kernels kKernels{"avx512_bf16", &kGemm, &kAttend, &kRow, &kQuant};
+const Kernels kKernels{"avx512_bf16", &kGemm, &kAttend, &kRow, &kQuant, nullptr};
 }  // namespace
 const Kernels* kernels_avx512_bf16() { return &kKernels; }
 }  // namespace wels

@@ -20,11 +20,13 @@ struct Kernels {
   const AttendKernels* attend;
   const RowKernels* rows;
   const QuantKernels* quant;
+  const AttendInt8* attend_int8;  // null: this one is no faster in int8
 };
 
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const QuantKernels* quant_kernels_avx512_vnni();
+const AttendInt8* attend_int8_avx512_vnni();
 const Kernels* kernels_avx512_bf16();
 
 }  // namespace wels
