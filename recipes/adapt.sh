@@ -15,8 +15,8 @@ mkdir -p "$out"
   zstd -dc "$data/books_en.txt.zst" 2>/dev/null | tail -c +12000001 | head -c 200000 > "$out/general.part" || true
   mv "$out/general.part" "$out/general.txt"
 }
-"$wels" pretrain "$out/books.txt" --preset nano --vocab 2048 --minutes "${WELS_MINUTES:-4}" --sample-every 0 --out "$out/base"
-common=("$out/base" "$data/factbook_en.jsonl.zst" --general "$out/general.txt" --seq 256 --steps "${WELS_STEPS:-150}" --batch 16 --lr 1e-3)
+"$wels" pretrain "$out/books.txt" --preset nano --vocab 2048 --minutes "${WELS_MINUTES:-2}" --sample-every 0 --out "$out/base"
+common=("$out/base" "$data/factbook_en.jsonl.zst" --general "$out/general.txt" --seq 256 --steps "${WELS_STEPS:-80}" --batch 16 --lr 1e-3)
 "$wels" adapt "${common[@]}" --replay "$out/books.txt" --out "$out/replay" "$@"
 "$wels" adapt "${common[@]}" --out "$out/own" "$@"
 "$wels" adapt "${common[@]}" --replay-share 0 --out "$out/none" "$@"

@@ -14,6 +14,7 @@
 #include "base/progress.h"
 #include "base/rng.h"
 #include "distill/budget_stage.h"
+#include "distill/colearn_state.h"
 #include "distill/pair_evaluation.h"
 #include "formats/json.h"
 #include "model/checkpoint.h"
@@ -24,56 +25,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSmall = 0, kLarge = 1;
 constexpr int64_t kMostSteps = 1'000'000;       // the allowance ends a phase before
 constexpr const char* kCollapsed = "training";  // of the errors of rl/collapse.h
 constexpr const char* kPhases[] = {"A", "B", "C-small", "C-large"};
-
-json to_json(const PairEvaluation& e) {
-  return {{"accuracy", {e.accuracy[0], e.accuracy[1]}},
-          {"nats", {e.nats[0], e.nats[1]}},
-          {"kl", e.kl},
-          {"agreement", e.agreement},
-          {"complementarity", e.complementarity},
-          {"items", e.items}};
-}
-
-PairEvaluation evaluation_of(const json& j) {
-  PairEvaluation e;
-  for (int i : {kSmall, kLarge}) {
-    e.accuracy[i] = j.at("accuracy").at(static_cast<size_t>(i)).get<double>();
-    e.nats[i] = j.at("nats").at(static_cast<size_t>(i)).get<double>();
-  }
-  e.kl = j.at("kl").get<double>();
-  e.agreement = j.at("agreement").get<double>();
-  e.complementarity = j.at("complementarity").get<double>();
-  e.items = j.at("items").get<int64_t>();
-  return e;
-}
-
-json to_json(const ColearnPhase& p) {
-  return {{"round", p.round},       {"name", p.name},       {"large", p.large},
-          {"flops", p.flops},       {"seconds", p.seconds}, {"after", to_json(p.after)},
-          {"kept", p.kept},         {"lambda", p.lambda},   {"w", p.w},
-          {"explored", p.explored}, {"solved", p.solved},   {"trouble", p.trouble}};
-}
-
-ColearnPhase phase_of(const json& j) {
-  ColearnPhase p;
-  p.round = j.at("round").get<int64_t>();
-  p.name = j.at("name").get<std::string>();
-  p.large = j.at("large").get<bool>();
-  p.flops = j.at("flops").get<double>();
-  p.seconds = j.at("seconds").get<double>();
-  p.after = evaluation_of(j.at("after"));
-  p.kept = j.at("kept").get<bool>();
-  p.lambda = j.at("lambda").get<double>();
-  p.w = j.at("w").get<double>();
-  p.explored = j.at("explored").get<int64_t>();
-  p.solved = j.value("solved", std::vector<int64_t>());
-  p.trouble = j.value("trouble", "");
-  return p;
-}
 
 double forward_flops(Model& m) { return training_flops_per_token(m.config()) / 3; }
 
@@ -93,7 +47,7 @@ class Colearn {
         lambda_(s.lambda),
         weight_scale_(1) {
     for (int i : {kSmall, kLarge}) out_.model[i] = models[i];
-    settings_ = settings(models);
+    settings_ = settings_json(s, models, train.hash());
     make_folder(s.out);
     resume();
   }
@@ -121,32 +75,6 @@ class Colearn {
   }
 
  private:
-  json settings(const std::string (&models)[2]) const {
-    return {{"small", models[0]},
-            {"large", models[1]},
-            {"tasks", s_.tasks},
-            {"channels", {s_.a, s_.b1, s_.b2, s_.b3, s_.c}},
-            {"rounds", s_.rounds},
-            {"round_flops", s_.round_flops},
-            {"rl_share", s_.rl_share},
-            {"lambda", s_.lambda},
-            {"alpha", s_.alpha},
-            {"w", s_.w},
-            {"keep", {s_.keep_low, s_.keep_high}},
-            {"pool", s_.pool},
-            {"replay", s_.replay},
-            {"favour", s_.favour},
-            {"explore", {s_.explore.questions, s_.explore.tries, s_.explore.large_tries}},
-            {"lr", {s_.lr_small, s_.lr_large, s_.lr_rl}},
-            {"rl", {s_.rl_groups, s_.rl_samples}},
-            {"eval_items", s_.eval_items},
-            {"batch", {s_.sft.batch, s_.sft.longest, s_.sft.micro_batch_tokens}},
-            {"dtype", name(s_.sft.trainer.dtype)},
-            {"max_tokens", s_.rollout.max_tokens},
-            {"seed", s_.sft.seed},
-            {"data", fmt::format("{:016x}", train_.hash())}};
-  }
-
   void resume() {
     std::string path = s_.out + "/state.json";
     if (!std::filesystem::exists(path)) return;
