@@ -50,7 +50,7 @@ TEST(GoldenUnits, RouterChoosesTheExpertsAndWeightsOfEveryCase) {
       Tensor w(f64 ? static_cast<void*>(weight.data()) : weight32.data(), stat, n, p.top_k);
       dev->route(
           Tensor(f64 ? static_cast<void*>(logits.data()) : logits32.data(), stat, n, p.experts), b,
-          p, Tensor(expert.data(), DType::kI32, n, p.top_k), w,
+          Tensor(), p, Tensor(expert.data(), DType::kI32, n, p.top_k), w,
           Tensor(load.data(), DType::kI32, 1, p.experts));
       std::vector<double> got = values(w);
 

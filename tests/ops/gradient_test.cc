@@ -219,7 +219,8 @@ TEST_F(Gradient, OfRouterWeightsAndBalanceLoss) {
           dlogits(6, 8);
       Indices expert(std::vector<int32_t>(18), 6, 3), load(std::vector<int32_t>(8), 1, 8);
       auto loss = [&] {
-        return dev.route(logits.t, bias.t, p, expert.t, weight.t, load.t), dot(weight, dweight);
+        return dev.route(logits.t, bias.t, Tensor(), p, expert.t, weight.t, load.t),
+               dot(weight, dweight);
       };
       loss();
       dev.route_backward(logits.t, expert.t, weight.t, dweight.t, p, dlogits.t);

@@ -42,7 +42,7 @@ void routing(std::vector<OpCase>& out) {
         out.push_back({"route", n, true, [=](OpRun& r) {
                          Tensor bias = biased ? r.input_f32("bias", 1, p.experts, 0.1) : Tensor();
                          Tensor load = r.output_index("load", 1, p.experts);
-                         r.dev.route(r.input_f32_rows("logits", n, p.experts, 2), bias, p,
+                         r.dev.route(r.input_f32_rows("logits", n, p.experts, 2), bias, Tensor(), p,
                                      r.output_index("expert", r.n(n), p.top_k, true),
                                      r.output_f32_rows("weight", n, p.top_k), load);
                        }});
@@ -75,14 +75,14 @@ void routing(std::vector<OpCase>& out) {
     // All scores equal: the lowest numbers win, in groups and among experts.
     out.push_back({"route", 5, true, [=](OpRun& r) {
                      std::vector<double> same(static_cast<size_t>(r.n(5) * p.experts), 0.375);
-                     r.dev.route(r.given(same, r.n(5), p.experts, r.f32()), Tensor(), p,
+                     r.dev.route(r.given(same, r.n(5), p.experts, r.f32()), Tensor(), Tensor(), p,
                                  r.output_index("expert", r.n(5), p.top_k, true),
                                  r.output_f32_rows("weight", 5, p.top_k),
                                  r.output_index("load", 1, p.experts));
                    }});
     out.push_back({"route", 9, true, [=](OpRun& r) {  // saturated scores
                      r.dev.route(r.input_f32_rows("logits", 9, p.experts, 6),
-                                 r.input_f32("bias", 1, p.experts, 3), p,
+                                 r.input_f32("bias", 1, p.experts, 3), Tensor(), p,
                                  r.output_index("expert", r.n(9), p.top_k, true),
                                  r.output_f32_rows("weight", 9, p.top_k),
                                  r.output_index("load", 1, p.experts));
