@@ -202,15 +202,17 @@ TEST_F(RunsTest, AServerOfAModelShowsRunsTooToWhoeverMayUseIt) {
   RunRoutes routes(RunTable({root.string()}, true));
   {
     TestServer server({.runs = &routes});
-    EXPECT_EQ(RawClient(server.port).get("/ui/runs").json()[0]["step"], 3);
+    json list = RawClient(server.port).get("/ui/runs").json();
+    EXPECT_EQ(list[0]["step"], 3);
+    std::string at = "/ui/runs/" + list[0]["id"].get<std::string>();
     EXPECT_EQ(RawClient(server.port).get("/ui/runs/nobody/metrics").status, 404);
     RawClient lines(server.port);
-    std::string three = lines.get("/ui/runs/a/metrics").body;
+    std::string three = lines.get(at + "/metrics").body;
     EXPECT_EQ(std::count(three.begin(), three.end(), '\n'), 3);
     EXPECT_EQ(RawClient(server.port).post("/ui/runs", "{}").status, 405);
     FolderLock lock(folder);  // somebody trains
     RawClient c(server.port);
-    c.send("GET /ui/runs/a/events?after=3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    c.send("GET " + at + "/events?after=3 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     c.until("\r\n\r\n");
     add_lines(folder, 4, 4);
     EXPECT_THAT(c.until("id: 4\n"), HasSubstr("id: 4\n"));
