@@ -22,8 +22,8 @@ const Kernels* kernels_avx512_vnni() {
   static const Kernels kernels = [] {
     Kernels k = *kernels_avx512();
     k.name = "avx512_vnni";
-    k.quant = quant_kernels_avx512_vnni();
-    k.attend_int8 = attend_int8_avx512_vnni();
+    k.quant = int8_kernels_avx512_vnni()->quant;
+    k.attend_int8 = int8_kernels_avx512_vnni()->attend;
     return k;
   }();
   return &kernels;
@@ -32,7 +32,7 @@ const Kernels* kernels_avx512_vnni() {
 const Kernels* kernels_avx512_bf16_vnni() {
   static const Kernels kernels = [] {
     Kernels k = *kernels_avx512_bf16();
-    k.attend_int8 = attend_int8_avx512_vnni();
+    k.attend_int8 = int8_kernels_avx512_vnni()->attend;
     return k;
   }();
   return &kernels;

@@ -14,7 +14,7 @@ namespace {
 #include "backend/cpu/isa/vec_avx512.inl"
 #include "backend/cpu/isa/quant.inl"
 #include "backend/cpu/isa/attend_int8.inl"
+const Int8Kernels kInt8 = {&kQuant, &kAttendInt8};
 }  // namespace
-const QuantKernels* quant_kernels_avx512_vnni() { return &kQuant; }
-const AttendInt8* attend_int8_avx512_vnni() { return &kAttendInt8; }
+const Int8Kernels* int8_kernels_avx512_vnni() { return &kInt8; }
 }  // namespace wels

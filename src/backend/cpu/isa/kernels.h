@@ -25,8 +25,11 @@ struct Kernels {
 
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
-const QuantKernels* quant_kernels_avx512_vnni();
-const AttendInt8* attend_int8_avx512_vnni();
+struct Int8Kernels {
+  const QuantKernels* quant;
+  const AttendInt8* attend;
+};
+const Int8Kernels* int8_kernels_avx512_vnni();
 const Kernels* kernels_avx512_bf16();
 
 }  // namespace wels
