@@ -286,7 +286,10 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
       ticket.reset();
       keep_trace(call, *g);  // whoever has seen the end may ask
       g->complete();
-      if (streams) return metrics_.answered(call.route->path, 200);
+      if (streams) {
+        call.exchange->wake_at_once();
+        return metrics_.answered(call.route->path, 200);
+      }
       std::vector<Delta> deltas;
       g->take(deltas);
       if (std::optional<Error> e = g->error()) {

@@ -48,6 +48,7 @@ class HttpExchange {
   // A response of 200 and this head whose body comes from `source`.
   virtual void stream(HttpResponse head, std::shared_ptr<BodySource> source) = 0;
   virtual void wake() = 0;
+  virtual void wake_at_once() = 0;  // for the last of it, which is not to wait for a tick
   // While no response is begun, empty lines are sent now and then (and with them status 200).
   virtual void expect_wait() = 0;
   // `left` is called, on the I/O thread, when the client goes before the response has ended; at

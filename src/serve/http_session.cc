@@ -387,6 +387,9 @@ class Session<Stream>::Exchange : public HttpExchange,
     });
   }
   void wake() override { pacer_.wake(this->shared_from_this()); }
+  void wake_at_once() override {
+    asio::post(io_, [self = this->shared_from_this()] { self->pump(); });
+  }
   bool pump() override {
     std::shared_ptr<Session> session = session_.lock();
     return session && session->pump(this);
