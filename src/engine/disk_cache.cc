@@ -244,6 +244,7 @@ void DiskCache::save(const Key& key, const Key& before, std::span<const int32_t>
   }
   files_[key] = {size, rows.drafted, order_.insert(order_.end(), key)};
   bytes_ += size;
+  use(key);  // a file's own time is too coarse to tell what was written first
 }
 
 Key model_fingerprint(const Device& dev, Model& model, DType dtype, DType cache_dtype) {
