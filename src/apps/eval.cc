@@ -22,7 +22,7 @@ using Json = nlohmann::ordered_json;
 
 struct EvalFlags {
   DeviceFlags device;
-  std::string model, reference, dtype = "auto", kv_cache = "none";
+  std::string model, reference, dtype = "auto", kv_cache = "none", answers;
   std::vector<std::string> files;
   int64_t sequence = 0;
   TaskEvalFlags tasks;
@@ -169,9 +169,11 @@ int eval(const EvalFlags& f) {
   if ((f.tasks.curve || f.tasks.rephrase > 0) && f.tasks.task.empty())
     throw Error(f.tasks.curve ? "--curve" : "--rephrase", "is of answers to tasks",
                 "name them: --task parity:20");
+  if (!f.answers.empty() && f.tasks.task.empty())
+    throw Error("--answers", "are those to tasks", "name them: --task parity:20");
   if (!f.tasks.task.empty()) {
     LoadedModel m = open(f.model, f);
-    return report_on_tasks(m, f.tasks, f.json);
+    return report_on_tasks(m, f.tasks, f.json, f.answers);
   }
   if (!f.reference.empty()) return eval_pair(f);
   if (f.kl || f.kv_cache != "none")
@@ -197,6 +199,9 @@ void add_eval(CLI::App& app, Command& run) {
                   "of the curve, such as 0,16,64 (default: 0, 4, 8, 16, ...)")
       ->delimiter(',')
       ->check(CLI::NonNegativeNumber);
+  sub->add_option("--answers", f->answers,
+                  "--task: a file to write, one JSON line per question with its answers and their "
+                  "scores");
   sub->add_option("--reference", f->reference,
                   "the model to compare with, such as the one that was quantised");
   sub->add_flag("--kl", f->kl,

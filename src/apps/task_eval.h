@@ -46,7 +46,8 @@ nlohmann::ordered_json json_of(const RephraseEvaluation& e);
 // {...}}; what was not sampled is not there.
 nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e);
 
-// Evaluates and prints it, or the curve, as a table or as one JSON object. The exit code.
-int report_on_tasks(LoadedModel& m, const TaskEvalFlags& f, bool json);
+// Evaluates and prints it, or the curve, as a table or as one JSON object; the evaluation's answers
+// go into the file `answers` where it is named. The exit code.
+int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::string& answers);
 
 }  // namespace wels

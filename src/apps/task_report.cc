@@ -5,6 +5,8 @@
 #include <tuple>
 
 #include "apps/task_eval.h"
+#include "base/error.h"
+#include "base/file.h"
 
 namespace wels {
 namespace {
@@ -54,11 +56,36 @@ int print_curve(LoadedModel& m, const TaskEvalFlags& f, bool json) {
   return 0;
 }
 
+void write_answers(const std::string& path, const TaskEvaluation& e) {
+  using Json = nlohmann::ordered_json;
+  std::string lines;
+  for (const TaskEvaluation::Answers& a : e.answers) {
+    Json sampled = Json::array();
+    double right = 0;
+    for (const auto& s : a.sampled) {
+      sampled.push_back({{"text", s.text}, {"score", s.score}});
+      right += s.score >= 1;
+    }
+    Json line = {{"task", a.task},
+                 {"question", a.question},
+                 {"greedy_score", a.greedy.score},
+                 {"sampled_right", right},
+                 {"greedy", a.greedy.text},
+                 {"sampled", sampled}};
+    lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+  write_file_atomic(path, lines);
+}
+
 }  // namespace
 
-int report_on_tasks(LoadedModel& m, const TaskEvalFlags& f, bool json) {
+int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::string& answers) {
+  if (f.curve && !answers.empty())
+    throw Error("--answers", "is of one evaluation", "leave out --curve");
   if (f.curve) return print_curve(m, f, json);
+  f.settings.keep_answers = !answers.empty();
   TaskEvaluation e = evaluate_on_tasks(m, f);
+  if (!answers.empty()) write_answers(answers, e);
   std::optional<RephraseEvaluation> rephrased;
   if (f.rephrase > 0) rephrased = evaluate_rephrased_on_tasks(m, f);
   if (json) {

@@ -75,6 +75,21 @@ std::vector<TaskEvaluation::Part> parts_of(std::span<const TaskMixture::Item> it
   return out;
 }
 
+std::vector<TaskEvaluation::Answers> answers_of(std::span<const TaskMixture::Item> items,
+                                                const Drawn& greedy, const Drawn& sampled,
+                                                size_t samples, const Tokenizer& tokenizer) {
+  auto answer = [&](const Drawn& d, size_t i) {
+    return TaskEvaluation::Answer{tokenizer.decode(d.rollouts[i].tokens), d.scores[i]};
+  };
+  std::vector<TaskEvaluation::Answers> out;
+  for (size_t i = 0; i < items.size(); ++i) {
+    out.push_back({std::string(items[i].task->name()), items[i].example.question,
+                   answer(greedy, i), {}});
+    for (size_t j = 0; j < samples; ++j) out.back().sampled.push_back(answer(sampled, i * samples + j));
+  }
+  return out;
+}
+
 }  // namespace
 
 double quantile(std::vector<double> values, double q) {
@@ -133,6 +148,7 @@ TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
     e.majority += sampled.scores[i * k + majority_answer(own)] / n;
     e.likeliest += sampled.scores[i * k + likeliest_answer(own)] / n;
   }
+  if (s.keep_answers) e.answers = answers_of(items, greedy, sampled, k, sampler.tokenizer());
   if (!items.empty()) {
     e.example =
         items[0].example.question + "\n" + sampler.tokenizer().decode(greedy.rollouts[0].tokens);

@@ -16,6 +16,7 @@ struct EvaluationSettings {
   double temperature = 1;
   uint64_t seed = 1;
   TaskSplit split = TaskSplit::kHeldOut;  // kAll: files only
+  bool keep_answers = false;              // in TaskEvaluation::answers
 };
 
 // Of a set of completions. An answer is right where its score is 1.
@@ -40,6 +41,16 @@ struct TaskEvaluation {
     double greedy = 0, sampled = 0, pass_at_k = 0, length_mean = 0;  // length: of greedy answers
   };
   std::vector<Part> parts;  // where the mixture has several tasks, each; else one
+  struct Answer {
+    std::string text;  // with the thought, as written
+    double score = 0;
+  };
+  struct Answers {  // to an item
+    std::string task, question;
+    Answer greedy;
+    std::vector<Answer> sampled;
+  };
+  std::vector<Answers> answers;  // of the items in order, with keep_answers
   std::string example;      // a question with the model's greedy completion, for people
 };
 

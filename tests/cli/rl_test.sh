@@ -33,7 +33,9 @@ code=0; wait "$pid" || code=$?
 
 # The result is a model like any other.
 "$wels" chat whole "parity 010101" >/dev/null 2>&1 || fail "chat with the result"
-"$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json > eval.json || fail "eval"
+"$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json --answers answers.jsonl > eval.json || fail "eval"
+[ "$(grep -c '"task":"parity","question":"parity .*"greedy_score":[01].0,"sampled_right":[0-4].0,"greedy":".*"sampled":\[{"text":' answers.jsonl)" = 16 ] ||
+  fail "eval --answers: $(head -1 answers.jsonl)"
 grep -q '"pass_at_k"' eval.json || fail "eval says no pass@k"
 # Bounded thoughts: none within a budget of 0, one wherever a minimum is asked for.
 "$wels" eval base --task parity:6 --items 16 --samples 4 --max-tokens 24 --curve > curve.txt || fail "eval --curve"
@@ -87,6 +89,7 @@ cp -r base/checkpoints/step-00000060 bare && rm bare/tokenizer.json
 expect 'bare: has no tokenizer.json' "$wels" rl bare --task parity:6 --out a
 expect 'needs texts or --task' "$wels" eval base
 expect '\-\-curve: is of answers to tasks' "$wels" eval base missing.txt --curve
+expect '\-\-answers: is of one evaluation' "$wels" eval base --task parity:6 --curve --answers a.jsonl
 expect '\-\-curve: is over budgets of thought' "$wels" eval base --task parity:6 --curve --no-think
 expect '\-\-rephrase: is of answers to tasks' "$wels" eval base missing.txt --rephrase 2
 expect 'parity: is a generator' "$wels" eval base --task parity:6 --split all
