@@ -161,7 +161,7 @@ std::string card_table(const std::vector<CardRow>& rows, double price_per_hour) 
   for (const std::string& t : tasks)
     head.push_back(k > 0 ? fmt::format("{}: greedy / sampled / pass@{}", t, k) : t + ": greedy");
   Cells more = {"kept", "trained", "sampled", "FLOPs", "time"};
-  if (!tasks.empty()) more.insert(more.begin(), {"length", "thoughts", "format"});
+  if (!tasks.empty()) more.insert(more.begin(), {"length", "thoughts", "format", "one language"});
   head.insert(head.end(), more.begin(), more.end());
   if (price_per_hour > 0) head.push_back("money");
   std::vector<Cells> table = {head};
@@ -177,6 +177,7 @@ std::string card_table(const std::vector<CardRow>& rows, double price_per_hour) 
       cells.push_back(pair_cell(r.evaluation, "length_mean", 1));
       cells.push_back(pair_cell(r.evaluation, "long_share", 2));
       cells.push_back(pair_cell(r.evaluation, "format", 2));
+      cells.push_back(pair_cell(r.evaluation, "one_language", 2));
     }
     cells.push_back(count_cell(number(r.outcome, "kept")));
     add_cost(cells, total_of({r}));

@@ -14,8 +14,8 @@ std::vector<CardRow> rows() {
   CardRow base{.name = "base", .kind = "base", .from = "", .active_parameters = 1000};
   base.outcome = {{"trained_tokens", 20}, {"sampled_tokens", 0}, {"seconds", 1800.0}};
   base.evaluation = ordered_json::parse(R"({"samples": 4,
-    "greedy": {"length_mean": 3, "long_share": 0, "format": 1},
-    "sampled": {"length_mean": 8.5, "long_share": 0.25, "format": 0.5},
+    "greedy": {"length_mean": 3, "long_share": 0, "format": 1, "one_language": 0},
+    "sampled": {"length_mean": 8.5, "long_share": 0.25, "format": 0.5, "one_language": 0.375},
     "tasks": {"parity": {"greedy": 0.5, "sampled": 0.625, "pass_at_k": 1},
               "gcd": {"greedy": 0.125, "sampled": 0, "pass_at_k": 0}}})");
   CardRow data{.name = "cold", .kind = "sample", .from = "base", .active_parameters = 1000};
@@ -47,6 +47,7 @@ TEST(ReportCard, IsATableWithALineForEachStage) {
   EXPECT_THAT(table, HasSubstr("0.125 / 0.000 / 0.000"));
   EXPECT_THAT(table, HasSubstr("3.0 / 8.5"));
   EXPECT_THAT(table, HasSubstr("0.00 / 0.25"));
+  EXPECT_THAT(table, HasSubstr("0.00 / 0.38"));  // of one language
   EXPECT_THAT(table, HasSubstr("1h30m"));
   EXPECT_THAT(table, testing::Not(HasSubstr("money")));
   EXPECT_THAT(card_table(rows(), 2), HasSubstr("3.0000"));

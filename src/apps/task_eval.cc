@@ -12,7 +12,8 @@ namespace {
 nlohmann::ordered_json json_of(const AnswerStats& s) {
   return {{"accuracy", s.accuracy},     {"length_mean", s.length_mean},
           {"length_p95", s.length_p95}, {"long_share", s.long_share},
-          {"ended", s.ended},           {"format", s.formed}};
+          {"ended", s.ended},           {"format", s.formed},
+          {"one_language", s.one_language}};
 }
 
 }  // namespace

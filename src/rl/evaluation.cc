@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "rl/reward.h"
 #include "rl/voting.h"
+#include "tasks/answer.h"
 
 namespace wels {
 namespace {
@@ -106,6 +107,7 @@ AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const doub
   s.completions = static_cast<int64_t>(rollouts.size());
   if (rollouts.empty()) return s;
   std::vector<double> lengths;
+  double thoughts = 0, consistency = 0;
   for (size_t i = 0; i < rollouts.size(); ++i) {
     const Rollout& r = rollouts[i];
     lengths.push_back(static_cast<double>(r.tokens.size()));
@@ -114,7 +116,12 @@ AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const doub
     s.long_share += is_long(r);
     s.ended += r.ended;
     s.formed += r.ended && r.parts.well_formed;
+    if (!is_long(r)) continue;
+    ++thoughts;
+    consistency += std::max(language_consistency(r.parts.thought, "en"),
+                            language_consistency(r.parts.thought, "zh"));
   }
+  if (thoughts > 0) s.one_language = consistency / thoughts;
   for (double* x : {&s.accuracy, &s.length_mean, &s.long_share, &s.ended, &s.formed})
     *x /= static_cast<double>(rollouts.size());
   s.length_p95 = quantile(std::move(lengths), 0.95);

@@ -26,6 +26,9 @@ struct AnswerStats {
   double length_mean = 0, length_p95 = 0;  // tokens
   double long_share = 0;                   // with a thought that is not empty
   double ended = 0, formed = 0;            // shares
+  // Of thoughts that are not empty: the mean share of words in English or Chinese, whichever there
+  // is more of (R1's readability; language_consistency). 1 without such thoughts.
+  double one_language = 1;
 };
 
 struct TaskEvaluation {

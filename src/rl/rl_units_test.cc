@@ -113,6 +113,9 @@ TEST(AnswerStats, AreMeansAndAQuantile) {
   EXPECT_EQ(s.length_p95, 4);
   EXPECT_EQ(s.long_share, 0.25);
   EXPECT_EQ(s.ended, 0.25);
+  EXPECT_EQ(s.one_language, 1);  // of the one thought
+  rollouts[1].parts.thought = "加 add 减 double";
+  EXPECT_EQ(answer_stats(rollouts, std::vector<double>{1, 0, 0.5, 1}).one_language, 0.75);
   EXPECT_EQ(quantile({5, 1, 3, 2, 4}, 0.5), 3);
   EXPECT_EQ(quantile({}, 0.5), 0);
 }

@@ -143,7 +143,8 @@ TaskMixture::Item TaskMixture::item(uint64_t seed, int64_t i, TaskSplit split) c
       part.task->name(),
       fmt::format("none of {} examples of level {} to {} belongs to the {} part", kMostDraws,
                   part.from, part.to, split == TaskSplit::kTrain ? "training" : "held-out"),
-      "it has too few questions; use a higher level, or a larger file");
+      "it has too few questions; use a higher level, or a file that has such questions too (wels "
+      "tasks writes those of one part, --held-out the others)");
 }
 
 TaskExample Task::row(int64_t i) const {
