@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/tiny_config_test.h"
 #include "rl/rl_base_test.h"
 #include "text/chat_training.h"
 
@@ -13,17 +14,9 @@ namespace {
 
 // A small dense student of the base's vocabulary, in Qwen2's shape.
 ModelConfig student_config(int64_t vocab) {
-  ModelConfig c;
-  c.architecture = Architecture::kQwen2;
-  c.attention = AttentionKind::kGqa;
-  c.attention_bias = true;
-  c.vocab_size = vocab;
-  c.hidden_size = 32;
+  ModelConfig c = tiny_dense_config(vocab);
   c.num_hidden_layers = 1;
   c.intermediate_size = 64;
-  c.num_attention_heads = 2;
-  c.num_key_value_heads = 1;
-  c.head_dim = 16;
   c.max_position_embeddings = 256;
   c.initializer_range = 0.05;
   return c;

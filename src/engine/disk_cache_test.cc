@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "engine/engine.h"
+#include "model/tiny_config_test.h"
 
 namespace wels {
 namespace {
@@ -20,33 +21,8 @@ namespace fs = std::filesystem;
 using Ids = std::vector<int32_t>;
 
 ModelConfig config(bool mla) {
-  ModelConfig c;
-  c.architecture = mla ? Architecture::kDeepseekV3 : Architecture::kQwen2;
-  c.attention = mla ? AttentionKind::kMla : AttentionKind::kGqa;
-  c.vocab_size = 50;
-  c.hidden_size = 32;
-  c.num_hidden_layers = 2;
-  c.intermediate_size = 48;
-  c.num_attention_heads = 2;
-  c.num_key_value_heads = mla ? 2 : 1;
-  c.max_position_embeddings = 4096;
-  c.initializer_range = 0.3;
-  if (!mla) {
-    c.head_dim = 16;
-    c.attention_bias = true;
-    return c;
-  }
-  c.kv_lora_rank = 24;
-  c.qk_nope_head_dim = 12;
-  c.qk_rope_head_dim = 8;
-  c.v_head_dim = 10;
-  c.moe_intermediate_size = 16;
-  c.n_routed_experts = 4;
-  c.n_shared_experts = 1;
-  c.num_experts_per_tok = 2;
-  c.first_k_dense_replace = 1;
-  c.n_group = c.topk_group = 1;
-  c.num_nextn_predict_layers = 1;
+  ModelConfig c = mla ? tiny_moe_config(50) : tiny_dense_config(50);
+  if (mla) c.num_nextn_predict_layers = 1;
   return c;
 }
 

@@ -10,24 +10,14 @@
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "model/tiny_config_test.h"
 
 namespace wels {
 namespace {
 
 ModelConfig tiny(int64_t vocab) {
-  ModelConfig c;
-  c.architecture = Architecture::kQwen2;
-  c.attention = AttentionKind::kGqa;
-  c.attention_bias = true;
-  c.vocab_size = vocab;
-  c.hidden_size = 32;
-  c.num_hidden_layers = 2;
-  c.intermediate_size = 48;
-  c.num_attention_heads = 2;
-  c.num_key_value_heads = 1;
-  c.head_dim = 16;
+  ModelConfig c = tiny_dense_config(vocab);
   c.max_position_embeddings = 512;
-  c.initializer_range = 0.3;
   return c;
 }
 

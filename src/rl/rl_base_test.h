@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "model/checkpoint.h"
+#include "model/tiny_config_test.h"
 #include "rl/rl_stage.h"
 #include "text/bpe_trainer.h"
 
@@ -29,29 +30,12 @@ inline std::string test_tokenizer_json() {
 }
 
 inline ModelConfig test_config(int64_t vocab) {
-  ModelConfig c;
-  c.architecture = Architecture::kDeepseekV3;
-  c.attention = AttentionKind::kMla;
-  c.vocab_size = vocab;
+  ModelConfig c = tiny_moe_config(vocab);
   c.hidden_size = 48;
-  c.num_hidden_layers = 2;
   c.intermediate_size = 96;
   c.num_attention_heads = c.num_key_value_heads = 3;
-  c.q_lora_rank = 0;
-  c.kv_lora_rank = 16;
-  c.qk_nope_head_dim = 16;
-  c.qk_rope_head_dim = 8;
-  c.v_head_dim = 16;
+  c.kv_lora_rank = c.qk_nope_head_dim = c.v_head_dim = 16;
   c.moe_intermediate_size = 32;
-  c.n_routed_experts = 4;
-  c.n_shared_experts = 1;
-  c.num_experts_per_tok = 2;
-  c.first_k_dense_replace = 1;
-  c.scoring_func = ScoringFunc::kSigmoid;
-  c.topk_method = TopkMethod::kNoauxTc;
-  c.n_group = c.topk_group = 1;
-  c.norm_topk_prob = true;
-  c.routed_scaling_factor = 1.0;
   c.num_nextn_predict_layers = 1;
   c.max_position_embeddings = 256;
   c.initializer_range = 0.05;

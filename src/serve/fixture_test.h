@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "backend/registry.h"
+#include "model/tiny_config_test.h"
 #include "serve/api.h"
 #include "serve/http_server.h"
 #include "text/bpe_trainer.h"
@@ -29,35 +30,6 @@ inline Tokenizer tiny_tokenizer() {
 inline nlohmann::json endless_bias() {
   static const Tokenizer t = tiny_tokenizer();
   return {{std::to_string(*t.eos()), -100}, {std::to_string(*t.find("<｜User｜>")), -100}};
-}
-
-inline ModelConfig tiny_config(int64_t vocab) {
-  ModelConfig c;
-  c.architecture = Architecture::kDeepseekV3;
-  c.attention = AttentionKind::kMla;
-  c.vocab_size = vocab;
-  c.hidden_size = 32;
-  c.num_hidden_layers = 2;
-  c.intermediate_size = 48;
-  c.num_attention_heads = c.num_key_value_heads = 2;
-  c.q_lora_rank = 0;
-  c.kv_lora_rank = 24;
-  c.qk_nope_head_dim = 12;
-  c.qk_rope_head_dim = 8;
-  c.v_head_dim = 10;
-  c.moe_intermediate_size = 16;
-  c.n_routed_experts = 4;
-  c.n_shared_experts = 1;
-  c.num_experts_per_tok = 2;
-  c.first_k_dense_replace = 1;
-  c.scoring_func = ScoringFunc::kSigmoid;
-  c.topk_method = TopkMethod::kNoauxTc;
-  c.n_group = c.topk_group = 1;
-  c.norm_topk_prob = true;
-  c.routed_scaling_factor = 1.0;
-  c.max_position_embeddings = 4096;
-  c.initializer_range = 0.3;
-  return c;
 }
 
 class RawClient {
@@ -237,7 +209,7 @@ class TestServer {
   std::unique_ptr<ModelHost> load(const Options& o, const std::string& name) {
     if (o.on_load) o.on_load();
     if (loaded_models >= o.fit) throw OutOfMemory(Error("memory", "there is none"));
-    auto w = std::make_shared<Weights>(tiny_config(tokenizer.vocab_size()), loaded_models);
+    auto w = std::make_shared<Weights>(tiny_moe_config(tokenizer.vocab_size()), loaded_models);
     w->model.init(DType::kF32, 3, false);
     auto host = std::make_unique<ModelHost>();
     host->owner = w;

@@ -248,6 +248,19 @@ struct Paged {
   }
 };
 
+// The rows of a pool in 8 bits, as the device stores them.
+struct EightBits {
+  std::vector<uint8_t> bytes;
+  Tensor t;
+  EightBits(Device& device, const Tensor& pool)
+      : bytes(static_cast<size_t>(pool.rows * row_bytes(DType::kQ8_0, pool.cols))),
+        t(bytes.data(), DType::kQ8_0, pool.rows, pool.cols) {
+    std::vector<int32_t> rows(static_cast<size_t>(pool.rows));
+    std::iota(rows.begin(), rows.end(), 0);
+    device.scatter_rows(pool, Tensor(rows.data(), DType::kI32, 1, pool.rows), t);
+  }
+};
+
 Data as(const Data& x, DType dtype) {
   Data y(dtype, x.t.rows, x.t.cols);
   for (int64_t i = 0; i < x.t.size(); ++i) y.set(i, x.get(i));
@@ -347,16 +360,11 @@ TEST(AttendCached, a_pool_in_eight_bits_gives_the_same_bits_in_any_cut_and_nearl
         CpuDevice device(isa);
         const int64_t n = 1150;
         Paged a(dtype, n, c.width, 16, 1);
-        std::vector<uint8_t> bytes(
-            static_cast<size_t>(a.pool.t.rows * row_bytes(DType::kQ8_0, c.width)));
-        Tensor eight(bytes.data(), DType::kQ8_0, a.pool.t.rows, c.width);
-        std::vector<int32_t> rows(static_cast<size_t>(a.pool.t.rows));
-        std::iota(rows.begin(), rows.end(), 0);
-        device.scatter_rows(a.pool.t, Tensor(rows.data(), DType::kI32, 1, a.pool.t.rows), eight);
+        EightBits eight(device, a.pool.t);
         Data q(dtype, n, c.p.heads * (c.p.dk + c.p.dr), 5), whole(dtype, n, c.p.heads * c.p.dv),
             plain(dtype, n, c.p.heads * c.p.dv);
         std::vector<CachedSegment> all = {{0, n, n, a.pages}};
-        device.attend_cached(q.t, eight, 16, all, c.p, c.k_col, c.v_col, whole.t);
+        device.attend_cached(q.t, eight.t, 16, all, c.p, c.k_col, c.v_col, whole.t);
         device.attend_cached(q.t, a.pool.t, 16, all, c.p, c.k_col, c.v_col, plain.t);
         double error = 0, size = 0;
         for (int64_t i = 0; i < whole.t.size(); ++i) {
@@ -373,7 +381,7 @@ TEST(AttendCached, a_pool_in_eight_bits_gives_the_same_bits_in_any_cut_and_nearl
                                     {338, 812}}) {
           Data y(dtype, count, whole.t.cols);
           std::vector<CachedSegment> one = {{0, count, begin + count, a.pages}};
-          device.attend_cached(q.t.row_range(begin, count), eight, 16, one, c.p, c.k_col, c.v_col,
+          device.attend_cached(q.t.row_range(begin, count), eight.t, 16, one, c.p, c.k_col, c.v_col,
                                y.t);
           EXPECT_EQ(
               std::memcmp(y.t.row_raw(0), whole.t.row_raw(begin), static_cast<size_t>(y.t.bytes())),
@@ -416,18 +424,13 @@ TEST(AttendCached, scores_in_int8_are_those_of_the_rounded_queries) {
         CpuDevice device(isa);
         const int64_t n = 1150;
         Paged a(dtype, n, c.width, 16, 1);
-        std::vector<uint8_t> bytes(
-            static_cast<size_t>(a.pool.t.rows * row_bytes(DType::kQ8_0, c.width)));
-        Tensor eight(bytes.data(), DType::kQ8_0, a.pool.t.rows, c.width);
-        std::vector<int32_t> rows(static_cast<size_t>(a.pool.t.rows));
-        std::iota(rows.begin(), rows.end(), 0);
-        device.scatter_rows(a.pool.t, Tensor(rows.data(), DType::kI32, 1, a.pool.t.rows), eight);
+        EightBits eight(device, a.pool.t);
         for (int64_t count : {1, 70}) {
           Data q(dtype, count, c.p.heads * (c.p.dk + c.p.dr), 5);
           Data y(dtype, count, c.p.heads * c.p.dv), want(DType::kF64, count, y.t.cols);
           std::vector<CachedSegment> one = {{0, count, n, a.pages}};
-          device.attend_cached(q.t, eight, 16, one, c.p, c.k_col, c.v_col, y.t);
-          ref.attend_cached(rounded_queries(q).t, eight, 16, one, c.p, c.k_col, c.v_col, want.t);
+          device.attend_cached(q.t, eight.t, 16, one, c.p, c.k_col, c.v_col, y.t);
+          ref.attend_cached(rounded_queries(q).t, eight.t, 16, one, c.p, c.k_col, c.v_col, want.t);
           expect_close(y, want, "y");
         }
       }
