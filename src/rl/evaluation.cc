@@ -86,7 +86,8 @@ std::vector<TaskEvaluation::Answers> answers_of(std::span<const TaskMixture::Ite
   for (size_t i = 0; i < items.size(); ++i) {
     out.push_back({std::string(items[i].task->name()), items[i].example.question,
                    answer(greedy, i), {}});
-    for (size_t j = 0; j < samples; ++j) out.back().sampled.push_back(answer(sampled, i * samples + j));
+    for (size_t j = 0; j < samples; ++j)
+      out.back().sampled.push_back(answer(sampled, i * samples + j));
   }
   return out;
 }
