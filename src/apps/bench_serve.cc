@@ -129,8 +129,10 @@ struct Rate {
   int64_t tokens = 0;
 };
 
-// The same requests by the engine alone: `streams` at once, each client's one after another.
-Rate engine_alone(Server& server, const std::vector<std::vector<std::string>>& bodies) {
+// The same requests by the engine alone: `streams` at once, each client's one after another. It
+// finds no prompt that another scope computed.
+Rate engine_alone(Server& server, const std::vector<std::vector<std::string>>& bodies,
+                  const std::string& scope) {
   struct Shared {
     std::mutex mutex;
     std::condition_variable changed;
@@ -150,7 +152,7 @@ Rate engine_alone(Server& server, const std::vector<std::vector<std::string>>& b
     r.max_new_tokens = job.max_tokens;
     r.sampling = job.sampling;
     r.stop_ids = job.stop_ids;
-    r.scope = "engine alone";  // finds nothing of what the server computed
+    r.scope = scope;
     r.on_finish = [&, c, i](GenerateResult result) {
       {
         std::lock_guard lock(shared.mutex);
@@ -200,7 +202,7 @@ nlohmann::ordered_json throughput(Server& server, const Flags& f, int64_t stream
     bodies.push_back(own);
     clients.push_back({.bodies = own});
   }
-  Rate alone = engine_alone(server, bodies);
+  Rate alone = engine_alone(server, bodies, "engine alone, before");
   Cpu before = server.cpu();
   int64_t clients_cpu_ns = thread_cpu_ns();
   double begin = monotonic_seconds();
@@ -208,7 +210,8 @@ nlohmann::ordered_json throughput(Server& server, const Flags& f, int64_t stream
   double s = monotonic_seconds() - begin;
   clients_cpu_ns = thread_cpu_ns() - clients_cpu_ns;
   Cpu cpu = server.cpu();
-  Rate again = engine_alone(server, bodies);  // before and after: the machine may be shared
+  // Before and after: the machine may be shared.
+  Rate again = engine_alone(server, bodies, "engine alone, after");
   Waits waits;
   for (const LoadStream& r : result) waits.add(r);
   auto requests = static_cast<double>(result.size());
