@@ -242,7 +242,9 @@ nlohmann::ordered_json prefix(Server& server, const Flags& f) {
     std::string q = question(7'000'000'000 + i, f.prefix / 8);  // about 8 tokens a number
     std::vector<LoadStream> r =
         run_load(server.target(), {{.bodies = {body_of(q, 2), body_of(q + " Now?", 2)}}});
-    if (!r[0].done || !r[1].done) throw Error("bench serve", "a request was not answered", "");
+    if (!r[0].done || !r[1].done)
+      throw Error("--prefix", fmt::format("a prompt of about {} tokens was refused", f.prefix),
+                  "keep it within the model's context, which `wels info` says");
     cold.push_back(r[0].first_s);
     warm.push_back(r[1].first_s);
     prompt = r[1].prompt_tokens;
