@@ -1,6 +1,7 @@
 // report_on_tasks: what `wels eval --task` prints.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <optional>
 #include <tuple>
 
@@ -84,6 +85,9 @@ int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::strin
     throw Error("--answers", "is of one evaluation", "leave out --curve");
   if (f.curve) return print_curve(m, f, json);
   f.settings.keep_answers = !answers.empty();
+  // Where they cannot be written, that is said before the questions are asked.
+  if (auto folder = std::filesystem::path(answers).parent_path(); !folder.empty())
+    make_folder(folder.string());
   TaskEvaluation e = evaluate_on_tasks(m, f);
   if (!answers.empty()) write_answers(answers, e);
   std::optional<RephraseEvaluation> rephrased;
