@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Co-learning against each model alone at equal operations (teaching.md 2.3): a nano MoE and a dense Qwen2-shaped model of a quarter of its
-# size, of one tokenizer. Arms: alone (supervised and GRPO), A, B, A+B, A+B without GRPO, over three seeds. Ends with the table; the claim
+# Co-learning against each model alone at equal operations (teaching.md 2.3): a nano MoE and a smaller, dense Qwen2-shaped model
+# of one tokenizer. Arms: alone (supervised and GRPO), A, B, A+B, A+B without GRPO, over three seeds. Ends with the table; the claim
 # holds only where A+B is better than alone for BOTH models by more than two standard errors.
 #   recipes/colearn.sh [ARM...]
 #   WELS_GFLOP=200 WELS_ROUNDS=3 WELS_SEEDS="1 2 3" WELS_TASK=parity:16 recipes/colearn.sh

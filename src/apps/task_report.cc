@@ -62,7 +62,7 @@ void write_answers(const std::string& path, const TaskEvaluation& e) {
   std::string lines;
   for (const TaskEvaluation::Answers& a : e.answers) {
     Json sampled = Json::array();
-    double right = 0;
+    int64_t right = 0;
     for (const auto& s : a.sampled) {
       sampled.push_back({{"text", s.text}, {"score", s.score}});
       right += s.score >= 1;

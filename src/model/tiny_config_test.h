@@ -25,10 +25,7 @@ inline ModelConfig tiny_moe_config(int64_t vocab) {
   c.n_shared_experts = 1;
   c.num_experts_per_tok = 2;
   c.first_k_dense_replace = 1;
-  c.scoring_func = ScoringFunc::kSigmoid;
-  c.topk_method = TopkMethod::kNoauxTc;
   c.n_group = c.topk_group = 1;
-  c.norm_topk_prob = true;
   c.routed_scaling_factor = 1.0;
   c.max_position_embeddings = 4096;
   c.initializer_range = 0.3;

@@ -34,7 +34,7 @@ code=0; wait "$pid" || code=$?
 # The result is a model like any other.
 "$wels" chat whole "parity 010101" >/dev/null 2>&1 || fail "chat with the result"
 "$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json --answers answers.jsonl > eval.json || fail "eval"
-[ "$(grep -c '"task":"parity","question":"parity .*"greedy_score":[01].0,"sampled_right":[0-4].0,"greedy":".*"sampled":\[{"text":' answers.jsonl)" = 16 ] ||
+[ "$(grep -c '"task":"parity","question":"parity .*"greedy_score":[01].0,"sampled_right":[0-4],"greedy":".*"sampled":\[{"text":' answers.jsonl)" = 16 ] ||
   fail "eval --answers: $(head -1 answers.jsonl)"
 grep -q '"pass_at_k"' eval.json || fail "eval says no pass@k"
 # Bounded thoughts: none within a budget of 0, one wherever a minimum is asked for.
