@@ -7,6 +7,7 @@ const client = new Anthropic({ baseURL: process.env.WELS_URL + "/anthropic", api
 const ask = (more = {}) => ({
   model: "claude-any",
   max_tokens: 12,
+  temperature: 0,  // the same answer at every run
   messages: [{ role: "user", content: "one cat" }],
   ...more,
 });

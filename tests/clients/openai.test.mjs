@@ -149,7 +149,7 @@ test("completions, models, embeddings and responses", async () => {
   assert.equal(typeof r.output_text, "string");
   let done;
   for await (const event of await client.responses.create({
-    model: "deepseek-reasoner", input: "one cat", max_output_tokens: 8, stream: true,
+    model: "deepseek-reasoner", input: "one cat", max_output_tokens: 8, temperature: 0, stream: true,
   })) {
     if (event.type.startsWith("response.comp") || event.type === "response.incomplete") done = event;
   }
