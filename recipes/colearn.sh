@@ -34,12 +34,7 @@ for seed in ${WELS_SEEDS:-1 2 3}; do
   learn --preset nano --mtp 0 --p-cot 1 --steps "${WELS_CHAIN_STEPS:-150}" --lr 2e-3 --seed "$seed" --out "$large-chains"
   learn "$large-chains" --p-cot 0.2 --steps 60 --lr 1e-3 --seed "$seed" --out "$large"
   tokenizer=$(ls -d "$large"/checkpoints/step-* | tail -1)
-  vocab=$(sed -n 's/.*"vocab_size": *\([0-9]*\).*/\1/p' "$tokenizer/config.json")
-  cat >"$out/small.json" <<JSON
-{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 4,
- "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": $vocab, "max_position_embeddings": 1024, "rope_theta": 10000.0,
- "rms_norm_eps": 1e-6, "tie_word_embeddings": false, "hidden_act": "silu"}
-JSON
+  recipes/dense_student.sh "$large" >"$out/small.json"
   learn --config "$out/small.json" --tokenizer "$tokenizer" --p-cot 1 --steps "${WELS_CHAIN_STEPS:-150}" --lr 2e-3 --seed "$seed" --out "$small-chains"
   learn "$small-chains" --p-cot 0.2 --steps 60 --lr 1e-3 --seed "$seed" --out "$small"
   measure "$seed" base "$large" "$small"

@@ -48,12 +48,7 @@ teacher=$out/teacher
 quiet "$out/teacher-base.log" "$wels" sft --preset nano --task "$task" --p-cot 0.2 --steps "${WELS_TEACHER_STEPS:-250}" --seed 11 --sample-every 0 --out "$teacher-base"
 quiet "$out/teacher.log" "$wels" rl "$teacher-base" --task "$task" --max-tokens "$max_tokens" --steps "${WELS_TEACHER_RL_STEPS:-25}" --seed 11 --out "$teacher"
 judge=$(per_token teacher-base)  # of a trained token; a sampled one costs a third
-vocab=$(sed -n 's/.*"vocab_size": *\([0-9]*\).*/\1/p' "$(ls -d "$teacher"/checkpoints/step-* | tail -1)/config.json")
-cat >"$out/student.json" <<JSON
-{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 4,
- "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": $vocab, "max_position_embeddings": 1024, "rope_theta": 10000.0,
- "rms_norm_eps": 1e-6, "tie_word_embeddings": false, "hidden_act": "silu"}
-JSON
+recipes/dense_student.sh "$teacher" >"$out/student.json"
 for seed in ${WELS_SEEDS:-1 2 3}; do
   # Chains alone until they are right, then the mixture (docs/log.md, 2026-11-28).
   quiet "$out/$seed-chains.log" "$wels" sft --config "$out/student.json" --tokenizer "$(ls -d "$teacher"/checkpoints/step-* | tail -1)/tokenizer.json" \

@@ -118,10 +118,10 @@ std::string question(uint64_t number, int64_t words = 12) {
 }
 
 // Temperature 0, and an answer of `tokens` tokens where the model does not end it before.
-std::string body_of(const std::string& question, int64_t tokens) {
-  return fmt::format(R"({{"model":"deepseek-chat","stream":true,"temperature":0,"messages":[)"
+std::string body_of(const std::string& question, int64_t tokens, bool stream = true) {
+  return fmt::format(R"({{"model":"deepseek-chat","stream":{},"temperature":0,"messages":[)"
                      R"({{"role":"user","content":{}}}],"max_tokens":{}}})",
-                     json_string(question), tokens);
+                     stream, json_string(question), tokens);
 }
 
 struct Rate {
@@ -191,46 +191,78 @@ struct Waits {
   }
 };
 
-nlohmann::ordered_json throughput(Server& server, const Flags& f, int64_t streams) {
-  std::vector<LoadClient> clients;
-  std::vector<std::vector<std::string>> bodies;
-  for (int64_t c = 0; c < streams; ++c) {
-    std::vector<std::string> own;
-    for (int64_t i = 0; i < f.requests; ++i)
-      own.push_back(
-          body_of(question(static_cast<uint64_t>(streams * 1'000'000 + c * 1000 + i)), f.tokens));
-    bodies.push_back(own);
-    clients.push_back({.bodies = own});
+// One load, and what CPU time it took outside the model.
+struct Measured {
+  Waits waits;
+  Cpu cpu;
+  double seconds = 0, clients_cpu = 0, requests = 0;
+  void write(nlohmann::ordered_json& j) {
+    j["requests"] = static_cast<int64_t>(requests);
+    j["complete"] = waits.done;
+    j["tokens_per_s"] = static_cast<double>(waits.tokens) / seconds;
+    j["cpu_ms_per_request"] = 1e3 * cpu.server() / requests;
+    j["of_it"] = {{"io", 1e3 * cpu.io / requests},
+                  {"workers", 1e3 * cpu.workers / requests},
+                  {"engine", 1e3 * cpu.engine / requests}};
+    j["clients_cpu_ms_per_request"] = 1e3 * clients_cpu / requests;
   }
-  Rate alone = engine_alone(server, bodies, "engine alone, before");
+};
+
+Measured measured_load(Server& server, const std::vector<std::vector<std::string>>& bodies) {
+  std::vector<LoadClient> clients;
+  for (const std::vector<std::string>& own : bodies) clients.push_back({.bodies = own});
+  Measured m;
   Cpu before = server.cpu();
   int64_t clients_cpu_ns = thread_cpu_ns();
   double begin = monotonic_seconds();
   std::vector<LoadStream> result = run_load(server.target(), clients);
-  double s = monotonic_seconds() - begin;
-  clients_cpu_ns = thread_cpu_ns() - clients_cpu_ns;
-  Cpu cpu = server.cpu();
+  m.seconds = monotonic_seconds() - begin;
+  m.clients_cpu = static_cast<double>(thread_cpu_ns() - clients_cpu_ns) / 1e9;
+  Cpu now = server.cpu();
+  m.cpu = {now.io - before.io, now.workers - before.workers, now.engine - before.engine};
+  m.requests = static_cast<double>(result.size());
+  for (const LoadStream& r : result) m.waits.add(r);
+  return m;
+}
+
+// What each of so many clients asks; other questions for another `first`.
+std::vector<std::vector<std::string>> bodies_of(const Flags& f, int64_t streams, int64_t first,
+                                                bool stream) {
+  std::vector<std::vector<std::string>> bodies(static_cast<size_t>(streams));
+  for (int64_t c = 0; c < streams; ++c) {
+    for (int64_t i = 0; i < f.requests; ++i)
+      bodies[static_cast<size_t>(c)].push_back(body_of(
+          question(static_cast<uint64_t>(first + streams * 1'000'000 + c * 1000 + i)), f.tokens,
+          stream));
+  }
+  return bodies;
+}
+
+nlohmann::ordered_json throughput(Server& server, const Flags& f, int64_t streams) {
+  std::vector<std::vector<std::string>> bodies = bodies_of(f, streams, 0, true);
+  Rate alone = engine_alone(server, bodies, "engine alone, before");
+  Measured m = measured_load(server, bodies);
   // Before and after: the machine may be shared.
   Rate again = engine_alone(server, bodies, "engine alone, after");
-  Waits waits;
-  for (const LoadStream& r : result) waits.add(r);
-  auto requests = static_cast<double>(result.size());
   double best = std::max(alone.tokens_per_s, again.tokens_per_s);
   nlohmann::ordered_json j;
   j["what"] = "throughput";
   j["streams"] = streams;
-  j["requests"] = result.size();
-  j["complete"] = waits.done;
-  j["tokens_per_s"] = static_cast<double>(waits.tokens) / s;
+  m.write(j);
   j["engine_tokens_per_s"] = best;
-  j["share"] = best > 0 ? static_cast<double>(waits.tokens) / s / best : 0.0;
-  j["events_per_request"] = static_cast<double>(waits.events) / requests;
-  j["cpu_ms_per_request"] = 1e3 * (cpu.server() - before.server()) / requests;
-  j["of_it"] = {{"io", 1e3 * (cpu.io - before.io) / requests},
-                {"workers", 1e3 * (cpu.workers - before.workers) / requests},
-                {"engine", 1e3 * (cpu.engine - before.engine) / requests}};
-  j["clients_cpu_ms_per_request"] = static_cast<double>(clients_cpu_ns) / 1e6 / requests;
-  waits.write(j);
+  j["share"] = best > 0 ? j["tokens_per_s"].get<double>() / best : 0.0;
+  j["events_per_request"] = static_cast<double>(m.waits.events) / m.requests;
+  m.waits.write(j);
+  return j;
+}
+
+// Answers that are sent when they are whole: the request itself, without a stream's events.
+nlohmann::ordered_json whole_answers(Server& server, const Flags& f, int64_t streams) {
+  Measured m = measured_load(server, bodies_of(f, streams, 5'000'000'000, false));
+  nlohmann::ordered_json j;
+  j["what"] = "whole answers";
+  j["streams"] = streams;
+  m.write(j);
   return j;
 }
 
@@ -322,6 +354,14 @@ void print(const nlohmann::ordered_json& j) {
         number("engine_tokens_per_s"), number("cpu_ms_per_request"), of("io"), of("workers"),
         of("engine"), number("clients_cpu_ms_per_request"), number("events_per_request"),
         j["complete"].get<int64_t>(), j["requests"].get<int64_t>(), waits());
+  } else if (j["what"] == "whole answers") {
+    fmt::print(
+        "{:>4} streams, answers as a whole: {:.1f} tokens/s; {:.3f} ms of CPU a request outside the "
+        "model (I/O {:.3f}, workers {:.3f}, the engine's thread {:.3f}; its client {:.3f}); {} of {} "
+        "complete\n",
+        j["streams"].get<int64_t>(), number("tokens_per_s"), number("cpu_ms_per_request"), of("io"),
+        of("workers"), of("engine"), number("clients_cpu_ms_per_request"),
+        j["complete"].get<int64_t>(), j["requests"].get<int64_t>());
   } else if (j["what"] == "prefix") {
     fmt::print(
         "prompt of {} tokens: first token {:.1f} ms; again ({} in the cache) {:.2f} ms, {:.1f} %\n",
@@ -356,7 +396,10 @@ int bench_serve(const Flags& f) {
     cache.tokens = std::max<int64_t>(8 * context, 33 * 512);
     require_memory_for(m, cache.tokens, *cache.dtype);
     Server server(m, f, context, cache);
-    for (int64_t s : f.streams) say(throughput(server, f, s));
+    for (int64_t s : f.streams) {
+      say(throughput(server, f, s));
+      say(whole_answers(server, f, s));
+    }
     if (f.prefix > 0) say(prefix(server, f));
   }
   if (f.open == 0) return 0;

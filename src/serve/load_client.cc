@@ -31,6 +31,24 @@ double seconds_since(SteadyClock::time_point t) {
   return std::chrono::duration<double>(SteadyClock::now() - t).count();
 }
 
+void read_usage(const nlohmann::json& j, LoadStream& s) {
+  if (!j.contains("usage") || !j["usage"].is_object()) return;
+  const nlohmann::json& u = j["usage"];
+  s.prompt_tokens = u.value("prompt_tokens", int64_t{0});
+  s.cached_tokens = u.value("prompt_cache_hit_tokens", int64_t{0});
+  s.completion_tokens = u.value("completion_tokens", int64_t{0});
+}
+
+// `part`: "delta" of an event's choices, "message" of a whole answer's.
+void read_text(const nlohmann::json& j, const char* part, LoadStream& s) {
+  for (const nlohmann::json& choice : j.value("choices", nlohmann::json::array())) {
+    for (const char* key : {"reasoning_content", "content"}) {
+      const nlohmann::json& said = choice.at(part);
+      if (said.contains(key) && said[key].is_string()) s.text += said[key];
+    }
+  }
+}
+
 // What a stream's events say. True: there was text among them.
 bool read_events(EventStream& stream, std::string_view bytes, LoadStream& s) {
   size_t before = s.text.size();
@@ -38,18 +56,8 @@ bool read_events(EventStream& stream, std::string_view bytes, LoadStream& s) {
     s.done = e == "[DONE]";
     if (s.done) return;
     nlohmann::json j = nlohmann::json::parse(e);
-    if (j.contains("usage") && j["usage"].is_object()) {
-      const nlohmann::json& u = j["usage"];
-      s.prompt_tokens = u.value("prompt_tokens", int64_t{0});
-      s.cached_tokens = u.value("prompt_cache_hit_tokens", int64_t{0});
-      s.completion_tokens = u.value("completion_tokens", int64_t{0});
-    }
-    for (const nlohmann::json& choice : j.value("choices", nlohmann::json::array())) {
-      for (const char* key : {"reasoning_content", "content"}) {
-        const nlohmann::json& delta = choice.at("delta");
-        if (delta.contains(key) && delta[key].is_string()) s.text += delta[key];
-      }
-    }
+    read_usage(j, s);
+    read_text(j, "delta", s);
   });
   return s.text.size() > before;
 }
@@ -68,6 +76,14 @@ asio::awaitable<void> wait_s(double s) {
   co_await timer.async_wait(asio::use_awaitable);
 }
 
+void read_whole(const std::string& body, LoadStream& s, double seconds) {
+  nlohmann::json j = nlohmann::json::parse(body);
+  read_usage(j, s);
+  read_text(j, "message", s);
+  s.first_s = seconds;
+  s.done = true;
+}
+
 // Reads one response into `s`, as it comes.
 asio::awaitable<void> read_stream(tcp::socket& socket, const LoadClient& client, LoadStream& s,
                                   SteadyClock::time_point begun) {
@@ -82,7 +98,9 @@ asio::awaitable<void> read_stream(tcp::socket& socket, const LoadClient& client,
     size_t n = co_await http::async_read_some(socket, buffer, parser, asio::use_awaitable);
     if (parser.is_header_done()) s.status = parser.get().result_int();
     const std::string& body = parser.get().body();
-    if (s.status == 200 && read_events(stream, std::string_view(body).substr(taken), s)) {
+    if (s.status == 200 && parser.get()[http::field::content_type] == "application/json") {
+      if (parser.is_done()) read_whole(body, s, seconds_since(begun));
+    } else if (s.status == 200 && read_events(stream, std::string_view(body).substr(taken), s)) {
       (events++ == 0 ? s.first_s = seconds_since(begun)
                      : s.gaps_s.emplace_back(seconds_since(last)));
       last = SteadyClock::now();

@@ -9,7 +9,7 @@ namespace wels {
 
 // One client: asks its requests one after another, each on a connection of its own.
 struct LoadClient {
-  std::vector<std::string> bodies = {};  // JSON with "stream": true
+  std::vector<std::string> bodies = {};  // JSON, with "stream": true or without
   double bytes_per_s = 0;                // reads no faster; 0: as fast as it can
   int64_t leaves_after = -1;  // events with text, then it closes the connection; -1: it stays
 };
@@ -17,7 +17,7 @@ struct LoadClient {
 struct LoadStream {
   size_t client = 0, request = 0;
   int status = 0;         // 0: no answer
-  bool done = false;      // "[DONE]" was the last
+  bool done = false;      // "[DONE]" was the last, or the answer came as a whole
   bool left = false;      // by the client's own choice
   std::string text = {};  // reasoning and content as they came
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;  // as usage says

@@ -36,6 +36,12 @@ ExpressionRef reduced(const ExpressionRef& e) {
   return binary_expression(e->left, e->op, reduced(e->right));
 }
 
+// The operation that reduced() does.
+const Expression& next_operation(const Expression& e) {
+  if (e.left->op != 0) return next_operation(*e.left);
+  return e.right->op != 0 ? next_operation(*e.right) : e;
+}
+
 constexpr int64_t kMost = 1'000'000'000'000'000;
 
 // Recursive descent over a text from strangers.
@@ -180,6 +186,20 @@ std::string reduction_steps(ExpressionRef e, std::string_view between) {
     e = reduced(e);
     if (!steps.empty()) steps += between;
     steps += expression_text(*e);
+  }
+  return steps;
+}
+
+std::string worked_steps(ExpressionRef e) {
+  std::string steps;
+  while (e->op != 0) {
+    const Expression& next = next_operation(*e);
+    // The last operation is what the one before it left, and stands there already.
+    bool stands = &next == e.get() && !steps.empty();
+    if (!stands) steps += (steps.empty() ? "" : " ") + expression_text(next);
+    steps += fmt::format("={}", next.value);
+    e = reduced(e);
+    if (e->op != 0) steps += " " + expression_text(*e);
   }
   return steps;
 }

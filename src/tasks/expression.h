@@ -26,6 +26,11 @@ std::string expression_text(const Expression& e);
 // is its value. Empty for a number.
 std::string reduction_steps(ExpressionRef e, std::string_view between);
 
+// The same with every operation written out before the expression that it leaves:
+// "11+6=17 17-(7+4) 7+4=11 17-11=6". Looking an operation up and working it out are separate steps
+// then, which a small model learns sooner.
+std::string worked_steps(ExpressionRef e);
+
 // What a text from anywhere comes to: exactly, as a fraction.
 struct Evaluated {
   int64_t numerator = 0, denominator = 1;  // denominator > 0, no common factor

@@ -173,16 +173,53 @@ TEST(Sums, NeverFallBelowZeroAndEndAtTheAnswer) {
   });
 }
 
-TEST(Expressions, ReduceOneOperationAtATime) {
+// `expression` with `operation`, in brackets or without, replaced by `value` where that first gives
+// what `after` begins with.
+bool replaces_to(const std::string& expression, const std::string& operation,
+                 const std::string& value, const std::string& after) {
+  for (const std::string& what : {"(" + operation + ")", operation}) {
+    for (size_t at = expression.find(what); at != std::string::npos;
+         at = expression.find(what, at + 1)) {
+      if (std::string(expression).replace(at, what.size(), value) == after) return true;
+    }
+  }
+  return false;
+}
+
+TEST(Expressions, WorkOutOneOperationAtATime) {
   for_examples(make_expressions(), [](const TaskExample& e, int operations) {
     EXPECT_EQ(value_of(e.question), std::stoll(e.answer));
-    expect_equation(e.question + "=" + e.chain);
-    std::vector<std::string> steps = split(e.question + "=" + e.chain, '=');
-    ASSERT_EQ(static_cast<int>(steps.size()), operations + 1);
-    for (size_t i = 0; i < steps.size(); ++i)
-      EXPECT_EQ(evaluate_expression(steps[i])->numbers.size(), steps.size() - i);
-    EXPECT_EQ(steps.back(), e.answer);
+    std::string now = e.question;
+    int done = 0;
+    std::vector<std::string> words = words_of(e.chain);
+    for (size_t i = 0; i < words.size(); ++i) {
+      std::vector<std::string> sides = split(words[i], '=');
+      if (sides.size() == 1) {  // what the operation before it left
+        now = words[i];
+        continue;
+      }
+      ASSERT_EQ(sides.size(), 2u);
+      EXPECT_EQ(evaluate_expression(sides[0])->numbers.size(), 2u);
+      expect_equation(words[i]);
+      ++done;
+      std::string after = i + 1 < words.size() ? split(words[i + 1], '=')[0] : e.answer;
+      EXPECT_TRUE(replaces_to(now, sides[0], sides[1], after)) << e.question << ": " << e.chain;
+      now = after;
+    }
+    EXPECT_EQ(done, operations);
+    EXPECT_EQ(now, e.answer);
   });
+}
+
+TEST(Expressions, ShowTheirOrderInTheirText) {
+  // No "a+(b+c)" written as a+b+c: the same text always has the same chain.
+  std::map<std::string, std::string> chains;
+  auto task = make_expressions();
+  for (uint64_t seed = 0; seed < 20000; ++seed) {
+    TaskExample e = task->example(seed, 3);
+    EXPECT_EQ(chains.emplace(e.question, e.chain).first->second, e.chain);
+  }
+  EXPECT_LT(chains.size(), 20000u);  // some came twice
 }
 
 TEST(Modular, StaysBelowTheModulus) {
@@ -603,6 +640,10 @@ TEST(Expression, IsWrittenWithTheBracketsItNeeds) {
   EXPECT_EQ(reduction_steps(binary_expression(n(1), '+', binary_expression(n(2), '*', n(3))), "="),
             "1+6=7");
   EXPECT_EQ(reduction_steps(n(1), "="), "");
+  EXPECT_EQ(worked_steps(binary_expression(n(1), '+', binary_expression(n(2), '*', n(3)))),
+            "2*3=6 1+6=7");
+  EXPECT_EQ(worked_steps(binary_expression(n(2), '*', n(3))), "2*3=6");
+  EXPECT_EQ(worked_steps(n(1)), "");
 }
 
 TEST(EvaluateExpression, KnowsPrecedenceAndFractions) {
