@@ -306,6 +306,36 @@ Distances all_distances(const std::set<std::string>& nodes,
   return d;
 }
 
+// The chain of a path is a search in breadth: edges the other way round, then every step to a node
+// that was not seen, every node that is done, and who waits.
+void expect_search(const std::string& chain,
+                   const std::set<std::pair<std::string, std::string>>& edges,
+                   const std::string& from) {
+  std::vector<std::string> words = words_of(chain);
+  size_t i = 0;
+  for (; words.at(i) != ";"; ++i) {
+    std::vector<std::string> ends = split(words[i], '-');
+    EXPECT_TRUE(edges.count({ends.at(1), ends.at(0)})) << words[i];
+  }
+  EXPECT_EQ(i, edges.size());
+  std::string waiting = from, seen = from;
+  for (++i; i + 1 < words.size(); ++i) {
+    std::string at(1, waiting.at(0)), to(1, words[i].at(words[i].size() - 1));
+    EXPECT_EQ(words[i].substr(0, 1), at) << chain;
+    if (words[i][1] == '.') {
+      waiting.erase(0, 1);
+      EXPECT_EQ(words[i].substr(2), waiting) << chain;
+      continue;
+    }
+    EXPECT_EQ(words[i], at + "-" + to);
+    EXPECT_TRUE(edges.count({at, to}) || edges.count({to, at})) << words[i];
+    EXPECT_EQ(seen.find(to), std::string::npos) << chain;
+    seen += to;
+    waiting += to;
+  }
+  EXPECT_EQ(words.back().substr(0, 1), seen.substr(seen.size() - 1));
+}
+
 TEST(Path, IsAShortestWay) {
   auto task = make_path();
   double steps = 0, examples = 0;
@@ -329,6 +359,7 @@ TEST(Path, IsAShortestWay) {
                   (all_distances(names, edges)[{way.front(), way.back()}]));
         for (size_t i = 1; i < way.size(); ++i)
           EXPECT_TRUE(edges.count({way[i - 1], way[i]}) || edges.count({way[i], way[i - 1]}));
+        expect_search(e.chain, edges, way.front());
         std::vector<std::string> back = split(words_of(e.chain).back(), '<');
         EXPECT_EQ(std::vector<std::string>(back.rbegin(), back.rend()), way);
         steps += static_cast<double>(way.size() - 1);

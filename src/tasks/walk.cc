@@ -49,7 +49,8 @@ std::vector<std::string> letters(int n) {
 }
 
 // A tree and some more edges between nodes with letters in random order, and two nodes of it that
-// are no neighbours where there are such.
+// are no neighbours where there are such. The chain begins with every edge the other way round:
+// whatever a node leads to then stands behind it, and looking it up is copying.
 TaskExample make_path_example(Rng& rng, int nodes) {
   std::vector<int> order;
   for (int i = 0; i < nodes; ++i) order.push_back(i);
@@ -77,6 +78,7 @@ TaskExample make_path_example(Rng& rng, int nodes) {
     e.question += fmt::format(" {}-{}", static_cast<char>('a' + a), static_cast<char>('a' + b));
     connect(next, a, b);
   }
+  for (std::vector<int>& n : next) std::sort(n.begin(), n.end());
   Walk walk;
   int from = 0, to = 0;
   for (int tries = 0; tries < 20 && walk.path.size() < 3; ++tries) {
@@ -90,7 +92,9 @@ TaskExample make_path_example(Rng& rng, int nodes) {
       fmt::format(": {} to {}", static_cast<char>('a' + from), static_cast<char>('a' + to));
   for (int node : walk.path)
     e.answer += fmt::format("{}{}", e.answer.empty() ? "" : " ", static_cast<char>('a' + node));
-  e.chain = walk.chain;
+  for (auto [a, b] : edges)
+    e.chain += fmt::format("{}-{} ", static_cast<char>('a' + b), static_cast<char>('a' + a));
+  e.chain += "; " + walk.chain;
   return e;
 }
 
@@ -191,17 +195,23 @@ Walk breadth_first(const std::vector<std::vector<int>>& next, const std::vector<
   std::vector<int> parent(next.size(), -1), queue = {from};
   parent[static_cast<size_t>(from)] = from;
   auto seen = [&](int node) { return parent[static_cast<size_t>(node)] >= 0; };
+  // Names of one letter need nothing between them.
+  bool letters = std::all_of(names.begin(), names.end(), [](auto& n) { return n.size() == 1; });
+  auto say = [&](const std::string& step) {
+    walk.chain += (walk.chain.empty() ? "" : " ") + step;
+  };
   for (size_t i = 0; i < queue.size() && !seen(to); ++i) {
-    walk.chain += fmt::format("{}{}:", i ? " " : "", name(queue[i]));
-    bool first = true;
     for (int n : next[static_cast<size_t>(queue[i])]) {
       if (seen(n)) continue;
       parent[static_cast<size_t>(n)] = queue[i];
       queue.push_back(n);
-      walk.chain += (first ? "" : ",") + name(n);
-      first = false;
+      say(name(queue[i]) + "-" + name(n));
       if (n == to) break;
     }
+    if (seen(to)) break;
+    std::vector<std::string> waiting;
+    for (size_t w = i + 1; w < queue.size(); ++w) waiting.push_back(name(queue[w]));
+    say(fmt::format("{}.{}", name(queue[i]), fmt::join(waiting, letters ? "" : ",")));
   }
   if (!seen(to)) return walk;
   for (int node = to;; node = parent[static_cast<size_t>(node)]) {

@@ -6,8 +6,8 @@
 namespace wels {
 
 struct Walk {
-  // "a:b,e b:c e: c:d d<c<b<a": what each node in turn newly leads to, until the end is seen, then
-  // the way back from the end.
+  // "a-b a-e a.be b-c b.ec e.c c-d d<c<b<a": what each node in turn newly leads to, with a dot and
+  // who waits after it where the end is not seen yet; then the way back from the end.
   std::string chain;
   std::vector<int> path;  // from first to last; empty: there is no way
 };
