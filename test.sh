@@ -4,7 +4,7 @@
 #   ./test.sh quick    without the sanitizer build and the fuzzers
 set -euo pipefail
 cd "$(dirname "$0")"
-tools/install.sh dpkg-dev curl openssl python3  # what tests of packages and of the API's examples use
+tools/install.sh dpkg-dev file curl openssl python3  # what tests of packages and of the API's examples use
 command -v npm >/dev/null || tools/install.sh nodejs npm
 # The browser tests want a newer node than Debian 12's; they are left out where there is none.
 if node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'; then

@@ -48,7 +48,7 @@ code=0; example/ask nowhere question 2>err || code=$?
 [ $code -eq 2 ] && grep -q '^error: nowhere' err || { cat err; fail "the example has no error"; }
 
 # --- Debian packages.
-if command -v cpack >/dev/null && command -v dpkg-shlibdeps >/dev/null; then
+if command -v cpack >/dev/null && command -v dpkg-shlibdeps >/dev/null && command -v file >/dev/null; then
   (cd "$build" && cpack -G DEB -B "$scratch/deb") >log 2>&1 || { cat log; fail "cpack"; }
   for p in deb/wels_*.deb deb/wels-dev_*.deb; do dpkg-deb -x "$p" root || fail "$p"; done
   dpkg-deb -f deb/wels_*.deb Depends | grep -q libc6 || fail "the package has no dependencies"
@@ -56,6 +56,6 @@ if command -v cpack >/dev/null && command -v dpkg-shlibdeps >/dev/null; then
   [ -s root/usr/include/wels/wels.h ] && [ -s root/usr/share/doc/wels/LICENSE ] || fail "files of the packages"
   grep -q '^ExecStart=/usr/bin/wels ' root/usr/lib/systemd/system/wels.service || fail "the packaged unit"
 else
-  echo "left out: Debian packages, no dpkg-shlibdeps"
+  echo "left out: Debian packages, no dpkg-shlibdeps or file"
 fi
 echo "package: all as expected"
