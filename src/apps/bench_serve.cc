@@ -356,9 +356,9 @@ void print(const nlohmann::ordered_json& j) {
         j["complete"].get<int64_t>(), j["requests"].get<int64_t>(), waits());
   } else if (j["what"] == "whole answers") {
     fmt::print(
-        "{:>4} streams, answers as a whole: {:.1f} tokens/s; {:.3f} ms of CPU a request outside the "
-        "model (I/O {:.3f}, workers {:.3f}, the engine's thread {:.3f}; its client {:.3f}); {} of {} "
-        "complete\n",
+        "{:>4} streams, answers as a whole: {:.1f} tokens/s; {:.3f} ms of CPU a request outside "
+        "the model (I/O {:.3f}, workers {:.3f}, the engine's thread {:.3f}; its client {:.3f}); "
+        "{} of {} complete\n",
         j["streams"].get<int64_t>(), number("tokens_per_s"), number("cpu_ms_per_request"), of("io"),
         of("workers"), of("engine"), number("clients_cpu_ms_per_request"),
         j["complete"].get<int64_t>(), j["requests"].get<int64_t>());
