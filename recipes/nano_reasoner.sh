@@ -12,9 +12,10 @@ tasks='addition:8-12,multiplication:3,expressions:4,sorting:6,path:8'
 learn() { "$wels" sft "$@" --batch 128 --eval-every 200 --save-every 200 --sample-every 0; }
 learn --preset nano --vocab 275 --task 'addition:8-12,multiplication:3,expressions:1-4*2,sorting:6,path:3-8*3' --p-cot 1 --steps 3000 --lr 3e-3 --seed 1 --out "$out/chains"
 learn "$out/chains" --task "$tasks" --p-cot 0.2 --steps 250 --lr 5e-4 --seed 2 --out "$out/base"
-"$wels" rl "$out/base" --task "$tasks" --max-tokens 320 --steps 80 --eval-every 10 --eval-items 100 --out "$out/zero"
+"$wels" rl "$out/base" --task "$tasks" --max-tokens 320 --steps 320 --eval-every 20 --eval-items 100 --out "$out/zero"
 for model in base zero; do
-  for task in addition:8 addition:12 multiplication:3 expressions:4 sorting:6 path:8 addition:14 expressions:6 sorting:8; do
+  for task in addition:8 addition:12 multiplication:3 expressions:4 sorting:6 path:8 \
+    addition:14 multiplication:4 expressions:6 sorting:8 path:10; do
     echo "$model $task: $("$wels" eval "$out/$model" --task $task --items 200 --samples 4 --max-tokens 400 |
       sed -n 's/^greedy */greedy /p; s/^sampled */sampled /p; s/^pass/pass/p' | tr '\n' ' ')"
   done
