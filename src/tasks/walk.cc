@@ -50,7 +50,7 @@ std::vector<std::string> letters(int n) {
 
 // A tree and some more edges between nodes with letters in random order, and two nodes of it that
 // are no neighbours where there are such. The chain begins with every edge the other way round:
-// whatever a node leads to then stands behind it, and looking it up is copying.
+// whatever a node leads to then stands behind it somewhere.
 TaskExample make_path_example(Rng& rng, int nodes) {
   std::vector<int> order;
   for (int i = 0; i < nodes; ++i) order.push_back(i);
