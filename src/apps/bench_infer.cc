@@ -24,6 +24,7 @@
 #include "base/threads.h"
 #include "tensor/quant.h"
 #include "tensor/read_bandwidth.h"
+#include "train/memory_plan.h"
 
 namespace wels {
 namespace {
@@ -159,10 +160,14 @@ void fill_cache(Run& run, KvCache& kv, int32_t sequence, int64_t rows) {
   kv.commit(batch);
 }
 
+// Rows of a stream's cache, with its last page's unused ones.
+int64_t cache_rows(int64_t generated, int64_t depth) {
+  return depth + generated + 1 + KvCache::kPageRows;
+}
+
 Decode decode(Run& run, int64_t generated, int64_t depth, int64_t streams) {
   const ModelConfig& c = run.model.config();
-  int64_t rows = (depth + generated + 1 + KvCache::kPageRows) * streams;
-  KvCache kv(c, run.cache_dtype, rows);
+  KvCache kv(c, run.cache_dtype, cache_rows(generated, depth) * streams);
   std::vector<int32_t> sequences;
   for (int64_t i = 0; i < streams; ++i) {
     sequences.push_back(kv.add_sequence());
@@ -260,6 +265,48 @@ void print_csv(const std::vector<nlohmann::ordered_json>& rows) {
   }
 }
 
+// Rows that the caches of the largest run hold.
+int64_t most_cache_rows(const Flags& f) {
+  auto most = [](const std::vector<int64_t>& v) { return *std::max_element(v.begin(), v.end()); };
+  int64_t decoding = cache_rows(most(f.generated), most(f.depths)) * most(f.streams);
+  return std::max(most(f.prompts) + KvCache::kPageRows, decoding);
+}
+
+// Random weights, refused before they are made where they do not fit.
+LoadedModel make_random(const Flags& f, Pool& pool, std::vector<std::shared_ptr<void>>& kept) {
+  RandomModel random{f.shape, f.layers, f.type};
+  LoadedModel m;
+  m.dev = make_device(f.device.device);
+  m.dtype = activation_type(*m.dev, f.dtype);
+  ModelConfig c = random_model_config(random);
+  InferenceShape shape{.dtype = m.dtype,
+                       .cache_dtype = cache_type(f.kv_cache, m.dtype),
+                       .context = most_cache_rows(f),
+                       .stored = random_model_types(random)};
+  shape.expert_share = f.experts.apply(*m.dev, c, shape);
+  MemoryPlan plan = plan_inference(*m.dev, c, shape);
+  auto needed = static_cast<double>(plan.total() - plan.program);
+  auto available = static_cast<double>(memory_available_bytes());
+  if (needed > available)
+    throw Error("memory",
+                fmt::format("random weights and what goes with them need {} (weights {}, packed "
+                            "for the kernels {}, KV cache {}), {} are free",
+                            human_bytes(needed), human_bytes(static_cast<double>(plan.weights)),
+                            human_bytes(static_cast<double>(plan.packed)),
+                            human_bytes(static_cast<double>(plan.cache)), human_bytes(available)),
+                "use fewer --layers, a smaller --type, or less --depth and --streams");
+  m.model = random_model(random, pool, kept);
+  return m;
+}
+
+// A model from a file, refused where the largest run does not fit.
+LoadedModel open_measured(const Flags& f) {
+  LoadedModel m = open_model(f.model, f.device.device, f.dtype);
+  double share = f.experts.apply(m);
+  require_memory_for(m, most_cache_rows(f), cache_type(f.kv_cache, m.dtype), share);
+  return m;
+}
+
 int bench_infer(const Flags& f) {
   f.device.apply();
   if (f.shape.empty() == f.model.empty())
@@ -268,17 +315,9 @@ int bench_infer(const Flags& f) {
     write_random_gguf(f.gguf, {f.shape, f.layers, f.type});
     return 0;
   }
-  LoadedModel loaded;
   Pool pool;
   std::vector<std::shared_ptr<void>> kept;
-  if (f.model.empty()) {
-    loaded.dev = make_device(f.device.device);
-    loaded.model = random_model({f.shape, f.layers, f.type}, pool, kept);
-    loaded.dtype = activation_type(*loaded.dev, f.dtype);
-  } else {
-    loaded = open_model(f.model, f.device.device, f.dtype);
-  }
-  f.experts.apply(loaded);
+  LoadedModel loaded = f.model.empty() ? make_random(f, pool, kept) : open_measured(f);
   Run run(*loaded.dev, *loaded.model, loaded.dtype, cache_type(f.kv_cache, loaded.dtype));
   bool one = f.prompts.size() * f.generated.size() * f.depths.size() * f.streams.size() == 1;
   std::vector<nlohmann::ordered_json> rows;

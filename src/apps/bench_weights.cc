@@ -117,15 +117,6 @@ void fill(Weight& w, const WeightSpec& s, double deviation) {
   });
 }
 
-ModelConfig shape_of(const RandomModel& r) {
-  ModelConfig c = published_shape(r.shape);
-  if (r.layers > 0) {
-    c.num_hidden_layers = r.layers;
-    c.first_k_dense_replace = std::min(c.first_k_dense_replace, r.layers);
-  }
-  return c;
-}
-
 double deviation_of(const ModelConfig& c) {
   return 1 / std::sqrt(static_cast<double>(c.hidden_size));
 }
@@ -166,12 +157,24 @@ GgufTokenizer tokenizer_of_bytes() {
 
 }  // namespace
 
+ModelConfig random_model_config(const RandomModel& r) {
+  ModelConfig c = published_shape(r.shape);
+  if (r.layers > 0) {
+    c.num_hidden_layers = r.layers;
+    c.first_k_dense_replace = std::min(c.first_k_dense_replace, r.layers);
+  }
+  return c;
+}
+
+std::function<DType(const WeightSpec&)> random_model_types(const RandomModel& r) {
+  return stored_types_of(random_model_config(r), type_named(r.type));
+}
+
 std::unique_ptr<Model> random_model(const RandomModel& r, Pool& pool,
                                     std::vector<std::shared_ptr<void>>& kept) {
-  ModelConfig c = shape_of(r);
-  DType type = type_named(r.type);
+  ModelConfig c = random_model_config(r);
   auto model = std::make_unique<Model>(c);
-  model->allocate(stored_types_of(c, type));
+  model->allocate(random_model_types(r));
   double deviation = deviation_of(c);
   visit_weights(c, model->weights(), [&](Weight& w, const WeightSpec& s) {
     fill(w, s, deviation);
@@ -187,7 +190,7 @@ std::unique_ptr<Model> random_model(const RandomModel& r, Pool& pool,
 }
 
 void write_random_gguf(const std::string& path, const RandomModel& r) {
-  ModelConfig c = shape_of(r);
+  ModelConfig c = random_model_config(r);
   const QuantMix& mix = find_quant_mix(r.type, "--type");
   std::vector<GgufTensorPlan> plan = gguf_tensor_plan(c, false);
   std::vector<ChosenType> types = choose_types(c, plan, mix.base);

@@ -3,6 +3,7 @@
 // matrix's values are does not change its speed.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,10 @@ struct RandomModel {
   int64_t layers = 0;  // only so many blocks; 0: all
   std::string type;    // f32, f16, bf16, fp8, or a quantised type: mixed as `wels quantize` does
 };
+
+// Its config, and as what each weight would be kept. Throw Error for unknown names.
+ModelConfig random_model_config(const RandomModel& r);
+std::function<DType(const WeightSpec&)> random_model_types(const RandomModel& r);
 
 // The model, weights allocated and filled; FP8's scales are taken from pool and held by `kept`.
 // Throws Error for unknown names.

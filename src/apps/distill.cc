@@ -20,6 +20,7 @@
 #include "distill/distill_stage.h"
 #include "distill/endpoint.h"
 #include "train/memory_plan.h"
+#include "train/report.h"
 
 namespace wels {
 namespace {
@@ -78,13 +79,47 @@ bool wait_for(const StopSignal& stop, double seconds) {
   return !stop.requested();
 }
 
+// What the run's page says while the teacher answers; the student's own report replaces it.
+class CollectPage {
+ public:
+  CollectPage(std::string out, const std::string& teacher) : out_(std::move(out)) {
+    info_.name = std::filesystem::path(out_).filename().string();
+    info_.started = unix_seconds();
+    info_.sections = {{"Recipe", {{"stage", "the teacher answers"}, {"teacher", teacher}}}};
+    write();
+  }
+  void say(const std::string& progress) {
+    if (monotonic_seconds() - written_ < kPageSeconds) return;
+    info_.sections[0].rows[0].second = "the teacher answers: " + progress;
+    write();
+  }
+  void end(bool stopped) {
+    info_.status = stopped ? "stopped" : "finished";
+    write();
+  }
+
+ private:
+  static constexpr double kPageSeconds = 2;
+  void write() {
+    info_.updated = unix_seconds();
+    write_run_info(out_, info_);
+    written_ = monotonic_seconds();
+  }
+  std::string out_;
+  RunInfo info_;
+  double written_ = 0;
+};
+
 // Answers into OUT/answers; false: stopped.
 bool collect(const DistillFlags& f, const std::string& folder) {
   TaskMixture tasks(f.sft.data.task);
   StopSignal stop;
   StatusLine line(20);
+  CollectPage page(f.sft.settings.out, f.model.empty() ? f.endpoint.model : f.model);
   auto progress = [&](const CollectReport& r) {
     line.update(fmt::format("{} of {} questions", r.summary(), f.collect.questions));
+    page.say(fmt::format("{} of {} questions; {} right answers kept", r.questions,
+                         f.collect.questions, r.kept));
   };
   auto run = [&](AnswerSource& source) {
     CollectReport r;
@@ -96,6 +131,7 @@ bool collect(const DistillFlags& f, const std::string& folder) {
       r.stopped = true;  // while it waited for an endpoint
     }
     line.finish(r.summary());
+    page.end(r.stopped);
     if (!r.stopped && r.kept == 0)
       throw Error("--teacher", "no answer is right: there is nothing to learn",
                   "ask easier questions, more often (--tries), or leave more room (--max-tokens)");
@@ -123,6 +159,8 @@ int learn_text(DistillFlags f) {
   std::string folder = f.sft.settings.out + "/answers";
   f.collect.seed = f.sft.settings.seed;
   make_folder(f.sft.settings.out);
+  std::unique_ptr<RunsUi> ui = f.sft.ui.start(f.sft.settings.out);
+  f.sft.ui.wanted = false;  // it is there already
   bool all = [&] {
     FolderLock lock(f.sft.settings.out);
     return collect(f, folder);

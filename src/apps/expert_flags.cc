@@ -6,18 +6,21 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "train/memory_plan.h"
 
 namespace wels {
 
 double ExpertFlags::apply(const LoadedModel& m) const {
   if (gigabytes == 0) return 1;
-  auto* cpu = dynamic_cast<CpuDevice*>(m.dev.get());
+  return apply(*m.dev, m.model->config(), {.dtype = m.dtype, .stored = stored_types(*m.model)});
+}
+
+double ExpertFlags::apply(Device& dev, const ModelConfig& cfg, const InferenceShape& shape) const {
+  if (gigabytes == 0) return 1;
+  auto* cpu = dynamic_cast<CpuDevice*>(&dev);
   if (!cpu)
-    throw Error("--expert-memory", m.dev->name() + " keeps no experts of its own",
+    throw Error("--expert-memory", dev.name() + " keeps no experts of its own",
                 "use --device cpu, or leave it out");
-  int64_t all = expert_pack_bytes(*m.dev, m.model->config(),
-                                  {.dtype = m.dtype, .stored = stored_types(*m.model)});
+  int64_t all = expert_pack_bytes(dev, cfg, shape);
   if (all == 0) throw Error("--expert-memory", "the model has no routed experts", "leave it out");
   double share = std::min(gigabytes * 1e9 / static_cast<double>(all), 1.0);
   cpu->set_expert_share(share);

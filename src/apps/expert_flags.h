@@ -5,6 +5,7 @@
 
 #include "apps/loaded_model.h"
 #include "backend/cpu/cpu_device.h"
+#include "train/memory_plan.h"
 
 namespace wels {
 
@@ -20,6 +21,8 @@ struct ExpertFlags {
   // Tells the device, and gives the share of the experts that stays (1: all). Throws Error where
   // there is nothing to share.
   double apply(const LoadedModel& m) const;
+  // The same before there is a model: of this config, kept as these types.
+  double apply(Device& dev, const ModelConfig& cfg, const InferenceShape& shape) const;
   // "71.3 % of 5,120 calls of experts found them in memory"; empty without the flag.
   std::string summary(const LoadedModel& m) const;
 };

@@ -6,6 +6,7 @@ namespace wels {
 
 std::vector<std::string> rephrase(Engine& engine, Conversation& talk, const std::string& question,
                                   const Rephrasing& how) {
+  require_rephrasable(*how.tokenizer);
   ThinkBudget none = think_budget(*how.tokenizer, no_thought(*how.tokenizer));
   std::vector<GenerateRequest> requests;
   int64_t room = std::max<int64_t>(std::min(kRephraseTokens, how.context / 4), 1);

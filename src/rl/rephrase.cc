@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "rl/voting.h"
 
 namespace wels {
@@ -66,6 +67,16 @@ bool is_right(const TaskMixture::Item& item, const Rollout& r) {
 
 }  // namespace
 
+void require_rephrasable(const Tokenizer& tokenizer) {
+  try {
+    for (int64_t i = 0; i < kMostAngles; ++i) tokenizer.encode(rephrase_request("", i));
+    tokenizer.encode(joint_question("", {"1"}));
+  } catch (const Error& e) {
+    throw Error("--rephrase", "the model cannot be asked for other words: " + e.fact(),
+                "leave it out, or train with a vocabulary of bytes (at least 256 tokens and marks)");
+  }
+}
+
 std::string rephrase_request(std::string_view question, int64_t i) {
   CHECK(i >= 0);
   return fmt::format(
@@ -95,6 +106,7 @@ RephraseEvaluation evaluate_rephrased(RolloutSampler& sampler, RolloutSampler& r
                                       const TaskMixture& tasks, const EvaluationSettings& s,
                                       int64_t count) {
   CHECK(count >= 1 && count <= kMostAngles);
+  require_rephrasable(sampler.tokenizer());
   std::vector<TaskMixture::Item> items = evaluation_items(tasks, s);
   RephraseEvaluation e;
   e.items = static_cast<int64_t>(items.size());

@@ -17,6 +17,10 @@ inline constexpr int64_t kMostAngles = 8;
 // Tokens of a rephrasing at most.
 inline constexpr int64_t kRephraseTokens = 96;
 
+// Throws Error("--rephrase", ...) where the vocabulary lacks a byte of what the model would be
+// asked, as those that were learned from a task's questions do.
+void require_rephrasable(const Tokenizer& tokenizer);
+
 // What the model is asked for version i (from 0) of the question.
 std::string rephrase_request(std::string_view question, int64_t i);
 // The question of what it wrote: one line without a thought, marks and quotes; empty: it wrote

@@ -32,6 +32,17 @@ TEST(Rephrase, TheJointQuestionNumbersItsVersions) {
   EXPECT_EQ(joint_question("q?", {""}), "q?");
 }
 
+TEST(Rephrase, AVocabularyWithoutTheRequestsBytesIsRefusedByTheFlagsName) {
+  Tokenizer characters = Tokenizer::from_json(test_tokenizer_json(), "tokenizer.json");
+  try {
+    require_rephrasable(characters);
+    FAIL() << "it has no capital letters";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.where(), "--rephrase");
+    EXPECT_THAT(e.fact(), HasSubstr("has no token"));
+  }
+}
+
 // A model that knows every byte, as the requests need.
 TEST(Rephrase, CostsWhatTheModelSaysAskedOneByOne) {
   std::vector<std::string_view> text = {"the quick brown fox jumps over the lazy dog and the cat"};

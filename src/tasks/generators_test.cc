@@ -306,34 +306,39 @@ Distances all_distances(const std::set<std::string>& nodes,
   return d;
 }
 
-// The chain of a path is a search in breadth: edges the other way round, then every step to a node
-// that was not seen, every node that is done, and who waits.
-void expect_search(const std::string& chain,
-                   const std::set<std::pair<std::string, std::string>>& edges,
-                   const std::string& from) {
+// The chain of a path reads all edges for every layer of nodes and marks those that lead from it to
+// a node not seen before, up to the one that finds the end.
+void expect_search(const std::string& chain, const std::vector<std::string>& edges,
+                   const std::string& from, const std::string& to) {
+  std::string layer = from, seen = from, found;
   std::vector<std::string> words = words_of(chain);
   size_t i = 0;
-  for (; words.at(i) != ";"; ++i) {
-    std::vector<std::string> ends = split(words[i], '-');
-    EXPECT_TRUE(edges.count({ends.at(1), ends.at(0)})) << words[i];
-  }
-  EXPECT_EQ(i, edges.size());
-  std::string waiting = from, seen = from;
-  for (++i; i + 1 < words.size(); ++i) {
-    std::string at(1, waiting.at(0)), to(1, words[i].at(words[i].size() - 1));
-    EXPECT_EQ(words[i].substr(0, 1), at) << chain;
-    if (words[i][1] == '.') {
-      waiting.erase(0, 1);
-      EXPECT_EQ(words[i].substr(2), waiting) << chain;
-      continue;
+  while (seen.find(to) == std::string::npos) {
+    ASSERT_EQ(words.at(i++), layer + ":") << chain;
+    for (size_t e = 0; e < edges.size() && seen.find(to) == std::string::npos; ++e) {
+      std::string word = words.at(i++);
+      if (word.back() == ';') {
+        EXPECT_EQ(e, edges.size() - 1) << chain;
+        word.pop_back();
+      }
+      std::vector<std::string> parts = split(word, '>'), ends = split(edges[e], '-');
+      EXPECT_EQ(parts[0], edges[e]) << chain;
+      bool in[2], old[2];
+      for (size_t k : {0u, 1u}) {
+        in[k] = layer.find(ends[k]) != std::string::npos;
+        old[k] = seen.find(ends[k]) != std::string::npos;
+      }
+      size_t a = in[0] && !old[1] ? 0 : 1;
+      bool leads = in[a] && !old[1 - a];
+      ASSERT_EQ(parts.size(), leads ? 2u : 1u) << word << " in " << chain;
+      if (!leads) continue;
+      EXPECT_EQ(parts[1], ends[a] + ends[1 - a]) << chain;
+      seen += ends[1 - a];
+      found += ends[1 - a];
     }
-    EXPECT_EQ(words[i], at + "-" + to);
-    EXPECT_TRUE(edges.count({at, to}) || edges.count({to, at})) << words[i];
-    EXPECT_EQ(seen.find(to), std::string::npos) << chain;
-    seen += to;
-    waiting += to;
+    layer = std::exchange(found, "");
   }
-  EXPECT_EQ(words.back().substr(0, 1), seen.substr(seen.size() - 1));
+  EXPECT_EQ(i + 1, words.size()) << chain;
 }
 
 TEST(Path, IsAShortestWay) {
@@ -345,7 +350,8 @@ TEST(Path, IsAShortestWay) {
         size_t colon = e.question.find(": ");
         std::set<std::string> names;
         std::set<std::pair<std::string, std::string>> edges;
-        for (const std::string& w : words_of(e.question.substr(5, colon - 5))) {
+        std::vector<std::string> listed = words_of(e.question.substr(5, colon - 5));
+        for (const std::string& w : listed) {
           std::vector<std::string> ends = split(w, '-');
           EXPECT_TRUE(edges.emplace(ends.at(0), ends.at(1)).second);
           names.insert(ends.begin(), ends.end());
@@ -359,7 +365,7 @@ TEST(Path, IsAShortestWay) {
                   (all_distances(names, edges)[{way.front(), way.back()}]));
         for (size_t i = 1; i < way.size(); ++i)
           EXPECT_TRUE(edges.count({way[i - 1], way[i]}) || edges.count({way[i], way[i - 1]}));
-        expect_search(e.chain, edges, way.front());
+        expect_search(e.chain, listed, way.front(), way.back());
         std::vector<std::string> back = split(words_of(e.chain).back(), '<');
         EXPECT_EQ(std::vector<std::string>(back.rbegin(), back.rend()), way);
         steps += static_cast<double>(way.size() - 1);

@@ -1,7 +1,6 @@
 // Shortest ways through a graph and through a maze.
-#include "tasks/walk.h"
-
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -14,6 +13,11 @@ namespace wels {
 namespace {
 
 using Graph = std::vector<std::vector<int>>;
+
+struct Walk {
+  std::string chain;
+  std::vector<int> path;  // from first to last; empty: there is no way
+};
 
 void connect(Graph& g, int a, int b) {
   g[static_cast<size_t>(a)].push_back(b);
@@ -42,25 +46,58 @@ PathQuestion read_path_question(const std::string& question) {
   return q;
 }
 
-std::vector<std::string> letters(int n) {
-  std::vector<std::string> names;
-  for (int i = 0; i < n; ++i) names.emplace_back(1, static_cast<char>('a' + i));
-  return names;
+using Edge = std::pair<int, int>;
+
+char letter(int node) { return static_cast<char>('a' + node); }
+
+// Breadth first, a layer of nodes at a time. Every layer reads all edges again in their order, and
+// behind one that leads from the layer to a node not seen before stands where it leads from and to:
+// whether an edge counts can be seen from its two letters and what stands before it, so nothing has
+// to be searched for in the question. The end: the letters that lead back.
+Walk walk_in_layers(const std::vector<Edge>& edges, int nodes, int from, int to) {
+  Walk walk;
+  std::vector<int> parent(static_cast<size_t>(nodes), -1), layer = {from};
+  auto before = [&](int node) -> int& { return parent[static_cast<size_t>(node)]; };
+  before(from) = from;
+  while (before(to) < 0) {
+    if (!walk.chain.empty()) walk.chain += "; ";
+    for (int node : layer) walk.chain += letter(node);
+    walk.chain += ":";
+    std::vector<int> found;
+    auto leads = [&](int a, int b) {
+      return before(b) < 0 && std::find(layer.begin(), layer.end(), a) != layer.end();
+    };
+    for (auto [a, b] : edges) {
+      walk.chain += fmt::format(" {}-{}", letter(a), letter(b));
+      if (!leads(a, b)) std::swap(a, b);
+      if (!leads(a, b)) continue;
+      walk.chain += fmt::format(">{}{}", letter(a), letter(b));
+      before(b) = a;
+      found.push_back(b);
+      if (b == to) break;
+    }
+    CHECK(!found.empty());  // the graph is of one piece
+    layer = std::move(found);
+  }
+  for (int node = to;; node = before(node)) {
+    walk.path.insert(walk.path.begin(), node);
+    walk.chain += fmt::format("{}{}", node == to ? " " : "<", letter(node));
+    if (node == from) return walk;
+  }
 }
 
 // A tree and some more edges between nodes with letters in random order, and two nodes of it that
-// are no neighbours where there are such. The chain begins with every edge the other way round:
-// whatever a node leads to then stands behind it somewhere.
+// are no neighbours where there are such.
 TaskExample make_path_example(Rng& rng, int nodes) {
   std::vector<int> order;
   for (int i = 0; i < nodes; ++i) order.push_back(i);
   shuffle(order, rng);
   Graph all(static_cast<size_t>(nodes));
-  std::vector<std::pair<int, int>> edges;
+  std::vector<Edge> edges;
   auto add = [&](int a, int b) {
     if (a == b || connected(all, a, b)) return;
     connect(all, a, b);
-    edges.emplace_back(rng.below(2) ? std::pair(a, b) : std::pair(b, a));
+    edges.emplace_back(rng.below(2) ? Edge(a, b) : Edge(b, a));
   };
   // Each node hangs on one of the three before it, which makes ways long.
   for (size_t i = 1; i < order.size(); ++i)
@@ -73,12 +110,7 @@ TaskExample make_path_example(Rng& rng, int nodes) {
 
   TaskExample e;
   e.question = "path";
-  Graph next(static_cast<size_t>(nodes));
-  for (auto [a, b] : edges) {
-    e.question += fmt::format(" {}-{}", static_cast<char>('a' + a), static_cast<char>('a' + b));
-    connect(next, a, b);
-  }
-  for (std::vector<int>& n : next) std::sort(n.begin(), n.end());
+  for (auto [a, b] : edges) e.question += fmt::format(" {}-{}", letter(a), letter(b));
   Walk walk;
   int from = 0, to = 0;
   for (int tries = 0; tries < 20 && walk.path.size() < 3; ++tries) {
@@ -86,15 +118,12 @@ TaskExample make_path_example(Rng& rng, int nodes) {
       from = pick(order, rng);
       to = pick(order, rng);
     } while (from == to);
-    walk = breadth_first(next, letters(nodes), from, to);
+    walk = walk_in_layers(edges, nodes, from, to);
   }
-  e.question +=
-      fmt::format(": {} to {}", static_cast<char>('a' + from), static_cast<char>('a' + to));
+  e.question += fmt::format(": {} to {}", letter(from), letter(to));
   for (int node : walk.path)
-    e.answer += fmt::format("{}{}", e.answer.empty() ? "" : " ", static_cast<char>('a' + node));
-  for (auto [a, b] : edges)
-    e.chain += fmt::format("{}-{} ", static_cast<char>('a' + b), static_cast<char>('a' + a));
-  e.chain += "; " + walk.chain;
+    e.answer += fmt::format("{}{}", e.answer.empty() ? "" : " ", letter(node));
+  e.chain = std::move(walk.chain);
   return e;
 }
 
@@ -121,6 +150,39 @@ constexpr struct {
   int rows, columns;
   char letter;
 } kMoves[] = {{0, 1, 'R'}, {1, 0, 'D'}, {0, -1, 'L'}, {-1, 0, 'U'}};
+
+// Breadth first, a cell at a time: "00-01 00.01 01-02 01-11 01.02,11 ... 22<12<11": what each cell
+// in turn newly leads to, with a dot and who waits after it where the end is not seen yet; then the
+// way back. next[i]: the neighbours of i in the order in which they are looked at.
+Walk walk_one_by_one(const Graph& next, const std::vector<std::string>& names, int from, int to) {
+  Walk walk;
+  auto name = [&](int node) -> const std::string& { return names[static_cast<size_t>(node)]; };
+  std::vector<int> parent(next.size(), -1), queue = {from};
+  parent[static_cast<size_t>(from)] = from;
+  auto seen = [&](int node) { return parent[static_cast<size_t>(node)] >= 0; };
+  auto say = [&](const std::string& step) {
+    walk.chain += (walk.chain.empty() ? "" : " ") + step;
+  };
+  for (size_t i = 0; i < queue.size() && !seen(to); ++i) {
+    for (int n : next[static_cast<size_t>(queue[i])]) {
+      if (seen(n)) continue;
+      parent[static_cast<size_t>(n)] = queue[i];
+      queue.push_back(n);
+      say(name(queue[i]) + "-" + name(n));
+      if (n == to) break;
+    }
+    if (seen(to)) break;
+    std::vector<std::string> waiting;
+    for (size_t w = i + 1; w < queue.size(); ++w) waiting.push_back(name(queue[w]));
+    say(fmt::format("{}.{}", name(queue[i]), fmt::join(waiting, ",")));
+  }
+  if (!seen(to)) return walk;
+  for (int node = to;; node = parent[static_cast<size_t>(node)]) {
+    walk.path.insert(walk.path.begin(), node);
+    walk.chain += (node == to ? " " : "<") + name(node);
+    if (node == from) return walk;
+  }
+}
 
 Graph maze_graph(const std::vector<std::string>& rows) {
   int n = static_cast<int>(rows.size());
@@ -152,7 +214,7 @@ TaskExample make_maze_example(Rng& rng, int side) {
       for (int c = 0; c < side; ++c) row += rng.below(3) == 0 ? '#' : '.';
     }
     rows.front().front() = rows.back().back() = '.';
-    walk = breadth_first(maze_graph(rows), names, 0, side * side - 1);
+    walk = walk_one_by_one(maze_graph(rows), names, 0, side * side - 1);
   } while (walk.path.empty());
   TaskExample e;
   e.question = fmt::format("maze\n{}", fmt::join(rows, "\n"));
@@ -187,39 +249,6 @@ double score_maze(const TaskExample& example, std::string_view final) {
 }
 
 }  // namespace
-
-Walk breadth_first(const std::vector<std::vector<int>>& next, const std::vector<std::string>& names,
-                   int from, int to) {
-  Walk walk;
-  auto name = [&](int node) -> const std::string& { return names[static_cast<size_t>(node)]; };
-  std::vector<int> parent(next.size(), -1), queue = {from};
-  parent[static_cast<size_t>(from)] = from;
-  auto seen = [&](int node) { return parent[static_cast<size_t>(node)] >= 0; };
-  // Names of one letter need nothing between them.
-  bool letters = std::all_of(names.begin(), names.end(), [](auto& n) { return n.size() == 1; });
-  auto say = [&](const std::string& step) {
-    walk.chain += (walk.chain.empty() ? "" : " ") + step;
-  };
-  for (size_t i = 0; i < queue.size() && !seen(to); ++i) {
-    for (int n : next[static_cast<size_t>(queue[i])]) {
-      if (seen(n)) continue;
-      parent[static_cast<size_t>(n)] = queue[i];
-      queue.push_back(n);
-      say(name(queue[i]) + "-" + name(n));
-      if (n == to) break;
-    }
-    if (seen(to)) break;
-    std::vector<std::string> waiting;
-    for (size_t w = i + 1; w < queue.size(); ++w) waiting.push_back(name(queue[w]));
-    say(fmt::format("{}.{}", name(queue[i]), fmt::join(waiting, letters ? "" : ",")));
-  }
-  if (!seen(to)) return walk;
-  for (int node = to;; node = parent[static_cast<size_t>(node)]) {
-    walk.path.insert(walk.path.begin(), node);
-    walk.chain += (node == to ? " " : "<") + name(node);
-    if (node == from) return walk;
-  }
-}
 
 std::unique_ptr<Task> make_path() {
   return make_generator({"path",

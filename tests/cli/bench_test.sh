@@ -35,8 +35,16 @@ for name in decode_tokens_per_s expert_calls expert_calls_in_memory; do positive
 "$wels" bench infer --shape tiny --layers 1 --prompt 4,8 --gen 1 --streams 1,3 --csv >out.log
 [ "$(wc -l < out.log)" -eq 5 ] || { cat out.log; fail "two prompts and two numbers of streams: not 4 rows and a head"; }
 
+# What does not fit is refused before it is made, by what is free.
+refused infer --shape deepseek-v3 --type bf16
+grep -q 'memory: random weights and what goes with them need .* are free; use fewer --layers' err.log || { cat err.log; fail "no plan"; }
+refused infer --shape tiny --layers 2 --type q8_0 --prompt 4 --gen 2 --depth 1000000 --streams 100000
+grep -q 'memory: random weights .* KV cache .* are free' err.log || { cat err.log; fail "no plan of the cache"; }
+
 # The random weights as a file: the same bytes are read of them.
 "$wels" bench infer --shape tiny --layers 2 --type q8_0 --gguf tiny.gguf >out.log && [ ! -s out.log ] || fail "--gguf measures"
+refused infer --model tiny.gguf --prompt 4 --gen 2 --depth 1000000 --streams 100000
+grep -q 'memory: generating needs .* KV cache of .* are free' err.log || { cat err.log; fail "no plan of a file"; }
 "$wels" info tiny.gguf | grep -q 'experts: 4 of 32 + 1 shared' || fail "info of the file"
 "$wels" bench infer --model tiny.gguf --prompt 9 --gen 2 --depth 70 --streams 2 --json >out.log
 positive decode_tokens_per_s

@@ -7,6 +7,10 @@ answers=(distill --preset nano --dense --mtp 0 --teacher teacher --task parity:6
   --steps 4 --sample-every 0)
 
 # (a) The teacher's right answers, then supervised learning; killed while it collects, and gone on with the same.
+"$wels" "${answers[@]}" --answers-only --ui --out page > out.txt 2>err.txt || { cat err.txt; fail "--answers-only"; }
+grep -q 'http://127.0.0.1:' out.txt || { cat out.txt; fail "no page while answers are collected"; }
+grep -q '"status": *"finished"' page/run.json || { cat page/run.json; fail "the page does not say that it ended"; }
+grep -q 'the teacher answers' page/run.json || { cat page/run.json; fail "the page does not say what goes on"; }
 "$wels" "${answers[@]}" --out text > out.txt 2>err.txt || { cat err.txt; fail "mode sft"; }
 grep -qE '96 questions, [0-9]+ solved' err.txt || fail "no summary of the answers"
 grep -q '"role":"assistant"' text/answers/block-000000.jsonl || fail "no answers"
