@@ -73,7 +73,7 @@ void require_rephrasable(const Tokenizer& tokenizer) {
     tokenizer.encode(joint_question("", {"1"}));
   } catch (const Error& e) {
     throw Error("--rephrase", "the model cannot be asked for other words: " + e.fact(),
-                "leave it out, or train with a vocabulary of bytes (at least 256 tokens and marks)");
+                "leave it out, or train with a vocabulary of bytes (256 tokens and the marks)");
   }
 }
 
