@@ -21,6 +21,16 @@ head -100 text.txt > few.txt
 printf 'twelve\n/bye\n' | "$wels" chat m.gguf --template none -n 8 >/dev/null 2>log || { cat log; fail "chat"; }
 "$wels" export model --gguf q.gguf --type q8_0 >/dev/null && greedy q.gguf >/dev/null || fail "q8_0"
 
+# As a folder again: of the file the same model, of the folder half the bytes in bf16.
+"$wels" export m.gguf --folder again --type f32 >/dev/null || fail "export --folder"
+[ "$(greedy again)" = "$folder" ] || fail "the file as a folder writes '$(greedy again)', not '$folder'"
+cmp again/chat_template.jinja <(printf '{{ messages }}') || fail "the folder has another chat template"
+"$wels" export run --folder half >log || { cat log; fail "export --folder of a run"; }
+[ ! -e half/trainer.json ] && [ -e half/tokenizer.json ] || fail "the folder holds the trainer's state, or no tokenizer"
+weights() { cat "$1"/*.safetensors | wc -c; }
+[ "$(weights half)" -lt $(($(weights again) * 6 / 10)) ] || fail "bf16 takes $(weights half) bytes, f32 $(weights again)"
+greedy half >/dev/null || fail "the folder in bf16"
+
 refuse() {
   local pattern=$1 code=0
   shift
@@ -30,6 +40,9 @@ refuse() {
 head -c 20000 m.gguf > short.gguf
 refuse 'short.gguf' "$wels" generate short.gguf hello
 refuse 'does not begin with GGUF' "$wels" generate text.txt hello
+refuse 'half: is there already' "$wels" export model --folder half
+refuse 'a folder is written in bf16 or f32' "$wels" export model --folder other --type q8_0
+refuse 'wants to know what to write' "$wels" export model
 rm model/tokenizer.json
 "$wels" export model --gguf mute.gguf >/dev/null || fail "export without tokenizer"
 refuse 'mute.gguf: has no tokenizer' "$wels" generate mute.gguf hello

@@ -1,0 +1,56 @@
+#include "apps/model_folder.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "apps/loaded_model.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "model/checkpoint.h"
+#include "text/gguf_vocab.h"
+#include "text/vocab_source.h"
+
+namespace wels {
+
+namespace fs = std::filesystem;
+
+std::unique_ptr<Model> load_whole_model(const std::string& path) {
+  if (!fs::is_regular_file(path)) return load_model(resolve_whole_model(path), WeightStorage::kF32);
+  auto file = std::make_shared<GgufCheckpoint>(path);
+  auto model = std::make_unique<Model>(file->config());
+  load_weights(*model, file, WeightStorage::kF32);
+  return model;
+}
+
+std::map<std::string, std::string> files_beside_weights(const std::string& path) {
+  std::map<std::string, std::string> files;
+  if (fs::is_regular_file(path)) {
+    GgufCheckpoint file(path);
+    files["tokenizer.json"] = write_tokenizer_json(parse_gguf_vocab(file.content()));
+    if (std::string text = load_chat_template(path); !text.empty())
+      files["chat_template.jinja"] = text;
+    files["tokenizer_config.json"] = nlohmann::json{{"add_bos_token", load_add_bos(path)}}.dump();
+    return files;
+  }
+  std::string folder = resolve_checkpoint(path);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+                           "special_tokens_map.json", "generation_config.json"}) {
+    if (fs::exists(folder + "/" + name)) files[name] = read_file(folder + "/" + name);
+  }
+  return files;
+}
+
+void write_model_folder(const std::string& out, Model& model, DType dtype,
+                        const std::map<std::string, std::string>& files) {
+  if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out)))
+    throw Error(out, "is there already", "name a new folder");
+  std::string tmp = out + ".tmp";
+  fs::remove_all(tmp);
+  make_folder(tmp);
+  save_model(tmp, model, dtype, {{"format", "pt"}});
+  for (const auto& [name, text] : files) write_file_atomic(tmp + "/" + name, text);
+  fs::remove(out);  // an empty folder
+  fs::rename(tmp, out);
+}
+
+}  // namespace wels
