@@ -42,6 +42,8 @@ struct PanelE4m3 {
 };
 
 constexpr int kScaleDepth = 128;  // of k for one scale: tensor/fp8.h
+constexpr int64_t kAhead = 4096;  // bytes of a panel that are asked for early: the hardware's own
+                                  // reading ahead stops at every page of 4 KB
 
 template <class P>
 WELS_INLINE Vec scale_of(const float* scales, int64_t k) {
@@ -58,12 +60,14 @@ void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, 
     for (int v = 0; v < V; ++v) acc[r][v] = zero();
   }
   const uint8_t* a = (const uint8_t*)g.a + i0 * g.a_row;
-  const int64_t step = p.step;
+  const int64_t step = p.step, ahead = i0 == 0 ? kAhead : 0;  // later passes find it in L1
   for (int64_t k = 0; k < g.steps; k += kScaleDepth) {
     const Vec scale = scale_of<P>(scales, k);
     const int64_t end = g.steps - k < kScaleDepth ? g.steps - k : kScaleDepth;
     for (int64_t s = 0; s < end; ++s, a += g.a_step, b += step) {
       Vec bv[V];
+#pragma GCC unroll 4
+      for (int i = 0; i < V * kLanes * P::kBytes; i += 64) __builtin_prefetch(b + ahead + i);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) bv[v] = P::load(b, v, scale);
 #pragma GCC unroll 6
