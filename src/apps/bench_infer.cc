@@ -89,6 +89,14 @@ struct Run {
     if (!std::isfinite(out[0])) throw Error("bench infer", "logits are not finite", "");
     return monotonic_seconds() - begin;
   }
+  int64_t all_weight_bytes() {
+    int64_t bytes = stored_bytes(model.head());
+    visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+      if (s.layer >= 0 && s.layer < model.config().num_hidden_layers)
+        bytes += stored_bytes(w) * s.experts;
+    });
+    return bytes;
+  }
   // Weights that one step with these routers' choices reads.
   int64_t weight_bytes(const ForwardRecord& record) {
     int64_t bytes = stored_bytes(model.head());
@@ -105,6 +113,33 @@ struct Run {
     return bytes;
   }
 };
+
+// Weights get their kernels' layout when they are first used.
+struct Repack {
+  double first_s = 0;  // memory for it is taken, too: pages that the system clears
+  double again_s = 0;  // in memory that is there
+  int64_t bytes = 0;   // read as they are stored and written as they are packed
+};
+
+// What the first token takes longer than a later one. packed: bytes that it leaves behind.
+Repack repack(Run& run, int64_t packed) {
+  KvCache kv(run.model.config(), run.cache_dtype, 2 * KvCache::kPageRows);
+  int32_t sequence = kv.add_sequence();
+  Batch token;
+  token.append(run.random_tokens(1), 0, sequence);
+  auto seconds = [&] {
+    kv.truncate(sequence, 0);
+    double s = run.forward(kv, token, nullptr);
+    kv.commit(token);
+    return s;
+  };
+  double first = seconds(), later = std::min(seconds(), seconds());
+  visit_weights(run.model.config(), run.model.weights(),
+                [](Weight& w, const WeightSpec&) { ++w.version; });
+  double again = seconds();
+  run.measure_ceilings();
+  return {first - later, again - later, packed + run.all_weight_bytes()};
+}
 
 struct Prefill {
   int64_t prompt = 0;
@@ -193,7 +228,8 @@ Decode decode(Run& run, int64_t generated, int64_t depth, int64_t streams) {
 
 // --- reporting ---
 
-nlohmann::ordered_json result(const Flags& f, const Run& run, const Prefill* p, const Decode* d) {
+nlohmann::ordered_json result(const Flags& f, const Run& run, const Repack& packing,
+                              const Prefill* p, const Decode* d) {
   nlohmann::ordered_json j;
   j["model"] = f.model.empty() ? f.shape : f.model;
   j["layers"] = run.model.config().num_hidden_layers;
@@ -217,6 +253,13 @@ nlohmann::ordered_json result(const Flags& f, const Run& run, const Prefill* p, 
     j["bytes_read_per_token"] = d->step_bytes / d->streams;
     j["read_bandwidth"] = run.bandwidth;
     j["decode_fraction_of_bandwidth"] = per_s * static_cast<double>(d->step_bytes) / run.bandwidth;
+  }
+  if (packing.again_s > 0) {
+    double rate = static_cast<double>(packing.bytes) / packing.again_s;
+    j["first_pack_seconds"] = packing.first_s;
+    j["repack_seconds"] = packing.again_s;
+    j["repack_bytes_per_s"] = rate;
+    if (run.bandwidth > 0) j["repack_fraction_of_bandwidth"] = rate / run.bandwidth;
   }
   j["peak_rss_bytes"] = peak_rss_bytes();
   j["dtype"] = name(run.dtype);
@@ -307,6 +350,12 @@ LoadedModel open_measured(const Flags& f) {
   return m;
 }
 
+int64_t packed_bytes(const LoadedModel& m) {
+  return plan_inference(*m.dev, m.model->config(),
+                        {.dtype = m.dtype, .stored = stored_types(*m.model)})
+      .packed;
+}
+
 int bench_infer(const Flags& f) {
   f.device.apply();
   if (f.shape.empty() == f.model.empty())
@@ -319,6 +368,8 @@ int bench_infer(const Flags& f) {
   std::vector<std::shared_ptr<void>> kept;
   LoadedModel loaded = f.model.empty() ? make_random(f, pool, kept) : open_measured(f);
   Run run(*loaded.dev, *loaded.model, loaded.dtype, cache_type(f.kv_cache, loaded.dtype));
+  Repack packing;  // of all experts, where all of them stay
+  if (f.experts.gigabytes == 0) packing = repack(run, packed_bytes(loaded));
   bool one = f.prompts.size() * f.generated.size() * f.depths.size() * f.streams.size() == 1;
   std::vector<nlohmann::ordered_json> rows;
   std::optional<Prefill> first;
@@ -326,18 +377,18 @@ int bench_infer(const Flags& f) {
     if (prompt == 0) continue;
     Prefill p = prefill(run, prompt, f.repeats);
     if (one) first = p;
-    if (!one) rows.push_back(result(f, run, &p, nullptr));
+    if (!one) rows.push_back(result(f, run, packing, &p, nullptr));
   }
   for (int64_t g : f.generated) {
     for (int64_t depth : f.depths) {
       for (int64_t streams : f.streams) {
         if (g == 0) continue;
         Decode d = decode(run, g, depth, streams);
-        rows.push_back(result(f, run, first ? &*first : nullptr, &d));
+        rows.push_back(result(f, run, packing, first ? &*first : nullptr, &d));
       }
     }
   }
-  if (rows.empty() && first) rows.push_back(result(f, run, &*first, nullptr));
+  if (rows.empty() && first) rows.push_back(result(f, run, packing, &*first, nullptr));
   if (f.json) {
     for (const auto& j : rows) fmt::print("{}\n", j.dump());
   } else if (f.csv) {

@@ -522,11 +522,21 @@ TEST_P(CpuMatmul, WeightsInTheTypeOfACheckpointGiveTheBitsOfTheirValues) {
 }
 
 TEST_P(CpuMatmul, NaNCodesOfE4m3AreRefused) {
-  TestWeight w(70, 130, 2, DType::kF8E4M3);
-  w.w.value[1].row_raw(69)[129] = 0xff;
+  struct Place {
+    int64_t row, col;
+    uint8_t code;
+  };
   Data x(DType::kF32, 4, 130, 1), y(DType::kF32, 4, 70, 2);
   int32_t offsets[] = {0, 2, 4};
-  EXPECT_THROW(cpu->grouped_matmul(x.t, w.w, Tensor(offsets, DType::kI32, 1, 3), y.t), Error);
+  auto multiply = [&](std::initializer_list<Place> places) {
+    TestWeight w(70, 130, 2, DType::kF8E4M3);
+    for (const Place& p : places) w.w.value[1].row_raw(p.row)[p.col] = p.code;
+    cpu->grouped_matmul(x.t, w.w, Tensor(offsets, DType::kI32, 1, 3), y.t);
+  };
+  for (const Place& p :
+       {Place{69, 129, 0xff}, {0, 0, 0x7f}, {5, 63, 0xff}, {69, 7, 0x7f}, {3, 128, 0x7f}})
+    EXPECT_THROW(multiply({p}), Error) << p.row << " " << p.col;
+  EXPECT_NO_THROW(multiply({{0, 0, 0x7e}, {0, 1, 0xfe}, {0, 2, 0x80}, {69, 129, 0xfe}}));
 }
 
 TEST_P(CpuMatmul, AWeightInATypeWithoutDecoderIsRefused) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <numeric>
 
 #include "backend/cpu/quant_pack.h"
@@ -249,13 +250,23 @@ const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackD
   return out;
 }
 
+// Eight codes at a time: 0x7f without its sign is NaN, and the only one whose successor has bit 7.
 void refuse_nan_codes(const Weight& w, const Tensor& rows) {
+  constexpr uint64_t kOnes = 0x0101010101010101;
+  uint64_t nan = 0;
   for (int64_t r = 0; r < rows.rows; ++r) {
     const uint8_t* row = rows.row_raw(r);
-    bool nan = false;
-    for (int64_t c = 0; c < rows.cols; ++c) nan |= (row[c] & 0x7f) == 0x7f;
-    if (nan) throw Error(w.name, "holds NaN", "use an undamaged checkpoint");
+    for (int64_t c = 0; c < rows.cols; c += 8) {
+      uint64_t codes = 0;
+      if (c + 8 <= rows.cols) {
+        std::memcpy(&codes, row + c, 8);
+      } else {
+        std::memcpy(&codes, row + c, static_cast<size_t>(rows.cols - c));
+      }
+      nan |= ((codes & (0x7f * kOnes)) + kOnes) & (0x80 * kOnes);
+    }
   }
+  if (nan) throw Error(w.name, "holds NaN", "use an undamaged checkpoint");
 }
 
 }  // namespace
@@ -271,10 +282,8 @@ const PackedWeight& product_weight(const Kernels& kernels, const Weight& w, bool
   if (type == PanelType::kUnits)
     return packed_weight(kernels, w, PackDirection::kForward, pairs, fp8, use);
   PackedWeight& out = cache_of(kernels, w).narrow;
-  if ((!out.memory && !out.slots) || out.version != w.version || out.type != type) {
-    out = narrow_layout(kernels, w, type);
-    out.block_scales = w.scale;
-  }
+  if ((!out.memory && !out.slots) || out.type != type) out = narrow_layout(kernels, w, type);
+  if (out.version != w.version || out.block_scales.empty()) out.block_scales = w.scale;
   std::vector<int32_t> experts = to_pack(w, out, use);
   int64_t blocks = (w.rows + kRowBlock - 1) / kRowBlock;
   pack_experts(w, out, experts, blocks, kRowBlock, [&](int32_t e, int64_t b) {
