@@ -57,7 +57,7 @@ void fill_settings(RlFlags& f) {
       static_cast<int64_t>(a.overlong_zone * static_cast<double>(s.rollout.max_tokens));
   s.rollout.thinking = !f.no_think;
   f.stage.apply(f.settings, {.steps = 60,
-                             .lr = 2e-4,
+                             .lr = f.model.lora.rank > 0 ? 1e-3 : 2e-4,
                              .weight_decay = 0,
                              .stable = 1,  // a constant rate, as R1's
                              .new_model = false});
@@ -67,17 +67,23 @@ void fill_settings(RlFlags& f) {
   s.evaluation.seed = f.settings.seed;
 }
 
-// What a model folder has beside its weights that belongs to a checkpoint too.
-std::map<std::string, std::string> files_beside(const std::string& folder) {
-  std::map<std::string, std::string> out;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
-    std::string path = folder + "/" + name;
-    if (std::filesystem::exists(path)) out[name] = read_file(path);
-  }
-  return out;
+void require_room(const Device& dev, const RlFlags& f, SftModel& m) {
+  int64_t rows = f.rl.micro_batch_tokens;
+  require_memory(dev, m.config,
+                 {.trainer = f.settings.trainer,
+                  .sequence_length = std::min(rows, m.config.max_position_embeddings),
+                  .batch_tokens = rows,
+                  .micro_batch_tokens = rows,
+                  .mtp_lambda = 0,
+                  .average = f.settings.ema > 0,
+                  .samples = true,
+                  .lora = m.lora,
+                  .stored = m.model ? stored_types(*m.model) : nullptr,
+                  .other_lora = f.rl.algorithm.loss.beta > 0},
+                 memory_available_bytes() + rss_bytes());
 }
 
-RunInfo run_info(const RlFlags& f, const ModelConfig& cfg, const std::string& model) {
+RunInfo run_info(const RlFlags& f, const SftModel& m) {
   const RlSettings& s = f.rl;
   auto num = [](auto x) { return fmt::format("{}", x); };
   RunInfo info;
@@ -87,7 +93,8 @@ RunInfo run_info(const RlFlags& f, const ModelConfig& cfg, const std::string& mo
   info.sections.push_back(
       {"Recipe",
        {{"stage", "reinforcement learning"},
-        {"from", model},
+        {"from", m.about},
+        {"trained", m.lora ? fmt::format("adapters of rank {}", m.lora->rank) : "all weights"},
         {"algorithm", f.algorithm},
         {"tasks", s.tasks},
         {"questions x answers", fmt::format("{} x {}", s.groups, s.samples)},
@@ -98,7 +105,7 @@ RunInfo run_info(const RlFlags& f, const ModelConfig& cfg, const std::string& mo
         {"updates per step", num(s.epochs * s.algorithm.mini_batches)},
         {"type", f.stage.dtype},
         {"seed", num(s.seed)}}});
-  info.sections.push_back(model_section(cfg));
+  info.sections.push_back(model_section(m.config));
   info.sections.push_back(machine_section(machine(), thread_count(), 0));
   return info;
 }
@@ -121,46 +128,32 @@ void print_result(const StageResult& r, const RlStage& stage, const std::string&
 RlOutcome rl_job(RlFlags f) {
   f.device.apply();
   fill_settings(f);
-  if (std::filesystem::is_regular_file(f.model))
-    throw Error(f.model, "is a file; learning needs weights that can be changed",
-                "give a model or run folder");
-  std::string folder = resolve_checkpoint(f.model);
   auto dev = make_device(f.device.device);
-  std::map<std::string, std::string> files = files_beside(folder);
-  if (!files.contains("tokenizer.json"))
-    throw Error(folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
-  Tokenizer tokenizer = Tokenizer::load(folder);
-  f.rl.rollout.chat_template = find_chat_template(folder).value_or(ChatTemplate::kDeepSeekV31);
-  auto start = load_model(folder, WeightStorage::kMapped);
-  const ModelConfig& cfg = start->config();
-  if (tokenizer.vocab_size() > cfg.vocab_size)
-    throw Error(folder + "/tokenizer.json",
-                fmt::format("has {} tokens, the model's embedding {}", tokenizer.vocab_size(),
-                            cfg.vocab_size),
-                "use the tokenizer the model was trained with");
-  require_memory(*dev, cfg,
-                 {.trainer = f.settings.trainer,
-                  .sequence_length = std::min(f.rl.micro_batch_tokens, cfg.max_position_embeddings),
-                  .batch_tokens = f.rl.micro_batch_tokens,
-                  .micro_batch_tokens = f.rl.micro_batch_tokens,
-                  .mtp_lambda = 0,
-                  .average = f.settings.ema > 0,
-                  .samples = true},
-                 memory_available_bytes() + rss_bytes());
+  f.model.chat_template = "none";  // that is of examples; prompts' is the model's own
+  SftModel m = open_checkpoint(f.model);
+  f.rl.rollout.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
+  require_adaptable(f.settings, m);
+  if (m.lora) load_sft_model(m, f.settings.seed);  // mapped: nothing is copied
+  require_room(*dev, f, m);
   make_folder(f.settings.out);
   FolderLock lock(f.settings.out);
   std::unique_ptr<RunsUi> ui = f.ui.start(f.settings.out);
-  auto policy = load_model(folder, WeightStorage::kF32);
-  policy->make_gradients();
-  freeze_mtp(*policy);
-  RlStage stage(*dev, *policy, *start, tokenizer, f.rl, f.settings.trainer);
-  RunInfo info = run_info(f, cfg, folder);
-  StageContext ctx{
-      .dev = *dev, .model = *policy, .parts = whole_model(*policy, files), .report = [&] {
-        info.updated = unix_seconds();
-        write_run_info(f.settings.out, info);
-        write_report(f.settings.out + "/report.html", {f.settings.out});
-      }};
+  std::unique_ptr<Model> start;
+  if (m.lora) {
+    f.rl.model = model_settings(m);
+  } else {
+    load_sft_model(m, f.settings.seed);
+    freeze_mtp(*m.model);
+    start = load_model(m.folder, WeightStorage::kMapped);
+  }
+  log_info("{}; {}", describe(m), dev->name());
+  RlStage stage(*dev, *m.model, start ? *start : *m.model, *m.tokenizer, f.rl, f.settings.trainer);
+  RunInfo info = run_info(f, m);
+  StageContext ctx{.dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&] {
+                     info.updated = unix_seconds();
+                     write_run_info(f.settings.out, info);
+                     write_report(f.settings.out + "/report.html", {f.settings.out});
+                   }};
   StageResult r;
   try {
     r = run_stage(ctx, f.settings, stage);
@@ -308,7 +301,8 @@ void add_run_flags(CLI::App* sub, RlFlags& f) {
 }  // namespace
 
 void RlFlags::add(CLI::App* sub) {
-  sub->add_option("model", model, "model folder or run folder")->required();
+  sub->add_option("model", model.path, "model folder or run folder (GGUF with --lora)")->required();
+  model.add_lora(sub);
   sub->add_option("--task", rl.tasks,
                   "tasks and their levels and shares: parity:20, addition:8-12*2,FILE.jsonl")
       ->required();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "apps/commands.h"
+#include "apps/sft_model.h"
 #include "apps/stage_flags.h"
 #include "apps/ui_flags.h"
 #include "rl/rl_stage.h"
@@ -25,7 +26,8 @@ struct RlFlags {
     std::optional<AdvantageScale> scale;
     std::optional<bool> dynamic_sampling, overlong_filter;
   } set;
-  std::string model, algorithm = "reinforce";
+  SftModelFlags model;
+  std::string algorithm = "reinforce";
   bool unbiased_kl = false, no_think = false;
   void add(CLI::App* sub);
 };

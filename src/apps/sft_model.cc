@@ -160,6 +160,8 @@ void open_gguf(SftModel& m) {
   VocabSource source = parse_gguf_vocab(file.content());
   m.files["tokenizer.json"] = write_tokenizer_json(source);
   m.tokenizer.emplace(std::move(source));
+  std::string jinja = load_chat_template(m.folder);
+  if (!jinja.empty()) m.files["chat_template.jinja"] = jinja;
 }
 
 }  // namespace

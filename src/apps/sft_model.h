@@ -1,6 +1,6 @@
-// The model that `wels sft` and `wels dpo` train: a checkpoint, whole or by adapters, or a new one
-// with a vocabulary of its own; its tokenizer and chat template, and the files that go along into
-// every checkpoint.
+// The model that `wels sft`, `wels dpo` and `wels rl` train: a checkpoint, whole or by adapters, or
+// a new one with a vocabulary of its own; its tokenizer and chat template, and the files that go
+// along into every checkpoint.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <map>

@@ -51,17 +51,19 @@ void visit_lora(Model& model, Fn&& fn) {
   });
 }
 
-// Values and gradient of one matrix, kept alive by the model.
-void give_memory(Model& model, Weight& w, DType dtype) {
+// Zeros of w's shape, kept alive by the model.
+Tensor give_tensor(Model& model, const Weight& w, DType dtype) {
   int64_t bytes = w.rows * row_bytes(dtype, w.cols);
-  auto take = [&] {
-    std::shared_ptr<void> memory(allocate_host(bytes), [bytes](void* p) { free_host(p, bytes); });
-    std::memset(memory.get(), 0, static_cast<size_t>(bytes));
-    model.keep(memory);
-    return Tensor(memory.get(), dtype, w.rows, w.cols);
-  };
-  w.value = {take()};
-  w.grad = {take()};
+  std::shared_ptr<void> memory(allocate_host(bytes), [bytes](void* p) { free_host(p, bytes); });
+  std::memset(memory.get(), 0, static_cast<size_t>(bytes));
+  model.keep(memory);
+  return Tensor(memory.get(), dtype, w.rows, w.cols);
+}
+
+// Values and gradient of one matrix.
+void give_memory(Model& model, Weight& w, DType dtype) {
+  w.value = {give_tensor(model, w, dtype)};
+  w.grad = {give_tensor(model, w, dtype)};
   ++w.version;
 }
 
@@ -168,6 +170,44 @@ int64_t count_lora(Model& model) {
   int64_t n = 0;
   visit_lora(model, [&](Weight& w) { n += w.size(); });
   return n;
+}
+
+LoraSet lora_of(Model& model) {
+  LoraSet out;
+  visit_adaptable(model, [&](Weight& w, const WeightSpec&) {
+    if (w.lora) out.push_back(w.lora);
+  });
+  return out;
+}
+
+LoraSet copy_lora(Model& model) {
+  LoraSet out;
+  for (const std::shared_ptr<LowRank>& own : lora_of(model)) {
+    auto copy = std::make_shared<LowRank>();
+    copy->scale = own->scale;
+    for (auto [from, to] : {std::pair{&own->down, &copy->down}, {&own->up, &copy->up}}) {
+      to->name = from->name;
+      to->rows = from->rows;
+      to->cols = from->cols;
+      to->value = {give_tensor(model, *to, from->value[0].dtype)};
+      std::memcpy(to->value[0].data, from->value[0].data,
+                  static_cast<size_t>(from->value[0].bytes()));
+    }
+    out.push_back(std::move(copy));
+  }
+  return out;
+}
+
+OtherLora::OtherLora(Model& model, const LoraSet& set) {
+  visit_adaptable(model, [&](Weight& w, const WeightSpec&) {
+    if (w.lora) own_.emplace_back(&w, w.lora);
+  });
+  CHECK(set.empty() || set.size() == own_.size());
+  for (size_t i = 0; i < own_.size(); ++i) own_[i].first->lora = set.empty() ? nullptr : set[i];
+}
+
+OtherLora::~OtherLora() {
+  for (auto& [w, lora] : own_) w->lora = std::move(lora);
 }
 
 void merge_lora(Model& model) {

@@ -13,7 +13,9 @@
 // tensors base_model.model.<matrix>.lora_A.weight (down) and .lora_B.weight (up).
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/model.h"
@@ -40,6 +42,26 @@ void add_lora(Model& model, const LoraConfig& config, DType dtype, uint64_t seed
 
 // Parameters in the model's adapters.
 int64_t count_lora(Model& model);
+
+// Adapters of one model, in the order of the weights that have them.
+using LoraSet = std::vector<std::shared_ptr<LowRank>>;
+LoraSet lora_of(Model& model);
+// Adapters with the values that the model's have now and without gradients. The model keeps their
+// memory.
+LoraSet copy_lora(Model& model);
+
+// For as long as it lives, the model computes with these adapters in place of its own, or with none
+// where the set is empty. Else it must be of the model (CHECK).
+class OtherLora {
+ public:
+  OtherLora(Model& model, const LoraSet& set);
+  ~OtherLora();
+  OtherLora(const OtherLora&) = delete;
+  OtherLora& operator=(const OtherLora&) = delete;
+
+ private:
+  std::vector<std::pair<Weight*, std::shared_ptr<LowRank>>> own_;
+};
 
 // w becomes w + scale · up · down in every adapted weight, and the adapters go. The weights must be
 // f32 or f64 (CHECK).

@@ -160,6 +160,35 @@ TEST_P(LoraTest, MergedIsUnmergedAlsoOverTheCache) {
   expect_near(logits(*dev, model, DType::kF64, false), whole, 1e-10);
 }
 
+TEST_P(LoraTest, OthersTakeTheirPlaceForAWhile) {
+  std::unique_ptr<Device> dev = make_device("cpu");
+  Model model(small_config(GetParam()));
+  model.init(DType::kF32, 7, false);
+  add_lora(model, config_, DType::kF32, 1);
+  auto now = [&] { return logits(*dev, model, DType::kF32, true); };
+  std::vector<double> plain = now();
+  randomise(model, 2);
+  LoraSet then = copy_lora(model);
+  std::vector<double> second = now();
+  randomise(model, 3);
+  std::vector<double> third = now();
+  EXPECT_NE(second, plain);
+  EXPECT_NE(third, second);
+  {
+    OtherLora other(model, then);
+    EXPECT_EQ(now(), second);
+  }
+  EXPECT_EQ(now(), third);
+  {
+    OtherLora without(model, {});
+    expect_near(now(), plain, 1e-5);
+    EXPECT_TRUE(lora_of(model).empty());
+  }
+  EXPECT_EQ(now(), third);
+  ASSERT_EQ(then.size(), lora_of(model).size());
+  for (const auto& lora : then) EXPECT_FALSE(lora->down.trainable() || lora->up.trainable());
+}
+
 // Σ c · logp of the next tokens; with a tape its gradient is left in the adapters.
 double loss(Device& dev, Model& model, bool tape_wanted) {
   Pool pool;

@@ -116,6 +116,13 @@ struct RlTest : testing::Test {
     freeze_mtp(*model);
     return model;
   }
+  // The base as it is stored, with adapters.
+  static LoraConfig lora_config() { return {.rank = 8, .alpha = 16}; }
+  static std::unique_ptr<Model> adapted() {
+    auto model = load_model(test_base_folder(), WeightStorage::kMapped);
+    add_lora(*model, lora_config(), DType::kF32, 1);
+    return model;
+  }
   static TrainerConfig trainer_config(DType dtype = DType::kF32) {
     TrainerConfig c;
     c.dtype = dtype;

@@ -26,24 +26,23 @@ constexpr size_t kProbed = 16;      // completions for the divergence from the s
 constexpr int64_t kSilenceBefore = 2,
                   kSilenceBetween = 10;  // steps without variance until it is said again
 
-// Values of `from` into `to`, which has the same config and f32 weights.
-void copy_weights(Device& dev, Model& from, Model& to) {
-  std::vector<Weight*> source;
-  visit_weights(from.config(), from.weights(),
-                [&](Weight& w, const WeightSpec&) { source.push_back(&w); });
-  size_t i = 0;
-  visit_weights(to.config(), to.weights(), [&](Weight& w, const WeightSpec&) {
-    const Weight& s = *source[i++];
-    for (size_t e = 0; e < w.value.size(); ++e) dev.copy(s.value[e], w.value[e]);
-    ++w.version;
-  });
+std::vector<Weight*> weights_of(Model& model) {
+  std::vector<Weight*> out;
+  visit_weights(model.config(), model.weights(),
+                [&](Weight& w, const WeightSpec&) { out.push_back(&w); });
+  return out;
+}
+
+std::vector<Weight*> weights_of(const LoraSet& set) {
+  std::vector<Weight*> out;
+  for (const auto& lora : set) out.insert(out.end(), {&lora->down, &lora->up});
+  return out;
 }
 
 std::string mean_name(LossMean m) {
   return m == LossMean::kSequence ? "sequence" : m == LossMean::kConstant ? "constant" : "token";
 }
 
-// For other weights than those that sampled.
 MicroBatch by_own_router(MicroBatch mb) {
   mb.batch.experts.clear();
   return mb;
@@ -85,7 +84,9 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
       start_(start),
       s_(settings),
       trainer_config_(trainer),
-      start_hash_(hash_of_weights(start)),
+      start_hash_(settings.model.contains("start")
+                      ? settings.model["start"].get<std::string>()
+                      : fmt::format("{:016x}", hash_of_weights(start))),
       curriculum_(settings.tasks, settings.curriculum),
       sampler_(dev, policy, tokenizer, settings.rollout) {
   if (s_.samples < 2)
@@ -96,17 +97,26 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
                             s_.groups),
                 "use fewer");
   CHECK(trainer.temperature == s_.temperature);
+  LoraSet adapters = lora_of(policy);
+  CHECK(adapters.empty() == (&policy != &start));
   s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
   if (s_.rollout.speculate == Speculate::kMtp && policy.config().num_nextn_predict_layers == 0)
     throw Error("--speculate", "the model has no MTP module", "use ngram or none");
   // Every task and level must have a prompt that fits.
   for (int64_t i = 0; i < s_.groups; ++i)
     sampler_.prompt(curriculum_.all().item(s_.seed, i, TaskSplit::kTrain).example.question);
-  if (s_.algorithm.loss.beta > 0) {
-    reference_ = std::make_unique<Model>(policy.config());
-    reference_->allocate(DType::kF32);
-    copy_weights(dev, policy, *reference_);
+  if (s_.algorithm.loss.beta <= 0) return;
+  if (adapters.empty()) {
+    reference_model_ = std::make_unique<Model>(policy.config());
+    reference_model_->allocate(DType::kF32);
+    policy_values_ = weights_of(policy);
+    reference_ = weights_of(*reference_model_);
+  } else {
+    reference_lora_ = copy_lora(policy);
+    policy_values_ = weights_of(adapters);
+    reference_ = weights_of(reference_lora_);
   }
+  refresh_reference();
 }
 
 json RlStage::settings() const {
@@ -145,7 +155,8 @@ json RlStage::settings() const {
               {"micro_batch_tokens", s_.micro_batch_tokens},
               {"reference_refresh", s_.reference_refresh},
               {"curriculum", s_.curriculum},
-              {"start", fmt::format("{:016x}", start_hash_)}};
+              {"start", start_hash_}};
+  out.update(s_.model);
   if (s_.favoured.empty()) return out;
   uint64_t h = 0;
   for (const TaskMixture::Item& item : s_.favoured)
@@ -250,7 +261,28 @@ std::vector<TrainSequence> RlStage::sequences_of(const Groups& g) const {
 
 // --- learning ---
 
-void RlStage::refresh_reference() { copy_weights(dev_, policy_, *reference_); }
+void RlStage::refresh_reference() {
+  for (size_t i = 0; i < reference_.size(); ++i) {
+    Weight& to = *reference_[i];
+    for (size_t e = 0; e < to.value.size(); ++e)
+      dev_.copy(policy_values_[i]->value[e], to.value[e]);
+    ++to.version;
+  }
+}
+
+// Both of other weights than those that sampled: by their own routers.
+std::vector<double> RlStage::start_logp(const MicroBatch& mb) {
+  std::optional<OtherLora> without;
+  if (&start_ == &policy_) without.emplace(policy_, LoraSet());
+  return log_probabilities(dev_, pool_, start_, trainer_config_, by_own_router(mb));
+}
+
+std::vector<double> RlStage::reference_logp(const MicroBatch& mb) {
+  if (reference_model_)
+    return log_probabilities(dev_, pool_, *reference_model_, trainer_config_, by_own_router(mb));
+  OtherLora then(policy_, reference_lora_);
+  return log_probabilities(dev_, pool_, policy_, trainer_config_, by_own_router(mb));
+}
 
 // Some completions under the policy, as the trainer computes it, and under the weights that the run
 // began with: the divergence of the two in nats per token, and what the engine's log-probabilities
@@ -270,10 +302,7 @@ void RlStage::probe(Trainer& trainer, const Groups& g, StepMetrics& m) {
       });
   double tokens = static_cast<double>(mismatch_.tokens);
   each_sequence_logp(
-      packed, sequences,
-      [&](const MicroBatch& mb) {
-        return log_probabilities(dev_, pool_, start_, trainer_config_, by_own_router(mb));
-      },
+      packed, sequences, [&](const MicroBatch& mb) { return start_logp(mb); },
       [&](size_t, std::span<const double> logp) {
         for (double x : logp) sum -= x;
       });
@@ -298,10 +327,7 @@ void RlStage::fill_logp(Trainer& trainer, std::vector<TrainSequence>& sequences)
   }
   if (!reference) return;
   each_sequence_logp(
-      packed, sequences,
-      [&](const MicroBatch& mb) {
-        return log_probabilities(dev_, pool_, *reference_, trainer_config_, by_own_router(mb));
-      },
+      packed, sequences, [&](const MicroBatch& mb) { return reference_logp(mb); },
       [&](size_t i, std::span<const double> logp) {
         sequences[i].ref_logp.assign(logp.begin(), logp.end());
       });
@@ -345,7 +371,7 @@ UpdateReport RlStage::learn(Trainer& trainer, std::vector<TrainSequence>& sequen
 }
 
 StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) {
-  if (reference_ && s_.reference_refresh > 0 && state.step > 0 &&
+  if (!reference_.empty() && s_.reference_refresh > 0 && state.step > 0 &&
       state.step % s_.reference_refresh == 0)
     refresh_reference();
   Times times;
@@ -358,7 +384,7 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   double t0 = monotonic_seconds();
   probe(trainer, all, m);
   std::vector<TrainSequence> sequences = sequences_of(kept);
-  if (!on_policy() || reference_) fill_logp(trainer, sequences);
+  if (!on_policy() || !reference_.empty()) fill_logp(trainer, sequences);
   double t1 = monotonic_seconds();
   UpdateReport u = learn(trainer, sequences, state.step, lr);
   times.scoring_s = t1 - t0;
@@ -456,7 +482,7 @@ void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& 
 void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetrics& m) const {
   double tokens = std::max(u.policy.tokens, 1.0);
   m.add("clip_fraction", u.policy.clipped / tokens);
-  if (reference_) m.add("kl_reference", u.policy.kl / tokens);
+  if (!reference_.empty()) m.add("kl_reference", u.policy.kl / tokens);
   if (s_.algorithm.loss.stale_delta > 0)
     m.add("stale_share", u.policy.stale / std::max(u.policy.completions, 1.0));
   if (s_.algorithm.loss.correction != Correction::kNone)
@@ -510,15 +536,14 @@ double RlStage::validate(Trainer&, StepMetrics* m, bool averaged) {
 
 StateTensors RlStage::state() {
   StateTensors out;
-  if (!reference_) return out;
-  visit_weights(reference_->config(), reference_->weights(), [&](Weight& w, const WeightSpec&) {
-    for (size_t e = 0; e < w.value.size(); ++e) {
-      std::string name = w.name;
+  for (Weight* w : reference_) {
+    for (size_t e = 0; e < w->value.size(); ++e) {
+      std::string name = w->name;
       if (size_t at = name.find("{}"); at != std::string::npos)
         name.replace(at, 2, std::to_string(e));
-      out.emplace_back("reference." + name, w.value[e]);
+      out.emplace_back("reference." + name, w->value[e]);
     }
-  });
+  }
   return out;
 }
 
@@ -536,9 +561,7 @@ void RlStage::restore(const json& j) {
   sampled_tokens_ = j.value("sampled_tokens", int64_t{0});
   curriculum_.restore(j.at("curriculum"));
   guard_.restore(j.at("guard"));
-  if (!reference_) return;
-  visit_weights(reference_->config(), reference_->weights(),  // their values were read in place
-                [&](Weight& w, const WeightSpec&) { ++w.version; });
+  for (Weight* w : reference_) ++w->version;  // their values were read in place
 }
 
 }  // namespace wels

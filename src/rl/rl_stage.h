@@ -9,11 +9,15 @@
 // where TrainerConfig::bias_update says so (off in `wels rl`: V3 ended its balancing before RL
 // began, and a bias that moves between rollout and update would be one more difference between
 // them). MTP modules are frozen.
+//
+// A policy may be a frozen model with trained adapters (model/lora.h). Then start and reference are
+// that very model with other adapters: none at the start, those of some steps ago in the reference.
 #pragma once
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "model/lora.h"
 #include "rl/algorithm.h"
 #include "rl/collapse.h"
 #include "rl/curriculum.h"
@@ -41,6 +45,9 @@ struct RlSettings {
   double favoured_share = 0;
   EvaluationSettings evaluation;
   uint64_t seed = 1;
+  // What else a resumed run must agree with: adapters, and in "start" the weights that they are
+  // over (model_settings). Without: a hash of all bits of the start.
+  nlohmann::json model = nlohmann::json::object();
 };
 
 // What the modules that predict further tokens have of gradients is taken away: they are frozen.
@@ -51,8 +58,9 @@ uint64_t hash_of_weights(Model& model);
 
 class RlStage : public Stage {
  public:
-  // policy: trainable. start: the same weights, frozen, for the divergence from them; everything
-  // outlives the stage. Throws Error where tasks, tokenizer or settings don't go together.
+  // policy: trainable, or with adapters. start: the same weights, frozen, for the divergence from
+  // them; of a policy with adapters itself (CHECK). Everything outlives the stage. Throws Error
+  // where tasks, tokenizer or settings don't go together.
   RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
           const RlSettings& settings, const TrainerConfig& trainer);
 
@@ -95,6 +103,8 @@ class RlStage : public Stage {
   Groups collect(Groups& all, Times& times);
   bool teaches(const Groups& g, size_t group) const;
   std::vector<TrainSequence> sequences_of(const Groups& g) const;
+  std::vector<double> start_logp(const MicroBatch& mb);
+  std::vector<double> reference_logp(const MicroBatch& mb);
   void probe(Trainer& trainer, const Groups& g, StepMetrics& m);
   void fill_logp(Trainer& trainer, std::vector<TrainSequence>& sequences);
   UpdateReport learn(Trainer& trainer, std::vector<TrainSequence>& sequences, int64_t step,
@@ -110,10 +120,13 @@ class RlStage : public Stage {
   Model& start_;
   RlSettings s_;
   TrainerConfig trainer_config_;
-  uint64_t start_hash_ = 0;
+  std::string start_hash_;
   Curriculum curriculum_;
   RolloutSampler sampler_;
-  std::unique_ptr<Model> reference_;  // only where beta > 0
+  // Where beta > 0: a model of its own, or adapters for the policy's.
+  std::unique_ptr<Model> reference_model_;
+  LoraSet reference_lora_;
+  std::vector<Weight*> policy_values_, reference_;  // what a refresh copies, and where to
   Pool pool_;
   CollapseGuard guard_;
   std::vector<StageSample> samples_;

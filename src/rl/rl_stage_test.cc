@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "formats/hf_config.h"
 #include "rl/rl_base_test.h"
 
 namespace wels {
@@ -213,6 +214,80 @@ TEST_F(RlStageTest, DynamicSamplingReplacesGroupsWithoutVariance) {
   EXPECT_EQ(stage.counters().at("next_item"), m.scalar("groups_drawn"));
 }
 
+// --- adapters ---
+
+std::vector<float> values_of(const LoraSet& set) {
+  std::vector<float> out;
+  for (const auto& lora : set) {
+    for (const Weight* w : {&lora->down, &lora->up}) {
+      const float* x = w->value[0].row<float>(0);
+      out.insert(out.end(), x, x + w->size());
+    }
+  }
+  return out;
+}
+
+TEST_F(RlStageTest, AdaptersAloneLearnToThinkFirst) {
+  constexpr int64_t kSteps = 30;
+  policy = adapted();
+  std::vector<float> base = values_of(*policy), adapters = values_of(lora_of(*policy));
+  RlSettings s = settings("reinforce");
+  s.groups = s.samples = 16;
+  RlStage stage(*dev, *policy, *policy, tokenizer, s, trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  double before = 1 - stage.validate(trainer, nullptr, false);
+  TrainerState state;
+  for (; state.step < kSteps; ++state.step) {
+    StepMetrics m;
+    stage.step(trainer, state, 5e-3, m);
+    if (state.step == 0) {
+      EXPECT_NEAR(m.scalar("kl_start"), 0, 1e-6);
+    }
+    if (state.step == kSteps - 1) {
+      EXPECT_GT(m.scalar("kl_start"), 1e-2);
+      EXPECT_GT(m.scalar("reward_mean"), 0.9);
+    }
+    EXPECT_LT(m.scalar("logp_mismatch_max"), 3e-5);
+  }
+  EXPECT_GT(1 - stage.validate(trainer, nullptr, false), before + 0.2);
+  EXPECT_TRUE(values_of(*policy) == base) << "the model below has changed";
+  EXPECT_NE(values_of(lora_of(*policy)), adapters);
+}
+
+TEST_F(RlStageTest, TheReferenceOfAdaptersFollowsThemWhenItIsDue) {
+  policy = adapted();
+  RlSettings s = settings("grpo");
+  s.reference_refresh = 2;
+  RlStage stage(*dev, *policy, *policy, tokenizer, s, trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  auto reference = [&] {
+    std::vector<float> out;
+    for (auto& [name, t] : stage.state()) {
+      EXPECT_TRUE(name.starts_with("reference.base_model.model.model.layers.")) << name;
+      out.insert(out.end(), t.row<float>(0), t.row<float>(0) + t.size());
+    }
+    return out;
+  };
+  std::vector<float> first = values_of(lora_of(*policy)), second;
+  EXPECT_EQ(reference(), first);
+  TrainerState state;
+  std::vector<double> kl;
+  for (; state.step < 3; ++state.step) {
+    if (state.step == 2) {
+      EXPECT_EQ(reference(), first);
+      second = values_of(lora_of(*policy));
+    }
+    StepMetrics m;
+    stage.step(trainer, state, 5e-3, m);
+    kl.push_back(m.scalar("kl_reference"));
+  }
+  EXPECT_EQ(reference(), second);
+  EXPECT_NE(values_of(lora_of(*policy)), second);
+  EXPECT_NEAR(kl[0], 0, 1e-6);
+  EXPECT_GT(kl[1], 1e-3);
+  EXPECT_NEAR(kl[2], 0, 1e-6);
+}
+
 // --- resuming ---
 
 std::string bytes_of(const std::string& run, int64_t step, const char* file) {
@@ -220,11 +295,11 @@ std::string bytes_of(const std::string& run, int64_t step, const char* file) {
 }
 
 // Steps of a stage as `wels rl` makes them, in a run folder.
-void run(const std::string& out, const RlSettings& s, int64_t steps) {
+void run(const std::string& out, const RlSettings& s, int64_t steps, bool by_adapters = false) {
   auto dev = make_device("cpu");
   Tokenizer tokenizer = Tokenizer::load(test_base_folder());
   auto start = load_model(test_base_folder(), WeightStorage::kMapped);
-  auto policy = RlTest::trainable();
+  auto policy = by_adapters ? RlTest::adapted() : RlTest::trainable();
   StageSettings stage_settings;
   stage_settings.out = out;
   stage_settings.schedule = {.peak = 5e-4, .steps = steps, .warmup = 0, .stable = 1};
@@ -233,12 +308,17 @@ void run(const std::string& out, const RlSettings& s, int64_t steps) {
   stage_settings.eval_every = 2;
   stage_settings.keep = 100;
   stage_settings.quiet = true;
-  RlStage stage(*dev, *policy, *start, tokenizer, s, stage_settings.trainer);
-  run_stage({.dev = *dev,
-             .model = *policy,
-             .parts = whole_model(*policy, {{"tokenizer.json", test_tokenizer_json()}}),
-             .report = {}},
-            stage_settings, stage);
+  CheckpointParts parts = whole_model(*policy, {{"tokenizer.json", test_tokenizer_json()}});
+  if (by_adapters) {
+    parts.save_model = [&](const std::string& folder) {
+      save_lora(folder, *policy, RlTest::lora_config());
+      write_file_atomic(folder + "/config.json", to_hf_config(policy->config()));
+    };
+    parts.load_model = [&](const std::string& folder) { load_lora(folder, *policy); };
+  }
+  RlStage stage(*dev, *policy, by_adapters ? *policy : *start, tokenizer, s,
+                stage_settings.trainer);
+  run_stage({.dev = *dev, .model = *policy, .parts = parts, .report = {}}, stage_settings, stage);
 }
 
 TEST_F(RlStageTest, AResumedRunIsTheUninterruptedOneBitForBit) {
@@ -270,6 +350,28 @@ TEST_F(RlStageTest, AResumedRunIsTheUninterruptedOneBitForBit) {
     other.samples += 1;
     EXPECT_THROW(run(cut, other, 5), Error);
   }
+}
+
+TEST_F(RlStageTest, AResumedRunOfAdaptersIsTheUninterruptedOneBitForBit) {
+  RlSettings s = settings("grpo");
+  s.algorithm.mini_batches = 2;
+  s.reference_refresh = 3;  // behind the resume, and the copy of before it
+  std::string whole = testing::TempDir() + "/rl_lora_whole", cut = testing::TempDir() + "/rl_lora";
+  fs::remove_all(whole);
+  fs::remove_all(cut);
+  run(whole, s, 7, true);
+  fs::copy(whole, cut, fs::copy_options::recursive);
+  for (int64_t step : list_checkpoints(cut)) {
+    if (step > 4) fs::remove_all(checkpoint_folder(cut, step));
+  }
+  run(cut, s, 7, true);
+  for (int64_t step : {5, 7}) {
+    for (const char* file : {"adapter_model.safetensors", "trainer.safetensors"})
+      EXPECT_TRUE(bytes_of(whole, step, file) == bytes_of(cut, step, file)) << step << file;
+  }
+  EXPECT_FALSE(fs::exists(checkpoint_folder(cut, 7) + "/model.safetensors"));
+  s.model = {{"start", "another"}};
+  EXPECT_THROW(run(cut, s, 8, true), Error);
 }
 
 // --- bad input ---

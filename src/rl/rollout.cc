@@ -15,8 +15,10 @@ constexpr int64_t kPageRows = KvCache::kPageRows;
 // Moves on whenever any weight does.
 uint64_t version_of(Model& model) {
   uint64_t sum = 0;
-  visit_weights(model.config(), model.weights(),
-                [&](Weight& w, const WeightSpec&) { sum += w.version; });
+  visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec&) {
+    sum += w.version;
+    if (w.lora) sum += w.lora->down.version + w.lora->up.version;
+  });
   return sum;
 }
 

@@ -70,17 +70,17 @@ TEST_F(RolloutTest, ACompletionDependsOnItsSeedAloneNotOnItsSiblings) {
   }
 }
 
-TEST_F(RolloutTest, ChangedWeightsAreUsedAtOnce) {
-  RolloutSampler used(*dev, *policy, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+// `change` changes weights of the model between two calls of one sampler.
+template <class Change>
+void expect_changes_are_used(Device& dev, Model& model, const Tokenizer& tokenizer,
+                             Change&& change) {
+  RolloutSampler used(dev, model, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
   std::vector<std::vector<int32_t>> prompts = prompts_of(used, 4);
   RolloutSampler::Draw draw{.prompts = prompts, .samples = 4, .seed = luck};
   std::vector<Rollout> before = used.sample(draw);
-  for (Weight* w : {&policy->weights().embed, &policy->weights().blocks[0].attention.kv_a}) {
-    dev->axpby(0.3f, w->value[0], 1.0f, w->value[0]);
-    ++w->version;
-  }
+  change();
   std::vector<Rollout> after = used.sample(draw);
-  RolloutSampler fresh(*dev, *policy, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
+  RolloutSampler fresh(dev, model, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
   std::vector<Rollout> expected = fresh.sample(draw);
   bool moved = false;
   for (size_t i = 0; i < after.size(); ++i) {
@@ -88,6 +88,26 @@ TEST_F(RolloutTest, ChangedWeightsAreUsedAtOnce) {
     moved |= after[i].logp != before[i].logp;
   }
   EXPECT_TRUE(moved);
+}
+
+TEST_F(RolloutTest, ChangedWeightsAreUsedAtOnce) {
+  expect_changes_are_used(*dev, *policy, tokenizer, [&] {
+    for (Weight* w : {&policy->weights().embed, &policy->weights().blocks[0].attention.kv_a}) {
+      dev->axpby(0.3f, w->value[0], 1.0f, w->value[0]);
+      ++w->version;
+    }
+  });
+}
+
+// In keys and values of earlier tokens too, which the cache would still have.
+TEST_F(RolloutTest, ChangedAdaptersAreUsedAtOnce) {
+  policy = adapted();
+  expect_changes_are_used(*dev, *policy, tokenizer, [&] {
+    LowRank& lora = *policy->weights().blocks[0].attention.kv_a.lora;
+    for (int64_t i = 0; i < lora.up.size(); ++i)
+      lora.up.value[0].row<float>(0)[i] = 0.05f * static_cast<float>(i % 7 - 3);
+    ++lora.up.version;
+  });
 }
 
 // The trainer's log-probabilities of completions, each with what it keeps of the sampler or not.

@@ -140,6 +140,13 @@ MemoryPlan plan_training(const Device& dev, const ModelConfig& cfg, const Traini
   if (shape.samples) generate_token(dry, model, shape.trainer.dtype);
   plan.packed = dry.packed_bytes();
   plan.teacher = shape.teacher;
+  if (shape.lora && shape.other_lora) {
+    OtherLora others(model, copy_lora(model));
+    Pool pool = device_pool(dry);
+    Ctx ctx{.dev = dry, .pool = pool, .tape = nullptr, .dtype = shape.trainer.dtype};
+    model.hidden(ctx, batch[0].batch, {});
+    plan.teacher += count_lora(model) * 4 + dry.packed_bytes() - plan.packed;
+  }
   plan.work = dry.work_bytes();
   return plan;
 }

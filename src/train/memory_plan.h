@@ -48,6 +48,8 @@ struct TrainingShape {
   // Low-rank adapters over weights as they are stored; none: all weights are trained in f32.
   std::optional<LoraConfig> lora = {};
   std::function<DType(const WeightSpec&)> stored = {};
+  // Copies of the adapters that take part too (rl's reference).
+  bool other_lora = false;
 };
 
 // The plan of a run after its first steps. Parts are exact but `work`. cfg must be valid.

@@ -131,6 +131,36 @@ TEST(MemoryPlan, ALastMicroBatchThatIsShorterCountsToo) {
   compare("cpu", preset("nano").model, shape);
 }
 
+TEST(MemoryPlan, CopiesOfAdaptersTakeWhatWasPlanned) {
+  ModelConfig cfg = preset("nano").model;
+  auto dev = make_device("cpu");
+  TrainingShape shape = small_shape(256);
+  shape.lora = LoraConfig{.rank = 5};
+  shape.stored = [](const WeightSpec&) { return DType::kF32; };
+  MemoryPlan alone = plan_training(*dev, cfg, shape);
+  shape.other_lora = true;
+  MemoryPlan plan = plan_training(*dev, cfg, shape);
+  EXPECT_EQ(plan.packed, alone.packed);
+  EXPECT_EQ(alone.teacher, 0);
+  Model model(cfg);
+  model.init(DType::kF32, 1, false);
+  add_lora(model, *shape.lora, DType::kF32, 1);
+  auto forward = [&] {
+    Pool pool;
+    Ctx ctx{.dev = *dev, .pool = pool, .tape = nullptr, .dtype = shape.trainer.dtype};
+    model.hidden(ctx, random_batch(shape, cfg.vocab_size)[0].batch, {});
+  };
+  forward();
+  int64_t before = host_bytes();
+  LoraSet others = copy_lora(model);
+  {
+    OtherLora there(model, others);
+    forward();
+  }
+  EXPECT_GT(plan.teacher, 4 * count_lora(model));
+  EXPECT_EQ(host_bytes() - before, plan.teacher);
+}
+
 // DeepSeek-V3 itself: 671 billion parameters are planned without any memory.
 InferenceShape stored_as(DType type) {
   return {.dtype = DType::kF32, .context = 64, .stored = [type](const WeightSpec& s) {
