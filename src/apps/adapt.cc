@@ -11,9 +11,10 @@
 #include "apps/recipe_texts.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "data/json_lines.h"
-#include "formats/json.h"
 #include "data/chat_record.h"
+#include "data/json_lines.h"
+#include "formats/gguf_checkpoint.h"
+#include "formats/json.h"
 
 namespace wels {
 namespace {
@@ -47,9 +48,12 @@ void require_examples(const std::vector<std::string>& files) {
 
 void check(const AdaptFlags& f) {
   require_exists(f.model, "a model or run folder");
-  if (std::filesystem::is_regular_file(f.model))
-    throw Error(f.model, "is a file; learning needs weights that can be changed",
-                "give a model or run folder");
+  if (std::filesystem::is_regular_file(f.model)) {
+    GgufCheckpoint file(f.model);
+    if (f.lora == 0)
+      throw Error(f.model, "is a GGUF file, whose weights cannot be trained as they are",
+                  "train adapters over them: --lora 16");
+  }
   for (const std::string& d : f.documents) require_exists(d, "a file or folder of documents");
   if (!f.replay.empty()) require_exists(f.replay, "a file or folder of general text");
   if (!f.general.empty()) require_exists(f.general, "a text that nothing is learned of");
@@ -85,15 +89,16 @@ class AdaptRecipe {
   std::string text() {
     texts();
     add("before", "eval", {});
-    learn("pretrain", pretraining());
+    learn("pretrain", "sft", pretraining());
     if (!f_.examples.empty()) {
-      learn("sft", {{"data", f_.examples},
-                    {"epochs", f_.sft_epochs},
-                    {"held_out", kEvaluatedExamples},
-                    {"sample_every", 0}});
+      learn("sft", "sft",
+            {{"data", f_.examples},
+             {"epochs", f_.sft_epochs},
+             {"held_out", kEvaluatedExamples},
+             {"sample_every", 0}});
     }
     if (!f_.task.empty()) {
-      add("rl", "rl", {{"task", f_.task}, {"steps", f_.rl_steps}, {"max_tokens", f_.max_tokens}});
+      learn("rl", "rl", {{"task", f_.task}, {"steps", f_.rl_steps}, {"max_tokens", f_.max_tokens}});
     }
     for (const std::string& s : f_.settings) apply_setting(stages_, s);
     return json{
@@ -116,9 +121,9 @@ class AdaptRecipe {
   }
 
   // A stage whose model the next ones go on from.
-  void learn(const std::string& name, json settings) {
+  void learn(const std::string& name, const std::string& kind, json settings) {
     if (f_.lora > 0) settings["lora"] = f_.lora;
-    add(name, "sft", std::move(settings));
+    add(name, kind, std::move(settings));
     model_ = name;
     if (f_.lora == 0) return;
     add(name + "-merged", "merge", {});
@@ -190,8 +195,8 @@ void add_learning_flags(CLI::App* sub, AdaptFlags& f) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--lora", f.lora,
-                  "pretraining and examples by adapters of this rank, joined with the model (0: "
-                  "all of it)")
+                  "all learning by adapters of this rank, joined with the model after each stage "
+                  "(0: all of it is trained)")
       ->check(CLI::Range(0, 4096));
   sub->add_option("--sft-epochs", f.sft_epochs, "of the examples")
       ->check(CLI::PositiveNumber)
@@ -219,7 +224,7 @@ void add_adapt(CLI::App& app, Command& run) {
       "adapt", "a domain model from documents, examples and questions that can be checked");
   auto f = std::make_shared<AdaptFlags>();
   f->run.out = "adapted";
-  sub->add_option("model", f->model, "model or run folder")->required();
+  sub->add_option("model", f->model, "model or run folder (GGUF with --lora)")->required();
   sub->add_option("documents", f->documents, "files or folders: .txt .md .jsonl, .gz .zst")
       ->required();
   sub->add_option("--replay", f->replay,

@@ -19,8 +19,7 @@ void merge_job(const MergeFlags& f) {
   std::string folder = resolve_checkpoint(f.adapters);
   if (!fs::exists(folder + "/adapter_config.json"))
     throw Error(folder, "holds no adapters",
-                "give a folder with adapter_config.json, or a run of "
-                "`wels sft --lora`");
+                "give a folder with adapter_config.json, or a run with --lora");
   if (fs::exists(f.out) && !fs::is_empty(f.out))  // before the work
     throw Error(f.out, "is there already", "name a new folder");
   LoraConfig config = load_lora_config(folder);
@@ -38,7 +37,7 @@ void merge_job(const MergeFlags& f) {
 
 void add_merge(CLI::App& app, Command& run) {
   CLI::App* sub =
-      app.add_subcommand("merge", "join adapters of `wels sft --lora` with their model");
+      app.add_subcommand("merge", "join adapters that --lora has trained with their model");
   auto f = std::make_shared<MergeFlags>();
   sub->add_option("adapters", f->adapters, "run folder, or folder with adapter_config.json")
       ->required();

@@ -24,7 +24,7 @@ enum class StageKind {
   kExamples,   // the tasks' own answers (general data)                   → data
   kDocuments,  // texts of files, cut for a model, a part held out        → data
   kReplay,     // texts to be repeated: of a corpus, or the model's own   → data
-  kMerge,      // adapters of an sft stage joined with their model        → model
+  kMerge,      // adapters of an sft or rl stage joined with their model  → model
   kEval,       // from a model, how good it is at other tasks, or (without
                // a task) at what the recipe's evaluation asks            → nothing
 };

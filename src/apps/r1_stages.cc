@@ -19,6 +19,9 @@
 #include "data/corpus.h"
 #include "data/hash.h"
 #include "data/json_lines.h"
+#include "formats/gguf_checkpoint.h"
+#include "formats/hf_config.h"
+#include "text/gguf_vocab.h"
 
 namespace wels {
 namespace {
@@ -114,7 +117,8 @@ Flags texts_flags(const RecipeStage& s) {
 }
 
 bool has_adapters(const RecipeStage& s) {
-  return s.kind == StageKind::kSft && s.settings.value("lora", 0) > 0;
+  bool learns = s.kind == StageKind::kSft || s.kind == StageKind::kRl;
+  return learns && s.settings.value("lora", 0) > 0;
 }
 
 // A stage of adapters is joined with its model before another learns from it.
@@ -206,6 +210,18 @@ StageOutcome run_eval(const RecipeStage& s, const StageInputs& in, const DeviceF
 
 uint64_t hash_file(const std::string& path, uint64_t seed) {
   return hash_bytes(MappedFile(path).text(), seed);
+}
+
+// Of all parts of the file: config, vocabulary, names and values of the tensors.
+std::string hash_of_gguf(const std::string& path) {
+  GgufCheckpoint file(path);
+  uint64_t h = hash_bytes(to_hf_config(file.config()));
+  h = hash_bytes(write_tokenizer_json(parse_gguf_vocab(file.content())), h);
+  for (const TensorEntry& t : file.content().tensors) {
+    h = hash_bytes(t.name, h);
+    h = hash_bytes({reinterpret_cast<const char*>(t.data.data()), t.data.size()}, h);
+  }
+  return fmt::format("{:016x}", h);
 }
 
 }  // namespace
@@ -322,6 +338,7 @@ StageOutcome run_recipe_stage(const RecipeStage& s, const StageInputs& in,
 
 std::string hash_of_model(const std::string& path) {
   namespace fs = std::filesystem;
+  if (fs::is_regular_file(path)) return hash_of_gguf(path);
   std::string folder = resolve_checkpoint(path);
   std::vector<std::string> files = {folder + "/config.json"};
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -334,6 +351,11 @@ std::string hash_of_model(const std::string& path) {
   uint64_t h = 0;
   for (const std::string& f : files) h = hash_file(f, h);
   return fmt::format("{:016x}", h);
+}
+
+ModelConfig config_of_model(const std::string& path) {
+  if (std::filesystem::is_regular_file(path)) return GgufCheckpoint(path).config();
+  return load_hf_config(resolve_checkpoint(path));
 }
 
 std::string hash_of_texts(const std::string& path) {

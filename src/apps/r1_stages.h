@@ -52,8 +52,11 @@ StageOutcome run_recipe_stage(const RecipeStage& stage, const StageInputs& input
 
 // Hash of what a stage left in its folder, or of a path that a recipe names: the weights of the
 // checkpoint that `from` means, or the lines of data. Throws Error where there is nothing.
-std::string hash_of_model(const std::string& folder);
+std::string hash_of_model(const std::string& path);
 std::string hash_of_data(const std::string& path);
 std::string hash_of_texts(const std::string& path);  // any text, or a folder of some
+
+// Of a model, run folder, or GGUF file.
+ModelConfig config_of_model(const std::string& path);
 
 }  // namespace wels

@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/hf_config.h"
 #include "formats/json.h"
 
 namespace wels {
@@ -165,7 +164,7 @@ class RecipeRun {
                         : s.from.empty()    ? ""
                                             : place(s.from, false);
     if (!model.empty()) {
-      ModelConfig c = load_hf_config(resolve_checkpoint(model));
+      ModelConfig c = config_of_model(model);
       ParameterCount n = count_parameters(c);
       row.active_parameters =
           static_cast<double>(n.active - n.embedding + (c.tie_word_embeddings ? n.embedding : 0));

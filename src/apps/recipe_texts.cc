@@ -17,7 +17,9 @@
 #include "data/json_lines.h"
 #include "data/text_parts.h"
 #include "engine/engine.h"
+#include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
+#include "text/gguf_vocab.h"
 #include "text/unicode.h"
 
 namespace wels {
@@ -28,15 +30,25 @@ constexpr int64_t kBlock = 32;         // samples of a file
 constexpr int64_t kHeldOutEvery = 10;  // of a model's own samples
 constexpr int64_t kLeastBytesOfBlock = 64;
 
-Tokenizer tokenizer_of(const std::string& folder) {
+// Which tokens a model reads, and how many at once.
+struct ModelReader {
+  Tokenizer tokenizer;
+  int64_t longest;
+};
+
+ModelReader reader_of(const std::string& model) {
+  if (std::filesystem::is_regular_file(model)) {
+    GgufCheckpoint file(model);
+    return {Tokenizer(parse_gguf_vocab(file.content())), file.config().max_position_embeddings};
+  }
+  std::string folder = resolve_checkpoint(model);
   if (!std::filesystem::exists(folder + "/tokenizer.json"))
     throw Error(folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
-  return Tokenizer::load(folder);
+  return {Tokenizer::load(folder), load_hf_config(folder).max_position_embeddings};
 }
 
 // Tokens of text in an example: beside the beginning and the end of a sentence.
-int64_t room_of(const DocumentsFlags& f, const std::string& folder) {
-  int64_t longest = load_hf_config(folder).max_position_embeddings;
+int64_t room_of(const DocumentsFlags& f, int64_t longest) {
   int64_t seq = f.seq > 0 ? f.seq : std::min<int64_t>(1024, longest);
   if (seq < 8 || seq > longest)
     throw Error("seq",
@@ -145,9 +157,9 @@ class OwnTexts {
 };
 
 HeldOutParts own_texts(const ReplayFlags& f, const std::string& model, const std::string& folder,
-                       int64_t bytes, const DeviceFlags& device, TextsReport& r) {
+                       int64_t room, int64_t bytes, const DeviceFlags& device, TextsReport& r) {
   make_folder(folder + "/blocks");
-  OwnTexts texts(f, model, folder, room_of(f.texts, resolve_checkpoint(model)), device);
+  OwnTexts texts(f, model, folder, room, device);
   StopSignal stop;
   StatusLine line(20);
   HeldOutParts all;
@@ -197,12 +209,11 @@ void ReplayFlags::add(CLI::App* sub) {
 TextsReport documents_job(const DocumentsFlags& f, const std::string& model,
                           const std::vector<std::string>& data, const std::string& folder) {
   double t0 = monotonic_seconds();
-  std::string from = resolve_checkpoint(model);
-  Tokenizer tokenizer = tokenizer_of(from);
+  ModelReader reader = reader_of(model);
   StopSignal stop;
   TextsReport r;
   std::vector<TextPart> parts =
-      read_text_parts(list_corpus(data), tokenizer, room_of(f, from), [&] {
+      read_text_parts(list_corpus(data), reader.tokenizer, room_of(f, reader.longest), [&] {
         r.stopped = stop.requested();
         return !r.stopped;
       });
@@ -220,22 +231,22 @@ TextsReport replay_job(const ReplayFlags& f, const std::string& model,
                        const std::vector<std::string>& data, const std::string& folder,
                        const DeviceFlags& device) {
   double t0 = monotonic_seconds();
-  std::string from = resolve_checkpoint(model);
-  Tokenizer tokenizer = tokenizer_of(from);
+  ModelReader reader = reader_of(model);
+  int64_t room = room_of(f.texts, reader.longest);
   auto beside = static_cast<double>(text_bytes(data));
   auto bytes = static_cast<int64_t>(std::ceil(beside * f.share / (1 - f.share)));
   TextsReport r;
   HeldOutParts parts;
   if (f.corpus.empty()) {
     device.apply();
-    parts = own_texts(f, model, folder, bytes, device, r);
+    parts = own_texts(f, model, folder, room, bytes, device, r);
     if (r.stopped) return r;
   } else {
     StopSignal stop;
     // What is held out comes on top.
     auto all = static_cast<int64_t>(static_cast<double>(bytes) / (1 - f.texts.held_out)) + 1;
     std::vector<TextPart> sampled =
-        sample_text_parts(list_corpus({f.corpus}), tokenizer, room_of(f.texts, from), all, [&] {
+        sample_text_parts(list_corpus({f.corpus}), reader.tokenizer, room, all, [&] {
           r.stopped = stop.requested();
           return !r.stopped;
         });

@@ -61,6 +61,21 @@ wait "$pid" 2>/dev/null || true
 "$wels" "${own[@]}" --out own2 >/dev/null 2>err.txt || { cat err.txt; fail "own samples, resumed"; }
 cmp own/02-replay/answers/texts.jsonl own2/02-replay/answers/texts.jsonl || fail "own samples in two parts differ"
 
+# From a quantised file, by adapters to the end: each stage goes on from the last one's model, joined with its adapters.
+"$wels" quantize base -o base.gguf --type q8_0 >/dev/null 2>&1 || fail "quantize"
+file=(adapt base.gguf docs --replay general --seq 64 --steps 4 --batch 4 --lora 4 --examples examples.jsonl --sft-epochs 1 --task parity:2-3
+  --rl-steps 3 --max-tokens 16 --items 16 --set rl.groups=4 --set rl.samples=4 --set rl.save_every=1)
+"$wels" "${file[@]}" --out file > out.txt 2>err.txt || { cat err.txt; fail "wels adapt of a file"; }
+for name in before pretrain-merged sft-merged rl rl-merged; do grep -q "^| $name " out.txt || { cat out.txt; fail "no line of $name in the table"; }; done
+[ -s file/08-rl/checkpoints/step-00000003/adapter_model.safetensors ] || fail "rl trained no adapters"
+"$wels" chat file/09-rl-merged/model "parity 01" -n 4 </dev/null >/dev/null 2>err.txt || { cat err.txt; fail "chat with the result"; }
+"$wels" "${file[@]}" --out file2 >/dev/null 2>&1 & pid=$!
+for _ in $(seq 2400); do compgen -G 'file2/08-rl/checkpoints/step-00000001' >/dev/null && break; sleep 0.02; done
+kill -9 "$pid" 2>/dev/null || true
+wait "$pid" 2>/dev/null || true
+"$wels" "${file[@]}" --out file2 >/dev/null 2>err.txt || { cat err.txt; fail "from a file, resumed"; }
+[ "$(digest file2)" = "$(digest file)" ] || fail "from a file, killed and resumed: other bits"
+
 # Bad input: exit code 2 and one line on stderr, nothing left behind.
 expect() {
   local pattern=$1 code=0
@@ -76,6 +91,8 @@ echo '{"question": "2 + 2?"}' > half.jsonl
 echo '{"text": "no answer here"}' > text.jsonl
 echo '{"question": "2 + 2?", "answer": "4"}' > one.jsonl
 expect 'missing: does not exist; name a model' "$wels" adapt missing docs --out a
+expect 'base.gguf: is a GGUF file.*--lora 16' "$wels" adapt base.gguf docs --out a
+expect 'does not begin with GGUF' "$wels" adapt one.jsonl docs --lora 4 --out a
 expect 'missing: does not exist; name a file or folder of documents' "$wels" adapt base missing --out a
 expect 'missing: does not exist; name a file or folder of general text' "$wels" adapt base docs --replay missing --out a
 expect 'missing.jsonl: does not exist; name a file of examples' "$wels" adapt base docs --examples missing.jsonl --out a

@@ -31,6 +31,28 @@ code=0; wait "$pid" || code=$?
 "$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out stopped >/dev/null 2>&1
 [ "$(digest stopped)" = "$want" ] || fail "stopped and resumed: other bits"
 
+# Adapters over the model as it is stored, a folder and a quantised file: they alone are trained and kept, and killed, the run goes on to
+# the same bits.
+adapters=("${rl[@]:2}" --algorithm grpo --mini-batches 2 --refresh 3 --lora 4)
+digest_adapters() { cat "$1"/checkpoints/step-00000008/{adapter_model,trainer}.safetensors | sha256sum; }
+"$wels" quantize base -o q8.gguf --type q8_0 >/dev/null 2>&1 || fail "quantize"
+for model in base q8.gguf; do
+  "$wels" rl "$model" "${adapters[@]}" --out "lora_$model" --threads 2 > out.txt 2>err.txt || { cat err.txt; fail "wels rl $model --lora"; }
+  grep -q "in adapters" err.txt || { cat err.txt; fail "adapters are not said"; }
+  [ ! -e "lora_$model/checkpoints/step-00000008/model.safetensors" ] || fail "the frozen model was written"
+  "$wels" rl "$model" "${adapters[@]}" --out "cut_$model" --threads 2 >/dev/null 2>&1 & pid=$!
+  for _ in $(seq 1200); do ls "cut_$model"/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.02; done
+  kill -9 "$pid" 2>/dev/null || fail "the run of adapters was over before it could be killed"
+  wait "$pid" 2>/dev/null || true
+  "$wels" rl "$model" "${adapters[@]}" --out "cut_$model" --threads 1 >/dev/null 2>&1
+  [ "$(digest_adapters "cut_$model")" = "$(digest_adapters "lora_$model")" ] || fail "adapters over $model, killed and resumed: other bits"
+  grep '"step":8' "lora_$model/metrics.jsonl" | grep -qE '"logp_mismatch_mean":(0\.00|[0-9.]+e-)' || fail "sampler and trainer differ over $model"
+  "$wels" merge "lora_$model" --out "merged_$model" --type f32 >/dev/null 2>&1 || fail "wels merge of $model"
+  [ -s "merged_$model/chat_template.jinja" ] || fail "the merged model has no chat template"
+  "$wels" chat "merged_$model" "parity 010101" -n 4 </dev/null >/dev/null 2>&1 || fail "chat with the merged model"
+done
+"$wels" eval lora_q8.gguf --task parity:6 --items 16 --max-tokens 24 >/dev/null || fail "eval of adapters over a file"
+
 # The result is a model like any other.
 "$wels" chat whole "parity 010101" >/dev/null 2>&1 || fail "chat with the result"
 "$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json --answers answers.jsonl > eval.json || fail "eval"
@@ -87,6 +109,12 @@ expect 'one update per rollout' "$wels" rl base --task parity:6 --epochs 2 --out
 expect 'was started with groups 6, not 7' "$wels" "${rl[@]/#6/7}" --algorithm grpo --mini-batches 2 --refresh 3 --out whole
 cp -r base/checkpoints/step-00000060 bare && rm bare/tokenizer.json
 expect 'bare: has no tokenizer.json' "$wels" rl bare --task parity:6 --out a
+expect 'q8.gguf: is a GGUF file, whose weights cannot be trained as they are; .*--lora 16' "$wels" rl q8.gguf --task parity:6 --out a
+expect 'holds adapters, not a whole model; .*wels merge' "$wels" rl lora_base --task parity:6 --out a
+expect '\-\-bias-update: moves the router of the model' "$wels" rl base --task parity:6 --lora 4 --bias-update 0.01 --out a
+expect 'the model has no x_proj to adapt; some of q_a_proj' "$wels" rl base --task parity:6 --lora 4 --lora-targets x_proj --out a
+expect 'was started with lora_alpha 8.0, not 10.0' "$wels" rl base "${adapters[@]}" --lora-alpha 10 --out lora_base
+expect 'was started with start .*, not ' "$wels" rl merged_base "${adapters[@]}" --out lora_base
 expect 'needs texts or --task' "$wels" eval base
 expect '\-\-curve: is of answers to tasks' "$wels" eval base missing.txt --curve
 expect '\-\-answers: is of one evaluation' "$wels" eval base --task parity:6 --curve --answers a.jsonl
