@@ -89,7 +89,8 @@ std::vector<double> on_host(Device& dev, const Tensor& t) {
 }
 
 // Logits of a whole sequence, or of the same through the cache in pieces.
-std::vector<double> logits(Device& dev, Model& model, DType dtype, bool cached) {
+std::vector<double> logits(Device& dev, Model& model, DType dtype, bool cached,
+                           MlaForm form = MlaForm::kByCost) {
   Pool pool;
   Ctx ctx{.dev = dev, .pool = pool, .tape = nullptr, .dtype = dtype};
   if (!cached) {
@@ -106,6 +107,7 @@ std::vector<double> logits(Device& dev, Model& model, DType dtype, bool cached) 
   for (size_t n : {size_t{5}, size_t{1}, size_t{2}}) {
     Batch batch;
     batch.append(std::span(kIds).subspan(at, n), static_cast<int64_t>(at), sequence);
+    batch.segments[0].mla = form;
     std::vector<double> z = on_host(dev, model.logits(ctx, model.hidden(ctx, batch, options)).t);
     out.insert(out.end(), z.begin(), z.end());
     at += n;
@@ -149,15 +151,31 @@ TEST_P(LoraTest, MergedIsUnmergedAlsoOverTheCache) {
   std::vector<double> plain = logits(*dev, model, DType::kF64, false);
   add_lora(model, config_, DType::kF64, 1);
   randomise(model, 2);
-  std::vector<double> whole = logits(*dev, model, DType::kF64, false),
-                      cached = logits(*dev, model, DType::kF64, true);
+  std::vector<double> whole = logits(*dev, model, DType::kF64, false);
   double change = 0;
   for (size_t i = 0; i < plain.size(); ++i) change += std::abs(whole[i] - plain[i]);
   EXPECT_GT(change, 1.0) << "the adapters do something";
-  expect_near(cached, whole, 1e-10);
+  for (MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed})
+    expect_near(logits(*dev, model, DType::kF64, true, form), whole, 1e-10);
   merge_lora(model);
   EXPECT_EQ(count_lora(model), 0);
   expect_near(logits(*dev, model, DType::kF64, false), whole, 1e-10);
+}
+
+TEST_P(LoraTest, EveryDeviceHasBothFormsOverTheCache) {
+  for (const std::string& name : test_devices()) {
+    SCOPED_TRACE(name);
+    std::unique_ptr<Device> dev = make_device(name);
+    for (int64_t rank : {1, 3, 16, 33}) {
+      Model model(small_config(GetParam()));
+      model.init(DType::kF32, 7, false);
+      add_lora(model, {.rank = rank, .alpha = 6}, DType::kF32, 1);
+      randomise(model, 2, 0.1);
+      std::vector<double> whole = logits(*dev, model, DType::kF32, false);
+      for (MlaForm form : {MlaForm::kExpanded, MlaForm::kAbsorbed})
+        expect_near(logits(*dev, model, DType::kF32, true, form), whole, 1e-4);
+    }
+  }
 }
 
 TEST_P(LoraTest, OthersTakeTheirPlaceForAWhile) {

@@ -61,6 +61,36 @@ void expanded_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, cons
                  {&seg, 1}, p, y.row_range(s.row_begin, s.rows), Tensor());
 }
 
+// A tensor of whole rows with `parts` rows for each.
+Tensor split_rows(const Tensor& t, int64_t parts) {
+  CHECK(t.contiguous());
+  return Tensor(t.data, t.dtype, t.rows * parts, t.cols / parts);
+}
+
+// What a low-rank change of kv_b adds to the absorbed queries y [n, h·(r+dr)]: with W_UK's part of
+// `up`, s · q_nope_i · up_i · down.
+void absorb_query_low_rank(Ctx& ctx, const LowRank& lora, const Tensor& q, int h, int dn, int dr,
+                           int dv, Tensor y) {
+  int64_t rank = lora.up.cols, r = lora.down.cols;
+  Var inner = ctx.make_aux(ctx.dtype, q.rows, h * (rank + dr));
+  ctx.dev.absorb_query(q, lora.up, h, dn, dr, dv, inner.t);
+  ctx.dev.scale(inner.t, static_cast<float>(lora.scale), inner.t, Accum::kSet);
+  ctx.dev.matmul_dx(split_rows(inner.t, h).col_range(0, rank), lora.down,
+                    split_rows(y, h).col_range(0, r), Accum::kAdd);
+}
+
+// And to the outputs y [n, h·dv] of what was mixed, x [n, h·r]: s · up_i · down · x_i.
+void absorb_output_low_rank(Ctx& ctx, const LowRank& lora, const Tensor& x, int h, int dn, int dv,
+                            Tensor y) {
+  int64_t rank = lora.up.cols;
+  Var inner = ctx.make_aux(ctx.dtype, x.rows, h * rank),
+      added = ctx.make_aux(ctx.dtype, x.rows, int64_t{h} * dv);
+  ctx.dev.matmul(split_rows(x, h), lora.down, nullptr, split_rows(inner.t, h));
+  ctx.dev.scale(inner.t, static_cast<float>(lora.scale), inner.t, Accum::kSet);
+  ctx.dev.absorb_output(inner.t, lora.up, h, dn, dv, added.t);
+  ctx.dev.copy(added.t, y, Accum::kAdd);
+}
+
 // A run of segments in the absorbed form over the cache.
 void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
                          std::span<const Segment> run, const BlockContext& b, Tensor y) {
@@ -75,7 +105,9 @@ void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
         {s.row_begin - begin, s.rows, s.past + s.rows, b.options.kv->pages(s.sequence)});
   }
   Var q = ctx.make_aux(ctx.dtype, n, int64_t{h} * (r + dr));
-  ctx.dev.absorb_query(in.q.t.row_range(begin, n), w.kv_b, h, dn, dr, dv, q.t);
+  const Tensor asked = in.q.t.row_range(begin, n);
+  ctx.dev.absorb_query(asked, w.kv_b, h, dn, dr, dv, q.t);
+  if (w.kv_b.lora) absorb_query_low_rank(ctx, *w.kv_b.lora, asked, h, dn, dr, dv, q.t);
   AttendParams p{.heads = h,
                  .kv_heads = 1,
                  .dk = r,
@@ -86,7 +118,9 @@ void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
   Var mixed = ctx.make_aux(ctx.dtype, n, int64_t{h} * r);
   ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0, 0,
                         mixed.t);
-  ctx.dev.absorb_output(mixed.t, w.kv_b, h, dn, dv, y.row_range(begin, n));
+  const Tensor out = y.row_range(begin, n);
+  ctx.dev.absorb_output(mixed.t, w.kv_b, h, dn, dv, out);
+  if (w.kv_b.lora) absorb_output_low_rank(ctx, *w.kv_b.lora, mixed.t, h, dn, dv, out);
 }
 
 Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const BlockContext& b) {
@@ -98,9 +132,7 @@ Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const B
   ctx.dev.scatter_rows(in.key.t, b.places.t, pool.col_range(second, pool.cols - second));
   Var y = ctx.make_aux(ctx.dtype, in.q.t.rows, c.num_attention_heads * c.v_head_dim);
   const std::vector<Segment>& segments = b.batch.segments;
-  // A low-rank change of kv_b has no absorbed form.
   auto absorbed = [&](const Segment& s) {
-    if (w.kv_b.lora) return false;
     MlaForm form = s.mla == MlaForm::kByCost ? cheaper_mla_form(c, s.past, s.rows) : s.mla;
     return form == MlaForm::kAbsorbed;
   };
