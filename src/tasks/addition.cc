@@ -1,7 +1,11 @@
 // Addition of two numbers of the same length, column by column from the least significant digit
-// with carries: what small models learn by far the fastest (arXiv 2307.03381).
+// with carries: what small models learn by far the fastest (arXiv 2307.03381). Subtraction likewise,
+// for other chains.
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "base/check.h"
 #include "tasks/column_sum.h"
 #include "tasks/generator.h"
 #include "tasks/generators.h"
@@ -47,6 +51,24 @@ ColumnSum add_columns(const std::string& a, const std::string& b) {
     out.sum.insert(0, last ? fmt::format("{}", value) : fmt::format("{}", value % 10));
     carry = value / 10;
   }
+  return out;
+}
+
+ColumnSum subtract_columns(const std::string& a, const std::string& b) {
+  ColumnSum out;
+  int borrow = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    int digit = a[a.size() - 1 - i] - '0', less = i < b.size() ? b[b.size() - 1 - i] - '0' : 0;
+    int ten = digit - less - borrow < 0 ? 10 : 0, value = digit + ten - less - borrow;
+    out.steps += fmt::format("{}{}", i ? " " : "", digit + ten);
+    if (i < b.size()) out.steps += fmt::format("-{}", less);
+    if (borrow) out.steps += "-1";
+    out.steps += fmt::format("={}", value);
+    out.sum.insert(0, fmt::format("{}", value));
+    borrow = ten / 10;
+  }
+  CHECK(borrow == 0);
+  out.sum.erase(0, std::min(out.sum.find_first_not_of('0'), out.sum.size() - 1));
   return out;
 }
 

@@ -1,4 +1,4 @@
-// Addition column by column, as chains write it.
+// Addition and subtraction column by column, as chains write them.
 #pragma once
 #include <string>
 
@@ -12,5 +12,9 @@ struct ColumnSum {
 };
 // a, b: decimal digits. A number that has no digit left is left out: "9+1=10 4+1=5" for 49 + 1...
 ColumnSum add_columns(const std::string& a, const std::string& b);
+
+// a − b ≥ 0 likewise: "12-7=5 3-1=2" for 32 − 7, ten more where a digit is too small, then one less
+// in the next column; `sum` is the difference.
+ColumnSum subtract_columns(const std::string& a, const std::string& b);
 
 }  // namespace wels

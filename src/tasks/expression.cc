@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "tasks/column_sum.h"
 #include "tasks/plain.h"
 
 namespace wels {
@@ -190,6 +191,19 @@ std::string reduction_steps(ExpressionRef e, std::string_view between) {
   return steps;
 }
 
+namespace {
+
+// "=12", or the columns first where a number of two digits is added or subtracted.
+std::string worked_value(const Expression& e) {
+  std::string a = fmt::format("{}", e.left->value), b = fmt::format("{}", e.right->value);
+  bool columns = (e.op == '+' || e.op == '-') && (a.size() > 1 || b.size() > 1);
+  if (!columns) return fmt::format("={}", e.value);
+  ColumnSum sum = e.op == '+' ? add_columns(a, b) : subtract_columns(a, b);
+  return fmt::format(": {} ={}", sum.steps, e.value);
+}
+
+}  // namespace
+
 std::string worked_steps(ExpressionRef e) {
   std::string steps;
   while (e->op != 0) {
@@ -197,7 +211,7 @@ std::string worked_steps(ExpressionRef e) {
     // The last operation is what the one before it left, and stands there already.
     bool stands = &next == e.get() && !steps.empty();
     if (!stands) steps += (steps.empty() ? "" : " ") + expression_text(next);
-    steps += fmt::format("={}", next.value);
+    steps += worked_value(next);
     e = reduced(e);
     if (e->op != 0) steps += " " + expression_text(*e);
   }

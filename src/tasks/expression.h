@@ -27,8 +27,9 @@ std::string expression_text(const Expression& e);
 std::string reduction_steps(ExpressionRef e, std::string_view between);
 
 // The same with every operation written out before the expression that it leaves:
-// "11+6=17 17-(7+4) 7+4=11 17-11=6". Looking an operation up and working it out are separate steps
-// then, which a small model learns sooner.
+// "3*6=18 18-(7+4) 7+4=11 18-11: 8-1=7 1-1=0 =7". Looking an operation up and working it out are
+// separate steps then, which a small model learns sooner; numbers of two digits are added and
+// subtracted column by column.
 std::string worked_steps(ExpressionRef e);
 
 // What a text from anywhere comes to: exactly, as a fraction.

@@ -186,6 +186,21 @@ bool replaces_to(const std::string& expression, const std::string& operation,
   return false;
 }
 
+// Column k of "14+63: 4+3=7 1+6=7" makes digit k of the value, from the right.
+void expect_columns(const std::vector<std::string>& columns, const std::string& operation,
+                    const std::string& value) {
+  size_t digits = 0;
+  for (const std::string& side : split(operation, operation.find('+') != std::string::npos ? '+' : '-'))
+    digits = std::max(digits, side.size());
+  EXPECT_EQ(columns.size(), digits) << operation;
+  int64_t sum = std::stoll(value);
+  for (const std::string& column : columns) {
+    expect_equation(column);
+    EXPECT_EQ(std::stoll(split(column, '=').at(1)) % 10, sum % 10) << operation;
+    sum /= 10;
+  }
+}
+
 TEST(Expressions, WorkOutOneOperationAtATime) {
   for_examples(make_expressions(), [](const TaskExample& e, int operations) {
     EXPECT_EQ(value_of(e.question), std::stoll(e.answer));
@@ -193,22 +208,43 @@ TEST(Expressions, WorkOutOneOperationAtATime) {
     int done = 0;
     std::vector<std::string> words = words_of(e.chain);
     for (size_t i = 0; i < words.size(); ++i) {
-      std::vector<std::string> sides = split(words[i], '=');
-      if (sides.size() == 1) {  // what the operation before it left
+      std::string operation = words[i], value;
+      if (operation.back() == ':') {
+        operation.pop_back();
+        std::vector<std::string> columns;
+        while (words.at(++i)[0] != '=') columns.push_back(words[i]);
+        value = words[i].substr(1);
+        expect_columns(columns, operation, value);
+        EXPECT_EQ(operation.find('*'), std::string::npos);
+      } else if (std::vector<std::string> sides = split(operation, '='); sides.size() == 2) {
+        operation = sides[0], value = sides[1];
+        EXPECT_TRUE(operation.size() == 3 || operation.find('*') != std::string::npos) << e.chain;
+      } else {  // what the operation before it left
         now = words[i];
         continue;
       }
-      ASSERT_EQ(sides.size(), 2u);
-      EXPECT_EQ(evaluate_expression(sides[0])->numbers.size(), 2u);
-      expect_equation(words[i]);
+      EXPECT_EQ(evaluate_expression(operation)->numbers.size(), 2u);
+      expect_equation(operation + "=" + value);
       ++done;
-      std::string after = i + 1 < words.size() ? split(words[i + 1], '=')[0] : e.answer;
-      EXPECT_TRUE(replaces_to(now, sides[0], sides[1], after)) << e.question << ": " << e.chain;
+      std::string after = i + 1 < words.size() ? words[i + 1] : e.answer;
+      after = after.substr(0, after.find_first_of("=:"));
+      EXPECT_TRUE(replaces_to(now, operation, value, after)) << e.question << ": " << e.chain;
       now = after;
     }
     EXPECT_EQ(done, operations);
     EXPECT_EQ(now, e.answer);
   });
+}
+
+TEST(ColumnSum, SubtractsWithBorrows) {
+  for (int a = 0; a <= 1200; a += 7) {
+    for (int b = 0; b <= a; b += 3) {
+      ColumnSum c = subtract_columns(std::to_string(a), std::to_string(b));
+      EXPECT_EQ(c.sum, std::to_string(a - b));
+      for (const std::string& column : words_of(c.steps)) expect_equation(column);
+    }
+  }
+  EXPECT_EQ(subtract_columns("100", "1").steps, "10-1=9 10-1=9 1-1=0");
 }
 
 TEST(Expressions, ShowTheirOrderInTheirText) {
@@ -680,6 +716,8 @@ TEST(Expression, IsWrittenWithTheBracketsItNeeds) {
   EXPECT_EQ(worked_steps(binary_expression(n(1), '+', binary_expression(n(2), '*', n(3)))),
             "2*3=6 1+6=7");
   EXPECT_EQ(worked_steps(binary_expression(n(2), '*', n(3))), "2*3=6");
+  EXPECT_EQ(worked_steps(binary_expression(binary_expression(n(4), '*', n(8)), '-', n(7))),
+            "4*8=32 32-7: 12-7=5 3-1=2 =25");
   EXPECT_EQ(worked_steps(n(1)), "");
 }
 
