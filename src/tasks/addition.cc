@@ -1,6 +1,6 @@
 // Addition of two numbers of the same length, column by column from the least significant digit
-// with carries: what small models learn by far the fastest (arXiv 2307.03381). Subtraction likewise,
-// for other chains.
+// with carries: what small models learn by far the fastest (arXiv 2307.03381). Subtraction too, for
+// other chains.
 #include <fmt/format.h>
 
 #include <algorithm>
