@@ -1,32 +1,23 @@
 #!/usr/bin/env bash
-# Countdown with search traces (a chain tries, fails, goes back and checks): a base that has read such chains for some minutes and is mostly
-# wrong, then RL with the outcome as its only reward. Ends with accuracy on held-out questions, on those for which none of 64 answers of the base is
-# right, and length, steps back and checks before and after.
-#   recipes/countdown.sh           nano, three numbers; then four numbers, never trained
-#   recipes/countdown.sh micro     micro with an MTP module, three and four numbers
+# Countdown with search traces (three numbers; a chain tries, fails, goes back and checks), nano: a base that has read such chains for four
+# minutes and is mostly wrong, then RL with the outcome as its only reward. Ends with accuracy on held-out questions, on those for which none of
+# 64 answers of the base is right, on four numbers (never trained), and length, steps back and checks before and after.
 #   WELS_BASE_STEPS=400 WELS_RL_STEPS=80 recipes/countdown.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
-preset=${1:-nano}
-out=${WELS_OUT:-out/countdown_$preset}
+out=${WELS_OUT:-out/countdown}
 seed=${WELS_SEED:-1}
-case $preset in
-  nano) model=(--preset nano --mtp 0 --lr 3e-3) task=countdown:3 longest=360 asked=countdown:3 steps=400 rl_steps=80 items=500 ;;
-  micro) model=(--preset micro --lr 2e-3) task=countdown:3-4 longest=600 asked=countdown:4 steps=500 rl_steps=60 items=200 ;;
-  *) echo "$0: no settings for $preset; use nano or micro" >&2 && exit 2 ;;
-esac
 mkdir -p "$out"
-"$wels" sft "${model[@]}" --task "$task" --p-cot 1 --batch 64 --steps "${WELS_BASE_STEPS:-$steps}" --seed "$seed" \
+"$wels" sft --preset nano --mtp 0 --task countdown:3 --p-cot 1 --batch 64 --steps "${WELS_BASE_STEPS:-400}" --lr 3e-3 --seed "$seed" \
   --eval-every 100 --save-every 100 --sample-every 0 --out "$out/base"
-"$wels" rl "$out/base" --task "$task" --max-tokens "$longest" --steps "${WELS_RL_STEPS:-$rl_steps}" --eval-every 10 --eval-items 100 --save-every 10 \
-  --seed "$seed" --out "$out/zero"
-answers() { # MODEL SAMPLES: greedy answers, and drawn ones
-  "$wels" eval "$out/$1" --task "$asked" --items "$items" --samples "$2" --max-tokens "$longest" --answers "$out/$1.jsonl"
+"$wels" rl "$out/base" --task countdown:3 --max-tokens 360 --steps "${WELS_RL_STEPS:-80}" --eval-every 10 --save-every 20 --seed "$seed" --out "$out/zero"
+answers() { # MODEL SAMPLES: greedy answers to 500 questions, and drawn ones
+  "$wels" eval "$out/$1" --task countdown:3 --items 500 --samples "$2" --max-tokens 360 --answers "$out/$1.jsonl"
 }
 answers base 64
 answers zero 16
-[ "$preset" != nano ] || "$wels" eval "$out/zero" --task countdown:4 --items 200 --samples 16 --max-tokens 640
+"$wels" eval "$out/zero" --task countdown:4 --items 200 --samples 16 --max-tokens 640
 echo "model, questions: greedy, drawn; steps back and checks of a greedy answer"
 value() { sed -n "s/.*\"$2\":\([0-9.]*\).*/\1/p" "$1"; }
 value "$out/base.jsonl" sampled_right >"$out/base.right"  # of 64, a line for each question
