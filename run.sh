@@ -20,7 +20,7 @@ serve() { # MODEL FLAGS...
   "$wels" serve "$@" --port 0 >"$address" & server=$!
   trap 'kill "$server" 2>/dev/null; wait "$server"; rm -f "$address"' EXIT
   until [ -s "$address" ]; do kill -0 "$server" || exit 2; sleep 0.1; done
-  local question=${WELS_QUESTION:-$("$wels" tasks "$(cat "$here/models/nano/task")" --held-out --count 1 --seed "$(date +%s)" |
+  local question=${WELS_QUESTION:-$("$wels" tasks "$(cat "$here/models/micro/task")" --held-out --count 1 --seed "$(date +%s)" |
     sed -n 2p)}
   echo "--- $(cat "$address"): $question"
   "$wels" chat --url "$(cat "$address")" --think "$question"
@@ -56,6 +56,6 @@ pretrain() {
 case ${1:-} in
   zero) zero ;;
   pretrain) shift; pretrain "$@" ;;
-  "") serve "$here/models/nano" ;;
+  "") serve "$here/models/micro" ;;
   *) serve "$@" ;;
 esac

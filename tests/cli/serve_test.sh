@@ -30,7 +30,9 @@ expect() {  # PATTERN COMMAND...: exit code 2 and one line that matches
   [ "$code" -eq 2 ] && grep -E '^error: ' err | grep -qE "$pattern" || { cat err; fail "no '$pattern', code $code: $*"; }
 }
 
-# --- The model that comes with wels knows what models/README.md says of it.
+# --- The models that come with wels know what models/README.md says of them.
+"$wels" eval "$here/models/micro" --task path:6,expressions:3 --items 20 --max-tokens 320 >out 2>&1 || { cat out; fail "models/micro"; }
+grep -qE '^greedy +accuracy (0\.[89]|1)' out || { cat out; fail "models/micro finds fewer ways than it did"; }
 "$wels" eval "$here/models/nano" --task addition:8 --items 40 >out 2>&1 || { cat out; fail "models/nano"; }
 grep -qE '^greedy +accuracy (0\.9|1)' out || { cat out; fail "models/nano adds worse than it did"; }
 
