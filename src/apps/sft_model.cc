@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "apps/loaded_model.h"
+#include "apps/model_folder.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -22,8 +23,6 @@ namespace wels {
 namespace {
 
 constexpr int64_t kSampleTokens = 200;
-constexpr const char* kCompanions[] = {"tokenizer_config.json", "chat_template.jinja",
-                                       "special_tokens_map.json", "generation_config.json"};
 
 bool speaks_v31(const Tokenizer& t) {
   for (const char* mark : {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>",
@@ -139,15 +138,10 @@ namespace {
 
 void open_folder(SftModel& m) {
   m.config = load_hf_config(m.folder);
-  std::string path = m.folder + "/tokenizer.json";
-  if (!std::filesystem::exists(path))
+  m.files = files_beside_weights(m.folder);
+  if (!m.files.contains("tokenizer.json"))
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
-  m.files["tokenizer.json"] = read_file(path);
-  for (const char* name : kCompanions) {
-    std::string companion = m.folder + "/" + name;
-    if (std::filesystem::exists(companion)) m.files[name] = read_file(companion);
-  }
   m.tokenizer.emplace(Tokenizer::load(m.folder));
 }
 
