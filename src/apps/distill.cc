@@ -93,8 +93,8 @@ class CollectPage {
     info_.sections[0].rows[0].second = "the teacher answers: " + progress;
     write();
   }
-  void end(bool stopped) {
-    info_.status = stopped ? "stopped" : "finished";
+  void end(const CollectReport& r) {
+    info_.status = r.stopped ? "stopped" : r.kept == 0 ? "failed: no answer is right" : "finished";
     write();
   }
 
@@ -131,7 +131,7 @@ bool collect(const DistillFlags& f, const std::string& folder) {
       r.stopped = true;  // while it waited for an endpoint
     }
     line.finish(r.summary());
-    page.end(r.stopped);
+    page.end(r);
     if (!r.stopped && r.kept == 0)
       throw Error("--teacher", "no answer is right: there is nothing to learn",
                   "ask easier questions, more often (--tries), or leave more room (--max-tokens)");
