@@ -49,11 +49,13 @@ PathQuestion read_path_question(const std::string& question) {
 using Edge = std::pair<int, int>;
 
 char letter(int node) { return static_cast<char>('a' + node); }
+char capital(int node) { return static_cast<char>('A' + node); }
 
 // Breadth first, a layer of nodes at a time. Every layer reads all edges again in their order, and
-// behind one that leads from the layer to a node not seen before stands where it leads from and to:
-// whether an edge counts can be seen from its two letters and what stands before it, so nothing has
-// to be searched for in the question. The end: the letters that lead back.
+// behind one that leads from the layer to a node not seen before stands that node as a capital and
+// which one is before it: whether an edge counts can be seen from its two letters and what stands
+// before it, so nothing has to be searched for in the question. The end: the way back, "Cd Dg Gb",
+// where each capital has stood once before, in front of the letter that comes next.
 Walk walk_in_layers(const std::vector<Edge>& edges, int nodes, int from, int to) {
   Walk walk;
   std::vector<int> parent(static_cast<size_t>(nodes), -1), layer = {from};
@@ -71,7 +73,7 @@ Walk walk_in_layers(const std::vector<Edge>& edges, int nodes, int from, int to)
       walk.chain += fmt::format(" {}-{}", letter(a), letter(b));
       if (!leads(a, b)) std::swap(a, b);
       if (!leads(a, b)) continue;
-      walk.chain += fmt::format(">{}{}", letter(a), letter(b));
+      walk.chain += fmt::format(",{}{}", capital(b), letter(a));
       before(b) = a;
       found.push_back(b);
       if (b == to) break;
@@ -79,11 +81,12 @@ Walk walk_in_layers(const std::vector<Edge>& edges, int nodes, int from, int to)
     CHECK(!found.empty());  // the graph is of one piece
     layer = std::move(found);
   }
-  for (int node = to;; node = before(node)) {
+  for (int node = to; node != from; node = before(node)) {
     walk.path.insert(walk.path.begin(), node);
-    walk.chain += fmt::format("{}{}", node == to ? " " : "<", letter(node));
-    if (node == from) return walk;
+    walk.chain += fmt::format(" {}{}", capital(node), letter(before(node)));
   }
+  walk.path.insert(walk.path.begin(), from);
+  return walk;
 }
 
 // A tree and some more edges between nodes with letters in random order, and two nodes of it that

@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace wels {
 namespace {
@@ -47,7 +50,19 @@ struct Block {
     }
     std::memcpy(out, part, sizeof part);
   }
-  WELS_INLINE void put(int64_t at, const Lanes& w) const { std::memcpy(codes + at, &w, 64); }
+  // A whole line of the cache, past it: nothing reads a panel before all are packed, and a line
+  // that is stored through the cache is read from memory first.
+  WELS_INLINE void put(int64_t at, const Lanes& w) const {
+#ifdef __SSE2__
+    __m128i part[4];
+    std::memcpy(part, &w, 64);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+      _mm_stream_si128(reinterpret_cast<__m128i*>(codes + at) + i, part[i]);
+#else
+    std::memcpy(codes + at, &w, 64);
+#endif
+  }
   // The low 16 or 8 bits.
   WELS_INLINE void put_halves(int at, const Lanes& w) const {
     typedef uint16_t Halves __attribute__((vector_size(32)));
@@ -285,7 +300,11 @@ constexpr Packs kPacks =
 
 void pack_quant_panel(const Tensor& rows, uint8_t* panel) {
   CHECK(rows.rows >= 1 && rows.rows <= kQuantLanes);
+  CHECK(reinterpret_cast<uintptr_t>(panel) % 64 == 0);
   kPacks.pack[quant_type(rows.dtype)](rows, panel);
+#ifdef __SSE2__
+  _mm_sfence();  // the codes are in memory before anybody is told of them
+#endif
 }
 
 }  // namespace wels

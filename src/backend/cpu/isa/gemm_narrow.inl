@@ -228,14 +228,25 @@ WELS_INLINE void transpose_tile(const uint8_t* src, int64_t stride, uint8_t* dst
   transpose_16x16(src, stride, dst, kPanel);
 }
 
+// Whole lines, past the cache: nothing reads a panel before all are packed, and a line that is
+// stored through the cache is read from memory first.
+template <class T>
+WELS_INLINE void store_past_cache(const T* from, T* to, int n) {
+  if ((uintptr_t)to % 16 != 0) return (void)__builtin_memcpy(to, from, n * sizeof(T));
+  for (int i = 0; i < n; i += 16 / sizeof(T))
+    _mm_stream_si128((__m128i*)(to + i), _mm_load_si128((const __m128i*)(from + i)));
+}
+
 // One panel: rows [n, k] of a weight, n <= kPanel, to [k][kPanel], zeros after the n-th.
 template <class T>
 void pack_narrow_panel(const T* src, int64_t stride, int64_t n, int64_t k, T* dst) {
   constexpr int kTile = sizeof(T) == 2 ? 8 : 16;
   int64_t rows = n / kTile * kTile, depth = k / kTile * kTile;
+  alignas(64) T columns[kTile * kPanel];
   for (int64_t c = 0; c < depth; c += kTile) {
-    for (int64_t r = 0; r < rows; r += kTile)
-      transpose_tile(src + r * stride + c, stride, dst + c * kPanel + r);
+    T* to = n == kPanel ? columns : dst + c * kPanel;
+    for (int64_t r = 0; r < rows; r += kTile) transpose_tile(src + r * stride + c, stride, to + r);
+    if (n == kPanel) store_past_cache(columns, dst + c * kPanel, kTile * kPanel);
   }
   for (int64_t c = 0; c < k; ++c) {
     for (int64_t r = c < depth ? rows : 0; r < kPanel; ++r)
@@ -252,4 +263,5 @@ void pack_narrow(const void* src, int64_t stride, int64_t n, int64_t k, PanelTyp
       pack_narrow_panel((const uint16_t*)src + j * stride, stride, rows, k, (uint16_t*)dst + j * k);
     }
   }
+  _mm_sfence();  // the panels are in memory before anybody is told of them
 }
