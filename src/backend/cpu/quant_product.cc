@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "backend/cpu/product.h"
-#include "backend/cpu/quant_pack.h"
+#include "backend/cpu/quant_type.h"
 #include "backend/cpu/row_type.h"
 
 namespace wels {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "backend/cpu/quant_pack.h"
+#include "backend/cpu/quant_type.h"
 #include "base/error.h"
 #include "base/mapped_pages.h"
 #include "base/threads.h"
@@ -312,8 +312,12 @@ const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w,
   pack_experts(w, out, experts, panels, kQuantLanes, [&](int32_t e, int64_t panel) {
     int64_t row = panel * kQuantLanes;
     const Tensor& value = w.value[static_cast<size_t>(e)];
-    pack_quant_panel(value.row_range(row, std::min<int64_t>(kQuantLanes, w.rows - row)),
-                     const_cast<uint8_t*>(out.expert(e)) + panel * out.panel_bytes);
+    const DTypeInfo& block = info(value.dtype);
+    kernels.quant->pack[quant_type(value.dtype)](
+        {value.row_raw(row), row_bytes(value.dtype, value.stride),
+         static_cast<int>(std::min<int64_t>(kQuantLanes, w.rows - row)), w.cols / block.block,
+         block.block, static_cast<int>(block.bytes),
+         const_cast<uint8_t*>(out.expert(e)) + panel * out.panel_bytes});
   });
   return out;
 }

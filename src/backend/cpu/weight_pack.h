@@ -44,7 +44,7 @@ enum class PackDirection { kForward, kBackward };
 const PackedWeight& packed_weight(const Kernels& kernels, const Weight& w, PackDirection direction,
                                   bool pairs, bool fp8);
 
-// The pack of a weight of a block type for the int8 kernels (quant_pack.h), likewise. use: null, or
+// The pack of a weight of a block type for the int8 kernels, likewise. use: null, or
 // where a stack's experts need not all be there: those with rows are.
 const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w,
                                         ExpertUse* use = nullptr);

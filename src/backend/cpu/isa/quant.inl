@@ -567,7 +567,13 @@ double peak(int64_t rounds) {
   return (double)rounds * kSums * kLanes * 8;
 }
 
+#include "backend/cpu/isa/quant_pack.inl"
+
 const QuantKernels kQuant{
+    {pack_panel<0, q4_0>, pack_panel<1, q4_1>, pack_panel<2, q5_0>, pack_panel<3, q5_1>,
+     pack_panel<4, q8_0>, pack_panel<5, q2_k>, pack_panel<6, q3_k>, pack_panel<7, q4_k>,
+     pack_panel<8, q5_k>, pack_panel<9, q6_k>, pack_panel<10, q4_0>, pack_panel<11, iq4_xs>,
+     pack_panel<12, mxfp4>},
     round_rows,
     {multiply<Q4_0>, multiply<Q4_1>, multiply<Q5_0>, multiply<Q5_1>, multiply<Q8_0>, multiply<Q2_K>,
      multiply<Q3_K>, multiply<Q4_K>, multiply<Q5_K>, multiply<Q6_K>, multiply<IQ4_NL>,

@@ -56,7 +56,7 @@ static constexpr int64_t quant_panel_bytes(const QuantPanel& p, int64_t k) {
   return quant_scales_at(p, k) + (k / 32 / p.tiles * p.scales + 63) / 64 * 64;
 }
 
-// Bits of 32 codes come out of the file's words in this order by two swaps (quant_pack.cc).
+// Bits of 32 codes come out of the file's words in this order by two swaps (quant_pack.inl).
 static constexpr int plane_bit(int step) {
   return (step & 1) << 2 | step >> 2 << 1 | (step >> 1 & 1);
 }
@@ -99,7 +99,19 @@ struct QuantBlock {
   float* sums;       // work space of kQuantLanes · m, used where m > kQuantFewRows
 };
 
+// Up to 16 rows of blocks as a file has them -> a panel: blocks taken apart, codes put side by side
+// in their own width. Nothing is decoded or rounded.
+struct QuantPackRows {
+  const uint8_t* src;
+  int64_t stride;  // bytes from row to row
+  int rows;        // 1 to kQuantLanes
+  int64_t blocks;  // of a row
+  int block_columns, block_bytes;
+  uint8_t* panel;  // quant_panel_bytes(..), at a multiple of 64; lanes past the last row: anything
+};
+
 struct QuantKernels {
+  void (*pack[kQuantTypes])(const QuantPackRows& rows);
   void (*round_rows)(const QuantRows& r);
   void (*multiply[kQuantTypes])(const QuantBlock& g);
   // Multiply-adds · 2 of int8 done by `rounds` rounds of independent register operations.

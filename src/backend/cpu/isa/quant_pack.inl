@@ -1,22 +1,20 @@
+// Panels of quantised weights from blocks (quant_kernels.h).
+//
 // A word is 4 codes (or parts of them) of one row: what a step of the kernels has per lane. The 16
 // rows of a panel are worked on side by side: words are brought from 16 blocks into one vector, 4 x
 // 4 at a time, and what is bit by bit in a word is done for all of them. The file's nibbles lie in
 // such words already; bits and pairs are transposed, four columns at once.
-#include "backend/cpu/quant_pack.h"
-
-#include <algorithm>
-#include <cstring>
-#include <utility>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
-namespace wels {
-namespace {
-
 typedef uint32_t Lanes __attribute__((vector_size(64)));  // a word per row
-typedef uint32_t Quad __attribute__((vector_size(16)));
-#define WELS_INLINE inline __attribute__((always_inline))
+
+WELS_INLINE void join(const __m128i* quarters, Lanes& out) {
+#ifdef __AVX512F__
+  __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(quarters[0]), quarters[1], 1);
+  __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(quarters[2]), quarters[3], 1);
+  out = (Lanes)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+#else
+  __builtin_memcpy(&out, quarters, 64);
+#endif
+}
 
 // A block of each row, and where a panel wants its words and scales.
 struct Block {
@@ -27,52 +25,50 @@ struct Block {
   WELS_INLINE void word(int at, Lanes& out) const {
     for (int r = 0; r < kQuantLanes; ++r) {
       uint32_t w;
-      std::memcpy(&w, row[r] + at, 4);
+      __builtin_memcpy(&w, row[r] + at, 4);
       out[r] = w;
     }
   }
   // Four words in a row.
   WELS_INLINE void words(int at, Lanes* out) const {
-    Quad part[4][4];
+    __m128i part[4][4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      Quad a[4];
+      __m128i a[4];
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) std::memcpy(&a[r], row[4 * i + r] + at, 16);
-      Quad low01 = __builtin_shuffle(a[0], a[1], Quad{0, 4, 1, 5});
-      Quad low23 = __builtin_shuffle(a[2], a[3], Quad{0, 4, 1, 5});
-      Quad high01 = __builtin_shuffle(a[0], a[1], Quad{2, 6, 3, 7});
-      Quad high23 = __builtin_shuffle(a[2], a[3], Quad{2, 6, 3, 7});
-      part[0][i] = __builtin_shuffle(low01, low23, Quad{0, 1, 4, 5});
-      part[1][i] = __builtin_shuffle(low01, low23, Quad{2, 3, 6, 7});
-      part[2][i] = __builtin_shuffle(high01, high23, Quad{0, 1, 4, 5});
-      part[3][i] = __builtin_shuffle(high01, high23, Quad{2, 3, 6, 7});
+      for (int r = 0; r < 4; ++r) a[r] = _mm_loadu_si128((const __m128i*)(row[4 * i + r] + at));
+      __m128i low01 = _mm_unpacklo_epi32(a[0], a[1]), low23 = _mm_unpacklo_epi32(a[2], a[3]);
+      __m128i high01 = _mm_unpackhi_epi32(a[0], a[1]), high23 = _mm_unpackhi_epi32(a[2], a[3]);
+      part[0][i] = _mm_unpacklo_epi64(low01, low23);
+      part[1][i] = _mm_unpackhi_epi64(low01, low23);
+      part[2][i] = _mm_unpacklo_epi64(high01, high23);
+      part[3][i] = _mm_unpackhi_epi64(high01, high23);
     }
-    std::memcpy(out, part, sizeof part);
+#pragma GCC unroll 4
+    for (int w = 0; w < 4; ++w) join(part[w], out[w]);
   }
   // A whole line of the cache, past it: nothing reads a panel before all are packed, and a line
   // that is stored through the cache is read from memory first.
   WELS_INLINE void put(int64_t at, const Lanes& w) const {
-#ifdef __SSE2__
-    __m128i part[4];
-    std::memcpy(part, &w, 64);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      _mm_stream_si128(reinterpret_cast<__m128i*>(codes + at) + i, part[i]);
+#ifdef __AVX512F__
+    _mm512_stream_si512((__m512i*)(codes + at), (__m512i)w);
 #else
-    std::memcpy(codes + at, &w, 64);
+    __m256i half[2];
+    __builtin_memcpy(half, &w, 64);
+    _mm256_stream_si256((__m256i*)(codes + at), half[0]);
+    _mm256_stream_si256((__m256i*)(codes + at + 32), half[1]);
 #endif
   }
   // The low 16 or 8 bits.
   WELS_INLINE void put_halves(int at, const Lanes& w) const {
     typedef uint16_t Halves __attribute__((vector_size(32)));
     Halves h = __builtin_convertvector(w, Halves);
-    std::memcpy(scales + at, &h, 32);
+    __builtin_memcpy(scales + at, &h, 32);
   }
   WELS_INLINE void put_bytes(int at, const Lanes& w) const {
     typedef uint8_t Bytes __attribute__((vector_size(16)));
     Bytes b = __builtin_convertvector(w, Bytes);
-    std::memcpy(scales + at, &b, 16);
+    __builtin_memcpy(scales + at, &b, 16);
   }
   // The four bytes of each word, `step` bytes apart.
   WELS_INLINE void put_each_byte(int at, int step, const Lanes& w) const {
@@ -124,10 +120,15 @@ WELS_INLINE void put_planes(const Block& b, int at, int64_t to, int64_t tile_byt
   Lanes in[8], a[8];
   b.words(at, in);
   b.words(at + 16, in + 4);
+#pragma GCC unroll 8
   for (int s = 0; s < 8; ++s) a[plane_bit(s)] = in[s];
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) exchange(a[i], a[i + 4], 4, kLow);
-  for (int i : {0, 1, 4, 5}) exchange(a[i], a[i + 2], 2, kPairs);
-  for (int i : {0, 2, 4, 6}) exchange(a[i], a[i + 1], 1, kBits);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) exchange(a[i / 2 * 4 + i % 2], a[i / 2 * 4 + i % 2 + 2], 2, kPairs);
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) exchange(a[i], a[i + 1], 1, kBits);
+#pragma GCC unroll 8
   for (int t = 0; t < 8; ++t) b.put(to + t * tile_bytes, a[t]);
 }
 
@@ -161,7 +162,7 @@ WELS_INLINE void put_two_halves(const Block& b, int at) {
 // --- one block of 16 rows each; layouts: tensor/quant.h ---
 
 template <int kType>
-constexpr int64_t kTile = kQuantPanels[kType].codes;
+static constexpr int64_t kTile = kQuantPanels[kType].codes;
 
 void q4_0(const Block& b) {  // also IQ4_NL
   put_half(b, 0);
@@ -268,43 +269,18 @@ void mxfp4(const Block& b) {
 }
 
 template <int kType, void (*kBlock)(const Block&)>
-void pack(const Tensor& rows, uint8_t* panel) {
-  constexpr const QuantPanel& kPanel = kQuantPanels[kType];
+void pack_panel(const QuantPackRows& rows) {
+  constexpr QuantPanel kPanel = kQuantPanels[kType];
   Block b;
   for (int r = 0; r < kQuantLanes; ++r)  // lanes past the end are nobody's: any row will do
-    b.row[r] = rows.row_raw(std::min<int64_t>(r, rows.rows - 1));
-  b.codes = panel;
-  b.scales = panel + quant_scales_at(kPanel, rows.cols);
-  for (int64_t i = 0; i < rows.cols / info(rows.dtype).block; ++i) {
+    b.row[r] = rows.src + (r < rows.rows ? r : rows.rows - 1) * rows.stride;
+  b.codes = rows.panel;
+  b.scales = rows.panel + quant_scales_at(kPanel, rows.blocks * rows.block_columns);
+  for (int64_t i = 0; i < rows.blocks; ++i) {
     kBlock(b);
-    for (const uint8_t*& row : b.row) row += info(rows.dtype).bytes;
+    for (const uint8_t*& row : b.row) row += rows.block_bytes;
     b.codes += kPanel.tiles * kPanel.codes;
     b.scales += kPanel.scales;
   }
-}
-
-using Pack = void (*)(const Tensor&, uint8_t*);
-struct Packs {
-  Pack pack[kQuantTypes];
-};
-template <void (*... kBlock)(const Block&), int... kType>
-constexpr Packs packs(std::integer_sequence<int, kType...>) {
-  static_assert(sizeof...(kBlock) == kQuantTypes);
-  return {{pack<kType, kBlock>...}};
-}
-constexpr Packs kPacks =
-    packs<q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, q4_0, iq4_xs, mxfp4>(
-        std::make_integer_sequence<int, kQuantTypes>());
-
-}  // namespace
-
-void pack_quant_panel(const Tensor& rows, uint8_t* panel) {
-  CHECK(rows.rows >= 1 && rows.rows <= kQuantLanes);
-  CHECK(reinterpret_cast<uintptr_t>(panel) % 64 == 0);
-  kPacks.pack[quant_type(rows.dtype)](rows, panel);
-#ifdef __SSE2__
   _mm_sfence();  // the codes are in memory before anybody is told of them
-#endif
 }
-
-}  // namespace wels

@@ -1,5 +1,4 @@
-// Quantised weights in the layout of the int8 kernels (isa/quant_kernels.h): blocks taken apart,
-// codes put side by side for 16 rows in their own width. Nothing is decoded or rounded.
+// Block types as the int8 kernels number them (isa/quant_kernels.h).
 #pragma once
 #include <cstdint>
 
@@ -15,9 +14,5 @@ inline int quant_type(DType dtype) {
   return type;
 }
 inline const QuantPanel& quant_panel(DType dtype) { return kQuantPanels[quant_type(dtype)]; }
-
-// rows: up to 16 rows of a weight, of a block type · panel: quant_panel_bytes(..) bytes, set, what
-// is past the last row's lane to anything.
-void pack_quant_panel(const Tensor& rows, uint8_t* panel);
 
 }  // namespace wels
