@@ -19,7 +19,7 @@ std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s) {
   std::span<const int32_t> offsets =
       s.offsets.empty() ? std::span<const int32_t>(whole) : s.offsets;
   bool serial = s.rows * s.depth * s.cols * 2 < kSerialFlops || thread_count() == 1;
-  int64_t fit = s.cached_bytes / (s.depth * s.element_bytes);
+  int64_t fit = kCachedRows / (s.depth * s.element_bytes);
   if (s.columns == RowSplit::kWhole && !serial) fit = std::min(fit, s.rows / (4 * thread_count()));
   fit = std::clamp<int64_t>(fit / kUnit * kUnit, kUnit, kMost);
   int64_t chunks = 0;
@@ -97,13 +97,13 @@ void multiply_codes(const Kernels& k, const GemmOperands& ops, const LeftRows& x
 }
 
 // Few rows widen the panels' values on the way to the registers; for more, parts of a panel become
-// units in L2 first, once for all rows. Weights that come from memory are asked for one part ahead:
+// units in L1 first, once for all rows. Weights that come from memory are asked for one part ahead:
 // with 48 rows an expert, waiting for them took as long as multiplying.
 void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
                      const RightColumns& right, const Tensor& y, Accum accum) {
   CHECK(right.init.empty());
   const PackedWeight& b = right.b;
-  int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1, part = 256 * depth;
+  int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1, part = 128 * depth;
   const uint8_t* panels = b.expert(right.expert) + right.col / panel * b.panel_bytes;
   NarrowPanels narrow{b.type, b.panel_bytes / b.k, nullptr, 0, right.col};
   if (b.type == PanelType::kE4m3) {
@@ -300,7 +300,11 @@ void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, b
 
 Tensor left_operand(const Kernels& k, const GemmOperands& ops, const Tensor& x) {
   if (x.dtype == element_type(k, ops)) return x;
-  Tensor wide(thread_scratch<float>(Scratch::kA, x.size()), DType::kF32, x.rows, x.cols);
+  // An odd number of lines of 64 bytes from row to row: rows a power of two apart would share few
+  // sets of the L1 cache and push out the panel there that they are multiplied with.
+  const int64_t stride = ceil_div(x.cols, 32) * 32 + 16;
+  Tensor wide(thread_scratch<float>(Scratch::kA, x.rows * stride), DType::kF32, x.rows, x.cols,
+              stride);
   for (int64_t r = 0; r < x.rows; ++r)
     k.gemm->widen(&x.row<bf16>(r)->bits, wide.row<float>(r), x.cols);
   return wide;

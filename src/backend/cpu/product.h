@@ -50,10 +50,11 @@ struct RowSplit {
   std::span<const int32_t> offsets;
   enum Columns { kSplit, kWhole } columns = kSplit;
   int64_t panel = 0;  // columns are split at multiples of it; 0: the f32 and bf16 kernels'
-  int64_t cached_bytes = 256 << 10;  // of x in a chunk of rows
 };
-// Row chunks whose part of x takes up to cached_bytes of L2, all of about one size. Where they are
-// few for the threads, columns are split too, or (kWhole) chunks are made smaller.
+inline constexpr int64_t kCachedRows = 1 << 20;  // bytes
+// Row chunks whose part of x takes up to kCachedRows of L2, all of about one size. Where they are
+// few for the threads, columns are split too, or (kWhole) chunks are made smaller. Each chunk reads
+// the whole weight, and widens it where it is stored in fewer bytes.
 std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s);
 
 inline constexpr int64_t kSerialFlops =

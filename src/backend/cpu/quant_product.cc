@@ -59,8 +59,7 @@ std::vector<RowItem> items_of(const Kernels& k, const QuantProduct& p, const Wei
                        .cols = w.rows,
                        .element_bytes = 2,
                        .offsets = p.offsets,
-                       .panel = kQuantLanes,
-                       .cached_bytes = 1 << 20});
+                       .panel = kQuantLanes});
 }
 
 void check_product(const QuantProduct& p, const Weight& w, const Tensor& y) {
