@@ -55,14 +55,15 @@ char capital(int node) { return static_cast<char>('A' + node); }
 // behind one that leads from the layer to a node not seen before stands that node as a capital and
 // which one is before it: whether an edge counts can be seen from its two letters and what stands
 // before it, so nothing has to be searched for in the question. The end: the way back, "Cd Dg Gb",
-// where each capital has stood once before, in front of the letter that comes next.
+// where each capital has stood once before, in front of the letter that comes next. What follows
+// an edge (the next one, the next layer or the way back) is decided at one place, behind a space.
 Walk walk_in_layers(const std::vector<Edge>& edges, int nodes, int from, int to) {
   Walk walk;
   std::vector<int> parent(static_cast<size_t>(nodes), -1), layer = {from};
   auto before = [&](int node) -> int& { return parent[static_cast<size_t>(node)]; };
   before(from) = from;
   while (before(to) < 0) {
-    if (!walk.chain.empty()) walk.chain += "; ";
+    if (!walk.chain.empty()) walk.chain += " ; ";
     for (int node : layer) walk.chain += letter(node);
     walk.chain += ":";
     std::vector<int> found;
