@@ -373,7 +373,9 @@ void expect_search(const std::string& chain, const std::vector<std::string>& edg
       found += ends[1 - a];
     }
     layer = std::exchange(found, "");
-    if (seen.find(to) == std::string::npos) EXPECT_EQ(words.at(i++), ";") << chain;
+    if (seen.find(to) == std::string::npos) {
+      EXPECT_EQ(words.at(i++), ";") << chain;
+    }
   }
   // The way back, in pairs that stand in it already.
   std::string node = to;
