@@ -14,10 +14,10 @@ case $preset in
   micro) chains=(--preset micro --mtp 0 --lr 2e-3) ;;
   *) echo "$0: no settings for $preset; use nano or micro" >&2 && exit 2 ;;
 esac
-steps=${WELS_STEPS:-3600} more_steps=${WELS_MORE_STEPS:-1000} rl_steps=${WELS_RL_STEPS:-60}
+steps=${WELS_STEPS:-3600} more_steps=${WELS_MORE_STEPS:-1000} rl_steps=${WELS_RL_STEPS:-50}
 tasks='addition:8-12,multiplication:3,expressions:4,sorting:6,path:8'
 learn() { "$wels" sft "$@" --batch 64 --save-every 100 --sample-every 0; }
-reward() { "$wels" rl "$@" --max-tokens 320 --steps "$rl_steps" --lr 1e-4 --eval-items 200; }
+reward() { "$wels" rl "$@" --max-tokens 320 --steps "$rl_steps" --lr 1e-4 --eval-items 200 --eval-every 20; }
 learn "${chains[@]}" --vocab 275 --task 'addition:8-12,multiplication:3,expressions:1-4*2,sorting:6*1.5,path:3-8*2' --p-cot 1 \
   --steps "$steps" --stable 0.6 --seed 1 --eval-every 300 --out "$out/chains"
 learn "$out/chains" --task 'addition:8-12,multiplication:3,expressions:1-4*3,sorting:6*1.5,path:3-8*2.5' --p-cot 1 \
@@ -25,8 +25,8 @@ learn "$out/chains" --task 'addition:8-12,multiplication:3,expressions:1-4*3,sor
 learn "$out/more" --task 'addition:8-12*0.7,multiplication:3*0.7,expressions:2-4*4,sorting:6*1.5,path:4-8*2' --p-cot 1 \
   --steps "$more_steps" --lr 1e-3 --stable 0.5 --seed 4 --eval-every 250 --out "$out/harder"
 learn "$out/harder" --task "$tasks" --p-cot 0.2 --steps 120 --lr 2e-4 --seed 2 --eval-every 300 --out "$out/base"
-reward "$out/base" --task "$tasks" --eval-every 20 --out "$out/first"
-reward "$out/first" --task 'addition:8-12*0.5,multiplication:3*0.5,expressions:4*0.7,sorting:6*0.7,path:8*4' --eval-every 15 --seed 5 --out "$out/zero"
+reward "$out/base" --task "$tasks" --out "$out/first"
+reward "$out/first" --task 'addition:8-12,multiplication:3*0.5,expressions:4*2.5,sorting:6*2,path:8' --seed 5 --out "$out/zero"
 rm -rf "$out/model"
 "$wels" export "$out/zero" --folder "$out/model"
 for model in base model; do
