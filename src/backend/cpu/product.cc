@@ -300,11 +300,7 @@ void transposed_tile(const Kernels& k, const GemmOperands& ops, const Tile& t, b
 
 Tensor left_operand(const Kernels& k, const GemmOperands& ops, const Tensor& x) {
   if (x.dtype == element_type(k, ops)) return x;
-  // An odd number of lines of 64 bytes from row to row: rows a power of two apart would share few
-  // sets of the L1 cache and push out the panel there that they are multiplied with.
-  const int64_t stride = ceil_div(x.cols, 32) * 32 + 16;
-  Tensor wide(thread_scratch<float>(Scratch::kA, x.rows * stride), DType::kF32, x.rows, x.cols,
-              stride);
+  Tensor wide(thread_scratch<float>(Scratch::kA, x.size()), DType::kF32, x.rows, x.cols);
   for (int64_t r = 0; r < x.rows; ++r)
     k.gemm->widen(&x.row<bf16>(r)->bits, wide.row<float>(r), x.cols);
   return wide;
