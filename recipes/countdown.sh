@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Countdown with search traces (a chain tries, fails, goes back and checks): a base that has read such chains for some minutes and is
-# mostly wrong, then RL with the outcome as its only reward. nano: three numbers. micro: three and four, a third of an hour and as much
-# of RL. Ends with accuracy on held-out questions and on those for which none of 64 answers of the base is right, for three and for four
+# mostly wrong, then RL with the outcome as its only reward. nano: three numbers. micro: three and four, half an hour on a thread, then
+# RL of a few minutes. Ends with accuracy on held-out questions and on those for which none of 64 answers of the base is right, for three and for four
 # numbers, and with steps back, checks and length before and after.
 #   WELS_BASE_STEPS=400 WELS_RL_STEPS=80 WELS_ITEMS=200 recipes/countdown.sh [nano|micro]
 set -euo pipefail
@@ -11,14 +11,14 @@ preset=${1:-nano}
 out=${WELS_OUT:-out/countdown_$preset}
 seed=${WELS_SEED:-1} items=${WELS_ITEMS:-200}
 case $preset in
-  nano) task=countdown:3 base_steps=400 lr=3e-3 rl_steps=80 longest=360 ;;
-  micro) task=countdown:3-4 base_steps=600 lr=2e-3 rl_steps=80 longest=480 ;;
+  nano) task=countdown:3 vocab=0 base_steps=400 lr=3e-3 rl_steps=80 rl_lr=2e-4 longest=360 ;;
+  micro) task=countdown:3-4 vocab=275 base_steps=900 lr=2e-3 rl_steps=30 rl_lr=5e-5 longest=480 ;;
   *) echo "$0: no settings for $preset; use nano or micro" >&2 && exit 2 ;;
 esac
 mkdir -p "$out"
-"$wels" sft --preset "$preset" --mtp 0 --vocab 275 --task "$task" --p-cot 1 --batch 64 --steps "${WELS_BASE_STEPS:-$base_steps}" --lr "$lr" \
+"$wels" sft --preset "$preset" --mtp 0 --vocab "$vocab" --task "$task" --p-cot 1 --batch 64 --steps "${WELS_BASE_STEPS:-$base_steps}" --lr "$lr" \
   --seed "$seed" --eval-every 100 --save-every 100 --sample-every 0 --out "$out/base"
-"$wels" rl "$out/base" --task "$task" --max-tokens "$longest" --steps "${WELS_RL_STEPS:-$rl_steps}" --eval-every 10 --save-every 20 --seed "$seed" --out "$out/zero"
+"$wels" rl "$out/base" --task "$task" --max-tokens "$longest" --steps "${WELS_RL_STEPS:-$rl_steps}" --lr "$rl_lr" --eval-every 10 --save-every 20 --seed "$seed" --out "$out/zero"
 value() { sed -n "s/.*\"$2\":\([0-9.]*\).*/\1/p" "$1"; }
 for numbers in 3 4; do
   for model in base zero; do
