@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Countdown with search traces (a chain tries, fails, goes back and checks): a base that has read such chains for some minutes and is
-# mostly wrong, then RL with the outcome as its only reward. nano: three numbers. micro: three and four, half an hour on a thread, then
-# RL of a few minutes. Ends with accuracy on held-out questions and on those for which none of 64 answers of the base is right, for three and for four
+# mostly wrong, then RL with the outcome as its only reward. nano: three numbers. micro: three and four.
+# Ends with accuracy on held-out questions and on those for which none of 64 answers of the base is right, for three and for four
 # numbers, and with steps back, checks and length before and after.
 #   WELS_BASE_STEPS=400 WELS_RL_STEPS=80 WELS_ITEMS=200 recipes/countdown.sh [nano|micro]
 set -euo pipefail

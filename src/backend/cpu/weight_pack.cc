@@ -312,11 +312,10 @@ const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w,
   pack_experts(w, out, experts, panels, kQuantLanes, [&](int32_t e, int64_t panel) {
     int64_t row = panel * kQuantLanes;
     const Tensor& value = w.value[static_cast<size_t>(e)];
-    const DTypeInfo& block = info(value.dtype);
     kernels.quant->pack[quant_type(value.dtype)](
         {value.row_raw(row), row_bytes(value.dtype, value.stride),
-         static_cast<int>(std::min<int64_t>(kQuantLanes, w.rows - row)), w.cols / block.block,
-         block.block, static_cast<int>(block.bytes),
+         static_cast<int>(std::min<int64_t>(kQuantLanes, w.rows - row)), w.cols,
+         info(value.dtype).bytes,
          const_cast<uint8_t*>(out.expert(e)) + panel * out.panel_bytes});
   });
   return out;

@@ -105,8 +105,8 @@ struct QuantPackRows {
   const uint8_t* src;
   int64_t stride;  // bytes from row to row
   int rows;        // 1 to kQuantLanes
-  int64_t blocks;  // of a row
-  int block_columns, block_bytes;
+  int64_t k;       // columns
+  int block_bytes;
   uint8_t* panel;  // quant_panel_bytes(..), at a multiple of 64; lanes past the last row: anything
 };
 

@@ -275,8 +275,8 @@ void pack_panel(const QuantPackRows& rows) {
   for (int r = 0; r < kQuantLanes; ++r)  // lanes past the end are nobody's: any row will do
     b.row[r] = rows.src + (r < rows.rows ? r : rows.rows - 1) * rows.stride;
   b.codes = rows.panel;
-  b.scales = rows.panel + quant_scales_at(kPanel, rows.blocks * rows.block_columns);
-  for (int64_t i = 0; i < rows.blocks; ++i) {
+  b.scales = rows.panel + quant_scales_at(kPanel, rows.k);
+  for (int64_t k = 0; k < rows.k; k += kPanel.tiles * 32) {
     kBlock(b);
     for (const uint8_t*& row : b.row) row += rows.block_bytes;
     b.codes += kPanel.tiles * kPanel.codes;
