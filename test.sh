@@ -13,20 +13,21 @@ if node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'; the
 fi
 (cd tests/clients && npm ci --no-audit --no-fund --loglevel=error) || echo "the npm clients are left out: no registry"
 jobs=$(nproc)
+step() { echo "== $* (after $((SECONDS / 60)) min)"; }
 export OMP_WAIT_POLICY=passive  # tests run side by side: no thread should spin while it waits
 
-echo "== release: build and all tests"
+step "release: build and all tests"
 cmake --preset release -DWELS_TESTS=ON >/dev/null
 cmake --build --preset release
 ctest --test-dir build/release -j "$jobs" --output-on-failure --no-tests=error | tee build/release/ctest.log
 if [ "${1:-}" != quick ]; then
-  echo "== address and undefined-behaviour sanitizers"
+  step "address and undefined-behaviour sanitizers"
   cmake --preset asan -DWELS_TESTS=ON >/dev/null
   cmake --build --preset asan --target wels sanitized_tests
   # Left out: long runs over code that shorter tests pass through as well.
   ctest --test-dir build/asan -j "$jobs" --output-on-failure --no-tests=error -L sanitized \
     -E '^(MemoryPlan\.(LargerPresets|EveryDevice)|SftStage\.LearnsAnswers|RlStageTest\.AdaptersAloneLearn|DistillTest\.ADenseStudent)'
-  echo "== fuzzing the parsers, ${WELS_FUZZ_SECONDS:-15} s each"
+  step "fuzzing the parsers, ${WELS_FUZZ_SECONDS:-15} s each"
   tools/install.sh clang libclang-rt-dev libomp-dev
   tools/fuzz.sh "${WELS_FUZZ_SECONDS:-15}"
 fi

@@ -51,6 +51,10 @@ void SftDataFlags::add(CLI::App* sub) {
   sub->add_option("--p-cot", p_cot, "tasks: share of the answers with their chain of thought")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  sub->add_option("--p-stop", p_stop,
+                  "tasks: chance that a chain that searches is given up at a dead end")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   sub->add_option("--overlong", overlong, "files: examples longer than --seq are cut or skipped")
       ->check(CLI::IsMember({"cut", "skip"}))
       ->capture_default_str();
@@ -66,8 +70,8 @@ SftData open_sft_data(const SftDataFlags& f, const Tokenizer& tokenizer,
   if (!f.task.empty()) {
     out.mixture = std::make_unique<TaskMixture>(f.task);
     auto source = [&](TaskSplit split) {
-      return std::make_unique<TaskExamples>(*out.mixture, tokenizer, chat_template, f.p_cot, seed,
-                                            split);
+      return std::make_unique<TaskExamples>(*out.mixture, tokenizer, chat_template, f.p_cot,
+                                            f.p_stop, seed, split);
     };
     out.train = source(TaskSplit::kTrain);
     out.held_out = source(TaskSplit::kHeldOut);

@@ -16,7 +16,7 @@ namespace wels {
 struct SftDataFlags {
   std::vector<std::string> files;
   std::string task, overlong = "cut";
-  double p_cot = 0.2, held_out = 0.02;
+  double p_cot = 0.2, p_stop = 0, held_out = 0.02;
   void add(CLI::App* sub);  // all but the files
 };
 

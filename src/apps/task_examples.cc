@@ -13,17 +13,21 @@ TrainingTokens TaskExamples::example(int64_t i) const {
   TaskExample e = mixture_.item(seed_, i, split_).example;
   // Two 32-bit words make one number in [0, 1).
   double draw = Rng(seed_, hash_name("sft.p_cot"), 2 * static_cast<uint64_t>(i)).uniform();
-  std::string thought = draw < p_cot_ ? e.chain : "";
+  if (draw >= p_cot_) e.chain.clear();
+  if (!e.chain.empty() && p_stop_ > 0) {
+    Rng rng(seed_, hash_name("sft.p_stop") + static_cast<uint64_t>(i));
+    e = with_patience(std::move(e), p_stop_, rng);
+  }
   ChatMessage question, answer;
   question.role = "user";
   question.content = e.question;
   answer.role = "assistant";
-  answer.content = fmt::format("{}{}{}{}", kThinkBegin, thought, kThinkEnd, e.answer);
+  answer.content = fmt::format("{}{}{}{}", kThinkBegin, e.chain, kThinkEnd, e.answer);
   return training_tokens(chat_template_, {question, answer}, tokenizer_);
 }
 
 uint64_t TaskExamples::hash() const {
-  std::string all = fmt::format("{} {} {} {}", mixture_.spec(), p_cot_, seed_,
+  std::string all = fmt::format("{} {} {} {} {}", mixture_.spec(), p_cot_, p_stop_, seed_,
                                 split_ == TaskSplit::kTrain ? "train" : "held out");
   for (int64_t i = 0; i < 8; ++i) {
     for (int32_t id : example(i).ids) all += fmt::format(" {}", id);

@@ -10,18 +10,19 @@
 namespace wels {
 
 // Example i of a mixture as a question to a model that is to think: with probability p_cot the
-// chain is the thought, else the thought is empty; where the task knows no chain it is always
-// empty.
+// chain is the thought (with_patience(p_stop)), else the thought is empty; where the task knows no
+// chain it is always empty.
 class TaskExamples : public ExampleSource {
  public:
   // mixture must outlive this. The tokenizer is copied (cheap).
   TaskExamples(const TaskMixture& mixture, const Tokenizer& tokenizer,
-               std::optional<ChatTemplate> chat_template, double p_cot, uint64_t seed,
-               TaskSplit split)
+               std::optional<ChatTemplate> chat_template, double p_cot, double p_stop,
+               uint64_t seed, TaskSplit split)
       : mixture_(mixture),
         tokenizer_(tokenizer),
         chat_template_(chat_template),
         p_cot_(p_cot),
+        p_stop_(p_stop),
         seed_(seed),
         split_(split) {}
 
@@ -33,7 +34,7 @@ class TaskExamples : public ExampleSource {
   const TaskMixture& mixture_;
   Tokenizer tokenizer_;
   std::optional<ChatTemplate> chat_template_;
-  double p_cot_;
+  double p_cot_, p_stop_;
   uint64_t seed_;
   TaskSplit split_;
 };

@@ -57,8 +57,9 @@ std::string example_text(const TaskMixture::Item& item, const TaskFile& f, int64
     // A stream of its own: the examples stay the same whatever the share of chains.
     Rng rng(f.seed, hash_name("with chain") + static_cast<uint64_t>(i));
     bool with_chain = rng.uniform() < f.p_cot;
-    std::string content =
-        fmt::format("{}{}{}{}", kThinkBegin, with_chain ? e.chain : "", kThinkEnd, e.answer);
+    TaskExample told = with_chain ? with_patience(e, f.p_stop, rng) : e;
+    std::string content = fmt::format("{}{}{}{}", kThinkBegin, with_chain ? told.chain : "",
+                                      kThinkEnd, told.answer);
     nlohmann::ordered_json user = {{"role", "user"}, {"content", e.question}};
     nlohmann::ordered_json assistant = {{"role", "assistant"}, {"content", content}};
     line["messages"] = {user, assistant};
@@ -113,18 +114,25 @@ void add_tasks(CLI::App& app, Command& run) {
       sub->add_option("--p-cot", f->p_cot, "share of the messages that have the chain of thought")
           ->check(CLI::Range(0.0, 1.0))
           ->capture_default_str();
+  CLI::Option* p_stop =
+      sub->add_option("--p-stop", f->p_stop,
+                      "messages: chance that a chain that searches is given up at a dead end")
+          ->check(CLI::Range(0.0, 1.0))
+          ->capture_default_str();
   sub->add_option("--format", f->format,
                   "text, jsonl (question, answer, chain) or messages (for wels sft); unset: text, "
                   "jsonl with --out")
       ->check(CLI::IsMember({"text", "jsonl", "messages"}));
   sub->add_option("-o,--out", f->out, "write to this file");
-  sub->callback([f, p_cot, &run] {
-    bool with_p_cot = p_cot->count() > 0;
-    run = [f, with_p_cot] {
+  sub->callback([f, p_cot, p_stop, &run] {
+    std::string messages_only =
+        p_cot->count() > 0 ? "--p-cot" : p_stop->count() > 0 ? "--p-stop" : "";
+    run = [f, messages_only] {
       if (f->spec.empty()) return list_tasks();
       if (f->format.empty()) f->format = f->out.empty() ? "text" : "jsonl";
-      if (with_p_cot && f->format != "messages") {
-        throw Error("--p-cot", "only messages leave the chain away", "add --format messages");
+      if (!messages_only.empty() && f->format != "messages") {
+        throw Error(messages_only, "only messages leave chains, or parts of them, away",
+                    "add --format messages");
       }
       return write_task_examples(*f) ? 0 : 130;
     };

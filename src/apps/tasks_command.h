@@ -12,7 +12,8 @@ struct TaskFile {
   int64_t count = 5;
   uint64_t seed = 1;
   bool held_out = false;
-  double p_cot = 1;  // share of the messages that have the chain of thought
+  double p_cot = 1;   // share of the messages that have the chain of thought
+  double p_stop = 0;  // of those: with_patience()
 };
 
 // Atomically, where there is a file. false: stopped by a signal, nothing is there. Throws Error.

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -488,43 +489,47 @@ void expect_search(const std::unique_ptr<Task>& task, const TaskExample& e) {
   expect_equation(e.chain.substr(yes + 11));
   EXPECT_TRUE(e.chain.substr(yes + 11).starts_with(e.answer + "="));
   EXPECT_TRUE(e.chain.ends_with(fmt::format("={}", target)));
-  // Brackets hold what is left after the calculation before them.
+  // Brackets hold what is left after the calculation before them; of two numbers every result
+  // follows.
   std::vector<std::multiset<int64_t>> left = {numbers};
   std::vector<std::string> steps = words_of(e.chain.substr(0, yes));
   bool searched = e.chain.find('(') < yes || numbers.size() == 2;
-  for (size_t i = 0; i < steps.size(); ++i) {
+  for (size_t i = 0; i < steps.size() && searched; ++i) {
+    ASSERT_FALSE(left.empty());
+    std::multiset<int64_t> rest = left.back();
     if (steps[i] == "back") {
       left.pop_back();
       continue;
     }
-    if (steps[i] == "no") continue;
+    if (rest.size() == 2) {
+      int64_t a = *rest.rbegin(), b = *rest.begin(), result = std::stoll(steps[i].substr(1));
+      std::map<char, int64_t> results = {{'+', a + b}, {'-', a - b}, {'*', a * b}, {'/', a / b}};
+      EXPECT_EQ(result, results.at(steps[i][0])) << steps[i];
+      EXPECT_TRUE(steps[i][0] != '/' || a % b == 0);
+      size_t against = steps[i].find(':');
+      EXPECT_EQ(against != std::string::npos,
+                std::to_string(result).size() == std::to_string(target).size());
+      if (against != std::string::npos) EXPECT_EQ(std::stoll(steps[i].substr(against + 1)), target);
+      EXPECT_EQ(result == target, i + 1 == steps.size()) << e.chain;
+      continue;
+    }
     expect_equation(steps[i]);
     size_t op = steps[i].find_first_of("+-*/"), equals = steps[i].find('=');
-    int64_t result = std::stoll(steps[i].substr(equals + 1));
-    if (!searched) continue;  // the way without a detour says no lists
-    ASSERT_FALSE(left.empty());
-    std::multiset<int64_t> rest = left.back();
     for (int64_t n : {std::stoll(steps[i].substr(0, op)),
                       std::stoll(steps[i].substr(op + 1, equals - op - 1))}) {
       ASSERT_TRUE(rest.count(n)) << steps[i];
       rest.erase(rest.find(n));
     }
-    rest.insert(result);
-    if (i + 1 < steps.size() && steps[i + 1].starts_with('(')) {
-      std::multiset<int64_t> listed;
-      do {
-        ++i;
-        listed.insert(std::stoll(steps[i].substr(steps[i].starts_with('(') ? 1 : 0)));
-      } while (!steps[i].ends_with(')'));
-      EXPECT_EQ(listed, rest);
-      left.push_back(rest);
-    } else {
-      EXPECT_EQ(rest.size(), 1u);
-      bool found = i + 1 == steps.size();
-      EXPECT_EQ(found, result == target) << steps[i];
-      EXPECT_TRUE(found || steps[i + 1] == "no");
-    }
+    rest.insert(std::stoll(steps[i].substr(equals + 1)));
+    std::multiset<int64_t> listed;
+    do {
+      ++i;
+      listed.insert(std::stoll(steps[i].substr(steps[i].starts_with('(') ? 1 : 0)));
+    } while (!steps[i].ends_with(')'));
+    EXPECT_EQ(listed, rest);
+    left.push_back(rest);
   }
+  for (size_t end : e.dead_ends) EXPECT_TRUE(e.chain.substr(0, end).ends_with(" back"));
   EXPECT_EQ(task->score(e, fmt::format("{}={}", e.answer, target)), 1);
   EXPECT_EQ(task->score(e, e.answer + "+0"), 0);
   EXPECT_EQ(task->score(e, e.answer + "*1"), 0);
@@ -539,10 +544,34 @@ TEST(Countdown, SearchesAndChecks) {
     expect_search(task, e);
     if (count == 3) {
       ++examples;
-      backs += e.chain.find(" back ") != std::string::npos;
+      backs += !e.dead_ends.empty();
     }
   });
   EXPECT_GT(backs, examples / 4);
+}
+
+TEST(Countdown, IsGivenUpAtDeadEnds) {
+  auto task = make_countdown();
+  int given_up = 0, dead_ends = 0;
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    TaskExample e = task->example(seed, 3);
+    Rng rng(7, seed);
+    TaskExample told = with_patience(e, 0.5, rng);
+    if (told.answer != "none") {
+      EXPECT_EQ(told.chain, e.chain);
+      EXPECT_EQ(task->score(e, told.answer), 1);
+      dead_ends += static_cast<int>(e.dead_ends.size());
+      continue;
+    }
+    ++given_up;
+    EXPECT_EQ(task->score(e, told.answer), 0);
+    size_t end = told.chain.size() - std::string(" stop").size();
+    EXPECT_EQ(told.chain, e.chain.substr(0, end) + " stop");
+    auto at = std::find(e.dead_ends.begin(), e.dead_ends.end(), end);
+    ASSERT_NE(at, e.dead_ends.end()) << told.chain;
+    dead_ends += static_cast<int>(at - e.dead_ends.begin()) + 1;
+  }
+  EXPECT_NEAR(given_up, 0.5 * dead_ends, 3 * std::sqrt(0.25 * dead_ends));
 }
 
 TEST(Make24, SearchesAndChecks) {

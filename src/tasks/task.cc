@@ -105,6 +105,17 @@ TaskMixture::Part parse_part(std::string_view text, std::string_view spec) {
 
 }  // namespace
 
+TaskExample with_patience(TaskExample e, double p_stop, Rng& rng) {
+  for (size_t end : e.dead_ends) {
+    if (rng.uniform() >= p_stop) continue;
+    e.chain = e.chain.substr(0, end) + " stop";
+    e.answer = "none";
+    e.dead_ends.clear();
+    break;
+  }
+  return e;
+}
+
 bool is_held_out(std::string_view question) {
   constexpr uint64_t kStream = hash_name("held-out questions");
   return Rng(hash_name(question), kStream).below(10) == 0;

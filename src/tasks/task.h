@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/rng.h"
+
 namespace wels {
 
 // One question and what is right. UTF-8, without template or markers.
@@ -20,6 +22,9 @@ struct TaskExample {
   std::string chain;   // a correct chain of thought up to the answer; empty: none known
   std::string metadata =
       "{}";  // JSON object: "level", and what the checker needs beside the answer
+  // Where a chain that searches has come to nothing so far (offsets behind it): where somebody with
+  // less patience would give up.
+  std::vector<size_t> dead_ends = {};
 };
 
 class Task {
@@ -48,6 +53,10 @@ class Task {
   // or printed no score.
   virtual int64_t checker_failures() const { return 0; }
 };
+
+// The example as somebody tells it who gives up at each dead end with probability p_stop: the chain
+// ends there with "stop", and the answer is "none".
+TaskExample with_patience(TaskExample example, double p_stop, Rng& rng);
 
 // Which examples of a task: a held-out example's question is in no training set, whatever the seed.
 // kAll: of files, every question whichever it is.

@@ -67,6 +67,16 @@ for a, b, c in zip(m, every, none):
     chains += a[1] == b[1]
 assert 320 < chains < 480, chains
 PY
+# A search is given up at the share of its dead ends that was asked for: at 1, at the first.
+"$wels" tasks countdown:3 --count 200 --format messages > found.jsonl
+"$wels" tasks countdown:3 --count 200 --format messages --p-stop 1 > stopped.jsonl
+python3 - <<'PY' || fail "searches that are given up"
+import json
+for a, b in zip(open("found.jsonl"), open("stopped.jsonl")):
+    a, b = (json.loads(line)["messages"][1]["content"] for line in (a, b))
+    before, dead_end, _ = a.partition(" back")
+    assert b == (before + dead_end + " stop</think>none" if dead_end else a), (a, b)
+PY
 
 # --- Bad input.
 expect 'there is no task "paritty"; use one of parity, ' paritty
@@ -77,6 +87,7 @@ expect 'the share "0"' 'parity*0'
 expect 'missing.jsonl: ' missing.jsonl
 expect 'parity: none of 1000 examples of level 1 to 1 .*use a higher level' parity:1 --held-out --seed 3
 expect '--p-cot: only messages' parity --p-cot 0.5
+expect '--p-stop: only messages' parity --p-stop 0.5
 expect 'nowhere' parity --out nowhere/a.jsonl
 printf '{"question": "a", "answer": "b"}\n{"question": "c"}\n' > bad.jsonl
 expect 'bad.jsonl:2: the object has no "answer"; write' bad.jsonl
