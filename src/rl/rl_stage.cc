@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -468,6 +469,7 @@ void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& 
   m.add("format_share", a.formed);
   if (s_.reward.language != 0) m.add("language_consistency", language / n);
   m.add("reflective_words", reflective / n);
+  add_task_metrics(all, m);
   m.add("entropy", entropy);
   m.add("groups_without_variance", without / groups);
   if (s_.algorithm.dynamic_sampling) m.add("groups_drawn", groups);
@@ -477,6 +479,26 @@ void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& 
                   .best_score = *std::max_element(scores.begin(), scores.end()),
                   .entropy = entropy,
                   .repetitive = repetitive / n});
+}
+
+// Reward and length of each task that the step drew, where there are several.
+void RlStage::add_task_metrics(const Groups& all, StepMetrics& m) const {
+  if (curriculum_.all().parts().size() < 2) return;
+  struct Sums {
+    double reward = 0, length = 0, n = 0;
+  };
+  std::map<std::string, Sums> tasks;
+  const size_t answers = all.rewards.size() / all.items.size();
+  for (size_t i = 0; i < all.rewards.size(); ++i) {
+    Sums& sums = tasks[all.items[i / answers].task->name()];
+    sums.reward += all.rewards[i].total;
+    sums.length += static_cast<double>(all.rollouts[i].tokens.size());
+    ++sums.n;
+  }
+  for (const auto& [name, sums] : tasks) {
+    m.add("reward_mean_" + name, sums.reward / sums.n);
+    m.add("length_mean_" + name, sums.length / sums.n);
+  }
 }
 
 void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetrics& m) const {
@@ -524,7 +546,10 @@ double RlStage::validate(Trainer&, StepMetrics* m, bool averaged) {
     m->add("length_greedy" + suffix, e.greedy.length_mean);
     m->add("long_share_greedy" + suffix, e.greedy.long_share);
     if (e.parts.size() > 1) {
-      for (const auto& p : e.parts) m->add("accuracy_greedy_" + p.name + suffix, p.greedy);
+      for (const auto& p : e.parts) {
+        m->add("accuracy_greedy_" + p.name + suffix, p.greedy);
+        m->add("length_greedy_" + p.name + suffix, p.length_mean);
+      }
     }
   }
   double value = 1 - e.greedy.accuracy;

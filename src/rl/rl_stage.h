@@ -112,6 +112,7 @@ class RlStage : public Stage {
   void refresh_reference();
   void keep_samples(const Groups& all);
   void add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m);
+  void add_task_metrics(const Groups& all, StepMetrics& m) const;
   void add_update_metrics(const UpdateReport& u, const Times& times, StepMetrics& m) const;
   void say_nothing_to_learn(int64_t step, double reward);
 

@@ -132,10 +132,10 @@ double language_consistency(std::string_view text, std::string_view language) {
 }
 
 int reflective_words(std::string_view text) {
-  static constexpr std::array<std::string_view, 18> kEnglish = {
-      "wait",  "check",   "checking", "recheck",  "mistake",  "however",
-      "but",   "retry",   "error",    "verify",   "verified", "wrong",
-      "again", "rethink", "evaluate", "re-check", "actually", "hmm"};
+  static constexpr std::array<std::string_view, 19> kEnglish = {
+      "wait",  "check",   "checking", "recheck",  "mistake",  "however", "but",
+      "retry", "error",   "verify",   "verified", "wrong",    "again",   "rethink",
+      "back",  "evaluate", "re-check", "actually", "hmm"};
   static constexpr std::array<std::string_view, 14> kChinese = {
       "检查", "等等", "验证", "错误", "不对", "但是", "然而",
       "重新", "再",   "核对", "验算", "检验", "反思", "其实"};

@@ -27,7 +27,7 @@ std::string final_answer(std::string_view answer);
 double language_consistency(std::string_view text, std::string_view language);
 
 // How often a text reflects: "wait", "check", "mistake", "however", "再", "检查", ... (R1, extended
-// data fig. 1, counts such words).
+// data fig. 1, counts such words), and "back", what a search writes at a dead end.
 int reflective_words(std::string_view text);
 
 }  // namespace wels

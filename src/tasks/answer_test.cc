@@ -102,7 +102,7 @@ TEST(LanguageConsistency, RefusesALanguageItDoesNotKnow) {
 TEST(ReflectiveWords, CountsWholeWordsOfBothLanguages) {
   EXPECT_EQ(reflective_words("Wait, let me check. However, a checkbox and awaiting are none."), 3);
   EXPECT_EQ(reflective_words("等等，再检查一下"), 3);
-  EXPECT_EQ(reflective_words("12+7=19"), 0);
+  EXPECT_EQ(reflective_words("12+7=19 (19 8) +27 back yes check 12+7+8=19+8"), 2);
   EXPECT_EQ(reflective_words(""), 0);
 }
 
