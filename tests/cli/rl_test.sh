@@ -16,6 +16,13 @@ done
 [ -s whole/report.html ] || fail "no report"
 want=$(digest whole)
 
+# Of several tasks, each one's reward and length.
+"$wels" rl base --task parity:6,parity:3,addition:2 --groups 9 --samples 4 --max-tokens 24 --steps 2 --eval-every 2 --eval-items 24 --out two >/dev/null 2>err.txt ||
+  { cat err.txt; fail "wels rl of two tasks"; }
+for name in {reward_mean,length_mean,accuracy_greedy,length_greedy}_{parity,addition}; do
+  grep -q "\"$name\":[0-9.]" two/metrics.jsonl || fail "metrics.jsonl lacks $name"
+done
+
 # Killed without warning once a checkpoint is there, resumed with one thread; Ctrl-C.
 "$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out killed --threads 2 >/dev/null 2>&1 & pid=$!
 for _ in $(seq 1200); do ls killed/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.05; done
