@@ -509,7 +509,9 @@ void expect_search(const std::unique_ptr<Task>& task, const TaskExample& e) {
       size_t against = steps[i].find(':');
       EXPECT_EQ(against != std::string::npos,
                 std::to_string(result).size() == std::to_string(target).size());
-      if (against != std::string::npos) EXPECT_EQ(std::stoll(steps[i].substr(against + 1)), target);
+      if (against != std::string::npos) {
+        EXPECT_EQ(std::stoll(steps[i].substr(against + 1)), target);
+      }
       EXPECT_EQ(result == target, i + 1 == steps.size()) << e.chain;
       continue;
     }
