@@ -5,6 +5,8 @@
 # Needs gnuplot (Debian: gnuplot-nox) and python3. docs/plots/README.md has the commands that made what is there.
 set -euo pipefail
 [ $# -ge 5 ] && [ $(($# % 2)) = 1 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
+[ -r "$3/metrics.jsonl" ] || { echo "error: $3: no metrics.jsonl in it; name a run's folder" >&2; exit 2; }
+command -v gnuplot >/dev/null || { echo "error: gnuplot is not there; apt-get install gnuplot-nox" >&2; exit 2; }
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 python3 - "$tmp" "${@:2}" <<'PY'
