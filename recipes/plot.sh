@@ -31,9 +31,8 @@ for i, (label, columns) in enumerate(zip(panels[::2], panels[1::2])):
             points = [(x, mean) for (x, _), mean in zip(points, means)]
         data = f"{tmp}/{i}_{column}"
         open(data, "w").write("".join(f"{x} {y:.4g}\n" for x, y in points))
-        # One word is enough where a panel has the same column of several tasks.
         common = os.path.commonprefix(columns) if len(columns) > 1 else ""
-        name = column[common.rfind("_") + 1:] if columns[0].count("_") > 1 else column
+        name = column[common.rfind("_") + 1:]  # without the words that all of the panel begin with
         curves.append(f'"{data}" with {"linespoints pt 7 ps 0.4" if seldom else "lines"} lw 1.5 title "{name}" noenhanced')
     script += [f'set ylabel "{label}"', "plot " + ", ".join(curves)]
 open(f"{tmp}/script", "w").write("\n".join(script) + "\n")

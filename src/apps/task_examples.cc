@@ -14,10 +14,8 @@ TrainingTokens TaskExamples::example(int64_t i) const {
   // Two 32-bit words make one number in [0, 1).
   double draw = Rng(seed_, hash_name("sft.p_cot"), 2 * static_cast<uint64_t>(i)).uniform();
   if (draw >= p_cot_) e.chain.clear();
-  if (!e.chain.empty() && p_stop_ > 0) {
-    Rng rng(seed_, hash_name("sft.p_stop") + static_cast<uint64_t>(i));
-    e = with_patience(std::move(e), p_stop_, rng);
-  }
+  Rng rng(seed_, hash_name("sft.p_stop") + static_cast<uint64_t>(i));
+  e = with_patience(std::move(e), p_stop_, rng);
   ChatMessage question, answer;
   question.role = "user";
   question.content = e.question;

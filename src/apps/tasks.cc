@@ -56,10 +56,11 @@ std::string example_text(const TaskMixture::Item& item, const TaskFile& f, int64
   } else {
     // A stream of its own: the examples stay the same whatever the share of chains.
     Rng rng(f.seed, hash_name("with chain") + static_cast<uint64_t>(i));
-    bool with_chain = rng.uniform() < f.p_cot;
-    TaskExample told = with_chain ? with_patience(e, f.p_stop, rng) : e;
-    std::string content = fmt::format("{}{}{}{}", kThinkBegin, with_chain ? told.chain : "",
-                                      kThinkEnd, told.answer);
+    TaskExample told = e;
+    if (rng.uniform() >= f.p_cot) told.chain.clear();
+    told = with_patience(std::move(told), f.p_stop, rng);
+    std::string content =
+        fmt::format("{}{}{}{}", kThinkBegin, told.chain, kThinkEnd, told.answer);
     nlohmann::ordered_json user = {{"role", "user"}, {"content", e.question}};
     nlohmann::ordered_json assistant = {{"role", "assistant"}, {"content", content}};
     line["messages"] = {user, assistant};

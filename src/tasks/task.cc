@@ -106,6 +106,7 @@ TaskMixture::Part parse_part(std::string_view text, std::string_view spec) {
 }  // namespace
 
 TaskExample with_patience(TaskExample e, double p_stop, Rng& rng) {
+  if (e.chain.empty()) return e;
   for (size_t end : e.dead_ends) {
     if (rng.uniform() >= p_stop) continue;
     e.chain = e.chain.substr(0, end) + " stop";
