@@ -1,7 +1,7 @@
 // Attention at the presets' shapes: GFLOP/s of the causal multiply-adds (masked scores not counted;
 // the backward's five products counted once each) and percent of this machine's register peak, both
-// measured in this run; and decode over the paged cache in GB/s of cache read. Usage: bench_attend
-// [rows = 4096] [f32]
+// measured in this run; and decode over the paged cache in GB/s of cache read and in
+// nanoseconds of one thread's time a key (of a kv head). Usage: bench_attend [rows = 4096] [f32]
 //
 // Each figure is the best of several repetitions, as the machine may be shared.
 #include <fmt/format.h>
@@ -9,11 +9,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "backend/cpu/cpu_device.h"
 #include "base/rng.h"
+#include "base/threads.h"
 #include "timing.h"
 
 namespace wels {
@@ -69,14 +71,26 @@ struct Bench {
     keep.clear();
   }
 
+  // Rows of `values` in the form that the cache has.
+  Tensor cached(const Tensor& values, DType dtype) {
+    if (values.dtype == dtype) return values;
+    OwnedTensor o = make_tensor(pool, dtype, values.rows, values.cols);
+    std::vector<int32_t> place(static_cast<size_t>(values.rows));
+    std::iota(place.begin(), place.end(), 0);
+    device.scatter_rows(values, Tensor(place.data(), DType::kI32, 1, values.rows), o.t);
+    keep.push_back(o);
+    return o.t;
+  }
+
   void decode(const char* name, int heads, int kv_heads, int dk, int dv, bool latent, int sequences,
-              int64_t context) {
+              int64_t context, DType dtype) {
     AttendParams p;
     p.heads = heads, p.kv_heads = kv_heads, p.dk = dk, p.dv = dv, p.k_step = dk, p.v_step = dv;
     p.scale = 1.0f / std::sqrt(static_cast<float>(dk));
     const int page_rows = 64;
     const int64_t pages = context / page_rows;
-    Tensor cache = random(type, sequences * pages * page_rows, latent ? dk : kv_heads * (dk + dv));
+    const Tensor cache = cached(
+        random(type, sequences * pages * page_rows, latent ? dk : kv_heads * (dk + dv)), dtype);
     std::vector<std::vector<int32_t>> tables(static_cast<size_t>(sequences));
     std::vector<CachedSegment> segments;
     for (int s = 0; s < sequences; ++s) {
@@ -90,9 +104,10 @@ struct Bench {
     });
     double flops = 2.0 * static_cast<double>(sequences * context * heads * (dk + dv));
     fmt::print(
-        "  {:22} heads {:3}/{:2} key {:3} value {:3}  {:2} x {}  {:8.0f} us  {:6.1f} GB/s  {:6.0f} "
-        "{:3.0f} %\n",
-        name, heads, kv_heads, dk, dv, sequences, context, t * 1e6,
+        "  {:17} {:4} heads {:3}/{:2} key {:3} value {:3}  {:2} x {:5}  {:8.0f} us  {:5.0f} ns "
+        "{:5.1f} GB/s  {:6.0f} {:3.0f} %\n",
+        name, wels::name(dtype), heads, kv_heads, dk, dv, sequences, context, t * 1e6,
+        t * 1e9 * thread_count() / static_cast<double>(sequences * context * kv_heads),
         static_cast<double>(cache.bytes()) / t / 1e9, flops / t / 1e9, 100 * flops / t / peak);
     keep.clear();
   }
@@ -119,10 +134,12 @@ int main(int argc, char** argv) {
     b.training("GQA", 12, 2, 64, 0, 64, length);
   }
   fmt::print("decode, one token per sequence\n");
-  b.decode("V3, absorbed", 128, 1, 576, 512, true, 1, 4096);
-  b.decode("V2-Lite, absorbed", 16, 1, 576, 512, true, 1, 4096);
-  b.decode("V2-Lite, absorbed", 16, 1, 576, 512, true, 1, 16384);
-  b.decode("mini, absorbed", 8, 1, 144, 128, true, 1, 4096);
-  b.decode("mini, absorbed", 8, 1, 144, 128, true, 16, 512);
-  b.decode("GQA", 12, 2, 128, 128, false, 1, 4096);
+  for (DType cache : {b.type, DType::kQ8_0}) {
+    b.decode("V3, absorbed", 128, 1, 576, 512, true, 1, 4096, cache);
+    b.decode("V2-Lite, absorbed", 16, 1, 576, 512, true, 1, 4096, cache);
+    b.decode("V2-Lite, absorbed", 16, 1, 576, 512, true, 1, 16384, cache);
+    b.decode("GQA", 12, 2, 128, 128, false, 1, 4096, cache);
+  }
+  b.decode("mini, absorbed", 8, 1, 144, 128, true, 1, 4096, b.type);
+  b.decode("mini, absorbed", 8, 1, 144, 128, true, 16, 512, b.type);
 }
