@@ -48,12 +48,22 @@ Script script_of(uint32_t c) {
   return char_classes()[c] & kLetter ? Script::kOther : Script::kNone;
 }
 
-std::string lower_ascii(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+// What an answer text marks as its answer, with what stands around it.
+std::string_view marked_answer(std::string_view answer) {
+  if (std::optional<std::string_view> boxed = last_boxed(answer)) return *boxed;
+  constexpr std::string_view kHashes = "####", kBegin = "<answer>", kEnd = "</answer>";
+  if (size_t at = answer.rfind(kHashes); at != std::string_view::npos) {
+    std::string_view behind = trimmed(answer.substr(at + kHashes.size()));
+    return behind.substr(0, behind.find('\n'));
   }
-  return out;
+  if (size_t end = answer.rfind(kEnd); end != std::string_view::npos) {
+    size_t begin = answer.substr(0, end).rfind(kBegin);
+    if (begin != std::string_view::npos) {
+      begin += kBegin.size();
+      return answer.substr(begin, end - begin);
+    }
+  }
+  return answer;
 }
 
 }  // namespace
@@ -81,21 +91,7 @@ Completion parse_completion(std::string_view text, bool begun) {
 }
 
 std::string final_answer(std::string_view answer) {
-  if (std::optional<std::string_view> boxed = last_boxed(answer))
-    return std::string(trimmed(*boxed));
-  constexpr std::string_view kHashes = "####", kBegin = "<answer>", kEnd = "</answer>";
-  if (size_t at = answer.rfind(kHashes); at != std::string_view::npos) {
-    std::string_view behind = trimmed(answer.substr(at + kHashes.size()));
-    return std::string(trimmed(behind.substr(0, behind.find('\n'))));
-  }
-  if (size_t end = answer.rfind(kEnd); end != std::string_view::npos) {
-    size_t begin = answer.substr(0, end).rfind(kBegin);
-    if (begin != std::string_view::npos) {
-      begin += kBegin.size();
-      return std::string(trimmed(answer.substr(begin, end - begin)));
-    }
-  }
-  return std::string(trimmed(answer));
+  return std::string(unwrapped(marked_answer(answer)));
 }
 
 double language_consistency(std::string_view text, std::string_view language) {

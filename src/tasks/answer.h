@@ -18,7 +18,8 @@ struct Completion {
 Completion parse_completion(std::string_view text, bool begun);
 
 // The final answer within an answer text: the last \boxed{...} (braces nested), else what follows
-// the last "####", else the inside of the last <answer>...</answer>, else the whole, trimmed.
+// the last "####", else the inside of the last <answer>...</answer>, else the whole; trimmed, and
+// without marks around it (**B**, \text{Paris}).
 std::string final_answer(std::string_view answer);
 
 // Share of the words (CJK: characters) of a text that are in the target language ("en" or "zh");

@@ -80,6 +80,14 @@ TEST(FinalAnswer, TakesTheInsideOfTheLastAnswerTag) {
   EXPECT_EQ(final_answer("  plain \n"), "plain");
 }
 
+TEST(FinalAnswer, LeavesAsideMarksAroundTheWhole) {
+  for (const char* text : {"**x**", "`x`", "*x*.", "$x$", "\\(x\\)", "\\boxed{\\textbf{x}}", "__x__",
+                           "<answer>**x.**</answer>", "**\\text{ x }**"})
+    EXPECT_EQ(normalised(final_answer(text)), "x") << text;
+  for (const char* text : {"**x** and **y**", "$5", "2*3", "*", "**", "****", "`", "\\text{a}+{b}"})
+    EXPECT_EQ(final_answer(text), text);
+}
+
 TEST(LanguageConsistency, IsTheShareOfWordsInTheLanguage) {
   EXPECT_DOUBLE_EQ(language_consistency("we add the numbers", "en"), 1);
   EXPECT_DOUBLE_EQ(language_consistency("we add the 数字", "en"), 3.0 / 5);
@@ -115,7 +123,9 @@ Number number(const char* text) {
 TEST(ParseNumber, ReadsTheWaysPeopleWriteTheSameNumber) {
   for (const char* text :
        {"1234.5", "1,234.50", "+1234.5", "$1,234.5", "2469/2", "1234 1/2", "1234.5%", "$1234.5$",
-        "\\frac{2469}{2}", " 1234.5. ", "１２３４．５", "\\$1,234.5", "01234.5"})
+        "\\frac{2469}{2}", " 1234.5. ", "1 234.5", "1{,}234.5", "1\\,234.5", "1.2345e3", "12345e-1",
+        "1.2345E+3", "1.2345 \\times 10^{3}", "1.2345 × 10^3", "12345*10^-1", "1\u202f234.5",
+        "１２３４．５", "\\$1,234.5", "01234.5"})
     EXPECT_EQ(number(text), number("1234.5")) << text;
   for (const char* text : {"-3", "−3", "-$3", "$-3", "-3.0", "-6/2", "-\\dfrac{6}{2}"})
     EXPECT_EQ(number(text), number("-3")) << text;
@@ -134,7 +144,8 @@ TEST(ParseNumber, KeepsEveryDigit) {
 
 TEST(ParseNumber, RefusesWhatIsNoNumber) {
   for (const char* text : {"", "-", "abc", "1 2", "1,23", "1/0", "3 apples", "--3", "1..2", "$",
-                           "\\frac{1}{0}", "\\frac{1}{", "1/", "0x10", "1,2345", "nan", "inf"})
+                           "\\frac{1}{0}", "\\frac{1}{", "1/", "0x10", "1,2345", "nan", "inf",
+                           "1 23", "1 2345", "0 123", "1e", "1e99999", "1e-99999"})
     EXPECT_FALSE(parse_number(text).has_value()) << text;
 }
 
@@ -146,6 +157,10 @@ TEST(LastNumber, IsTheLastOneInTheText) {
   EXPECT_EQ(*last_number("costs $2.50!"), number("2.5"));
   EXPECT_EQ(*last_number("so 3/4 of it"), number("3/4"));
   EXPECT_EQ(*last_number("5 then " + std::string(500, '9')), number("5"));
+  EXPECT_EQ(*last_number("2 000 apples"), number("2000"));
+  EXPECT_EQ(*last_number("1 250/500"), number("1.5"));
+  EXPECT_EQ(*last_number("2023 500"), number("500"));
+  EXPECT_EQ(*last_number("that is 3e"), number("3"));
   EXPECT_EQ(*last_number("于是得到 12 个"), number("12"));
   EXPECT_FALSE(last_number("none at all - \\ $ .").has_value());
 }

@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cctype>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -34,6 +38,9 @@ std::string answer_text(const json& line, const std::string& where) {
 }
 
 class ExactChecker : public Checker {
+bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
+bool is_capital(char c) { return std::isupper(static_cast<unsigned char>(c)); }
+
  public:
   std::string name() const override { return "exact"; }
   void read(const json& line, const std::string& where, TaskExample& example, json&) override {
@@ -45,10 +52,25 @@ class ExactChecker : public Checker {
 };
 
 // The number that an answer gives: its marked one, else the last one within it.
+// Without a remark in brackets at the end, behind a number: "x = 5 (see step 2)".
+std::string_view without_remark(std::string_view text) {
+  std::string_view rest = trimmed(text);
+  if (rest.ends_with('.')) rest.remove_suffix(1);
+  size_t open = rest.rfind(" (");
+  if (open == std::string_view::npos || rest.find(')', open) + 1 != rest.size()) return text;
+  if (std::none_of(rest.begin() + static_cast<long>(open), rest.end(), is_letter)) return text;
+  rest = rest.substr(0, open);
+  std::vector<std::string_view> words = split_words(rest);  // the number, or number and unit
+  for (size_t i = words.size() - std::min<size_t>(words.size(), 2); i < words.size(); ++i) {
+    if (last_number(words[i])) return rest;
+  }
+  return text;
+}
+
 std::optional<Number> number_of(std::string_view answer) {
   std::string final = final_answer(answer);
   std::optional<Number> whole = parse_number(final);
-  return whole ? whole : last_number(final);
+  return whole ? whole : last_number(without_remark(final));
 }
 
 class NumberChecker : public Checker {
@@ -140,20 +162,99 @@ class JsonChecker : public Checker {
   }
 };
 
-bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
+bool starts_with_any(std::string_view text, std::span<const std::string_view> signs) {
+  return std::any_of(signs.begin(), signs.end(),
+                     [&](std::string_view sign) { return text.starts_with(sign); });
+}
 
-// "B", "(b)", "B.", "B) text", "B：text": the letter that the text begins with and that stands
-// alone.
-char leading_letter(std::string_view text) {
-  bool bracket = !text.empty() && text.front() == '(';
-  if (bracket) text.remove_prefix(1);
-  if (text.empty() || !is_letter(text.front())) return '\0';
-  char letter = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));
-  text.remove_prefix(1);
-  bool alone = text.empty() ||
-               std::string_view(").:,").find(text.front()) != std::string_view::npos ||
-               text.starts_with("、") || text.starts_with("。");
-  return alone ? letter : '\0';
+// "B", "(b)", "B.", "B) text", "B：text", "B - text": the letter that a text begins with and that
+// stands alone, or '\0'; the text then begins behind it.
+char take_letter(std::string_view& text) {
+  static constexpr std::array<std::string_view, 11> kBehind = {
+      ")", ".", ":", ",", ";", " - ", " –", " —", "、", "。", "\n"};
+  std::string_view rest = text;
+  if (rest.starts_with('(')) rest.remove_prefix(1);
+  if (rest.empty() || !is_letter(rest.front())) return '\0';
+  char letter = static_cast<char>(std::toupper(static_cast<unsigned char>(rest.front())));
+  rest.remove_prefix(1);
+  if (!rest.empty() && !starts_with_any(rest, kBehind)) return '\0';
+  text = rest.substr(rest.starts_with(')') ? 1 : 0);
+  return letter;
+}
+
+void skip_joiners(std::string_view& text) {
+  static constexpr std::array<std::string_view, 20> kJoiners = {
+      " ", "\n", "\t", "\r", ",",    ".",   ":",  ";",  "/",  "&",
+      "+", "-",  "–",  "—",  "and ", "or ", "、", "。", "和", "或"};
+  for (bool more = true; more;) {
+    more = false;
+    for (std::string_view j : kJoiners) {
+      if (!text.starts_with(j)) continue;
+      text.remove_prefix(j.size());
+      more = true;
+    }
+  }
+}
+
+// The texts of Markdown and LaTeX without the marks that may stand around a letter.
+std::string unmarked(std::string_view text) {
+  std::string out(text);
+  for (std::string_view mark : {"**", "__", "`", "$"}) {
+    for (size_t at; (at = out.find(mark)) != std::string::npos;) out.erase(at, mark.size());
+  }
+  return out;
+}
+
+struct Stated {
+  char letter = '\0';  // '\0': several at once
+  size_t end = 0;      // of the statement
+};
+
+// The choice that is stated where a text begins (without white space at its end): a letter, with or
+// without its choice's text, or the text alone. Nullopt: none.
+std::optional<Stated> stated_choice(std::string_view text, std::span<const std::string> choices) {
+  std::string_view rest = trimmed(text);
+  std::string lower = lower_ascii(rest.substr(0, 7));
+  if (lower == "option " || lower == "choice ") rest = trimmed(rest.substr(7));
+  if (std::string said = normalised(rest); said.size() > 1) {
+    for (size_t i = 0; i < choices.size(); ++i) {
+      if (said == normalised(choices[i])) return Stated{static_cast<char>('A' + i), text.size()};
+    }
+  }
+  auto valid = [&](char c) { return c >= 'A' && c < 'A' + static_cast<int>(choices.size()); };
+  std::string_view behind = rest;
+  char letter = take_letter(behind);
+  Stated out{letter, 0};
+  while (valid(letter)) {  // further ones at once: "A, B", "(A) and (B)", "A) red B) blue"
+    rest = behind;
+    const std::string& own = choices[static_cast<size_t>(letter - 'A')];
+    std::string_view told = trimmed(rest);
+    if (normalised(told.substr(0, own.size())) == normalised(own))
+      rest = told.substr(std::min(own.size(), told.size()));
+    out.end = text.size() - rest.size();
+    behind = rest;
+    skip_joiners(behind);
+    bool capital = !behind.empty() && (behind.front() == '(' || is_capital(behind.front()));
+    letter = capital ? take_letter(behind) : '\0';
+    if (valid(letter) && letter != out.letter) out.letter = '\0';
+  }
+  if (out.end > 0) return out;
+  for (size_t i = 0; i < choices.size(); ++i) {
+    if (normalised(rest) == normalised(choices[i]))
+      return Stated{static_cast<char>('A' + i), text.size()};
+  }
+  return std::nullopt;
+}
+
+// Where the last sentence or line of a text begins, 0 if it is the only one.
+size_t last_sentence(std::string_view text) {
+  size_t end = text.find_last_not_of(".\n "), begin = 0;
+  if (end == std::string_view::npos) return 0;
+  for (std::string_view sign : {". ", "! ", "? ", ": ", "\n", "。"}) {
+    size_t at = text.rfind(sign, end);
+    if (at != std::string_view::npos) begin = std::max(begin, at + sign.size());
+  }
+  return begin > end ? 0 : begin;
 }
 
 }  // namespace
@@ -175,8 +276,7 @@ std::unique_ptr<Checker> make_checker(const std::string& name, const std::string
       throw Error(where, "a file of questions can't name a program to run",
                   "name it in the tasks: FILE@command=COMMAND");
     }
-    std::string line(
-        trimmed(std::string_view(name).substr(std::min(kCommand.size(), name.size()))));
+    std::string line(trimmed(name.substr(std::min(kCommand.size(), name.size()))));
     if (line.empty()) throw Error(where, "the checker's command is empty", "write command=COMMAND");
     return make_command_checker(line);
   }
@@ -196,23 +296,33 @@ std::string_view code_of(std::string_view answer) {
 }
 
 char chosen_letter(std::string_view answer, const std::vector<std::string>& choices) {
-  auto valid = [&](char letter) {
-    return letter >= 'A' && letter < 'A' + static_cast<int>(choices.size());
-  };
-  std::string text = narrowed(final_answer(answer));
-  if (char letter = leading_letter(text); valid(letter)) return letter;
-  for (size_t i = 0; i < choices.size(); ++i) {
-    if (normalised(text) == normalised(choices[i])) return static_cast<char>('A' + i);
+  static constexpr std::array<std::string_view, 15> kAnswer = {
+      "answer is", "answer:", "option is", "choice is", "option:", "choice:", "wait,", "no,",
+      "actually,", "actually", "答案是",   "答案:",     "答案为",  "选择",    "选"};
+  std::string marked = unmarked(narrowed(final_answer(answer)));
+  std::string_view text = trimmed(marked);
+  std::string lower = lower_ascii(text);
+  std::vector<std::string> texts;
+  for (const std::string& c : choices) texts.push_back(unmarked(unwrapped(c)));
+  // The last statement of those at the beginning, behind words that announce one, and alone in the
+  // last sentence.
+  std::optional<Stated> last = stated_choice(text, texts);
+  size_t last_begin = 0;
+  for (std::string_view words : kAnswer) {
+    for (size_t at = 0; (at = lower.find(words, at)) != std::string::npos;) {
+      at += words.size();
+      std::optional<Stated> s = stated_choice(text.substr(at), texts);
+      if (!s || at < last_begin) continue;
+      last = Stated{s->letter, at + s->end};
+      last_begin = at;
+    }
   }
-  // "The answer is B", "答案是B", "Answer: (b)": the letter behind the last of these words.
-  for (std::string_view phrase : {"nswer is", "nswer:", "答案是", "答案:", "答案为", "选"}) {
-    size_t at = text.rfind(phrase);
-    if (at == std::string::npos) continue;
-    std::string_view behind = trimmed(std::string_view(text).substr(at + phrase.size()));
-    char letter = leading_letter(behind);
-    if (valid(letter)) return letter;
+  if (size_t begin = last_sentence(text); begin > 0 && (!last || begin >= last->end)) {
+    std::string_view sentence = text.substr(begin);
+    std::optional<Stated> s = stated_choice(sentence, texts);
+    if (s && trimmed(sentence.substr(s->end)).size() <= 1) last = s;
   }
-  return '\0';
+  return last ? last->letter : '\0';
 }
 
 }  // namespace wels

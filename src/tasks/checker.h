@@ -4,7 +4,7 @@
 //   name     the answer is right if                                           a line's fields
 //   exact    it is the same text (case, white space, quotes, full stop aside)  answer
 //   number   its number is the same: \boxed{}, "####", <answer>, else the last  answer
-//   choice   it names the choice: letter, or the choice's text                 answer, choices
+//   choice   it names the choice last: its letter, or its text; several: none   answer, choices
 //   json     it is valid JSON, and equal to the answer where there is one      answer (optional)
 //   code     its code passes the tests in a sandbox (tasks/sandbox.h)          tests, language
 //   command=COMMAND  COMMAND, run by sh, prints 1: it gets {"question", "answer", "completion", and

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "base/signal.h"
 #include "base/threads.h"
 #include "tasks/checker.h"
 #include "tasks/process.h"
@@ -106,10 +107,24 @@ TEST(Gsm8k, ScoresEverySolutionOfItsOwnOneAndOthersZero) {
 TEST_F(FileTaskTest, ComparesTextsAndNumbersAsTheCheckerSays) {
   std::string line = R"({"question": "Capital of France?", "answer": "Paris"})";
   EXPECT_EQ(score(line, " paris. "), 1);
-  EXPECT_EQ(score(line, "It is \\boxed{Paris}"), 1);
+  for (const char* right : {"It is \\boxed{Paris}", "**Paris**", "**Paris.**", "`Paris`.",
+                            "\\boxed{\\text{Paris}}", "#### **Paris**"})
+    EXPECT_EQ(score(line, right), 1) << right;
   EXPECT_EQ(score(line, "It is Paris"), 0);
   EXPECT_EQ(score(R"({"question": "Half?", "answer": "0.5"})", "1/2"), 1);
   EXPECT_EQ(score(R"({"question": "Half?", "answer": "0.5"})", "1/2", "exact"), 0);
+  std::string thousands = R"({"question": "Years?", "answer": "2024"})";
+  for (const char* right : {"\\boxed{2{,}024}", "2 024", "So it took 2 024 years.", "**2,024**",
+                            "2.024e3", "x = 2024 (see step 2)", "It took 2024 years (of 12 months).",
+                            "$2.024 \\times 10^{3}$", "20 then 2024"})
+    EXPECT_EQ(score(thousands, right), 1) << right;
+  for (const char* wrong : {"2 0 2 4", "24 (not 2024)", "2024 or 20", "2,024 - 1", "2024 (1)"})
+    EXPECT_EQ(score(thousands, wrong), 0) << wrong;
+  for (const char* reference : {R"("1e3")", "1e3", "1000"}) {
+    std::string question = fmt::format(R"({{"question": "Metres?", "answer": {}}})", reference);
+    EXPECT_EQ(score(question, "1000"), 1) << reference;
+    EXPECT_EQ(score(question, "3"), 0) << reference;
+  }
   EXPECT_EQ(score(R"({"question": "Half?", "answer": "0.5", "checker": "exact"})", "1/2"), 0);
   EXPECT_EQ(score(R"({"question": "Half?", "answer": "0.5", "checker": "exact"})", "1/2", "number"),
             1);
@@ -121,12 +136,28 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
   auto t = task(line);
   TaskExample e = t->example(0, 1);
   EXPECT_EQ(e.question, "Sky?\nA) red\nB) blue\nC) a green one");
-  for (const char* right : {"B", "b", "(B)", "B.", "B) blue", "blue", "The answer is B.",
-                            "Answer: (b)", "答案是 B", "（B）", "\\boxed{B}", "Blue."})
+  for (const char* right :
+       {"B", "b", "(B)", "B.", "B) blue", "blue", "The answer is B.", "Answer: (b)", "答案是 B",
+        "（B）", "\\boxed{B}", "Blue.", "**B**", "The answer is **B**", "The answer is **B**.",
+        "Option B", "option b.", "**B) blue**", "\\boxed{\\text{B}}", "The answer is blue.",
+        "**Answer:** B", "ANSWER: B", "The correct option is (B).", "B\n\nBecause A is red.",
+        "A. No wait, the answer is B", "A. No wait, B.", "Not A.\n\nB", "A) is night.\nB) blue",
+        "The answer is A. No, the answer is B, not A.", "B - blue", "B) blue, as A) red is night",
+        "The answer is $B$", "选B"})
     EXPECT_EQ(t->score(e, right), 1) << right;
   for (const char* wrong :
-       {"", "A", "red", "C", "D", "Z", "Because", "A B", "The answer is C", "(", "🙂"})
+       {"", "A", "red", "C", "D", "Z", "Because", "A B", "The answer is C", "(", "🙂", "A, B", "B, A",
+        "A and B", "B or C", "(A) and (B)", "A) red\nB) blue\nC) a green one", "B\nA", "A/B",
+        "The answer is A or B", "The answer is B, C", "B. No wait, the answer is A", "B. No, A.",
+        "Option A", "The answer is not B", "**B**, **C**", "A, B, C"})
     EXPECT_EQ(t->score(e, wrong), 0) << wrong;
+  auto letters = task(
+      R"({"question": "Note?", "choices": ["C", "A, B", "3.5", "5"], "answer": "A, B"})");
+  e = letters->example(0, 1);
+  EXPECT_EQ(e.answer, "B");
+  EXPECT_EQ(letters->score(e, "B) A, B"), 1);
+  EXPECT_EQ(chosen_letter("A) C", {"C", "G"}), 'A');
+  EXPECT_EQ(chosen_letter("It is 3.5", {"3", "5"}), '\0');
   EXPECT_EQ(score(R"({"question": "Sky?", "choices": ["red", "blue"], "answer": "blue"})", "B"), 1);
 }
 
@@ -342,6 +373,10 @@ TEST_F(FileTaskTest, RunsCppAgainstItsTests) {
 
 TEST(Sandbox, KeepsProgramsFromHarm) {
   NEED_SANDBOX();
+        "import os, sys\nsys.stdout.write(open('/work/main.py').read())\n"
+        "sys.stdout.flush()\nos._exit(0)",
+        "import os\nos.lseek(0, 0, 0)\nos.write(1, os.read(0, 9999))\nos._exit(0)",
+        "def f(x): return os.getpid() and 2*x",
   SandboxLimits limits;
   limits.run_s = 2;
   limits.memory_bytes = int64_t{256} << 20;
@@ -358,6 +393,14 @@ TEST(Sandbox, KeepsProgramsFromHarm) {
            "import subprocess\nsubprocess.run(['/usr/bin/true'], check=True)\nprint('got in')",
            "import os\nos.posix_spawn('/usr/bin/true', ['true'], {})\nprint('got in')",
            "import os\nos.unshare(0x10000000) if hasattr(os, 'unshare') else 1/0\nprint('got in')",
+  EXPECT_EQ(score(cpp, "int read() { return 2; }\nint f(int x) { return read() * x; }"), 1);
+  for (const char* file : {"/dev/stdin", "/work/program"})
+    EXPECT_EQ(score(cpp, fmt::format("#include <cstdlib>\n#include <fstream>\n#include <iostream>\n"
+                                     "int f(int) {{ std::cout << std::ifstream(\"{}\").rdbuf() "
+                                     "<< std::flush; std::_Exit(0); }}",
+                                     file)),
+              0)
+        << file;
            "import socket\nsocket.create_connection(('127.0.0.1', 22), 1)\nprint('got in')",
            "import socket\nsocket.create_connection(('1.1.1.1', 53), 1)\nprint('got in')",
            "open('/etc/passwd').read()\nprint('got in')",

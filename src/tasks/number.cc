@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 
 #include "tasks/plain.h"
 
@@ -57,19 +58,26 @@ struct Reader {
     while (is_digit(peek())) ++at;
     return std::string(text.substr(begin, at - begin));
   }
-  // Digits, in groups of three where commas part them.
+  // Digits, in groups of three where one of these parts all of them.
   std::string whole() {
     std::string out = digits();
     if (out.empty() || out.size() > 3) return out;
-    auto group = [&] {
-      return peek() == ',' && is_digit(peek(1)) && is_digit(peek(2)) && is_digit(peek(3)) &&
-             !is_digit(peek(4));
-    };
-    while (group()) {
-      ++at;
-      out += digits();
+    for (std::string_view part : {",", "{,}", "\\,", ",\\!", " "}) {
+      if (part == " " && out.front() == '0') break;
+      while (group_behind(part)) {
+        at += part.size();
+        out += digits();
+      }
+      if (out.size() > 3) break;
     }
     return out;
+  }
+  bool group_behind(std::string_view part) const {
+    size_t n = part.size();
+    if (text.substr(at, n) != part) return false;
+    char behind = peek(n + 3);
+    return is_digit(peek(n)) && is_digit(peek(n + 1)) && is_digit(peek(n + 2)) &&
+           !is_digit(behind) && !(part == " " && behind == '/');  // 1 250/500
   }
   bool take(std::string_view word) {
     if (text.substr(at, word.size()) != word) return false;
@@ -89,7 +97,33 @@ std::optional<Number> read_latex_fraction(Reader& r) {
   return n;
 }
 
-// 12, 1,234.5, .5, 3/4, 1 1/2, without a sign.
+// Passes over "e3", "E-3", "\times 10^{3}" or "× 10^3": the power of ten, 0 without one.
+int64_t read_exponent(Reader& r) {
+  Reader e = r;
+  bool braced = false;
+  if (!e.take("e") && !e.take("E")) {
+    while (e.take(" ")) continue;
+    if (!(e.take("\\times") || e.take("\\cdot") || e.take("×") || e.take("*") || e.take("x")))
+      return 0;
+    while (e.take(" ")) continue;
+    if (!e.take("10^")) return 0;
+    braced = e.take("{");
+  }
+  bool negative = e.take("-");
+  if (!negative) e.take("+");
+  std::string digits = e.digits();
+  if (digits.empty() || (braced && !e.take("}"))) return 0;
+  r = e;
+  int64_t n = digits.size() > 4 ? 9999 : std::stoll(digits);
+  return negative ? -n : n;
+}
+
+void scale(Number& n, int64_t power) {
+  std::string& side = power < 0 ? n.denominator : n.numerator;
+  side.append(static_cast<size_t>(std::abs(power)), '0');
+}
+
+// 12, 1,234.5, .5, 1e3, 3/4, 1 1/2, without a sign.
 std::optional<Number> read_plain(Reader& r) {
   Number n;
   n.numerator = r.whole();
@@ -100,6 +134,11 @@ std::optional<Number> read_plain(Reader& r) {
     std::string behind = r.digits();
     n.numerator += behind;
     n.denominator = "1" + std::string(behind.size(), '0');
+    scale(n, read_exponent(r));
+    return n;
+  }
+  if (int64_t power = read_exponent(r); power != 0) {
+    scale(n, power);
     return n;
   }
   if (r.peek() == '/' && is_digit(r.peek(1))) {

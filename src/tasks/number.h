@@ -1,5 +1,6 @@
-// Numbers as answers state them: -12, 1,234.50, $3, 3/4, 1 1/2, \frac{3}{4}, 25%. Kept as a
-// fraction of whole numbers of any length, so that 0.5 equals 1/2 and no digit is lost.
+// Numbers as answers state them: -12, 1,234.50, 1 234, 2{,}024, 1e3, 1.5 \times 10^{3}, $3, 3/4,
+// 1 1/2, \frac{3}{4}, 25%. Kept as a fraction of whole numbers of any length, so that 0.5 equals
+// 1/2 and no digit is lost.
 #pragma once
 #include <optional>
 #include <string>

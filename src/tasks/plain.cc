@@ -1,5 +1,8 @@
 #include "tasks/plain.h"
 
+#include <algorithm>
+#include <array>
+
 #include "text/unicode.h"
 
 namespace wels {
@@ -25,7 +28,7 @@ std::string narrowed(std::string_view text) {
       out += static_cast<char>(c.code - 0xFF01 + '!');
     } else if (c.code == 0x2212) {
       out += '-';
-    } else if (c.code == 0x3000 || c.code == 0xA0) {  // ideographic and no-break space
+    } else if (c.code == 0x3000 || c.code == 0xA0 || c.code == 0x2009 || c.code == 0x202F) {
       out += ' ';
     } else {
       out.append(reinterpret_cast<const char*>(p), c.size);
@@ -39,13 +42,52 @@ std::string normalised(std::string_view text) {
   std::string out, narrow = narrowed(text);
   for (std::string_view word : split_words(narrow)) {
     if (!out.empty()) out += ' ';
-    for (char c : word) out += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    out += lower_ascii(word);
   }
   if (out.size() > 1 && out.back() == '.') out.pop_back();
   if (constexpr std::string_view kStop = "。"; out.size() > kStop.size() && out.ends_with(kStop))
     out.resize(out.size() - kStop.size());
   if (out.size() > 1 && out.front() == out.back() && (out.front() == '"' || out.front() == '\''))
     out = out.substr(1, out.size() - 2);
+  return out;
+}
+
+std::string_view unwrapped(std::string_view text) {
+  struct Pair {
+    std::string_view open, close;
+  };
+  static constexpr std::array<Pair, 12> kPairs = {{{"**", "**"},
+                                                   {"__", "__"},
+                                                   {"*", "*"},
+                                                   {"`", "`"},
+                                                   {"$", "$"},
+                                                   {"\\(", "\\)"},
+                                                   {"\\[", "\\]"},
+                                                   {"\\text{", "}"},
+                                                   {"\\textbf{", "}"},
+                                                   {"\\textit{", "}"},
+                                                   {"\\mathrm{", "}"},
+                                                   {"\\mathbf{", "}"}}};
+  text = trimmed(text);
+  auto inside = [&](const Pair& p) -> std::string_view {
+    std::string_view t = text;
+    if (t.ends_with('.')) t.remove_suffix(1);
+    if (t.size() <= p.open.size() + p.close.size()) return {};
+    if (!t.starts_with(p.open) || !t.ends_with(p.close)) return {};
+    t = t.substr(p.open.size(), t.size() - p.open.size() - p.close.size());
+    return t.find(p.close) == std::string_view::npos ? trimmed(t) : std::string_view();
+  };
+  for (const Pair& p : kPairs) {
+    if (std::string_view t = inside(p); !t.empty()) return unwrapped(t);
+  }
+  return text;
+}
+
+std::string lower_ascii(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
   return out;
 }
 
