@@ -37,7 +37,8 @@ TEST(EndpointAtServer, GivesTheAnswersThatTheServerGivesAnybody) {
                          [](double) { return false; });
   source.require_model();
   std::vector<std::string> questions = {"the cat", "the lazy dog", "jumps \"over\"\n"};
-  auto answers = source.ask(questions, 0, 2);
+  AnswerJournal journal;
+  auto answers = source.ask(questions, 0, 2, journal);
   ASSERT_EQ(answers.size(), 3u);
   for (size_t i = 0; i < questions.size(); ++i) {
     ASSERT_EQ(answers[i].size(), 2u);
@@ -77,7 +78,8 @@ TEST(EndpointAtServer, WaitsAsLongAsABusyServerAsks) {
   });
   source.require_model();  // the list needs no engine
   std::vector<std::string> question = {"the cat"};
-  EXPECT_THAT(error_of([&] { source.ask(question, 0, 1); }),
+  AnswerJournal journal;
+  EXPECT_THAT(error_of([&] { source.ask(question, 0, 1, journal); }),
               testing::AllOf(HasSubstr("failed 3 times"), HasSubstr("503")));
   EXPECT_EQ(waits, (std::vector<double>{2, 2}));
 }
@@ -97,9 +99,10 @@ TEST(EndpointAtServer, GoesOnWhenTheServerHasComeBack) {
     return true;
   });
   std::vector<std::string> questions = {"the cat", "the dog"};
-  auto before = source.ask(questions, 0, 1);
+  AnswerJournal journal, of_another_run;
+  auto before = source.ask(questions, 0, 1, journal);
   server.reset();
-  auto after = source.ask(questions, 0, 1);
+  auto after = source.ask(questions, 0, 1, of_another_run);
   EXPECT_GE(waited, 2);
   ASSERT_EQ(after.size(), 2u);
   for (size_t i = 0; i < 2; ++i) EXPECT_EQ(before[i][0].content, after[i][0].content);

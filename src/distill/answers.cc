@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -55,7 +56,8 @@ std::vector<std::pair<const char*, int64_t*>> counts(CollectReport& r) {
           {"right", &r.right},           {"cut", &r.cut},
           {"duplicates", &r.duplicates}, {"kept", &r.kept},
           {"tokens", &r.tokens},         {"solved", &r.solved},
-          {"unreadable", &r.unreadable}, {"ms", &r.ms}};
+          {"unreadable", &r.unreadable}, {"refused", &r.refused},
+          {"ms", &r.ms}};
 }
 
 void add(CollectReport& to, CollectReport from) {
@@ -68,6 +70,7 @@ CollectReport read_block(const std::string& folder, int64_t block, std::set<uint
   json j = parse_json(read_file(path), path);
   CollectReport r;
   for (auto& [name, value] : counts(r)) {
+    if (j.is_object() && !j.contains(name) && value == &r.refused) continue;  // of older versions
     if (!j.is_object() || !j.contains(name) || !j[name].is_number_integer())
       throw Error(path, fmt::format("has no count of {}", name), "remove the block's files");
     *value = j[name].get<int64_t>();
@@ -105,9 +108,11 @@ std::string select(const Block& b, const CollectSettings& s, std::set<uint64_t>&
   for (size_t i = 0; i < b.items.size(); ++i) {
     const std::string& question = b.items[i].example.question;
     int64_t kept = 0;
-    bool solved = false;
+    bool solved = false, refused = false;
     for (size_t k = 0; k < b.given[i].size(); ++k) {
       const GivenAnswer& a = b.given[i][k];
+      refused = refused || a.refused;
+      if (a.refused) continue;
       ++report.answers;
       report.tokens += a.tokens;
       report.cut += a.ended ? 0 : 1;
@@ -133,11 +138,53 @@ std::string select(const Block& b, const CollectSettings& s, std::set<uint64_t>&
     ++report.questions;
     report.kept += kept;
     report.solved += solved ? 1 : 0;
+    report.refused += refused ? 1 : 0;
   }
   return lines;
 }
 
 }  // namespace
+
+AnswerJournal::AnswerJournal(std::string path) : path_(std::move(path)) {
+  if (!std::filesystem::exists(path_)) return;
+  std::string text = read_file(path_);
+  size_t whole = text.rfind('\n') + 1;  // 0: none
+  if (whole < text.size()) std::filesystem::resize_file(path_, whole);
+  for (size_t at = 0; at < whole;) {
+    size_t end = text.find('\n', at);
+    json j = parse_json(std::string_view(text).substr(at, end - at), path_);
+    at = end + 1;
+    try {
+      answers_[{j.at("question").get<int64_t>(), j.at("try").get<int64_t>()}] = {
+          .content = j.at("content").get<std::string>(),
+          .answer = j.at("answer").get<std::string>(),
+          .ended = j.at("ended").get<bool>(),
+          .tokens = j.at("tokens").get<int64_t>(),
+          .refused = j.at("refused").get<bool>()};
+    } catch (const json::exception& e) {
+      throw Error(path_, fmt::format("is no file of answers: {}", e.what()), "remove it");
+    }
+  }
+}
+
+const GivenAnswer* AnswerJournal::find(int64_t question, int64_t attempt) const {
+  std::lock_guard lock(mutex_);
+  auto at = answers_.find({question, attempt});
+  return at == answers_.end() ? nullptr : &at->second;
+}
+
+void AnswerJournal::add(int64_t question, int64_t attempt, GivenAnswer answer) {
+  std::lock_guard lock(mutex_);
+  if (!path_.empty()) {
+    json j = {{"question", question},       {"try", attempt},         {"content", answer.content},
+              {"answer", answer.answer},    {"ended", answer.ended},  {"tokens", answer.tokens},
+              {"refused", answer.refused}};
+    std::ofstream file(path_, std::ios::app | std::ios::binary);
+    file << j.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" << std::flush;
+    if (!file) throw Error(path_, "cannot write", "free some space");
+  }
+  answers_[{question, attempt}] = std::move(answer);
+}
 
 std::string EngineAnswers::about() const {
   return fmt::format("{} temperature {} max_tokens {} thinking {} seed {}", model_, temperature_,
@@ -145,7 +192,8 @@ std::string EngineAnswers::about() const {
 }
 
 std::vector<std::vector<GivenAnswer>> EngineAnswers::ask(std::span<const std::string> questions,
-                                                         int64_t first, int64_t tries) {
+                                                         int64_t first, int64_t tries,
+                                                         AnswerJournal&) {
   std::vector<std::vector<int32_t>> prompts;
   for (const std::string& q : questions) prompts.push_back(sampler_.prompt(q));
   auto luck = [&](int64_t prompt, int64_t sample) {
@@ -203,10 +251,11 @@ std::string Readability::about() const {
 std::string CollectReport::summary() const {
   double share =
       answers > 0 ? 100.0 * static_cast<double>(right) / static_cast<double>(answers) : 0;
-  return fmt::format(
+  std::string out = fmt::format(
       "{} questions, {} solved; {} of {} answers right ({:.1f} %), {} cut; {} kept, {} "
       "duplicates, {} unreadable",
       questions, solved, right, answers, share, cut, kept, duplicates, unreadable);
+  return refused > 0 ? out + fmt::format("; {} questions refused", refused) : out;
 }
 
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
@@ -240,7 +289,9 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
       b.items.push_back(tasks.item(s.seed, i, TaskSplit::kTrain));
       questions.push_back(b.items.back().example.question);
     }
-    b.given = source.ask(questions, first, s.tries);
+    std::string part = block_path(folder, block, ".part");
+    AnswerJournal journal(part);
+    b.given = source.ask(questions, first, s.tries, journal);
     score(b);
     CollectReport of_block;
     std::string lines = select(b, s, seen, of_block);
@@ -249,6 +300,7 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
     for (auto& [name, value] : counts(of_block)) j[name] = *value;
     write_file_atomic(block_path(folder, block, ".json"), j.dump() + "\n");
     write_file_atomic(path, lines);
+    std::filesystem::remove(part);
     add(all, of_block);
     progress(all);
   }

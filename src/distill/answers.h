@@ -6,12 +6,16 @@
 //   FOLDER/settings.json      what was asked of whom: a folder is continued with the same only
 //   FOLDER/block-000012.json  what came of the block: counts
 //   FOLDER/block-000012.jsonl {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}
+//   FOLDER/block-000013.part  an endpoint's answers to the block that is being asked, as they come
 //
 // A block's .jsonl is written last and renamed into place, so it is there whole or not at all, and
-// a run that was stopped or killed goes on with the first block that is missing.
+// a run that was stopped or killed goes on with the first block that is missing, of which what is
+// in .part is not asked again.
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,6 +31,23 @@ struct GivenAnswer {
   std::string answer;   // what the checker sees
   bool ended = false;   // not cut at the limit
   int64_t tokens = 0;
+  bool refused = false;  // not answered at all: an endpoint does not take this question
+};
+
+// Answers to the questions of a block, in a file as they come; without a path in memory only. For
+// several threads at once.
+class AnswerJournal {
+ public:
+  AnswerJournal() = default;
+  // Takes what is there already; half a line at its end is left out. Throws Error.
+  explicit AnswerJournal(std::string path);
+  const GivenAnswer* find(int64_t question, int64_t attempt) const;  // null: not answered yet
+  void add(int64_t question, int64_t attempt, GivenAnswer answer);
+
+ private:
+  std::string path_;
+  std::map<std::pair<int64_t, int64_t>, GivenAnswer> answers_;
+  mutable std::mutex mutex_;
 };
 
 // Who is asked.
@@ -35,9 +56,11 @@ class AnswerSource {
   virtual ~AnswerSource() = default;
   // Who, with everything that changes the answers; a folder belongs to one.
   virtual std::string about() const = 0;
-  // [questions][tries]. first: number of the first question in the run. Throws Error.
+  // [questions][tries]. first: number of the first question in the run. journal: of these
+  // questions, for sources whose answers cost money. Throws Error.
   virtual std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions,
-                                                    int64_t first, int64_t tries) = 0;
+                                                    int64_t first, int64_t tries,
+                                                    AnswerJournal& journal) = 0;
 };
 
 // A model, by the engine: the same answers for the same arguments.
@@ -47,7 +70,7 @@ class EngineAnswers : public AnswerSource {
       : sampler_(sampler), model_(std::move(model)), temperature_(temperature), seed_(seed) {}
   std::string about() const override;
   std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions, int64_t first,
-                                            int64_t tries) override;
+                                            int64_t tries, AnswerJournal& journal) override;
 
  private:
   RolloutSampler& sampler_;
@@ -81,6 +104,7 @@ struct CollectSettings {
 struct CollectReport {
   int64_t questions = 0, answers = 0, right = 0, cut = 0, duplicates = 0, kept = 0, tokens = 0;
   int64_t unreadable = 0;  // of the right ones
+  int64_t refused = 0;     // questions that an endpoint did not take
   int64_t ms = 0;          // that it took
   int64_t solved = 0;      // questions with a right answer
   bool stopped = false;    // by `stop`

@@ -14,12 +14,21 @@ namespace {
 
 // Answers parity right in its second and third try, the third like the second; asked() counts.
 struct Scripted : AnswerSource {
-  int64_t asked = 0, fail_at = -1;
+  int64_t asked = 0, fail_at = -1, refuse = -1;
+  bool journaled = false;
   std::string about() const override { return "scripted"; }
   std::vector<std::vector<GivenAnswer>> ask(std::span<const std::string> questions, int64_t first,
-                                            int64_t tries) override {
+                                            int64_t tries, AnswerJournal& journal) override {
     if (first == fail_at) throw Error("scripted", "failed");
+    if (journaled) {
+      for (int64_t q = 0; q < static_cast<int64_t>(questions.size()); ++q) {
+        if (q == 2) throw Error("scripted", "failed after two questions");
+        if (!journal.find(q, 0)) journal.add(q, 0, {"<think>ü</think>\"\n", "a", true, 3});
+      }
+    }
     asked += static_cast<int64_t>(questions.size());
+    GivenAnswer refusal;
+    refusal.refused = true;
     std::vector<std::vector<GivenAnswer>> out;
     TaskMixture tasks("parity:6");
     for (size_t i = 0; i < questions.size(); ++i) {
@@ -29,6 +38,7 @@ struct Scripted : AnswerSource {
       for (int64_t k = 0; k < tries; ++k) {
         std::string answer = k == 0 ? "wrong" : right;
         out.back().push_back({"<think>t</think>" + answer, answer, k < 4, 3});
+        if (first + static_cast<int64_t>(i) == refuse) out.back().back() = refusal;
       }
     }
     return out;
@@ -86,6 +96,37 @@ TEST_F(Answers, StoppedAndFailedRunsGoOnAtTheFirstBlockThatIsMissing) {
   std::filesystem::remove_all(folder);
   collect();
   EXPECT_EQ(lines(), in_parts);
+}
+
+TEST_F(Answers, WhatASourceWritesIntoItsJournalIsThereForTheNextRunAndGoneWithTheBlock) {
+  source.journaled = true;
+  EXPECT_THROW(collect(), Error);
+  std::string part = folder + "/block-000000.part", two = read_file(part);
+  write_file_atomic(part, two + two.substr(0, 20));  // killed while it wrote
+  AnswerJournal there(part);
+  ASSERT_NE(there.find(1, 0), nullptr);
+  EXPECT_EQ(there.find(1, 0)->content, "<think>ü</think>\"\n");
+  EXPECT_EQ(there.find(1, 0)->tokens, 3);
+  EXPECT_TRUE(there.find(1, 0)->ended);
+  EXPECT_EQ(there.find(2, 0), nullptr);
+  EXPECT_THROW(collect(), Error);
+  EXPECT_EQ(read_file(part), two);  // nothing twice, no half line
+  write_file_atomic(part, "{\"question\": 1}\n");
+  EXPECT_THROW(collect(), Error);
+  write_file_atomic(part, two);
+  source.journaled = false;
+  collect();
+  EXPECT_FALSE(std::filesystem::exists(part));
+}
+
+TEST_F(Answers, RefusedQuestionsAreCountedAndNoAnswers) {
+  source.refuse = 5;
+  CollectReport r = collect();
+  EXPECT_EQ(r.refused, 1);
+  EXPECT_EQ(r.questions, 10);
+  EXPECT_EQ(r.answers, 45);
+  EXPECT_EQ(r.kept, 9);
+  EXPECT_EQ(collect().refused, 1);  // from the blocks' files
 }
 
 TEST_F(Answers, AFolderOfOtherAnswersOrADamagedOneIsRefused) {

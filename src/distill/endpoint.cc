@@ -23,9 +23,33 @@ bool may_pass(int status) {
   return status == 0 || status == 408 || status == 409 || status == 429 || status >= 500;
 }
 
-// A dated or sized version counts as the model: "gpt-4o" may answer as "gpt-4o-2024-08-06".
-bool is_model(const std::string& asked, const std::string& says) {
-  return says == asked || says.starts_with(asked + "-") || says.ends_with("/" + asked);
+// A question that the endpoint does not take, whatever comes of others.
+class Refused : public Error {
+ public:
+  using Error::Error;
+};
+
+bool refuses_question(int status) {
+  return status == 400 || status == 413 || status == 422 || status == 451;
+}
+
+// "-2024-08-06", "-20240806", "-0806".
+bool is_date(std::string_view text) {
+  for (std::string_view form : {"-0000-00-00", "-00000000", "-0000"}) {
+    auto fits = [](char c, char f) { return f == '-' ? c == '-' : c >= '0' && c <= '9'; };
+    if (std::equal(text.begin(), text.end(), form.begin(), form.end(), fits)) return true;
+  }
+  return false;
+}
+
+// A dated version counts as the model: "gpt-4o" may answer as "gpt-4o-2024-08-06", but not as
+// "gpt-4o-mini". A hub's name may stand before it: "deepseek-ai/deepseek-r1".
+bool is_model(const std::string& asked, std::string_view says) {
+  if (size_t slash = says.rfind("/" + asked); slash != std::string_view::npos)
+    says.remove_prefix(slash + 1);
+  if (!says.starts_with(asked)) return false;
+  says.remove_prefix(asked.size());
+  return says.empty() || is_date(says);
 }
 
 std::string text_of(const json& object, const char* key) {
@@ -43,6 +67,7 @@ std::optional<GivenAnswer> answer_of(const json& reply) {
   const json& m = choice["message"];
   GivenAnswer out;
   std::string content = text_of(m, "content"), thought = text_of(m, "reasoning_content");
+  if (thought.empty()) thought = text_of(m, "reasoning");
   if (!thought.empty() && content.find(kThinkEnd) == std::string::npos)
     content = fmt::format("{}{}{}{}", kThinkBegin, thought, kThinkEnd, content);
   bool begun = content.find(kThinkEnd) != std::string::npos && !content.starts_with(kThinkBegin);
@@ -94,6 +119,8 @@ std::string EndpointAnswers::request(
       return "";
     } else {
       why = r.status == 0 ? r.error : fmt::format("status {}: {}", r.status, printable(r.body));
+      if (refuses_question(r.status))
+        throw Refused(url, why);
       if (!may_pass(r.status))
         throw Error(url, why,
                     r.status == 401 || r.status == 403
@@ -129,7 +156,7 @@ void EndpointAnswers::require_model() const {
               "it has " + (names.empty() ? "none" : names));
 }
 
-GivenAnswer EndpointAnswers::one(const std::string& question) const {
+GivenAnswer EndpointAnswers::one(const std::string& question) {
   json body = {{"model", s_.model},
                {"messages", {{{"role", "user"}, {"content", question}}}},
                {"temperature", s_.temperature},
@@ -146,7 +173,10 @@ GivenAnswer EndpointAnswers::one(const std::string& question) const {
             says = text_of(*reply, "model");
             return "";
           });
-  if (!is_model(s_.model, says)) {
+  if (says.empty()) {
+    if (!unnamed_.exchange(true))
+      log_warn("{}: does not say which model answers; taken for {}", s_.url, s_.model);
+  } else if (!is_model(s_.model, says)) {
     throw Error(s_.url, fmt::format("answered as \"{}\", not as {}", printable(says), s_.model),
                 "check --teacher-model; answers of another model must not be mixed in");
   }
@@ -154,18 +184,55 @@ GivenAnswer EndpointAnswers::one(const std::string& question) const {
 }
 
 std::vector<std::vector<GivenAnswer>> EndpointAnswers::ask(std::span<const std::string> questions,
-                                                           int64_t, int64_t tries) {
+                                                           int64_t first, int64_t tries,
+                                                           AnswerJournal& journal) {
   auto n = static_cast<int64_t>(questions.size()) * tries;
   std::vector<std::vector<GivenAnswer>> out(questions.size(),
                                             std::vector<GivenAnswer>(static_cast<size_t>(tries)));
   std::atomic<int64_t> next{0};
   std::mutex mutex;
   std::exception_ptr error;
+  std::set<int64_t> refused;  // of these questions
+  // Refusals are kept only when another answer shows that it was not the request itself.
+  GivenAnswer refusal;
+  refusal.refused = true;
+  auto keep_refused = [&] {
+    for (int64_t q : refused) {
+      if (refused_.erase(first + q) == 0) continue;
+      for (int64_t k = 0; k < tries; ++k)
+        if (!journal.find(q, k)) journal.add(q, k, refusal);
+    }
+    refused_.clear();
+  };
+  auto ask_one = [&](int64_t q, int64_t k) {
+    GivenAnswer& to = out[static_cast<size_t>(q)][static_cast<size_t>(k)];
+    if (const GivenAnswer* there = journal.find(q, k)) {
+      to = *there;
+      return;
+    }
+    to.refused = [&] { return std::lock_guard(mutex), refused.count(q) > 0; }();
+    if (to.refused) return;  // another try of it was
+    try {
+      to = one(questions[static_cast<size_t>(q)]);
+      journal.add(q, k, to);
+      std::lock_guard lock(mutex);
+      keep_refused();
+    } catch (const Refused& e) {
+      to.refused = true;
+      std::lock_guard lock(mutex);
+      refused.insert(q);
+      if (refused_.insert(first + q).second) log_warn("a question is skipped: {}", e.what());
+      if (static_cast<int64_t>(refused_.size()) >= s_.refusals)
+        throw Error(e.where(),
+                    fmt::format("refused {} questions in a row, at last: {}", refused_.size(),
+                                e.fact()),
+                    "check --teacher-model, --max-tokens and the questions");
+    }
+  };
   auto work = [&] {
     for (int64_t i; (i = next++) < n;) {
       try {
-        auto q = static_cast<size_t>(i / tries), k = static_cast<size_t>(i % tries);
-        out[q][k] = one(questions[q]);
+        ask_one(i / tries, i % tries);
       } catch (...) {
         std::lock_guard lock(mutex);
         if (!error) error = std::current_exception();

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
@@ -18,7 +19,7 @@ struct Fake {
   std::vector<HttpReply> next;
   std::vector<std::string> urls, bodies;
   std::vector<double> waits;
-  std::string model = "r1", content = "42", reasoning;
+  std::string model = "r1", content = "42", reasoning, field = "reasoning_content", filtered;
 
   HttpReply reply(const std::string& url, const std::string& body) {
     std::lock_guard lock(mutex);
@@ -29,13 +30,16 @@ struct Fake {
       next.erase(next.begin());
       return r;
     }
+    if (!filtered.empty() && body.find(filtered) != std::string::npos)
+      return {400, "content filter", "", 0};
     json message = {{"role", "assistant"}, {"content", content}};
-    if (!reasoning.empty()) message["reasoning_content"] = reasoning;
-    json j = {{"model", model},
-              {"choices", {{{"message", message}, {"finish_reason", "stop"}}}},
+    if (!reasoning.empty()) message[field] = reasoning;
+    json j = {{"choices", {{{"message", message}, {"finish_reason", "stop"}}}},
               {"usage", {{"completion_tokens", 7}}}};
+    if (!model.empty()) j["model"] = model;
     return {200, j.dump(), "", 0};
   }
+  AnswerJournal journal;  // of the tests that ask for it; ask() has one of its own
   EndpointAnswers source(int64_t attempts = 4) {
     EndpointSettings s{.url = "http://host/v1/", .model = "r1"};
     s.attempts = attempts;
@@ -45,7 +49,8 @@ struct Fake {
   }
   std::vector<std::vector<GivenAnswer>> ask(int64_t questions, int64_t tries) {
     std::vector<std::string> q(static_cast<size_t>(questions), "what?");
-    return source().ask(q, 0, tries);
+    AnswerJournal nothing;
+    return source().ask(q, 0, tries, nothing);
   }
 };
 
@@ -79,7 +84,7 @@ TEST(Endpoint, FailuresThatMayPassAreTriedAgainWithLongerWaits) {
 }
 
 TEST(Endpoint, WhatWillNotPassIsAnErrorAtOnce) {
-  for (int status : {400, 401, 404}) {
+  for (int status : {401, 403, 404}) {
     Fake f;
     f.next = {{status, "no", "", 0}};
     EXPECT_THROW(f.ask(1, 1), Error);
@@ -91,12 +96,78 @@ TEST(Endpoint, WhatWillNotPassIsAnErrorAtOnce) {
   EXPECT_EQ(dead.urls.size(), 4u);
 }
 
+TEST(Endpoint, AQuestionThatIsRefusedIsSkippedWithItsOtherTries) {
+  Fake f;
+  f.filtered = "bad";
+  EndpointAnswers source = f.source();
+  std::vector<std::string> q = {"good", "bad", "good", "bad", "good"};
+  auto out = source.ask(q, 0, 30, f.journal);
+  EXPECT_LE(std::count_if(f.bodies.begin(), f.bodies.end(),
+                          [](const std::string& b) { return b.find("bad") != std::string::npos; }),
+            4);  // two requests at a time
+  for (size_t i = 0; i < q.size(); ++i) {
+    for (const GivenAnswer& a : out[i]) EXPECT_EQ(a.refused, q[i] == "bad");
+  }
+  f.bodies.clear();  // another run asks nothing again
+  EXPECT_EQ(f.source().ask(q, 0, 30, f.journal)[1][7].refused, true);
+  EXPECT_TRUE(f.bodies.empty());
+}
+
+TEST(Endpoint, QuestionsRefusedOneAfterAnotherEndTheRunWithTheServersText) {
+  Fake f;
+  f.filtered = "bad";
+  std::vector<std::string> q(20, "bad");
+  q[3] = "good";
+  try {
+    f.source().ask(q, 0, 2, f.journal);
+    ADD_FAILURE() << "all are refused";
+  } catch (const Error& e) {
+    std::string text = e.what();
+    EXPECT_NE(text.find("refused 8 questions in a row, at last: status 400: content filter"),
+              std::string::npos)
+        << text;
+  }
+  EXPECT_NE(f.journal.find(3, 0), nullptr);
+  EXPECT_EQ(f.journal.find(12, 0), nullptr);  // it was perhaps not the question: asked again
+}
+
+TEST(Endpoint, WhatWasAnsweredBeforeAFailureIsNotAskedAgain) {
+  Fake f;
+  f.next = {{200, R"({"model": "r1", "choices": [{"message": {"content": "41"}}]})", "", 0},
+            {404, "gone", "", 0}};
+  EndpointSettings s{.url = "http://host/v1", .model = "r1"};
+  s.parallel = 1;
+  EndpointAnswers source(
+      s, [&](const std::string& u, const std::string& b) { return f.reply(u, b); },
+      [](double) { return true; });
+  std::vector<std::string> q(3, "what?");
+  EXPECT_THROW(source.ask(q, 0, 1, f.journal), Error);
+  auto out = source.ask(q, 0, 1, f.journal);
+  EXPECT_EQ(f.urls.size(), 4u);
+  EXPECT_EQ(out[0][0].answer, "41");
+  EXPECT_EQ(out[2][0].answer, "42");
+}
+
+TEST(Endpoint, ThoughtsAreReadFromTheNewerFieldToo) {
+  Fake f;
+  f.field = "reasoning";
+  f.reasoning = "six times seven";
+  EXPECT_EQ(f.ask(1, 1)[0][0].content, "<think>six times seven</think>42");
+}
+
 TEST(Endpoint, OneThatLiesAboutItsModelIsRefused) {
   Fake f;
-  f.model = "another";
-  EXPECT_THROW(f.ask(1, 1), Error);
-  f.model = "r1-2025-05-28";  // a dated version of what was asked for
-  EXPECT_NO_THROW(f.ask(1, 1));
+  for (const char* other : {"another", "r1-mini", "r1-mini-0528", "r1-", "r1-05281", "r1-2025-5-28",
+                            "r1-202a0528", "r10", "hub/r1-mini", "mini/ar1"}) {
+    f.model = other;
+    EXPECT_THROW(f.ask(1, 1), Error) << other;
+  }
+  // A dated version of what was asked for, a hub's name before it, or nothing said.
+  for (const char* same : {"r1", "r1-2025-05-28", "r1-20250528", "r1-0528", "hub/r1", "hub/r1-0528",
+                           ""}) {
+    f.model = same;
+      EXPECT_NO_THROW(f.ask(1, 1)) << same;
+  }
 }
 
 TEST(Endpoint, TheListOfModelsMustHoldTheOneAskedFor) {

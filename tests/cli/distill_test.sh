@@ -52,6 +52,7 @@ class H(http.server.BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         H.calls += 1
         if H.calls == 1: return self.reply(503, {})
+        if H.calls == 3: return self.reply(400, {"error": "content filter"})
         bits = "".join(c for c in asked["messages"][-1]["content"] if c in "01")
         name = "another" if asked["model"] == "liar" else asked["model"]
         self.reply(200, {"model": name, "choices": [{"finish_reason": "stop", "message": {"role": "assistant",
@@ -68,7 +69,9 @@ PY
   "$wels" distill --preset nano --teacher-url "$url" --teacher-model oracle --task parity:6 --questions 8 --tries 1 --answers-only \
     --out endpoint >out.txt 2>err.txt || { cat err.txt; fail "endpoint"; }
   grep -q 'trying again' err.txt || fail "a failure of the endpoint is not said"
-  [ "$(cat endpoint/answers/*.jsonl | grep -c '<think>count</think>')" -eq 8 ] || fail "not all answers of the endpoint are kept"
+  grep -q 'a question is skipped: .*status 400: .*content filter' err.txt || fail "a refused question is not said"
+  grep -q '"refused":1,' endpoint/answers/block-000000.json || fail "a refused question is not counted"
+  [ "$(cat endpoint/answers/*.jsonl | grep -c '<think>count</think>')" -eq 7 ] || fail "not all answers of the endpoint are kept"
 fi
 
 # wels serve as the teacher: another model's name, a server killed in the middle that comes back, a client killed in the middle.
