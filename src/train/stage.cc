@@ -1,9 +1,11 @@
 #include "train/stage.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -18,6 +20,7 @@
 #include "formats/json.h"
 #include "model/checkpoint.h"
 #include "train/ema.h"
+#include "train/status.h"
 #include "train/tfevents.h"
 
 namespace wels {
@@ -86,6 +89,21 @@ void require_same_model(const std::string& folder, const ModelConfig& cfg, const
   require_same(then, now, run);
 }
 
+// Puts a finished folder into another's place: a kill leaves the old or the new one whole. (Where
+// the file system cannot exchange two folders, there is a moment with neither.)
+void replace_folder(const std::string& fresh, const std::string& folder) {
+  std::error_code ec;
+#ifdef RENAME_EXCHANGE
+  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
+    std::filesystem::remove_all(fresh, ec);
+    return;
+  }
+#endif
+  std::filesystem::remove_all(folder, ec);
+  std::filesystem::rename(fresh, folder, ec);
+  if (ec) throw Error(folder, "cannot rename the new folder here: " + ec.message());
+}
+
 // One run from start or checkpoint to end.
 class Run {
  public:
@@ -117,7 +135,7 @@ class Run {
       save();
     }
     if (!evaluated_) validate(nullptr);
-    line_.finish(status());
+    line_.finish(seconds_seen_ > 0 ? status() : "");  // a run that was over made no step
     if (c_.report) c_.report();
     return {.steps = state_.step,
             .tokens = state_.tokens,
@@ -149,7 +167,9 @@ class Run {
     last_saved_ = state_.step;
     best_step_ = then.value("best_step", int64_t{-1});
     if (then.contains("counters")) stage_.restore(then["counters"]);
-    log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
+    if (ema_) save_average();
+    if (state_.step < s_.schedule.steps)
+      log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
   }
 
   // A run given in minutes: measures gradients only, so that no state changes.
@@ -195,6 +215,8 @@ class Run {
     if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) {
       std::string text = stage_.sample();
       if (!text.empty()) m.add_text(metric::kSample, text);
+      if (!text.empty() && !s_.quiet)
+        terminal::write_line(sample_lines(state_.step, text, terminal::is_tty()));
     }
     metrics_->write(m);
     samples_->write(state_.step, stage_.rollouts());
@@ -293,7 +315,7 @@ class Run {
     state_.optimizer_steps = trainer_.optimizer().steps();
     if (ema_) state_.ema_updates = ema_->updates();
     save_checkpoint(s_.out, c_.parts, state_tensors(), state_);
-    if (ema_ && state_.step >= s_.schedule.steps) save_average();
+    if (ema_) save_average();
     last_saved_ = state_.step;
     prune_checkpoints(s_.out, s_.keep, best_step_);
     if (c_.report) c_.report();
@@ -311,17 +333,20 @@ class Run {
     return out;
   }
 
-  // The average as a model of its own, <run>/ema.
+  // The average as a model of its own, <run>/ema: with every checkpoint, and again from the newest
+  // one's state where a run goes on, since a kill may have come between the two.
   void save_average() {
-    std::string tmp = s_.out + "/ema.tmp", folder = s_.out + "/ema";
-    std::filesystem::remove_all(tmp);
+    std::string tmp = s_.out + "/ema.tmp";
+    std::error_code ec;
+    std::filesystem::remove_all(tmp, ec);
     make_folder(tmp);
     ema_->exchange();
     c_.parts.save_model(tmp);
     ema_->exchange();
     for (auto& [name, content] : c_.parts.files) write_file_atomic(tmp + "/" + name, content);
-    std::filesystem::remove_all(folder);
-    std::filesystem::rename(tmp, folder);
+    sync_folder(tmp);
+    replace_folder(tmp, s_.out + "/ema");
+    sync_folder(s_.out);
   }
 
   double tokens_per_s() const {
@@ -329,16 +354,21 @@ class Run {
   }
 
   std::string status() const {
-    double left = static_cast<double>(s_.schedule.steps - state_.step);
-    std::string rate = human_rate(tokens_per_s(), "tok");
+    RunStatus s{.step = state_.step,
+                .steps = s_.schedule.steps,
+                .loss = loss_,
+                .tokens_per_s = tokens_per_s(),
+                .left_s = NAN,
+                .max_violation = max_violation_,
+                .more = stage_.status()};
+    if (step_seconds_ > 0)
+      s.left_s = static_cast<double>(s_.schedule.steps - state_.step) * step_seconds_;
     if (stage_.rate_is_of_training()) {
-      double flops = tokens_per_s() * flops_per_token_;
-      rate += fmt::format("  {:.0f} GFLOP/s", flops / 1e9);
-      if (peak_flops_ > 0) rate += fmt::format(" ({:.0f}% of peak)", 100 * flops / peak_flops_);
+      double flops = s.tokens_per_s * flops_per_token_;
+      s.gflops = flops / 1e9;
+      if (peak_flops_ > 0) s.fraction_of_peak = flops / peak_flops_;
     }
-    return fmt::format("step {}/{}  loss {:.4f}{}  {}  MaxVio {:.2f}  {} left", state_.step,
-                       s_.schedule.steps, loss_, stage_.status(), rate, max_violation_,
-                       human_duration(step_seconds_ > 0 ? left * step_seconds_ : NAN));
+    return status_line(s);
   }
 
   StageContext c_;
@@ -355,7 +385,7 @@ class Run {
   std::unique_ptr<TfEventsWriter> events_;
   StatusLine line_{20};
   int64_t last_saved_ = -1, best_step_ = -1, tokens_seen_ = 0;
-  double seconds_seen_ = 0, step_seconds_ = 0, loss_ = 0, max_violation_ = 0;
+  double seconds_seen_ = 0, step_seconds_ = 0, loss_ = 0, max_violation_ = -1;
   bool calibrated_ = false, evaluated_ = false, best_is_now_ = false;
 };
 

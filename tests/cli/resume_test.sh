@@ -24,8 +24,16 @@ kill -INT "$pid"
 code=0; wait "$pid" || code=$?
 [ "$code" -eq 130 ] || fail "Ctrl-C ended with $code instead of 130"
 ls "$scratch"/stopped/checkpoints/step-* >/dev/null || fail "Ctrl-C saved nothing"
+[ -s "$scratch/stopped/ema/model.safetensors" ] || fail "Ctrl-C saved no average"
 "$wels" "${args[@]}" --out "$scratch/stopped" --threads 2 >/dev/null 2>&1
 [ "$(digest "$scratch/stopped")" = "$want" ] || fail "stopped and resumed: other bits"
+
+# The average of the weights is there at every stop, and again where it was lost; a run that is over says no more than that.
+rm -rf "$scratch/whole/ema"
+"$wels" "${args[@]}" --out "$scratch/whole" --threads 2 >"$scratch/out" 2>"$scratch/err"
+cmp "$scratch/whole/ema/model.safetensors" "$scratch/killed/ema/model.safetensors" || fail "a lost average is not built again"
+grep -q '^done: 40 steps, ' "$scratch/out" || { cat "$scratch/out"; fail "a run that is over"; }
+! grep -qE 'tok/s|left|resuming' "$scratch/out" "$scratch/err" || { cat "$scratch/out" "$scratch/err"; fail "a run that is over shows progress"; }
 
 # Ctrl-C while the corpus is prepared: nothing half made stays, and the same command starts again.
 for _ in $(seq 60); do cat "$data/tinyshakespeare.txt"; done > "$scratch/long.txt"
