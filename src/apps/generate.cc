@@ -1,6 +1,7 @@
 // wels generate: continues a prompt.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -33,7 +34,8 @@ struct GenerateFlags {
   SamplingParams sampling;
   GrammarFlags grammar;
   ThinkBounds think;
-  int64_t rephrase = 0;
+  int64_t rephrase = 0, samples = 1;
+  bool vote = false;
   std::vector<std::string> stop;
   bool quiet = false, ignore_eos = false;
 };
@@ -48,6 +50,11 @@ void print_counts(const GenerateFlags& f, const LoadedModel& m, const GenerateTi
   if (f.experts.gigabytes > 0) fmt::print(stderr, "{}\n", f.experts.summary(m));
 }
 
+// The flag that makes the prompt a question, whose answers are compared; empty: none.
+std::string question_flag(const GenerateFlags& f) {
+  return f.rephrase > 0 ? "--rephrase" : f.samples > 1 || f.vote ? "--samples" : "";
+}
+
 // All but the prompt.
 GenerateRequest make_request(const GenerateFlags& f, const LoadedModel& m) {
   GenerateRequest r;
@@ -59,15 +66,16 @@ GenerateRequest make_request(const GenerateFlags& f, const LoadedModel& m) {
   if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
   auto held =
       AnswerGrammar::make(f.grammar, *m.tokenizer, m.model->config().vocab_size, r.stop_ids);
-  if (held && (f.think.any() || f.rephrase > 0))
-    throw Error(f.rephrase > 0 ? "--rephrase" : "--think-budget, --think-min",
+  std::string asks = question_flag(f);
+  if (held && (f.think.any() || !asks.empty()))
+    throw Error(asks.empty() ? "--think-budget, --think-min" : asks,
                 "a grammar holds the whole answer, which then has no thought",
                 "leave one of them out");
   if (held) r.mask = [held](std::span<const int32_t> answer) { return held->mask(answer); };
   return r;
 }
 
-// --- the prompt as a question, also in the model's other words ---
+// --- the prompt as a question, answered several times, also in the model's other words ---
 
 Rollout as_rollout(const Tokenizer& tokenizer, const GenerateResult& r, bool begun) {
   Rollout out;
@@ -78,11 +86,13 @@ Rollout as_rollout(const Tokenizer& tokenizer, const GenerateResult& r, bool beg
   return out;
 }
 
-int answer_versions(const GenerateFlags& f, LoadedModel& m) {
+int answer_question(const GenerateFlags& f, LoadedModel& m) {
   Conversation talk(*m.tokenizer, choose_template("auto", m.folder));
   if (talk.is_base())
-    throw Error("--rephrase", "the model has no chat template: it answers no questions",
+    throw Error(question_flag(f), "the model has no chat template: it answers no questions",
                 "use a model that was trained on chats or tasks");
+  if (f.samples > 1 && f.sampling.temperature <= 0)
+    throw Error("--samples", "at temperature 0 all answers are the same", "raise --temperature");
   StopSignal stop;
   GenerateRequest like = make_request(f, m);
   like.cancelled = [&] { return stop.requested(); };
@@ -91,13 +101,16 @@ int answer_versions(const GenerateFlags& f, LoadedModel& m) {
   CacheOptions cache = f.cache.options(m.dtype);
   require_memory_for(m, context, *cache.dtype);
   Engine engine(*m.dev, *m.model, m.dtype, context, cache);
-  std::vector<std::string> asked = rephrase(engine, talk, f.prompt,
-                                            {.count = f.rephrase,
-                                             .context = context,
-                                             .like = like,
-                                             .tokenizer = &*m.tokenizer,
-                                             .vocab_size = vocab});
-  asked.insert(asked.begin(), f.prompt);
+  std::vector<std::string> asked = {f.prompt};
+  if (f.rephrase > 0) {
+    Rephrasing how{.count = f.rephrase,
+                   .context = context,
+                   .like = like,
+                   .tokenizer = &*m.tokenizer,
+                   .vocab_size = vocab};
+    for (std::string& version : rephrase(engine, talk, f.prompt, how))
+      asked.push_back(std::move(version));
+  }
   ThinkBudget think = think_budget(*m.tokenizer, f.think);
   std::vector<GenerateRequest> requests;
   std::vector<bool> begun;
@@ -108,16 +121,31 @@ int answer_versions(const GenerateFlags& f, LoadedModel& m) {
     GenerateRequest r = like;
     r.prompt = std::move(prompt.tokens);
     begun.push_back(prompt.begun.find(kThinkBegin) != std::string::npos);
-    bound_thought(r, think, begun.back(), vocab);
-    requests.push_back(std::move(r));
+    for (int64_t i = 0; i < f.samples; ++i) {
+      requests.push_back(r);
+      bound_thought(requests.back(), think, begun.back(), vocab);
+      ++r.sampling.seed;
+    }
   }
+  auto samples = static_cast<size_t>(f.samples);
   std::vector<Rollout> answers;
   for (const GenerateResult& r : engine.run(std::move(requests)))
-    answers.push_back(as_rollout(*m.tokenizer, r, begun[answers.size()]));
+    answers.push_back(as_rollout(*m.tokenizer, r, begun[answers.size() / samples]));
   if (stop.requested()) return 130;
-  for (size_t i = 0; i < asked.size() && !f.quiet; ++i)
-    fmt::print("{}\n  {}\n", asked[i], answers[i].parts.answer);
-  fmt::print("{}\n", answers[majority_answer(answers)].parts.answer);
+  bool vote = f.vote || f.rephrase > 0;
+  for (size_t i = 0; i < answers.size() && !(f.quiet && vote); ++i) {
+    if (i % samples == 0 && !f.quiet) fmt::print("{}\n", asked[i / samples]);
+    fmt::print("{}{}\n", f.quiet ? "" : "  ", answers[i].parts.answer);
+  }
+  if (!vote) return 0;
+  const Rollout& chosen = answers[majority_answer(answers)];
+  std::string said = final_answer(chosen.parts.answer);
+  auto same = std::count_if(answers.begin(), answers.end(), [&](const Rollout& r) {
+    return r.ended && final_answer(r.parts.answer) == said;
+  });
+  fmt::print("{}\n", chosen.parts.answer);
+  std::fflush(stdout);
+  if (!f.quiet) fmt::print(stderr, "{} of {} answers\n", same, answers.size());
   return 0;
 }
 
@@ -129,7 +157,7 @@ int generate(GenerateFlags f) {
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
   if (f.prompt == "-") f.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
-  if (f.rephrase > 0) return answer_versions(f, m);
+  if (!question_flag(f).empty()) return answer_question(f, m);
   GenerateRequest r = make_request(f, m);
   r.prompt = m.tokenizer->encode(f.prompt);
   // An empty prompt begins a document: after the end of another, as in training.
@@ -187,6 +215,14 @@ void add_generate(CLI::App& app, Command& run) {
   add_rephrase_flag(sub, f->rephrase,
                     "all answered; the majority's answer is printed (the prompt is then a question "
                     "in the model's chat template)");
+  CLI::Option* samples =
+      sub->add_option("--samples", f->samples,
+                      "answers drawn, each with another seed (the prompt is then a question in the "
+                      "model's chat template)")
+          ->check(CLI::Range(1, 1024))
+          ->capture_default_str();
+  sub->add_flag("--vote", f->vote, "print the answer that most of the --samples have")
+      ->needs(samples);
   add_speculate_flag(sub, f->speculate);
   sub->add_option("--drafts", f->drafts, "tokens drafted for a step (0: as many as pay)")
       ->check(CLI::Range(0, 64))

@@ -30,8 +30,8 @@ void TaskEvalFlags::add(CLI::App* sub) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--samples,--vote,--best-of", settings.samples,
-                  "answers drawn to each besides the greedy one: their mean, the majority's, the "
-                  "likeliest one and the best (pass@k)")
+                  "answers drawn to each besides the greedy one: their mean, pass@k, the "
+                  "majority's, the likeliest and the one that the task's checker finds best")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--temperature", settings.temperature, "of those")

@@ -1,6 +1,7 @@
 // report_on_tasks: what `wels eval --task` prints.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <tuple>
@@ -57,6 +58,22 @@ int print_curve(LoadedModel& m, const TaskEvalFlags& f, bool json) {
   return 0;
 }
 
+// The drawn answer that the task's checker gives most, of equally good ones the first; null: none.
+const TaskEvaluation::Answer* best_answer(const TaskEvaluation::Answers& a) {
+  auto worse = [](const auto& x, const auto& y) { return x.score < y.score; };
+  auto best = std::max_element(a.sampled.begin(), a.sampled.end(), worse);
+  return best == a.sampled.end() ? nullptr : &*best;
+}
+
+// Best-of-n by the checker: the mean score of these.
+double best_of(const TaskEvaluation& e) {
+  double sum = 0;
+  for (const TaskEvaluation::Answers& a : e.answers) {
+    if (const auto* best = best_answer(a)) sum += best->score;
+  }
+  return e.answers.empty() ? 0 : sum / static_cast<double>(e.answers.size());
+}
+
 void write_answers(const std::string& path, const TaskEvaluation& e) {
   using Json = nlohmann::ordered_json;
   std::string lines;
@@ -73,6 +90,7 @@ void write_answers(const std::string& path, const TaskEvaluation& e) {
                  {"sampled_right", right},
                  {"greedy", a.greedy.text},
                  {"sampled", sampled}};
+    if (const auto* best = best_answer(a)) line["best"] = best->text;
     lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   }
   write_file_atomic(path, lines);
@@ -84,7 +102,7 @@ int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::strin
   if (f.curve && !answers.empty())
     throw Error("--answers", "is of one evaluation", "leave out --curve");
   if (f.curve) return print_curve(m, f, json);
-  f.settings.keep_answers = !answers.empty();
+  f.settings.keep_answers = !answers.empty() || f.settings.samples > 0;
   // Where they cannot be written, that is said before the questions are asked.
   if (auto folder = std::filesystem::path(answers).parent_path(); !folder.empty())
     make_folder(folder.string());
@@ -94,6 +112,7 @@ int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::strin
   if (f.rephrase > 0) rephrased = evaluate_rephrased_on_tasks(m, f);
   if (json) {
     nlohmann::ordered_json j = json_of(f, e);
+    if (f.settings.samples > 0) j["best_of"] = best_of(e);
     if (rephrased) j["rephrase"] = json_of(*rephrased);
     fmt::print("{}\n", j.dump());
     return 0;
@@ -106,8 +125,8 @@ int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::strin
   print_stats("greedy", e.greedy);
   if (samples > 0) {
     print_stats("sampled", e.sampled);
-    fmt::print("pass@{}   {:.3f}  majority {:.3f}  likeliest {:.3f}\n", samples, e.pass_at_k,
-               e.majority, e.likeliest);
+    fmt::print("pass@{}   {:.3f}  majority {:.3f}  likeliest {:.3f}  best by the checker {:.3f}\n",
+               samples, e.pass_at_k, e.majority, e.likeliest, best_of(e));
   }
   if (rephrased)
     fmt::print("{} rephrasings  vote {:.3f} ({:.1f} tokens)  joint {:.3f} ({:.1f} tokens)\n",

@@ -36,7 +36,8 @@ int list_tasks() {
       "\nA mixture: NAME, NAME:LEVEL or NAME:FROM-TO, each with *SHARE, separated by commas:\n"
       "  wels tasks 'parity:20,addition:8-12*2' --count 3\n"
       "A task of your own: a .jsonl of question and answer, FILE or FILE@CHECKER with the checker\n"
-      "exact, number, choice, json, code or command=COMMAND (docs/tasks.md).\n");
+      "exact, number, choice, json, code or command=COMMAND, its commas and * within quotes\n"
+      "(docs/tasks.md).\n");
   return 0;
 }
 
@@ -53,6 +54,7 @@ std::string example_text(const TaskMixture::Item& item, const TaskFile& f, int64
     line = {{"question", e.question}, {"answer", e.answer}, {"chain", e.chain}};
     line["task"] = item.task->name();
     line["level"] = item.level;
+    line["metadata"] = nlohmann::ordered_json::parse(e.metadata);
   } else {
     // A stream of its own: the examples stay the same whatever the share of chains.
     Rng rng(f.seed, hash_name("with chain") + static_cast<uint64_t>(i));

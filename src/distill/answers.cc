@@ -255,7 +255,7 @@ std::string CollectReport::summary() const {
       "{} questions, {} solved; {} of {} answers right ({:.1f} %), {} cut; {} kept, {} "
       "duplicates, {} unreadable",
       questions, solved, right, answers, share, cut, kept, duplicates, unreadable);
-  return refused > 0 ? out + fmt::format("; {} questions refused", refused) : out;
+  return refused > 0 ? out + fmt::format("; {} refused", refused) : out;
 }
 
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -37,10 +36,10 @@ std::string answer_text(const json& line, const std::string& where) {
               "write it as a string, or use the checker json");
 }
 
-class ExactChecker : public Checker {
 bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
 bool is_capital(char c) { return std::isupper(static_cast<unsigned char>(c)); }
 
+class ExactChecker : public Checker {
  public:
   std::string name() const override { return "exact"; }
   void read(const json& line, const std::string& where, TaskExample& example, json&) override {
@@ -51,7 +50,6 @@ bool is_capital(char c) { return std::isupper(static_cast<unsigned char>(c)); }
   }
 };
 
-// The number that an answer gives: its marked one, else the last one within it.
 // Without a remark in brackets at the end, behind a number: "x = 5 (see step 2)".
 std::string_view without_remark(std::string_view text) {
   std::string_view rest = trimmed(text);
@@ -67,6 +65,7 @@ std::string_view without_remark(std::string_view text) {
   return text;
 }
 
+// The number that an answer gives: its marked one, else the last one within it.
 std::optional<Number> number_of(std::string_view answer) {
   std::string final = final_answer(answer);
   std::optional<Number> whole = parse_number(final);
@@ -276,7 +275,8 @@ std::unique_ptr<Checker> make_checker(const std::string& name, const std::string
       throw Error(where, "a file of questions can't name a program to run",
                   "name it in the tasks: FILE@command=COMMAND");
     }
-    std::string line(trimmed(name.substr(std::min(kCommand.size(), name.size()))));
+    std::string line(
+        trimmed(std::string_view(name).substr(std::min(kCommand.size(), name.size()))));
     if (line.empty()) throw Error(where, "the checker's command is empty", "write command=COMMAND");
     return make_command_checker(line);
   }

@@ -62,20 +62,46 @@ std::unique_ptr<Task> find_task(const std::string& name, const std::string& wher
   return make_file_task(path, at == std::string::npos ? "" : name.substr(at + 1));
 }
 
-TaskMixture::Part parse_part(std::string_view text, std::string_view spec) {
+// The spec with what stands in quotes within commands masked: commas and stars there are theirs.
+std::string masked_quotes(std::string_view spec) {
+  std::string out(spec);
+  bool command = false;
+  char quote = '\0';
+  for (size_t i = 0; i < out.size(); ++i) {
+    char c = spec[i];
+    if (quote != '\0') {
+      if (c == quote) quote = '\0';
+      if (c == '\\' && quote == '"' && i + 1 < out.size()) out[i++] = '_';
+      if (quote != '\0') out[i] = '_';
+    } else if (c == ',') {
+      command = false;
+    } else if (command && (c == '\'' || c == '"')) {
+      quote = c;
+    } else if (spec.substr(i).starts_with("command=")) {
+      command = true;
+    }
+  }
+  return out;
+}
+
+// masked: the part as masked_quotes gives it.
+TaskMixture::Part parse_part(std::string_view text, std::string_view masked,
+                             std::string_view spec) {
   std::string where = fmt::format("tasks \"{}\"", spec);
   if (text.empty())
     throw Error(where, "a part is empty", "write NAME, NAME:LEVEL or NAME:FROM-TO*SHARE");
   TaskMixture::Part part{nullptr, 0, 0, 1};
   std::string_view name = text;
-  if (size_t star = name.rfind('*'); star != std::string_view::npos) {
+  bool command = name.find("command=") != std::string_view::npos;
+  if (size_t star = masked.rfind('*'); star != std::string_view::npos) {
     std::string_view share = trimmed(name.substr(star + 1));
     auto [end, error] = std::from_chars(share.data(), share.data() + share.size(), part.share);
     if (error != std::errc() || end != share.data() + share.size() || !(part.share > 0) ||
         !(part.share <= 1e6)) {
       throw Error(where,
                   fmt::format("the share \"{}\" of \"{}\" is no number above 0", share, text),
-                  "write a share as in parity*2");
+                  command ? "put the command's * in quotes: command=judge '*.txt'"
+                          : "write a share as in parity*2");
     }
     name = name.substr(0, star);
   }
@@ -123,10 +149,20 @@ bool is_held_out(std::string_view question) {
 }
 
 TaskMixture::TaskMixture(std::string_view spec) : spec_(spec) {
+  std::string masked = masked_quotes(spec);
+  bool behind_command = false;
   for (size_t at = 0;;) {
-    size_t comma = spec.find(',', at);
-    parts_.push_back(parse_part(trimmed(spec.substr(at, comma - at)), spec));
-    if (comma == std::string_view::npos) break;
+    size_t comma = masked.find(',', at);
+    std::string_view part = trimmed(spec.substr(at, comma - at));
+    try {
+      parts_.push_back(parse_part(part, trimmed(std::string_view(masked).substr(at, comma - at)),
+                                  spec));
+    } catch (const Error& e) {
+      if (!behind_command) throw;
+      throw Error(e.where(), e.fact(), "put a command's commas in quotes: command=judge 'a,b'");
+    }
+    behind_command = part.find("command=") != std::string_view::npos;
+    if (comma == std::string::npos) break;
     at = comma + 1;
   }
 }

@@ -63,9 +63,11 @@ done
 # The result is a model like any other.
 "$wels" chat whole "parity 010101" >/dev/null 2>&1 || fail "chat with the result"
 "$wels" eval whole --task parity:6 --items 16 --samples 4 --max-tokens 24 --json --answers answers.jsonl > eval.json || fail "eval"
-[ "$(grep -c '"task":"parity","question":"parity .*"greedy_score":[01].0,"sampled_right":[0-4],"greedy":".*"sampled":\[{"text":' answers.jsonl)" = 16 ] ||
+[ "$(grep -c '"task":"parity","question":"parity .*"greedy_score":[01].0,"sampled_right":[0-4],"greedy":".*"sampled":\[{"text":.*\],"best":"' answers.jsonl)" = 16 ] ||
   fail "eval --answers: $(head -1 answers.jsonl)"
 grep -q '"pass_at_k"' eval.json || fail "eval says no pass@k"
+[ "$(grep -o '"pass_at_k":[0-9.]*' eval.json | head -1 | cut -d: -f2)" = "$(grep -o '"best_of":[0-9.]*' eval.json | cut -d: -f2)" ] ||
+  { cat eval.json; fail "the best of n answers is not right where one of them is"; }
 # Bounded thoughts: none within a budget of 0, one wherever a minimum is asked for.
 "$wels" eval base --task parity:6 --items 16 --samples 4 --max-tokens 24 --curve > curve.txt || fail "eval --curve"
 [ "$(wc -l < curve.txt)" -eq 5 ] || { cat curve.txt; fail "--curve is not a head and budgets 0, 4, 8, 16"; }
@@ -91,6 +93,13 @@ asked='<｜begin▁of▁sentence｜><｜User｜>0 1 1<｜Assistant｜><think>'
 ! grep -q '</think>' least.txt || { cat least.txt; fail "generate --think-min ended a thought"; }
 "$wels" generate base "0 1 1" --rephrase 2 --temperature 0 -n 24 -q > said.txt || fail "generate --rephrase"
 [ "$(wc -l < said.txt)" -eq 1 ] || { cat said.txt; fail "not one answer"; }
+"$wels" generate base "parity 010101" --samples 5 --vote -n 24 > vote.txt 2> share.txt || fail "generate --samples --vote"
+[ "$(wc -l < vote.txt)" -eq 7 ] && grep -qE '^[1-5] of 5 answers$' share.txt || { cat vote.txt share.txt; fail "no vote of five answers"; }
+last=$(tail -1 vote.txt)  # as many answers are like it as is said
+[ "$(head -6 vote.txt | grep -cxF -- "  $last")" -ge "$(cut -d' ' -f1 share.txt)" ] || { cat vote.txt share.txt; fail "the share is another"; }
+[ "$("$wels" generate base "parity 010101" --samples 5 --vote -n 24 -q)" = "$last" ] || fail "generate --vote -q says more than the answer"
+"$wels" generate base "parity 010101" --samples 5 --think-min 5 --think-again 1 -n 8 -q >/dev/null || fail "generate --samples with a bound"
+"$wels" generate base "parity 010101" --samples 5 -n 24 -q | cmp - <(sed -n '2,6s/^  //p' vote.txt) || fail "generate --samples"
 [ "$("$wels" chat base "0 1 1" --think --think-budget 0 -n 8 </dev/null | head -c 15)" = '<think></think>' ] || fail "chat --think-budget"
 printf '%s\n' '/set think' '/set parameter think_budget 0' '0 1 1' '/set parameter rephrase 2' '0 1' '/save talk.json' |
   "$wels" chat base -n 8 > talk.txt || fail "chat with a budget set"
@@ -132,6 +141,9 @@ expect '\-\-think-budget: is of thoughts, which are off' "$wels" chat base hello
 expect 'there are no words to go on' "$wels" generate base hello --think-min 3 --think-again ''
 expect 'a grammar holds the whole answer' "$wels" generate base hello --think-budget 3 --json
 expect 'a grammar holds the whole answer' "$wels" generate base hello --rephrase 2 --json
+expect '\-\-samples: a grammar holds the whole answer' "$wels" generate base hello --samples 2 --json
+expect '\-\-samples: at temperature 0' "$wels" generate base hello --samples 2 --temperature 0
+expect 'vote: needs --samples too' "$wels" generate base hello --vote
 for flags in '--rephrase 9' '--think-budget -1' '--think-min x'; do
   for command in generate chat; do
     code=0; "$wels" $command base hello $flags >stdout.log 2>stderr.log || code=$?

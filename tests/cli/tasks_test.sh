@@ -43,6 +43,7 @@ share = {t: sum(e["task"] == t for e in train) / len(train) for t in ("parity", 
 assert abs(share["addition"] - 0.5) < 0.04 and abs(share["parity"] - 0.25) < 0.04, share
 assert {e["level"] for e in train if e["task"] == "addition"} == set(range(8, 13))
 for e in train:
+    assert e["metadata"] == {"level": e["level"]}, e
     if e["task"] == "addition": assert eval(e["question"]) == int(e["answer"])
     if e["task"] == "parity": assert str(e["question"].count("1") % 2) == e["answer"] == e["chain"][-1]
 PY
