@@ -37,12 +37,20 @@ struct PretrainFlags {
   int depth = 0;
   int64_t seq = 0, batch = 0, steps = 0, experts = -1, chosen = -1, mtp = -1, warmup = -1;
   double lr = 0;
-  bool fp8 = false, recompute = false, dense = false;
+  bool fp8 = false, recompute = false, dense = false, preset_given = false;
 };
 
 // --- model ---
 
 PresetSettings choose_shape(const PretrainFlags& f) {
+  std::vector<const char*> given;
+  if (f.preset_given) given.push_back("--preset");
+  if (f.depth > 0) given.push_back("--depth");
+  if (!f.config.empty()) given.push_back("--config");
+  if (given.size() > 1) {
+    throw Error(given[0], fmt::format("does not go with {}: both choose the shape", given[1]),
+                "give one of them");
+  }
   PresetSettings p = f.depth > 0 ? preset_of_depth(f.depth) : preset(f.preset);
   if (!f.config.empty()) p.model = load_hf_config(f.config);
   ModelConfig& c = p.model;
@@ -79,36 +87,106 @@ void fill_settings(PretrainFlags& f, const PresetSettings& p, const ModelConfig&
   s.trainer.recompute = f.recompute;
   if (f.fp8 && f.dtype != "bf16")
     throw Error("--fp8", "goes with --dtype bf16", "drop --dtype f32");
+  if (s.trainer.qk_clip > 0 && !cfg.is_mla())
+    log_warn("--qk-clip: does nothing here: it is for MLA, the model has grouped queries");
+  if (s.schedule.kind == Schedule::Kind::kV3 && s.schedule.decay_end < s.schedule.stable)
+    throw Error("--decay-end",
+                fmt::format("{} is before --stable {}", s.schedule.decay_end, s.schedule.stable),
+                "use a larger share of the steps");
+}
+
+// A held-out text shorter than a sequence says little, and nothing of long contexts.
+void warn_of_short_validation(const TokenShard& validation, int64_t sequence) {
+  if (validation.tokens() > sequence) return;
+  log_warn(
+      "validation has {} tokens, fewer than one sequence of {}; a larger --split-share, --split "
+      "tail or more text gives it more",
+      validation.tokens(), sequence);
+}
+
+InfoSection recipe_section(const PretrainFlags& f, const ModelConfig& cfg) {
+  const PretrainSettings& s = f.settings;
+  const TrainerConfig& t = s.trainer;
+  const OptimizerConfig& o = t.optimizer;
+  const Schedule& c = s.schedule;
+  auto num = [](auto x) { return fmt::format("{}", x); };
+  auto off = [](double x) { return x > 0 ? fmt::format("{}", x) : std::string("off"); };
+  auto yes = [](bool x) { return std::string(x ? "yes" : "no"); };
+  bool wsd = c.kind == Schedule::Kind::kWsd;
+  InfoSection out{"Recipe", {}};
+  auto& rows = out.rows;
+  rows.emplace_back("shape", !f.config.empty() ? "--config " + f.config
+                             : f.depth > 0     ? fmt::format("--depth {}", f.depth)
+                                               : f.preset);
+  rows.emplace_back("steps",
+                    s.minutes > 0 ? fmt::format("{} minutes of them", s.minutes) : num(c.steps));
+  rows.emplace_back("tokens per step", num(s.batch_tokens));
+  rows.emplace_back("micro-batch", fmt::format("{} tokens", s.micro_batch_tokens));
+  rows.emplace_back("batch ramp", c.batch_start < 1
+                                      ? fmt::format("from {} of it over {} of the steps",
+                                                    c.batch_start, c.ramp_share)
+                                      : "off");
+  rows.emplace_back("sequence", num(s.sequence_length));
+  rows.emplace_back("document mask", yes(s.document_mask));
+  rows.emplace_back("peak learning rate", num(c.peak));
+  rows.emplace_back("schedule", f.schedule);
+  rows.emplace_back("warm-up",
+                    fmt::format("{}{} steps", s.minutes > 0 ? "at most " : "", c.warmup));
+  if (wsd) {
+    rows.emplace_back("decay", fmt::format("the last {} of the steps, to 0", c.wsd_decay));
+  } else {
+    rows.emplace_back("constant until", fmt::format("{} of the steps", c.stable));
+    rows.emplace_back("decay until", fmt::format("{} of the steps, to {} of the peak", c.decay_end,
+                                                 c.final_ratio));
+  }
+  rows.emplace_back("optimiser", f.optimizer);
+  if (o.muon) rows.emplace_back("Muon's momentum", num(o.momentum));
+  rows.emplace_back("AdamW", fmt::format("β₁ {}, β₂ {}, ε {}", o.beta1, o.beta2, o.eps));
+  rows.emplace_back("weight decay", num(o.weight_decay));
+  rows.emplace_back("gradient clip", off(o.clip));
+  rows.emplace_back("EMA", off(s.ema));
+  rows.emplace_back("QK-clip", off(t.qk_clip));
+  rows.emplace_back("type", t.fp8 ? "fp8" : f.dtype);
+  rows.emplace_back("recompute", yes(t.recompute));
+  if (cfg.n_routed_experts > 0) {
+    rows.emplace_back("bias update", off(t.bias_update) + (t.bias_centred ? ", centred" : ""));
+    rows.emplace_back("balance alpha", off(t.balance_alpha));
+  }
+  if (cfg.num_nextn_predict_layers > 0) rows.emplace_back("MTP lambda", num(s.mtp_lambda));
+  rows.emplace_back("seed", num(s.seed));
+  return out;
+}
+
+InfoSection data_section(const DataFlags& d, const std::string& tokenizer, const TokenShard& train,
+                         const TokenShard& validation) {
+  auto count = [](int64_t x) { return human_count(static_cast<double>(x)); };
+  std::string corpus;
+  for (const std::string& path : d.corpus) corpus += (corpus.empty() ? "" : " ") + path;
+  if (corpus.empty()) corpus = fmt::format("{} MB of text found on this machine", d.local_mb);
+  std::string split = d.split;
+  if (d.split_share > 0) split += fmt::format(", {} validates", d.split_share);
+  return {
+      "Data",
+      {{"corpus", corpus},
+       {"tokenizer", tokenizer == "file" ? d.tokenizer : tokenizer},
+       {"split", split},
+       {"fill-in-the-middle", d.fim > 0 ? fmt::format("{}", d.fim) : "off"},
+       {"training tokens", count(train.tokens())},
+       {"validation tokens", count(validation.tokens())},
+       {"text", human_bytes(static_cast<double>(train.text_bytes() + validation.text_bytes()))}}};
 }
 
 RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShard& train,
                  const TokenShard& validation, double peak_flops) {
   const PretrainSettings& s = f.settings;
-  auto num = [](auto x) { return fmt::format("{}", x); };
-  auto count = [](int64_t x) { return human_count(static_cast<double>(x)); };
   RunInfo info;
   info.name = std::filesystem::path(s.out).filename().string();
   info.started = info.updated = unix_seconds();
   info.total_steps = s.schedule.steps;
-  info.sections.push_back({"Recipe",
-                           {{"shape", f.depth > 0 ? fmt::format("--depth {}", f.depth) : f.preset},
-                            {"optimiser", f.optimizer},
-                            {"schedule", f.schedule},
-                            {"peak learning rate", num(s.schedule.peak)},
-                            {"sequence", num(s.sequence_length)},
-                            {"tokens per step", num(s.batch_tokens)},
-                            {"type", f.fp8 ? "fp8" : f.dtype},
-                            {"bias update", num(s.trainer.bias_update)},
-                            {"balance alpha", num(s.trainer.balance_alpha)},
-                            {"MTP lambda", num(s.mtp_lambda)},
-                            {"document mask", s.document_mask ? "yes" : "no"},
-                            {"seed", num(s.seed)}}});
+  info.sections.push_back(recipe_section(f, cfg));
   info.sections.push_back(model_section(cfg));
-  info.sections.push_back(
-      {"Data",
-       {{"training tokens", count(train.tokens())},
-        {"validation tokens", count(validation.tokens())},
-        {"text", human_bytes(static_cast<double>(train.text_bytes() + validation.text_bytes()))}}});
+  info.sections.push_back(data_section(f.data, s.tokenizer, train, validation));
+  append_command(info.sections);
   info.sections.push_back(machine_section(machine(), thread_count(), peak_flops / 1e9));
   return info;
 }
@@ -151,6 +229,7 @@ int pretrain_command(PretrainFlags f) {
   Tokenizer tokenizer = Tokenizer::from_json(*tokenizer_json, s.out + "/tokenizer.json");
   ModelConfig cfg = with_tokenizer(f, shape.model, tokenizer);
   fill_settings(f, shape, cfg);
+  s.tokenizer = tokenizer_choice(f.data, shape.model.vocab_size, start);
   require_memory(*dev, s, cfg);
 
   TextEncoder encoder = text_encoder(tokenizer);
@@ -162,6 +241,7 @@ int pretrain_command(PretrainFlags f) {
            human_count(static_cast<double>(train.tokens())),
            human_count(static_cast<double>(validation.tokens())),
            shards.reused ? ", made by an earlier call" : "");
+  warn_of_short_validation(validation, s.sequence_length);
   Model model(cfg);
   model.init(DType::kF32, s.seed, true);
   ParameterCount n = count_parameters(cfg);
@@ -199,10 +279,11 @@ int pretrain_command(PretrainFlags f) {
   info.total_steps = r.stopped ? info.total_steps : r.steps;
   ctx.report();
   fmt::print(
-      "{} {} steps, {} tokens, {}; validation {:.4f} nats per token, {:.4f} bits per byte (best "
+      "{} {} steps, {} tokens{}; validation {:.4f} nats per token, {:.4f} bits per byte (best "
       "{:.4f} nats)\n",
       r.stopped ? "stopped after" : "done:", r.steps, human_count(static_cast<double>(r.tokens)),
-      human_rate(r.tokens_per_s, "tok"), r.validation_loss, r.validation_bits_per_byte, r.best);
+      r.tokens_per_s > 0 ? ", " + human_rate(r.tokens_per_s, "tok") : "", r.validation_loss,
+      r.validation_bits_per_byte, r.best);
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;
@@ -217,7 +298,8 @@ void add_pretrain(CLI::App& app, Command& run) {
   TrainerConfig& t = s.trainer;
   f->data.add(sub);
   sub->add_option("-o,--out", s.out, "run folder")->capture_default_str();
-  sub->add_option("--preset", f->preset, "nano, micro, mini, small, base")->capture_default_str();
+  CLI::Option* preset = sub->add_option("--preset", f->preset, "nano, micro, mini, small, base")
+                            ->capture_default_str();
   sub->add_option("--depth", f->depth, "one dial instead of a preset: number of blocks")
       ->check(CLI::Range(2, 32));
   sub->add_option("--config", f->config, "a config.json instead of a preset")
@@ -245,6 +327,14 @@ void add_pretrain(CLI::App& app, Command& run) {
   sub->add_option("--stable", s.schedule.stable, "v3: constant until this share of the steps")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  sub->add_option("--decay-end", s.schedule.decay_end,
+                  "v3: the cosine ends at this share of the steps, then constant again")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  sub->add_option("--wsd-decay", s.schedule.wsd_decay,
+                  "wsd: share of the steps, at the end, that decay")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   sub->add_option("--batch-start", s.schedule.batch_start, "batch ramp: first batch / full batch")
       ->check(CLI::Range(0.01, 1.0))
       ->capture_default_str();
@@ -255,8 +345,17 @@ void add_pretrain(CLI::App& app, Command& run) {
   sub->add_option("--optimizer", f->optimizer, "adamw or muon")
       ->check(CLI::IsMember({"adamw", "muon"}))
       ->capture_default_str();
-  sub->add_option("--beta2", t.optimizer.beta2, "AdamW")
-      ->check(CLI::Range(0.0, 1.0))
+  sub->add_option("--momentum", t.optimizer.momentum, "Muon's (Nesterov)")
+      ->check(CLI::Range(0.0, 0.9999))
+      ->capture_default_str();
+  sub->add_option("--beta1", t.optimizer.beta1, "AdamW: of the gradient's average")
+      ->check(CLI::Range(0.0, 0.9999))
+      ->capture_default_str();
+  sub->add_option("--beta2", t.optimizer.beta2, "AdamW: of its square's")
+      ->check(CLI::Range(0.0, 0.99999))
+      ->capture_default_str();
+  sub->add_option("--eps", t.optimizer.eps, "AdamW: added to the root of the square's average")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--weight-decay", t.optimizer.weight_decay, "on matrices")
       ->check(CLI::NonNegativeNumber)
@@ -310,7 +409,10 @@ void add_pretrain(CLI::App& app, Command& run) {
       ->capture_default_str();
   f->device.add(sub);
   f->ui.add(sub);
-  sub->callback([f, &run] { run = [f] { return pretrain_command(*f); }; });
+  sub->callback([f, preset, &run] {
+    f->preset_given = preset->count() > 0;
+    run = [f] { return pretrain_command(*f); };
+  });
 }
 
 }  // namespace wels

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -115,17 +116,43 @@ std::vector<std::string> corpus_files(const DataFlags& f) {
   return f.corpus.empty() ? find_local_text(f.local_mb * 1'000'000) : list_corpus(f.corpus);
 }
 
+std::string tokenizer_choice(const DataFlags& f, int64_t preset_vocab,
+                             const std::optional<RunStart>& start) {
+  if (start) {
+    nlohmann::json settings = nlohmann::json::parse(start->settings);
+    auto it = settings.find("tokenizer");
+    return it != settings.end() && it->is_string() ? it->get<std::string>() : "";
+  }
+  if (f.tokenizer == "char") return "char";
+  if (f.tokenizer != "bpe") return "file";
+  return fmt::format("bpe {}", f.vocab > 0 ? f.vocab : preset_vocab);
+}
+
 std::optional<std::string> make_tokenizer(const DataFlags& f, const std::vector<std::string>& files,
                                           int64_t preset_vocab, const std::string& out,
                                           const std::optional<RunStart>& start) {
   std::string path = out + "/tokenizer.json";
-  bool there = std::filesystem::exists(path);
+  bool there = std::filesystem::exists(path),
+       learned = f.tokenizer == "bpe" || f.tokenizer == "char";
+  if (f.vocab > 0 && f.tokenizer != "bpe") {
+    throw Error(
+        "--vocab",
+        "says how many tokens bpe learns; --tokenizer " + f.tokenizer + " has as many as it has",
+        "drop one of the two");
+  }
   if (start && there && read_file(path) != start->tokenizer_json) {
     throw Error(path, "is not the tokenizer this run was started with",
                 fmt::format("put it back: cp {}/tokenizer.json {}", start->folder, path));
   }
-  if (start && f.tokenizer != "bpe" && f.tokenizer != "char" &&
-      chosen_tokenizer(f, files, 0) != start->tokenizer_json) {
+  std::string then = tokenizer_choice(f, preset_vocab, start),
+              now = tokenizer_choice(f, preset_vocab, std::nullopt);
+  if (start && learned && !then.empty() && then != now) {
+    throw Error(out,
+                fmt::format("was started with the tokenizer {}, not {}",
+                            then == "file" ? "of a file" : then, now),
+                "give the same --tokenizer and --vocab to resume, or another --out for a new run");
+  }
+  if (start && !learned && chosen_tokenizer(f, files, 0) != start->tokenizer_json) {
     throw Error(f.tokenizer, "is not the tokenizer this run was started with",
                 "give the same one to resume, or another --out for a new run");
   }

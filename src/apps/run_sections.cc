@@ -3,11 +3,33 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "base/machine.h"
 #include "base/progress.h"
 
 namespace wels {
+namespace {
+
+std::string command_line() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::string out;
+  for (std::string word; std::getline(in, word, '\0');) {
+    if (!out.empty()) out += ' ';
+    constexpr const char* kPlain =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%";
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
+      out += word;
+      continue;
+    }
+    out += '\'';
+    for (char c : word) c == '\'' ? out += "'\\''" : out += c;
+    out += '\'';
+  }
+  return out;
+}
+
+}  // namespace
 
 InfoSection model_section(const ModelConfig& cfg) {
   ParameterCount n = count_parameters(cfg);
@@ -25,12 +47,18 @@ InfoSection model_section(const ModelConfig& cfg) {
            {"MTP", count(n.mtp)}}};
 }
 
+void append_command(std::vector<InfoSection>& sections) {
+  std::string line = command_line();
+  if (!line.empty()) sections.push_back({"Command", {{"as typed", line}}});
+}
+
 RunReport::RunReport(std::string out, int64_t total_steps, std::vector<InfoSection> sections)
     : out_(std::move(out)) {
   info_.name = std::filesystem::path(out_).filename().string();
   info_.started = info_.updated = unix_seconds();
   info_.total_steps = total_steps;
   info_.sections = std::move(sections);
+  append_command(info_.sections);
 }
 
 void RunReport::write() {

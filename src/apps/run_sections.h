@@ -10,6 +10,9 @@
 namespace wels {
 
 InfoSection model_section(const ModelConfig& cfg);
+// The program's command line, quoted for a shell, as a section of its own; nothing where the system
+// does not tell it.
+void append_command(std::vector<InfoSection>& sections);
 
 // The two files of one run, written whenever asked.
 class RunReport {

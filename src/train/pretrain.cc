@@ -84,12 +84,14 @@ class PretrainStage : public Stage {
         per_micro_batch_(sequences_per_micro_batch(s)) {}
 
   nlohmann::json settings() const override {
-    return {{"sequence_length", s_.sequence_length},
-            {"batch_tokens", s_.batch_tokens},
-            {"micro_batch_tokens", s_.micro_batch_tokens},
-            {"mtp_lambda", s_.mtp_lambda},
-            {"document_mask", s_.document_mask},
-            {"source", fmt::format("{:016x}", c_.train.source_hash())}};
+    nlohmann::json out = {{"sequence_length", s_.sequence_length},
+                          {"batch_tokens", s_.batch_tokens},
+                          {"micro_batch_tokens", s_.micro_batch_tokens},
+                          {"mtp_lambda", s_.mtp_lambda},
+                          {"document_mask", s_.document_mask},
+                          {"source", fmt::format("{:016x}", c_.train.source_hash())}};
+    if (!s_.tokenizer.empty()) out["tokenizer"] = s_.tokenizer;
+    return out;
   }
 
   StageStep step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) override {

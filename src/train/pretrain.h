@@ -16,6 +16,7 @@ struct PretrainSettings : StageSettings {
   int64_t micro_batch_tokens = 4096;  // per forward and backward
   double mtp_lambda = 0.3;            // V3 §4.2
   bool document_mask = false;
+  std::string tokenizer;        // how it was made ("char", "bpe 512"); empty: not compared
   int64_t eval_sequences = 64;  // 0: the whole validation split
 };
 

@@ -57,6 +57,10 @@ fi
 
 # --- Flags, config, memory.
 expect 'unknown preset' pretrain text.txt --out a --preset giant
+expect '.--preset: does not go with --depth: both choose the shape; give one of them' pretrain text.txt --out a --preset nano --depth 4
+expect '.--depth: does not go with --config' pretrain text.txt --out a --depth 4 --config text.txt
+expect '.--decay-end: 0.05 is before --stable 0.1' pretrain text.txt --out a --vocab 400 --decay-end 0.05
+expect '.--vocab: says how many tokens bpe learns' pretrain text.txt --out a --vocab 400 --tokenizer char
 expect 'beyond the model' pretrain text.txt --out a --preset nano --seq 100000
 expect 'vocab_size: 200 is less than.*use at least' pretrain text.txt --out a --vocab 200
 expect 'the tokenizer has no fill-in-the-middle tokens; use one with' pretrain text.txt --out a --tokenizer char --fim 0.1
@@ -73,6 +77,9 @@ done
 code=0; "$wels" pretrain text.txt --fim 2 >stdout.log 2>stderr.log || code=$?
 [ "$code" -eq 2 ] && grep -q -- '--fim' stderr.log || fail "--fim 2 ends with $code"
 
+head -c 20000 text.txt > some.txt
+pretrain some.txt --out brief "${small[@]}" --split hash --split-share 0.001 >/dev/null 2>stderr.log || fail "a run with little to validate on"
+grep -qE 'warning: validation has [0-9]+ tokens, fewer than one sequence of 64; ' stderr.log || { cat stderr.log; fail "too little to validate on"; }
 pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "a good run failed"
 checkpoint=$(ls -d run/checkpoints/step-*)
 # config FIELD VALUE PATTERN: that field of a good config is refused.
@@ -93,6 +100,8 @@ expect 'MambaForCausalLM' pretrain text.txt --out a --config bad_config.json
 
 # --- A run that goes on with something else.
 expect 'run: was started with lr' pretrain text.txt --out run "${small[@]}" --lr 0.5
+expect 'run: was started with the tokenizer bpe 400, not bpe 500; give the same' pretrain text.txt --out run "${small[@]/#400/500}"
+expect 'run: was started with the tokenizer bpe 400, not char' pretrain text.txt --out run "${small[@]/#400/0}" --tokenizer char
 expect 'run: was started with document_mask false, not true' pretrain text.txt --out run "${small[@]}" --document-mask
 expect 'run: was started with num_experts_per_tok 2, not 3' pretrain text.txt --out run "${small[@]}" --experts-per-token 3
 expect 'corpus: it, or how it is split.*is not what this run was started with' pretrain text.txt bad_config.json --out run "${small[@]}"

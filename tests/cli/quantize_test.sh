@@ -122,7 +122,7 @@ if mount -t tmpfs -o size=1m none full 2>/dev/null; then
 fi
 
 # --- Ctrl-C leaves nothing; kill -9 leaves at most the temporary file, which the next run replaces.
-"$wels" pretrain text.txt --out wide --preset nano --depth 8 --experts 64 --seq 64 --batch-tokens 128 --micro-batch 128 --vocab 400 --steps 1 \
+"$wels" pretrain text.txt --out wide --depth 8 --experts 64 --seq 64 --batch-tokens 128 --micro-batch 128 --vocab 400 --steps 1 \
   --sample-every 0 >/dev/null 2>log || { cat log; fail "training a larger model"; }
 for signal in INT KILL; do
   rm -f slow.gguf*
