@@ -8,7 +8,9 @@
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/machine.h"
+#include "data/hash.h"
 #include "formats/json.h"
 #include "model/checkpoint.h"
 #include "model/lora.h"
@@ -49,10 +51,26 @@ void open_gguf(LoadedModel& m, const std::string& path) {
   load_weights(*m.model, file, WeightStorage::kMapped);
 }
 
+// Of a model that wels trained. (Published ones have more rows than tokens, and no mark.)
+void warn_of_other_tokenizer(const LoadedModel& m, const std::string& folder) {
+  const std::map<std::string, std::string> metadata = SafetensorsReader(folder).metadata();
+  if (!metadata.contains("wels")) return;
+  auto mark = metadata.find("tokenizer");
+  int64_t tokens = m.tokenizer->vocab_size(), rows = m.model->config().vocab_size;
+  bool same = mark == metadata.end()
+                  ? tokens >= rows
+                  : mark->second ==
+                        fmt::format("{:016x}", hash_bytes(read_file(folder + "/tokenizer.json")));
+  if (same) return;
+  log_warn("{}/tokenizer.json: is not the one that the model was trained with ({} tokens, {} rows)",
+           folder, tokens, rows);
+}
+
 void open_folder(LoadedModel& m, const std::string& folder) {
   m.model = load_model(folder, WeightStorage::kMapped);
-  if (std::filesystem::exists(folder + "/tokenizer.json"))
-    m.tokenizer.emplace(Tokenizer::load(folder));
+  if (!std::filesystem::exists(folder + "/tokenizer.json")) return;
+  m.tokenizer.emplace(Tokenizer::load(folder));
+  warn_of_other_tokenizer(m, folder);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/version.h"
+#include "data/hash.h"
 #include "formats/json.h"
 #include "model/checkpoint.h"
 
@@ -98,9 +99,12 @@ void write_checkpoint(const std::string& tmp, const CheckpointParts& parts,
 }  // namespace
 
 CheckpointParts whole_model(Model& model, std::map<std::string, std::string> files) {
-  auto save = [&model](const std::string& folder) {
-    save_model(folder, model, DType::kF32,
-               {{"format", "pt"}, {"wels", version()}, {"git", git_version()}});
+  std::map<std::string, std::string> metadata = {
+      {"format", "pt"}, {"wels", version()}, {"git", git_version()}};
+  if (auto it = files.find("tokenizer.json"); it != files.end())
+    metadata["tokenizer"] = fmt::format("{:016x}", hash_bytes(it->second));
+  auto save = [&model, metadata](const std::string& folder) {
+    save_model(folder, model, DType::kF32, metadata);
   };
   auto load = [&model](const std::string& folder) {
     load_weights(model, std::make_shared<SafetensorsReader>(folder), WeightStorage::kCopyF32);

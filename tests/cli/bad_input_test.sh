@@ -145,6 +145,8 @@ expect 'run/checkpoints/[^:]*: predicts 400 tokens, other/checkpoints/[^ ]* 500;
 # Two tokens change places.
 broken; sed -E 's/"0": *([0-9]+)/"1"@\1/; s/"1": *([0-9]+)/"0": \1/; s/"1"@([0-9]+)/"1": \1/' "$checkpoint/tokenizer.json" > broken/tokenizer.json
 expect 'broken: has another tokenizer than .*: token [0-9]+ is "1" and "0"; give two versions' "$wels" eval broken few.txt --reference run
+"$wels" generate broken hello -n 2 >stdout.log 2>stderr.log || fail "generate with another tokenizer of the same size"
+grep -q 'warning: broken/tokenizer.json: is not the one that the model was trained with (400 tokens, 400 rows)' stderr.log || { cat stderr.log; fail "another tokenizer"; }
 broken; cp other/tokenizer.json broken/
 expect 'broken/tokenizer.json: has 500 tokens, the model.s embedding 400; use the tokenizer' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello
