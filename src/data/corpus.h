@@ -48,7 +48,7 @@ CorpusStats read_corpus(const std::vector<std::string>& files,
 // Text that is on every machine: documentation, manuals, licences, Python's and Perl's libraries
 // and headers, prose first, (near-)duplicates left out, at most `max_bytes` unpacked; the same
 // files on the same machine. For a first run without data. Throws Error where there is too little
-// (< 1 MB).
+// (< 1 MB and < half of max_bytes).
 std::vector<std::string> find_local_text(int64_t max_bytes);
 
 // The document in a JSON line: "text" (after its "title", if there); "question" and "answer"; or

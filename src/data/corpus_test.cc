@@ -162,8 +162,13 @@ TEST(Corpus, BadJsonLinesAreErrorsThatNameFileAndLine) {
   for (std::string bad : {"{\"text\": ", "[1]", "{\"body\": 1}", "{\"text\": 3}",
                           "{\"messages\": [{\"content\": \"x\"}]}"}) {
     std::string p = f.file("a.jsonl", "{\"text\": \"ok\"}\n\n" + bad + "\n");
-    EXPECT_THAT(error_of([&] { documents_of({p}); }), HasSubstr(p + ":3: ")) << bad;
+    std::string message = error_of([&] { documents_of({p}); });
+    EXPECT_THAT(message, HasSubstr(p + ":3: ")) << bad;
+    EXPECT_EQ(message.find("json.exception"), std::string::npos) << message;
   }
+  std::string p = f.file("a.jsonl", "{\"text\": \"ok\"}\n{\"text\": yes}\n");
+  EXPECT_THAT(error_of([&] { documents_of({p}); }),
+              HasSubstr(p + ":2: not valid JSON at column 10: invalid literal; last read: "));
 }
 
 TEST(Corpus, InvalidUtf8IsReplacedAndCounted) {
@@ -260,6 +265,7 @@ TEST(LocalText, IsFoundTheSameTwiceAndWithinItsLimit) {
     GTEST_SKIP() << e.what();
   }
   EXPECT_EQ(files, find_local_text(3'000'000));
+  EXPECT_FALSE(find_local_text(1'000'000).empty()) << "no less than asked for is asked for";
   CorpusStats stats = read_corpus(files, [](std::string_view) {});
   EXPECT_GE(stats.bytes, 900'000);
   EXPECT_LE(stats.bytes, 3'000'000);

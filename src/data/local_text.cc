@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kSmallestFile = 512, kLargestFile = 4'000'000;  // stored bytes
+constexpr int64_t kLeastText = 1'000'000;                         // or half of what is asked for
 constexpr size_t kShortestParagraph = 40;  // shorter ones (headings) tell nothing
 
 // In order of preference. The share of max_bytes that one place may fill keeps the mix when the
@@ -113,9 +114,9 @@ std::vector<std::string> find_local_text(int64_t max_bytes) {
       out.push_back(path);
     }
   }
-  if (bytes < 1'000'000)
+  if (bytes < std::min(kLeastText, max_bytes / 2))
     throw Error("this machine", "has too little text of its own",
-                "give your own: ./run.sh FILE...");
+                "give your own: ./run.sh pretrain FILE...");
   return out;
 }
 

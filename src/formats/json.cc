@@ -31,6 +31,30 @@ std::string printable(std::string_view text) {
   return text.size() > kMost ? out + "..." : out;
 }
 
+namespace {
+
+// The library's "[json.exception.parse_error.101] parse error at line 1, column 8: syntax error
+// while parsing value - invalid literal; ..." as " at column 8: invalid literal; ...".
+std::string reason_of(std::string_view what) {
+  auto drop_to = [&](std::string_view mark) {
+    size_t at = what.find(mark);
+    if (at != what.npos) what.remove_prefix(at + mark.size());
+    return at != what.npos;
+  };
+  drop_to("] ");
+  std::string place;
+  if (drop_to("parse error at ")) {
+    size_t end = what.find(": ");
+    place = " at " + std::string(what.substr(0, end));
+    if (place.starts_with(" at line 1, ")) place.replace(0, 12, " at ");
+    drop_to(": ");
+    if (what.starts_with("syntax error while parsing")) drop_to(" - ");
+  }
+  return place + ": " + printable(what);
+}
+
+}  // namespace
+
 nlohmann::json parse_json(std::string_view text, const std::string& where) {
   using nlohmann::json;
   constexpr int kDeepest = 64;
@@ -61,7 +85,7 @@ nlohmann::json parse_json(std::string_view text, const std::string& where) {
   try {
     return json::parse(text.begin(), text.end(), check);
   } catch (const json::exception& e) {
-    throw Error(where, fmt::format("not valid JSON: {}", printable(e.what())));
+    throw Error(where, "not valid JSON" + reason_of(e.what()));
   }
 }
 
