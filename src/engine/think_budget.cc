@@ -40,7 +40,10 @@ std::span<const uint64_t> ThinkGuide::mask(std::span<const int32_t> answer) {
 
 int32_t ThinkGuide::replace(int32_t drawn, std::span<const int32_t> answer) {
   std::optional<int64_t> length = thought(answer);
-  bool early = length && drawn == budget_.end_id && *length < budget_.least;
+  const auto& stops = budget_.stop_ids;
+  bool ends =
+      drawn == budget_.end_id || std::find(stops.begin(), stops.end(), drawn) != stops.end();
+  bool early = length && ends && *length < budget_.least;
   if (!early || (budget_.most && *length >= *budget_.most)) return drawn;
   left_to_say_ = budget_.again.size() - 1;
   return budget_.again[0];
@@ -49,7 +52,9 @@ int32_t ThinkGuide::replace(int32_t drawn, std::span<const int32_t> answer) {
 void bound_thought(GenerateRequest& request, const ThinkBudget& budget, bool begun,
                    int64_t vocab_size) {
   if (!budget.bounds()) return;
-  auto guide = std::make_shared<ThinkGuide>(budget, begun, vocab_size);
+  ThinkBudget own = budget;
+  own.stop_ids.insert(own.stop_ids.end(), request.stop_ids.begin(), request.stop_ids.end());
+  auto guide = std::make_shared<ThinkGuide>(std::move(own), begun, vocab_size);
   request.mask = [guide, behind = std::move(request.mask)](std::span<const int32_t> answer) {
     std::span<const uint64_t> mask = guide->mask(answer);
     return mask.empty() && behind ? behind(answer) : mask;

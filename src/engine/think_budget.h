@@ -1,6 +1,7 @@
 // A thought of bounded length, as a request's mask and replacement: beyond `most` tokens the mark
-// that ends the thought is all that may come; where the model would end it before `least` tokens,
-// words such as "Wait" come instead and the thought goes on (s1, arXiv 2501.19393, §3.1).
+// that ends the thought is all that may come; where the model would end it, or the whole text,
+// before `least` tokens, words such as "Wait" come instead and the thought goes on (s1, arXiv
+// 2501.19393, §3.1).
 //
 // What the tokens are is the caller's to know; here they are ids.
 #pragma once
@@ -19,6 +20,7 @@ struct ThinkBudget {
   int64_t least = 0;
   int32_t begin_id = -1, end_id = -1;  // <think>, </think>
   std::vector<int32_t> again;          // at least one where least > 0
+  std::vector<int32_t> stop_ids = {};  // end the text, beside the request's own
   bool bounds() const { return most.has_value() || least > 0; }
 };
 

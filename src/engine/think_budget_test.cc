@@ -1,4 +1,5 @@
-// Bounds of a thought, by hand: token 5 ends it, 4 begins it, 7 8 are the words to go on.
+// Bounds of a thought, by hand: token 5 ends it, 4 begins it, 7 8 are the words to go on, 6 ends
+// the text.
 #include "engine/think_budget.h"
 
 #include <gtest/gtest.h>
@@ -9,7 +10,8 @@ namespace {
 constexpr int64_t kVocab = 70;  // more than one word of the mask
 
 ThinkBudget budget(std::optional<int64_t> most, int64_t least) {
-  return {.most = most, .least = least, .begin_id = 4, .end_id = 5, .again = {7, 8}};
+  return {
+      .most = most, .least = least, .begin_id = 4, .end_id = 5, .again = {7, 8}, .stop_ids = {6}};
 }
 
 // The tokens that the guide makes of a model that draws those of `wish` in turn, then 5s.
@@ -53,6 +55,14 @@ TEST(ThinkGuide, GoesOnWhereTheThoughtWouldEndTooEarly) {
             (Tokens{1, 7, 8, 7, 8, 2, 5, 3}));
 }
 
+TEST(ThinkGuide, GoesOnWhereTheTextWouldEndWithinTheThought) {
+  EXPECT_EQ(said({budget({}, 4), true, kVocab}, {1, 6, 9, 6, 9, 6, 6}, 6),
+            (Tokens{1, 7, 8, 7, 8, 6}));
+  // Not behind a thought, nor where there is none.
+  EXPECT_EQ(said({budget({}, 1), true, kVocab}, {1, 5, 6}, 3), (Tokens{1, 5, 6}));
+  EXPECT_EQ(said({budget({}, 9), false, kVocab}, {1, 6}, 2), (Tokens{1, 6}));
+}
+
 TEST(ThinkGuide, TheBudgetCountsMoreThanTheMinimum) {
   EXPECT_EQ(said({budget(2, 9), true, kVocab}, {1, 5, 3, 3}, 4), (Tokens{1, 7, 5, 3}));
 }
@@ -71,6 +81,10 @@ TEST(ThinkGuide, KeepsTheMaskOfTheAnswerBehindTheThought) {
   EXPECT_EQ(r.mask(answer)[0], uint64_t{1} << 5);
   answer.push_back(5);
   EXPECT_EQ(r.mask(answer)[0], 2u);
+  GenerateRequest stops;
+  stops.stop_ids = {3};
+  bound_thought(stops, budget({}, 2), true, 64);
+  for (int32_t end : {3, 5, 6}) EXPECT_EQ(stops.replace(end, {}), 7);
   GenerateRequest none;
   bound_thought(none, budget({}, 0), true, 64);
   EXPECT_FALSE(none.mask || none.replace);

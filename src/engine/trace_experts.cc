@@ -25,8 +25,9 @@ void Engine::trace_experts(const ForwardRecord& record, const std::vector<Feed>&
       Sequence& s = *f.s;
       int64_t from = s.request.trace_from;
       int64_t refused = static_cast<int64_t>(s.drafts.size()) - f.accepted;
-      int64_t end = std::min({f.past + f.rows - refused, from + s.request.trace_rows,
-                              static_cast<int64_t>(s.history.size())});
+      // The last token has no row, also where it is a draft that was computed already.
+      int64_t rows = std::max(s.prompt, static_cast<int64_t>(s.history.size()) - 1);
+      int64_t end = std::min({f.past + f.rows - refused, from + s.request.trace_rows, rows});
       std::vector<int16_t>& out = s.result.experts;
       size_t size = static_cast<size_t>(std::max<int64_t>(end - from, 0) * layers * k);
       if (out.size() < size) out.resize(size, -1);

@@ -127,6 +127,24 @@ TEST_F(TraceTest, OfDraftsOnlyThoseThatStayAreTold) {
   }
 }
 
+TEST_F(TraceTest, ADraftThatEndsTheAnswerHasNoRow) {
+  Engine e(*dev, model, DType::kF32, 512, 2048);
+  Ids repeated(30, 7);
+  GenerateRequest r = ask(repeated, 60);
+  r.sampling.logit_bias = {{7, 1e6f}};
+  r.speculate = Speculate::kNgram;
+  r.drafts = 3;
+  bool accepted = false;
+  r.on_token = [&](const SampledToken& t) {
+    accepted = t.draft == 1;
+    return !accepted;
+  };
+  GenerateResult got = e.run({r})[0];
+  ASSERT_TRUE(accepted);
+  EXPECT_EQ(got.experts.size(), (repeated.size() + got.tokens.size() - 1) * kRow);
+  expect_plain(r, got);
+}
+
 TEST_F(TraceTest, PreemptedRowsAreToldOnce) {
   Engine e(*dev, model, DType::kF32, 192, 192);
   GenerateRequest brief = ask(prompt(5, 1), 100);  // so answers are expected to be

@@ -43,6 +43,7 @@ RolloutSampler::RolloutSampler(Device& dev, Model& model, const Tokenizer& token
     throw Error("tokenizer.json", "has no end-of-text token: answers would never end",
                 "use a tokenizer with <｜end▁of▁sentence｜>");
   think_ = think_budget(tokenizer, settings_.think);
+  think_.stop_ids = stop_ids_;
 }
 
 RolloutSampler::~RolloutSampler() = default;

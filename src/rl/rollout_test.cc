@@ -162,12 +162,17 @@ TEST_F(RolloutTest, FilteredAnswersAreWeighedByThePolicyOverWhatTheFilterLeft) {
 }
 
 TEST_F(RolloutTest, RowsGoThroughTheExpertsTheyWereSampledWith) {
-  RolloutSampler sampler(*dev, *start, tokenizer,
-                         {.dtype = DType::kF32, .max_tokens = 16, .keep_routing = true});
+  RolloutSettings settings{.dtype = DType::kF32, .max_tokens = 16, .keep_routing = true};
+  RolloutSampler sampler(*dev, *start, tokenizer, settings);
+  settings.speculate = Speculate::kMtp;  // whose drafts end answers too
+  RolloutSampler drafting(*dev, *start, tokenizer, settings);
   std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 3);
-  for (int64_t samples : {4, 1}) {
-    std::vector<Rollout> all =
-        sampler.sample({.prompts = prompts, .samples = samples, .seed = luck});
+  struct Case {
+    RolloutSampler& sampler;
+    int64_t samples;
+  };
+  for (auto [who, samples] : {Case{sampler, 4}, Case{sampler, 1}, Case{drafting, 8}}) {
+    std::vector<Rollout> all = who.sample({.prompts = prompts, .samples = samples, .seed = luck});
     for (size_t i = 0; i < all.size(); ++i) {
       const std::vector<int32_t>& prompt = prompts[i / static_cast<size_t>(samples)];
       const Rollout& r = all[i];
