@@ -9,6 +9,7 @@
 
 #include "apps/commands.h"
 #include "base/error.h"
+#include "base/signal.h"
 #include "base/version.h"
 
 namespace wels {
@@ -64,6 +65,8 @@ int main(int argc, char** argv) {
     return run();
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
+  } catch (const wels::Interrupted&) {
+    return 130;
   } catch (const wels::Error& e) {
     fmt::print(stderr, "error: {}\n", e.what());
     return 2;

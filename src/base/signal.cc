@@ -66,4 +66,6 @@ InterruptSignal::~InterruptSignal() {
 
 bool InterruptSignal::requested() const { return caught != 0; }
 
+bool stop_requested() { return caught != 0; }
+
 }  // namespace wels

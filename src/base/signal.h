@@ -1,6 +1,7 @@
 // Ctrl-C and SIGTERM as a polite request: long loops ask between steps, save and stop. The second
 // one ends the program at once, for when the first got no answer.
 #pragma once
+#include "base/error.h"
 
 namespace wels {
 
@@ -25,6 +26,15 @@ class InterruptSignal {
   ~InterruptSignal();
   InterruptSignal(const InterruptSignal&) = delete;
   bool requested() const;
+};
+
+// Whether the one of these that lives now has noted a signal.
+bool stop_requested();
+
+// Thrown by what may take long and was not waited for after a signal.
+class Interrupted : public Error {
+ public:
+  Interrupted() : Error("stopped", "a signal came before the end") {}
 };
 
 }  // namespace wels

@@ -14,8 +14,10 @@ TEST(StopSignal, FirstSignalIsNotedAndForgottenAtTheEnd) {
     EXPECT_FALSE(stop.requested());
     std::raise(SIGTERM);
     EXPECT_TRUE(stop.requested());
+    EXPECT_TRUE(stop_requested());
     EXPECT_EQ(stop.number(), SIGTERM);
   }
+  EXPECT_FALSE(stop_requested());
   StopSignal again;
   EXPECT_FALSE(again.requested());
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("once more"), std::string::npos);

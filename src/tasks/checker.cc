@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -22,8 +23,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kCommand = "command=";
-constexpr const char* kNames = "exact, number, choice, json, code, command=COMMAND";
+constexpr std::string_view kCommand = "command=", kTimeout = "timeout=";
+constexpr const char* kNames =
+    "exact, number, choice, json, code, [timeout=SECONDS] command=COMMAND";
 
 // The line's "answer" as text: a string, or a number or truth value as JSON writes it.
 std::string answer_text(const json& line, const std::string& where) {
@@ -263,8 +265,29 @@ void Checker::count_failure(const std::string& reason) const {
     log_warn("checker {}: {}; such answers score 0 and are counted", name(), printable(reason));
 }
 
-std::unique_ptr<Checker> make_checker(const std::string& name, const std::string& where,
+namespace {
+
+// Takes "timeout=5 " off the front of a command's name.
+double take_timeout(std::string_view& name, const std::string& where) {
+  if (!name.starts_with(kTimeout)) return kCommandLimit;
+  size_t end = std::min(name.find(' '), name.size());
+  std::string_view text = name.substr(kTimeout.size(), end - kTimeout.size());
+  name = trimmed(name.substr(end));
+  double seconds = 0;
+  auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || stop != text.data() + text.size() || !(seconds > 0) ||
+      !(seconds <= 86400) || !name.starts_with(kCommand))
+    throw Error(where, fmt::format("\"{}\" is no time limit of a command", printable(text)),
+                "write seconds and the command: timeout=5 command=COMMAND");
+  return seconds;
+}
+
+}  // namespace
+
+std::unique_ptr<Checker> make_checker(const std::string& spec, const std::string& where,
                                       bool command) {
+  std::string_view name = spec;
+  double limit_s = take_timeout(name, where);
   if (name == "exact") return std::make_unique<ExactChecker>();
   if (name == "number") return std::make_unique<NumberChecker>();
   if (name == "choice") return std::make_unique<ChoiceChecker>();
@@ -275,10 +298,9 @@ std::unique_ptr<Checker> make_checker(const std::string& name, const std::string
       throw Error(where, "a file of questions can't name a program to run",
                   "name it in the tasks: FILE@command=COMMAND");
     }
-    std::string line(
-        trimmed(std::string_view(name).substr(std::min(kCommand.size(), name.size()))));
+    std::string line(trimmed(name.substr(std::min(kCommand.size(), name.size()))));
     if (line.empty()) throw Error(where, "the checker's command is empty", "write command=COMMAND");
-    return make_command_checker(line);
+    return make_command_checker(line, limit_s);
   }
   throw Error(where, fmt::format("there is no checker \"{}\"", printable(name)),
               fmt::format("use one of {}", kNames));

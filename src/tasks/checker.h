@@ -10,6 +10,7 @@
 //   command=COMMAND  COMMAND, run by sh, prints 1: it gets {"question", "answer", "completion", and
 //            the line's other fields} as JSON on stdin and prints a score from 0 to 1 (a number
 //            alone). Only in the spec: a file of questions can't name programs to run.
+//            "timeout=5 command=COMMAND" gives it 5 seconds instead of 20.
 //
 // "tests" is code that stops with an error where something is wrong (assert), run behind the
 // answer's code (C++: within main), or a list of {"input", "output"}: what the program reads and
@@ -35,7 +36,7 @@ class Checker {
   // several threads at once.
   virtual void read(const nlohmann::json& line, const std::string& where, TaskExample& example,
                     nlohmann::json& metadata) = 0;
-  // As Task::score.
+  // As Task::score. Throws Interrupted where a signal comes while a program runs.
   virtual double score(const TaskExample& example, std::string_view answer) const = 0;
 
   // Answers scored 0 because the checker failed: it crashed, hung or printed no score.
@@ -53,7 +54,9 @@ class Checker {
 std::unique_ptr<Checker> make_checker(const std::string& name, const std::string& where,
                                       bool command);
 std::unique_ptr<Checker> make_code_checker();
-std::unique_ptr<Checker> make_command_checker(const std::string& command, double limit_s = 20);
+inline constexpr double kCommandLimit = 20;  // s
+std::unique_ptr<Checker> make_command_checker(const std::string& command,
+                                              double limit_s = kCommandLimit);
 
 // The code within an answer: the last fenced block, else all of it.
 std::string_view code_of(std::string_view answer);

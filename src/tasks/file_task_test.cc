@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "base/signal.h"
 #include "base/threads.h"
 #include "tasks/checker.h"
 #include "tasks/process.h"
@@ -314,6 +315,32 @@ TEST_F(FileTaskTest, StopsCommandsThatHang) {
   EXPECT_LT(monotonic_seconds() - start, 10);
 }
 
+TEST_F(FileTaskTest, TheSpecSaysHowLongACommandMayTake) {
+  std::string line = R"({"question": "q?", "answer": "A"})";
+  double start = monotonic_seconds();
+  auto t = task(line, "timeout=0.3 command=sleep 100");
+  EXPECT_EQ(t->score(t->example(0, 1), "x"), 0);
+  EXPECT_EQ(t->checker_failures(), 1);
+  EXPECT_LT(monotonic_seconds() - start, 10);
+  EXPECT_EQ(score(line, "x", "timeout=5 command=echo 1"), 1);
+  for (const char* wrong : {"timeout=0 command=echo 1", "timeout=x command=echo 1", "timeout=5",
+                            "timeout=5 number"})
+    EXPECT_THAT(error(line, wrong), HasSubstr("no time limit of a command; write")) << wrong;
+}
+
+TEST_F(FileTaskTest, ASignalEndsACheckAtOnce) {
+  auto t = task(R"({"question": "q?", "answer": "A"})", "command=kill -INT $PPID; sleep 100");
+  testing::internal::CaptureStderr();
+  {
+    StopSignal stop;
+    double start = monotonic_seconds();
+    for (int i = 0; i < 2; ++i) EXPECT_THROW(t->score(t->example(0, 1), "x"), Interrupted);
+    EXPECT_LT(monotonic_seconds() - start, 10);
+  }
+  testing::internal::GetCapturedStderr();
+  EXPECT_EQ(t->checker_failures(), 0);
+}
+
 TEST_F(FileTaskTest, ScoresInSeveralThreads) {
   auto t = task(R"({"question": "q?", "answer": "A"})", "command=cat >/dev/null; echo 1");
   TaskExample e = t->example(0, 1);
@@ -370,6 +397,10 @@ TEST_F(FileTaskTest, RunsCodeAgainstItsTests) {
   for (const char* wrong :
        {"", "def f(x): return 4", "def f(x): return", "syntax error(", "import sys; sys.exit(0)",
         "import os; os._exit(0)", "f = 1/0", "print('passed-0000')\nraise SystemExit",
+        "import os, sys\nsys.stdout.write(open('/work/main.py').read())\n"
+        "sys.stdout.flush()\nos._exit(0)",
+        "import os\nos.lseek(0, 0, 0)\nos.write(1, os.read(0, 9999))\nos._exit(0)",
+        "def f(x): return os.getpid() and 2*x",
         "def f(x):\n  while True: pass"})
     EXPECT_EQ(score(python, wrong), 0) << wrong;
   std::string io =
@@ -386,6 +417,14 @@ TEST_F(FileTaskTest, RunsCppAgainstItsTests) {
   EXPECT_EQ(score(cpp, "int f(int x) { return "), 0);
   EXPECT_EQ(score(cpp, "#define NDEBUG\nint f(int x) { return 5; }"), 0);
   EXPECT_EQ(score(cpp, "#include <cstdlib>\nint f(int x) { std::exit(0); }"), 0);
+  EXPECT_EQ(score(cpp, "int read() { return 2; }\nint f(int x) { return read() * x; }"), 1);
+  for (const char* file : {"/dev/stdin", "/work/program"})
+    EXPECT_EQ(score(cpp, fmt::format("#include <cstdlib>\n#include <fstream>\n#include <iostream>\n"
+                                     "int f(int) {{ std::cout << std::ifstream(\"{}\").rdbuf() "
+                                     "<< std::flush; std::_Exit(0); }}",
+                                     file)),
+              0)
+        << file;
   std::string io =
       R"({"question": "Sum?", "language": "c++", "tests": [{"input": "1 2", "output": "3"}]})";
   EXPECT_EQ(score(io,

@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "base/progress.h"
+#include "base/signal.h"
 #include "tasks/plain.h"
 
 extern char** environ;
@@ -116,12 +117,13 @@ bool drain(Fd& fd, std::string& into, size_t most) {
   return true;
 }
 
-// Waits until the process is over and its output read, or a limit is passed. True: `status` is set.
+// Waits until the process is over and its output read, a limit is passed or a signal came. True:
+// `status` is set.
 bool watch(pid_t pid, const ProcessJob& job, Fd& out, Fd& err, ProcessResult& result, int& status) {
   double deadline = monotonic_seconds() + job.limit_s;
   for (bool over = false;;) {
     double left = deadline - monotonic_seconds();
-    if (left <= 0) {
+    if (left <= 0 || stop_requested()) {
       result.end = ProcessResult::kTimeLimit;
       return over;
     }
@@ -171,6 +173,7 @@ std::string ProcessResult::reason() const {
 }
 
 ProcessResult run_process(const ProcessJob& job) {
+  if (stop_requested()) throw Interrupted();
   ProcessResult result;
   Fd in = memory_file(job.input);
   std::vector<Fd> files;
@@ -191,6 +194,7 @@ ProcessResult run_process(const ProcessJob& job) {
   ::kill(-pid, SIGKILL);
   while (!over && ::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
+  if (result.end == ProcessResult::kTimeLimit && stop_requested()) throw Interrupted();
   if (result.end != ProcessResult::kNotStarted) return result;
   bool exited = WIFEXITED(status);
   result.end = exited ? ProcessResult::kExited : ProcessResult::kKilled;

@@ -26,7 +26,8 @@ struct ProcessResult {
   std::string reason() const;  // "exit code 3: no such module", "no end after 10 s"
 };
 // Blocks until the program is over; after the time limit it and what it started in its session are
-// killed. Never throws on account of the program. For several threads at once.
+// killed. Never throws on account of the program, but Interrupted (base/signal.h) where a signal
+// comes first; the program is killed then too. For several threads at once.
 ProcessResult run_process(const ProcessJob& job);
 
 }  // namespace wels
