@@ -169,16 +169,19 @@ bool starts_with_any(std::string_view text, std::span<const std::string_view> si
 }
 
 // "B", "(b)", "B.", "B) text", "B：text", "B - text": the letter that a text begins with and that
-// stands alone, or '\0'; the text then begins behind it.
-char take_letter(std::string_view& text) {
+// stands alone, or '\0'; the text then begins behind it. announced: a capital may be followed by
+// words, as in "the answer is B because".
+char take_letter(std::string_view& text, bool announced) {
   static constexpr std::array<std::string_view, 11> kBehind = {
       ")", ".", ":", ",", ";", " - ", " –", " —", "、", "。", "\n"};
   std::string_view rest = text;
   if (rest.starts_with('(')) rest.remove_prefix(1);
   if (rest.empty() || !is_letter(rest.front())) return '\0';
+  announced = announced && is_capital(rest.front());
   char letter = static_cast<char>(std::toupper(static_cast<unsigned char>(rest.front())));
   rest.remove_prefix(1);
-  if (!rest.empty() && !starts_with_any(rest, kBehind)) return '\0';
+  bool word = !rest.empty() && !starts_with_any(rest, kBehind);
+  if (word && !(announced && (rest.front() == ' ' || (rest.front() & 0x80) != 0))) return '\0';
   text = rest.substr(rest.starts_with(')') ? 1 : 0);
   return letter;
 }
@@ -213,7 +216,8 @@ struct Stated {
 
 // The choice that is stated where a text begins (without white space at its end): a letter, with or
 // without its choice's text, or the text alone. Nullopt: none.
-std::optional<Stated> stated_choice(std::string_view text, std::span<const std::string> choices) {
+std::optional<Stated> stated_choice(std::string_view text, std::span<const std::string> choices,
+                                    bool announced = false) {
   std::string_view rest = trimmed(text);
   std::string lower = lower_ascii(rest.substr(0, 7));
   if (lower == "option " || lower == "choice ") rest = trimmed(rest.substr(7));
@@ -224,7 +228,7 @@ std::optional<Stated> stated_choice(std::string_view text, std::span<const std::
   }
   auto valid = [&](char c) { return c >= 'A' && c < 'A' + static_cast<int>(choices.size()); };
   std::string_view behind = rest;
-  char letter = take_letter(behind);
+  char letter = take_letter(behind, announced);
   Stated out{letter, 0};
   while (valid(letter)) {  // further ones at once: "A, B", "(A) and (B)", "A) red B) blue"
     rest = behind;
@@ -236,7 +240,7 @@ std::optional<Stated> stated_choice(std::string_view text, std::span<const std::
     behind = rest;
     skip_joiners(behind);
     bool capital = !behind.empty() && (behind.front() == '(' || is_capital(behind.front()));
-    letter = capital ? take_letter(behind) : '\0';
+    letter = capital ? take_letter(behind, announced) : '\0';
     if (valid(letter) && letter != out.letter) out.letter = '\0';
   }
   if (out.end > 0) return out;
@@ -318,9 +322,11 @@ std::string_view code_of(std::string_view answer) {
 }
 
 char chosen_letter(std::string_view answer, const std::vector<std::string>& choices) {
-  static constexpr std::array<std::string_view, 15> kAnswer = {
-      "answer is", "answer:", "option is", "choice is", "option:", "choice:", "wait,", "no,",
-      "actually,", "actually", "答案是",   "答案:",     "答案为",  "选择",    "选"};
+  static constexpr std::array<std::string_view, 11> kAnnounce = {
+      "answer is", "answer:", "option is", "choice is", "option:", "choice:",
+      "答案是",    "答案:",   "答案为",    "选择",      "选"};
+  static constexpr std::array<std::string_view, 4> kRevise = {"wait,", "no,", "actually,",
+                                                              "actually"};
   std::string marked = unmarked(narrowed(final_answer(answer)));
   std::string_view text = trimmed(marked);
   std::string lower = lower_ascii(text);
@@ -330,15 +336,19 @@ char chosen_letter(std::string_view answer, const std::vector<std::string>& choi
   // last sentence.
   std::optional<Stated> last = stated_choice(text, texts);
   size_t last_begin = 0;
-  for (std::string_view words : kAnswer) {
-    for (size_t at = 0; (at = lower.find(words, at)) != std::string::npos;) {
-      at += words.size();
-      std::optional<Stated> s = stated_choice(text.substr(at), texts);
-      if (!s || at < last_begin) continue;
-      last = Stated{s->letter, at + s->end};
-      last_begin = at;
+  auto look_behind = [&](std::span<const std::string_view> all, bool announced) {
+    for (std::string_view words : all) {
+      for (size_t at = 0; (at = lower.find(words, at)) != std::string::npos;) {
+        at += words.size();
+        std::optional<Stated> s = stated_choice(text.substr(at), texts, announced);
+        if (!s || at < last_begin) continue;
+        last = Stated{s->letter, at + s->end};
+        last_begin = at;
+      }
     }
-  }
+  };
+  look_behind(kAnnounce, true);
+  look_behind(kRevise, false);
   if (size_t begin = last_sentence(text); begin > 0 && (!last || begin >= last->end)) {
     std::string_view sentence = text.substr(begin);
     std::optional<Stated> s = stated_choice(sentence, texts);

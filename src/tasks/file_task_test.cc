@@ -143,13 +143,15 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
         "**Answer:** B", "ANSWER: B", "The correct option is (B).", "B\n\nBecause A is red.",
         "A. No wait, the answer is B", "A. No wait, B.", "Not A.\n\nB", "A) is night.\nB) blue",
         "The answer is A. No, the answer is B, not A.", "B - blue", "B) blue, as A) red is night",
-        "The answer is $B$", "选B"})
+        "The answer is $B$", "选B", "The answer is B because A is red.", "答案是B选项",
+        "The correct answer is **B** as the sky is blue", "The answer is B and not A."})
     EXPECT_EQ(t->score(e, right), 1) << right;
   for (const char* wrong :
        {"", "A", "red", "C", "D", "Z", "Because", "A B", "The answer is C", "(", "🙂", "A, B", "B, A",
         "A and B", "B or C", "(A) and (B)", "A) red\nB) blue\nC) a green one", "B\nA", "A/B",
         "The answer is A or B", "The answer is B, C", "B. No wait, the answer is A", "B. No, A.",
-        "Option A", "The answer is not B", "**B**, **C**", "A, B, C"})
+        "Option A", "The answer is not B", "The answer is B or C because both fit",
+        "The answer is Blue or red", "**B**, **C**", "A, B, C"})
     EXPECT_EQ(t->score(e, wrong), 0) << wrong;
   auto letters = task(
       R"({"question": "Note?", "choices": ["C", "A, B", "3.5", "5"], "answer": "A, B"})");
