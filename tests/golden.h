@@ -20,13 +20,27 @@ inline std::string golden_folder() {
   return set ? set : "../shared/golden";
 }
 
-// The names of the cases under golden/<kind>, sorted; empty where the data is absent.
-inline std::vector<std::string> golden_cases(const std::string& kind) {
+// The names of the cases under golden/<kind> that hold this file, sorted; empty where the data is
+// absent.
+inline std::vector<std::string> golden_cases(const std::string& kind,
+                                             const std::string& file = "case.json") {
   std::vector<std::string> out;
   std::error_code ec;
   for (auto& entry : std::filesystem::directory_iterator(golden_folder() + "/" + kind, ec)) {
-    if (std::filesystem::exists(entry.path() / "case.json"))
+    if (std::filesystem::exists(entry.path() / file))
       out.push_back(entry.path().filename().string());
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+// The paths of the data files of golden/<kind> (.json, but for case.json), sorted.
+inline std::vector<std::string> golden_json_files(const std::string& kind) {
+  std::vector<std::string> out;
+  std::error_code ec;
+  for (auto& entry : std::filesystem::directory_iterator(golden_folder() + "/" + kind, ec)) {
+    if (entry.path().extension() == ".json" && entry.path().filename() != "case.json")
+      out.push_back(entry.path().string());
   }
   std::sort(out.begin(), out.end());
   return out;
@@ -35,6 +49,23 @@ inline std::vector<std::string> golden_cases(const std::string& kind) {
 #define SKIP_WITHOUT_GOLDEN()                    \
   if (!std::filesystem::exists(golden_folder())) \
   GTEST_SKIP() << "no golden data in " << golden_folder() << "; set WELS_GOLDEN to its folder"
+#define SKIP_WITHOUT_CASES(cases, what) \
+  if ((cases).empty())                  \
+  GTEST_SKIP() << "no " << (what) << " in " << golden_folder() << "; set WELS_GOLDEN to its folder"
+
+// The number that stands behind `mark` in what a case.json says in words, or the value itself where
+// it is a number; `otherwise` where there is none.
+inline double number_after(const nlohmann::json& text, const std::string& mark, double otherwise) {
+  if (text.is_number()) return text.get<double>();
+  if (!text.is_string()) return otherwise;
+  auto s = text.get<std::string>();
+  size_t at = s.find(mark);
+  if (at == std::string::npos) return otherwise;
+  char* end = nullptr;
+  const char* begin = s.c_str() + at + mark.size();
+  double value = std::strtod(begin, &end);
+  return end == begin ? otherwise : value;
+}
 
 inline nlohmann::json read_json(const std::string& path) {
   std::ifstream in(path);

@@ -96,13 +96,7 @@ AdvantageScale scale_named(const std::string& text) {
   return AdvantageScale::kNone;
 }
 
-TEST(PolicyObjective, EveryVariantOfTheGoldenDataHasItsAdvantagesLossAndGradient) {
-  SKIP_WITHOUT_GOLDEN();
-  std::string folder = golden_folder() + "/rl/";
-  if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no golden/rl in " << golden_folder();
-  double tolerance = read_json(folder + "case.json").at("tolerance").at("float64");
-  nlohmann::json data = read_json(folder + "policy_objectives.json");
-
+void check_variants(const nlohmann::json& data, double tolerance) {
   Ragged r;
   for (const auto& g : data["groups"]) {
     r.groups.push_back(static_cast<int64_t>(g["rewards"].size()));
@@ -133,6 +127,16 @@ TEST(PolicyObjective, EveryVariantOfTheGoldenDataHasItsAdvantagesLossAndGradient
         EXPECT_LE(max_difference(dlogp[i], v["grad_logprobs"][g][k].get<Values>()), tolerance);
       }
     }
+  }
+}
+
+TEST(PolicyObjective, EveryVariantOfTheGoldenDataHasItsAdvantagesLossAndGradient) {
+  std::vector<std::string> files = golden_json_files("rl");
+  SKIP_WITHOUT_CASES(files, "rl/*.json");
+  double tolerance = read_json(golden_folder() + "/rl/case.json").at("tolerance").at("float64");
+  for (const std::string& file : files) {
+    SCOPED_TRACE(file);
+    check_variants(read_json(file), tolerance);
   }
 }
 
