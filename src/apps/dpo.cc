@@ -210,10 +210,9 @@ int dpo_command(DpoFlags f) {
   report.finish(r);
   const DpoSummary& e =
       stage.last_evaluation().pairs > 0 ? stage.last_evaluation() : stage.last_step();
-  fmt::print("{} {} steps, {} tokens, {}; loss {:.4f}, margin {:.3f}, {:.1f} % of {} pairs right\n",
-             r.stopped ? "stopped after" : "done:", r.steps,
-             human_count(static_cast<double>(r.tokens)), human_rate(r.tokens_per_s, "tok"), e.loss,
-             e.margin, 100 * e.accuracy, data.held_out.size() > 0 ? "held-out" : "the last step's");
+  fmt::print("{}; loss {:.4f}, margin {:.3f}, {:.1f} % of {} pairs right\n", how_it_ended(r),
+             e.loss, e.margin, 100 * e.accuracy,
+             data.held_out.size() > 0 ? "held-out" : "the last step's");
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;

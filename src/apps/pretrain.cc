@@ -278,12 +278,8 @@ int pretrain_command(PretrainFlags f) {
   info.status = r.stopped ? "stopped" : "finished";
   info.total_steps = r.stopped ? info.total_steps : r.steps;
   ctx.report();
-  fmt::print(
-      "{} {} steps, {} tokens{}; validation {:.4f} nats per token, {:.4f} bits per byte (best "
-      "{:.4f} nats)\n",
-      r.stopped ? "stopped after" : "done:", r.steps, human_count(static_cast<double>(r.tokens)),
-      r.tokens_per_s > 0 ? ", " + human_rate(r.tokens_per_s, "tok") : "", r.validation_loss,
-      r.validation_bits_per_byte, r.best);
+  fmt::print("{}; validation {:.4f} nats per token, {:.4f} bits per byte (best {:.4f} nats)\n",
+             how_it_ended(r), r.validation_loss, r.validation_bits_per_byte, r.best);
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;

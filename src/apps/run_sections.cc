@@ -52,6 +52,12 @@ void append_command(std::vector<InfoSection>& sections) {
   if (!line.empty()) sections.push_back({"Command", {{"as typed", line}}});
 }
 
+std::string how_it_ended(const StageResult& r) {
+  return fmt::format("{} {} steps, {} tokens{}", r.stopped ? "stopped after" : "done:", r.steps,
+                     human_count(static_cast<double>(r.tokens)),
+                     r.tokens_per_s > 0 ? ", " + human_rate(r.tokens_per_s, "tok") : "");
+}
+
 RunReport::RunReport(std::string out, int64_t total_steps, std::vector<InfoSection> sections)
     : out_(std::move(out)) {
   info_.name = std::filesystem::path(out_).filename().string();

@@ -14,6 +14,9 @@ InfoSection model_section(const ModelConfig& cfg);
 // does not tell it.
 void append_command(std::vector<InfoSection>& sections);
 
+// "done: 40 steps, 20.5k tokens, 9.25k tok/s"; without the rate where this call made no step.
+std::string how_it_ended(const StageResult& r);
+
 // The two files of one run, written whenever asked.
 class RunReport {
  public:

@@ -145,8 +145,7 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
                             s, stage);
   report.finish(r);
   const AnswerEvaluation& e = stage.last_evaluation();
-  fmt::print("{} {} steps, {} tokens, {}", r.stopped ? "stopped after" : "done:", r.steps,
-             human_count(static_cast<double>(r.tokens)), human_rate(r.tokens_per_s, "tok"));
+  fmt::print("{}", how_it_ended(r));
   if (e.tokens > 0)
     fmt::print("; held-out answers: {:.4f} nats per token, {:.2f} % of tokens (best {:.4f} nats)",
                e.loss, 100 * e.accuracy, r.best);
