@@ -152,7 +152,13 @@ void refuse_unknown(const MetadataReader& m, bool deepseek) {
 }
 
 void read_deepseek(const MetadataReader& m, ModelConfig& c) {
-  bool sigmoid = m.integer("expert_gating_func", 1) == 2;
+  constexpr int64_t kUnsaid = 0, kSoftmax = 1, kSigmoid = 2;  // llama.cpp's numbers
+  int64_t gating = m.integer("expert_gating_func", kUnsaid);
+  if (gating < kUnsaid || gating > kSigmoid)
+    throw Error(m.file.where,
+                fmt::format("{} {} is not supported", m.key("expert_gating_func"), gating),
+                fmt::format("supported: {} (softmax), {} (sigmoid)", kSoftmax, kSigmoid));
+  bool sigmoid = gating == kSigmoid;
   c.num_nextn_predict_layers = m.integer("nextn_predict_layers", 0);
   c.num_hidden_layers -= c.num_nextn_predict_layers;
   c.num_key_value_heads = c.num_attention_heads;

@@ -272,6 +272,10 @@ TEST_F(GgufFolder, RefusesWhatItCannotComputeByName) {
               HasSubstr("\"longrope\" is not supported"));
   EXPECT_THAT(with(v3(), "deepseek2.attention.temperature_scale", gguf_f32(0.1f)),
               HasSubstr("deepseek2.attention.temperature_scale 0.1"));
+  for (uint32_t gating : {3u, 99u}) {
+    EXPECT_THAT(with(v3(), "deepseek2.expert_gating_func", gguf_u32(gating)),
+                HasSubstr("deepseek2.expert_gating_func " + std::to_string(gating)));
+  }
   EXPECT_THAT(refusal_of_metadata(v3(), [](GgufMetadata& m) { remove_key(m, "kv_lora_rank"); }),
               HasSubstr("deepseek2.attention.kv_lora_rank is missing"));
 }

@@ -233,9 +233,9 @@ Fp8Config read_fp8(const Fields& f) {
   std::vector<int64_t> block = q.integers("weight_block_size");
   if (block.size() != 2)
     q.refuse("weight_block_size must be two integers", "DeepSeek uses [128, 128]");
-  if (block[0] < 1 || block[1] < 1) {
-    q.refuse(fmt::format("weight_block_size is [{}, {}]", block[0], block[1]),
-             "DeepSeek uses [128, 128]");
+  if (block[0] != 128 || block[1] != 128) {  // tensor/fp8.h, kFp8Block
+    q.refuse(fmt::format("weight_block_size [{}, {}] is not supported", block[0], block[1]),
+             "supported: [128, 128], as DeepSeek publishes; convert the checkpoint to bf16");
   }
   out.block_rows = block[0];
   out.block_cols = block[1];

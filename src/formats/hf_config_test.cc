@@ -232,6 +232,12 @@ TEST(HfConfig, RefusesWhatItDoesNotComputeByName) {
               HasSubstr("\"dynamic\""));
   EXPECT_THAT(refusal_of_v3_with(R"({"quantization_config": {"quant_method": "gptq"}})"),
               HasSubstr("\"gptq\""));
+  for (const char* block : {"[100, 100]", "[64, 64]", "[1, 128]", "[130, 128]", "[0, 128]"}) {
+    std::string fp8 = R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": )" +
+                      std::string(block) + "}}";
+    EXPECT_THAT(refusal_of_v3_with(fp8.c_str()),
+                HasSubstr("weight_block_size " + std::string(block) + " is not supported"));
+  }
   EXPECT_THAT(refusal_of_v3_with(R"({"scoring_func": "tanh"})"), HasSubstr("\"tanh\""));
   EXPECT_THAT(refusal_of_v3_with(R"({"attention_bias": true})"), HasSubstr("attention_bias"));
 }
