@@ -51,6 +51,21 @@ void read_row(const Tensor& t, const Tensor& scale, int64_t r, std::vector<float
   std::copy(scratch.begin(), scratch.end(), out.begin());
 }
 
+void require_finite(double x, int64_t r, int64_t c, const std::string& where) {
+  if (!std::isfinite(x))
+    throw Error(where, fmt::format("value [{}, {}] is not finite", r, c),
+                "the checkpoint is damaged; use an earlier one");
+}
+
+void require_finite(const Tensor& t, const Tensor& scale, const std::string& where) {
+  std::vector<double> row(static_cast<size_t>(t.cols));
+  std::vector<float> scratch(row.size());
+  for (int64_t r = 0; r < t.rows; ++r) {
+    read_row(t, scale, r, scratch, row);
+    for (int64_t c = 0; c < t.cols; ++c) require_finite(row[static_cast<size_t>(c)], r, c, where);
+  }
+}
+
 // dst = src · scale, refusing what is not finite.
 void convert(const Tensor& src, const Tensor& scale, Tensor dst, const std::string& where) {
   std::vector<double> row(static_cast<size_t>(src.cols));
@@ -59,10 +74,7 @@ void convert(const Tensor& src, const Tensor& scale, Tensor dst, const std::stri
     read_row(src, scale, r, scratch, row);
     for (int64_t c = 0; c < src.cols; ++c) {
       double x = row[static_cast<size_t>(c)];
-      if (!std::isfinite(x)) {
-        throw Error(where, fmt::format("value [{}, {}] is not finite", r, c),
-                    "the checkpoint is damaged; use an earlier one");
-      }
+      require_finite(x, r, c, where);
       if (dst.dtype == DType::kF64) {
         dst.row<double>(r)[c] = x;
       } else {
@@ -163,6 +175,10 @@ void load_weights(Model& model, const std::string& where, const std::vector<Tens
       }
       Tensor from = entry.view();
       if (storage == WeightStorage::kMapped) {
+        // A router's NaN would only make it choose other experts; of matrices it shows in the
+        // logits.
+        if (is_vector(s) || s.full_precision)
+          require_finite(from, scale, where + ": tensor " + name);
         w.value.push_back(from);
         if (!scale.empty()) w.scale.push_back(scale);
       } else {

@@ -16,7 +16,8 @@ namespace wels {
 // has already (resuming); kMapped: used in place, in whatever type they are stored (the reader
 // stays alive with the model). Tensors that the config does not ask for are refused unless their
 // name is known to be derived (rotary tables, MTP's copies of embedding and head). NaN or infinite
-// values are refused when converting. Throws Error.
+// values are refused: in all that is converted, and of mapped weights in vectors and routers, which
+// are small. Throws Error.
 enum class WeightStorage { kF32, kF64, kCopyF32, kMapped };
 void load_weights(Model& model, const std::shared_ptr<SafetensorsReader>& reader,
                   WeightStorage storage);

@@ -3,13 +3,19 @@
 // products take those, and as far as activations in int8 go where they are the devices' own.
 #include "model/checkpoint.h"
 
+#include <gmock/gmock.h>
 #include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
 
 #include "backend/ref/ref_device.h"
 #include "backend/registry.h"
+#include "base/error.h"
 #include "base/rng.h"
 #include "formats/gguf_export.h"
 #include "formats/hf_config.h"
+#include "model/tiny_config_test.h"
 #include "tensor/quant.h"
 #include "tests/golden.h"
 
@@ -205,6 +211,35 @@ TEST_P(GgufCheckpointTest, EveryTypeOfFileGivesTheLogitsOfItsDecodedValues) {
                           : expect_same_logits(*mapped, *values);
     EXPECT_EQ(mapped->weights().blocks[1].experts.experts.up.value[3].dtype, f.dtype);
   }
+}
+
+TEST(Checkpoint, NaNInARouterOrAVectorIsNamedAlsoWhereWeightsAreMapped) {
+  std::string folder = testing::TempDir() + "wels_nan_" + std::to_string(::getpid());
+  Model model(tiny_moe_config(40));
+  model.init(DType::kF32, 3, false);
+  BlockWeights& block = model.weights().blocks.back();
+  auto refusal = [&](Weight& w, int64_t row, int64_t column) -> std::string {
+    float& x = w.value[0].row<float>(row)[column];
+    float before = x;
+    x = NAN;
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directories(folder);
+    save_model(folder, model, DType::kF32);
+    x = before;
+    try {
+      load_model(folder, WeightStorage::kMapped);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(refusal(block.experts.router, 1, 2),
+              testing::HasSubstr("mlp.gate.weight: value [1, 2] is not finite"));
+  EXPECT_THAT(refusal(block.experts.bias, 0, 3),
+              testing::HasSubstr("e_score_correction_bias: value [0, 3] is not finite"));
+  EXPECT_THAT(refusal(block.attention_norm, 0, 0), testing::HasSubstr("input_layernorm.weight"));
+  EXPECT_EQ(refusal(block.attention.o, 0, 0), "") << "of large matrices it shows in the logits";
+  std::filesystem::remove_all(folder);
 }
 
 std::vector<std::string> devices() {
