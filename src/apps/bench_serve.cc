@@ -74,7 +74,7 @@ class Server {
                     auto host = std::make_unique<ModelHost>();
                     host->model = std::make_unique<ServedModel>(
                         *m.dev, *m.model, m.dtype, *m.tokenizer,
-                        choose_template(f.chat_template, m.folder), "bench", context);
+                        choose_template(f.chat_template, m), "bench", context);
                     host->engine =
                         std::make_unique<EngineThread>(*m.dev, *m.model, m.dtype, context, cache);
                     return host;

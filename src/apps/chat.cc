@@ -37,14 +37,12 @@ struct ChatFlags {
   std::string model, question, dtype = "auto", chat_template = "auto", system;
   ChatSettings settings;
   ServerFlags remote;
-  bool hide_thinking = false;
 };
 
 // A model in conversation. The engine is made anew where num_ctx has changed.
 struct Chat {
   LoadedModel model;
   ChatState state;
-  ShowThinking show_thinking;
   CacheOptions cache;
   double expert_share = 1;
   int64_t context = 0;
@@ -83,9 +81,7 @@ GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
   r.max_new_tokens = s.num_predict > 0 ? s.num_predict : base ? 200 : s.num_ctx;
   r.sampling = s.sampling;
   r.speculate = s.speculate;
-  if (tokenizer.eos()) r.stop_ids.push_back(*tokenizer.eos());
-  for (int64_t id : c.model.model->config().eos_token_ids)
-    r.stop_ids.push_back(static_cast<int32_t>(id));
+  r.stop_ids = end_tokens(c.model);
   // A model that asks itself the next question has answered this one.
   if (auto user = tokenizer.find("<｜User｜>"); user && !base) r.stop_ids.push_back(*user);
   return r;
@@ -102,11 +98,13 @@ std::string with_versions(Chat& c, const std::string& question, const InterruptS
   how.like.cancelled = [&] { return interrupt.requested(); };
   std::vector<std::string> versions = rephrase(*c.engine, c.state.talk, question, how);
   // Shown as the thought that they are.
-  AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
+  WordWrap lines(s.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
+  AnswerView view(show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); });
   std::string shown = "<think>";
   for (const std::string& v : versions) shown += v + "\n";
   if (!versions.empty()) view.push(shown + "</think>\n");
   view.finish();
+  lines.finish();
   return joint_question(question, versions);
 }
 
@@ -116,7 +114,7 @@ bool answer(Chat& c, const std::string& question) {
   Conversation& talk = c.state.talk;
   if (!c.engine || c.context != s.num_ctx) {
     c.engine.reset();
-    require_memory_for(c.model, s.num_ctx, *c.cache.dtype, c.expert_share);
+    require_memory_for(c.model, s.num_ctx, *c.cache.dtype, c.expert_share, true);
     c.engine.emplace(*c.model.dev, *c.model.model, c.model.dtype, s.num_ctx, c.cache);
     c.context = s.num_ctx;
   }
@@ -125,12 +123,20 @@ bool answer(Chat& c, const std::string& question) {
   try {
     int64_t quarter = std::max<int64_t>(s.num_ctx / 4, 1);
     int64_t room = s.num_predict > 0 ? std::min(s.num_predict, quarter) : quarter;
-    AnswerView view(c.show_thinking, StreamPrinter::to_stdout);
+    WordWrap lines(s.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
+    AnswerView view(show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); });
     Conversation::Prompt prompt = talk.prompt(s.thinking, s.num_ctx - room);
     if (prompt.forgotten > 0)
       log_info("the oldest {} messages no longer fit into num_ctx {} and are left out",
                prompt.forgotten, s.num_ctx);
     GenerateRequest request = make_request(c, std::move(prompt.tokens));
+    int32_t end = request.stop_ids.empty() ? -1 : request.stop_ids[0];
+    if (auto grammar = make_grammar(s.format)) {
+      request.mask = hold_to_grammar(std::move(grammar), *c.model.tokenizer,
+                                     c.model.model->config().vocab_size, request.stop_ids,
+                                     prompt.begun.find(kThinkBegin) != std::string::npos);
+    }
+    AnswerMaskFn held = request.mask;
     ThinkBudget think = think_budget(*c.model.tokenizer, s.think);
     bound_thought(request, think, ends_in_thought(request.prompt, think),
                   c.model.model->config().vocab_size);
@@ -138,14 +144,23 @@ bool answer(Chat& c, const std::string& question) {
                           [&](std::string_view text) { view.push(text); });
     view.push(prompt.begun);
     request.cancelled = [&] { return interrupt.requested(); };
-    request.on_token = [&](const SampledToken& t) { return printer.push(t.id); };
+    std::vector<std::string> logprobs;
+    request.on_token = [&](const SampledToken& t) {
+      if (s.sampling.top_logprobs >= 0) logprobs.push_back(logprob_line(*c.model.tokenizer, t));
+      return printer.push(t.id);
+    };
     GenerateTiming timing;
-    c.engine->run({std::move(request)}, &timing);
+    GenerateResult result = c.engine->run({std::move(request)}, &timing)[0];
     printer.finish();
     bool cut = view.thinking();
     view.finish();
+    lines.finish();
     fmt::print("\n");
     std::fflush(stdout);
+    c.state.thought = view.thought();
+    for (const std::string& line : logprobs) fmt::print(stderr, "{}\n", line);
+    std::string note = cut_note(held, result, end, "raise -n or /set parameter num_predict");
+    if (!note.empty()) log_warn("{}", note);
     if (s.verbose) print_counts(timing);
     if (interrupt.requested() && timing.new_tokens == 0) {
       talk.take_back();  // nothing was said
@@ -164,24 +179,21 @@ bool answer(Chat& c, const std::string& question) {
   return !interrupt.requested();
 }
 
-ShowThinking how_to_show(const ChatFlags& f) {
-  if (f.hide_thinking) return ShowThinking::kHidden;
-  return ::isatty(STDOUT_FILENO) != 0 ? ShowThinking::kDimmed : ShowThinking::kPlain;
-}
-
 // With --url the only positional argument is the question.
 int chat_with_server(ChatFlags f) {
   if (!f.question.empty())
     throw Error("chat", "a model's folder and --url do not go together", "leave one of them out");
   f.settings.longest = f.settings.num_ctx = 1 << 30;  // the server knows
   require_thoughts(f.settings, Conversation());
-  ServerChat c(f.remote, {f.settings, Conversation(), ""}, how_to_show(f));
-  c.state().talk.set_system(utf8_lossy(f.system));
+  require_utf8(f.system, "--system");
+  ServerChat c(f.remote, {f.settings, Conversation(), ""});
+  c.state().talk.set_system(f.system);
   auto say = [&c](const std::string& text) { return c.answer(text); };
   std::string question = f.model;
   if (question.empty()) return converse(c.state(), f.remote.url, say);
   if (question == "-") question.assign(std::istreambuf_iterator<char>(std::cin), {});
-  return c.answer(utf8_lossy(question)) ? 0 : 130;
+  require_utf8(question, "question");
+  return c.answer(question) ? 0 : 130;
 }
 
 int chat(ChatFlags f) {
@@ -195,9 +207,17 @@ int chat(ChatFlags f) {
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
   f.settings.longest = m.model->config().max_position_embeddings;
-  f.settings.num_ctx = std::min(f.settings.num_ctx, f.settings.longest);
-  Conversation talk(*m.tokenizer, choose_template(f.chat_template, m.folder));
-  talk.set_system(utf8_lossy(f.system));
+  check_logit_bias(f.settings.sampling, m.model->config().vocab_size);
+  make_grammar(f.settings.format);
+  if (f.settings.num_ctx > f.settings.longest) {
+    if (f.settings.num_ctx != ChatSettings().num_ctx)  // asked for
+      log_warn("--context {}: the model's longest, {}, is taken", f.settings.num_ctx,
+               f.settings.longest);
+    f.settings.num_ctx = f.settings.longest;
+  }
+  Conversation talk(*m.tokenizer, choose_template(f.chat_template, m));
+  require_utf8(f.system, "--system");
+  talk.set_system(f.system);
   if (f.settings.thinking && !talk.can_switch_thinking())
     throw Error("--think", "template " + talk.template_name() + " has no such choice");
   if (f.settings.think.any() && talk.can_switch_thinking() && !f.settings.thinking)
@@ -209,14 +229,14 @@ int chat(ChatFlags f) {
              m.tokenizer->find("<｜User｜>") ? " (--template deepseek-v3.1 asks in turns)" : "");
   }
   std::string info = describe(m, talk);
-  ShowThinking how = how_to_show(f);
   CacheOptions cache = f.cache.options(m.dtype);
   double share = f.experts.apply(m);
-  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, how, cache, share, 0, {}};
+  Chat c{std::move(m), {f.settings, std::move(talk), std::move(info)}, cache, share, 0, {}};
   auto say = [&c](const std::string& text) { return answer(c, text); };
   if (f.question.empty()) return converse(c.state, c.model.folder, say);
   if (f.question == "-") f.question.assign(std::istreambuf_iterator<char>(std::cin), {});
-  return answer(c, utf8_lossy(f.question)) ? 0 : 130;
+  require_utf8(f.question, "question");
+  return answer(c, f.question) ? 0 : 130;
 }
 
 }  // namespace
@@ -237,12 +257,12 @@ void add_chat(CLI::App& app, Command& run) {
       ->capture_default_str();
   sub->add_option("--template", f->chat_template, template_flag_help())->capture_default_str();
   sub->add_option("--system", f->system, "system prompt");
-  sub->add_option("--stop", f->settings.stop, "stop before this text (may be repeated)")
-      ->allow_extra_args(false);
+  sub->add_option("--stop", f->settings.stop, "stop before this text (may be repeated)");
   sub->add_flag("--think", f->settings.thinking, "reason first, where the template has the choice");
   add_think_flags(sub, f->settings.think);
   add_rephrase_flag(sub, f->settings.rephrase, "then answered together with it");
-  sub->add_flag("--hide-thinking", f->hide_thinking, "show the answer only");
+  sub->add_flag("--hide-thinking", f->settings.hide_thinking,
+                "show the answer only; on a terminal also how long the reasoning took");
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
@@ -256,6 +276,7 @@ void add_chat(CLI::App& app, Command& run) {
   sub->add_option("--key-env", f->remote.key_env, "environment variable with the server's key")
       ->capture_default_str();
   add_sampling_flags(sub, f->settings.sampling);
+  f->settings.format.add(sub);
   add_speculate_flag(sub, f->settings.speculate);
   f->device.add(sub);
   sub->callback([f, &run] { run = [f] { return chat(*f); }; });

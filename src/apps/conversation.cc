@@ -42,6 +42,9 @@ void Conversation::set_system(std::string content) {
 }
 
 void Conversation::say(std::string role, std::string content) {
+  // V2's prompt ends before the space that its template puts in front of an answer.
+  if (template_ == ChatTemplate::kDeepSeekV2 && role == "assistant" && content.starts_with(' '))
+    content.erase(0, 1);
   ChatMessage m;
   m.role = std::move(role);
   m.content = std::move(content);
@@ -69,10 +72,9 @@ Conversation::Prompt Conversation::render_rest(bool thinking) const {
                    messages.begin() + static_cast<long>(first_));
   ChatText text = render(messages, thinking);
   Prompt p;
-  // A document begins after the end of another, as in training; templates say it themselves.
   CHECK(tokenizer_.has_value());
-  std::optional<int32_t> begin = tokenizer_->bos() ? tokenizer_->bos() : tokenizer_->eos();
-  if (!template_ && begin) p.tokens.push_back(*begin);
+  // Templates say themselves what they begin with.
+  if (!template_ && tokenizer_->document_begin()) p.tokens.push_back(*tokenizer_->document_begin());
   std::vector<int32_t> tokens = chat_to_tokens(text, *tokenizer_);
   p.tokens.insert(p.tokens.end(), tokens.begin(), tokens.end());
   p.begun = begun_answer(text);

@@ -59,7 +59,8 @@ TEST_F(ConversationTest, WithoutATemplateTheTextGoesOn) {
   talk.say("user", "the cat");
   talk.say("assistant", " sat");
   talk.say("user", "the hat");
-  EXPECT_EQ(decode(talk.prompt(true, 1000)), "<｜begin▁of▁sentence｜>the cat sat\nthe hat");
+  EXPECT_EQ(decode(talk.prompt(true, 1000)), "<｜end▁of▁sentence｜>the cat sat\nthe hat")
+      << "as pretraining packs documents";
   EXPECT_TRUE(talk.is_base());
 }
 

@@ -146,8 +146,8 @@ int eval_pair(const EvalFlags& f) {
     return ids;
   };
   ReadText read = each_window(
-      f.files, m.tokenizer->eos(), sequence, [&] { return stop.requested(); }, encode,
-      [&](std::span<const int32_t> ids) { divergence.add(ids); });
+      f.files, reference.tokenizer->document_begin(), sequence, [&] { return stop.requested(); },
+      encode, [&](std::span<const int32_t> ids) { divergence.add(ids); });
   if (read.stopped) return 128 + stop.number();
   DivergenceReport r = divergence.report();
   if (f.json) {

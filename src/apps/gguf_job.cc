@@ -50,11 +50,11 @@ GgufTokenizer gguf_tokenizer(const std::string& path, int64_t rows) {
     }
   }
   // Also those that only their names tell: llama.cpp would take token 11 for the end of the text.
+  t.add_bos = source.add_bos;
   Tokenizer named(std::move(source));
   t.bos = named.bos();
   t.eos = named.eos();
   t.pad = named.pad();
-  t.add_bos = load_add_bos(path);
   t.chat_template = load_chat_template(path);
   return t;
 }
@@ -164,7 +164,7 @@ void check_output(const Checkpoint& c, const std::string& out) {
 }
 
 ColumnImportance calibrate(const GgufJob& job, const StopSignal& stop) {
-  LoadedModel m = open_model(job.model, "cpu", "auto");
+  LoadedModel m = open_model(job.model, "auto", "auto");
   if (!m.tokenizer)
     throw Error(m.folder, "has no tokenizer, which --calibration needs",
                 "copy the model's tokenizer.json into the folder");
@@ -181,10 +181,11 @@ ColumnImportance calibrate(const GgufJob& job, const StopSignal& stop) {
     progress.add(static_cast<int64_t>(n) - 1);
     ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n) - 1);
   };
-  // Documents one after another, the end-of-text token between them, in sequences of full length.
+  // Documents one after another, each behind its token of beginning, in sequences of full length.
   Piece piece;
   while (left > 0 && corpus.next(piece)) {
-    if (piece.first && m.tokenizer->eos()) ids.push_back(*m.tokenizer->eos());
+    std::optional<int32_t> begin = m.tokenizer->document_begin();
+    if (piece.first && begin) ids.push_back(*begin);
     std::vector<int32_t> more = m.tokenizer->encode(piece.text, AddedTokens::kAsText);
     ids.insert(ids.end(), more.begin(), more.end());
     while (left > 0 && static_cast<int64_t>(ids.size()) > std::min(sequence, left))
@@ -262,8 +263,10 @@ int write_gguf_file(const GgufJob& job) {
   options.include_mtp = job.mtp;
   StopSignal stop;
   std::vector<GgufTensorReport> reports;
+  int64_t left_out = 0;
   try {
     Checkpoint c = open_checkpoint(job.model);
+    if (!job.mtp) left_out = c.config.num_nextn_predict_layers;
     CheckpointWeights weights = c.weights();
     options.name = c.name;
     GgufExportPlan plan = plan_gguf_export(c.config, weights, options);
@@ -286,6 +289,8 @@ int write_gguf_file(const GgufJob& job) {
     return 128 + stop.number();
   }
   print_summary(job, reports);
+  if (left_out > 0)
+    log_info("left out: {} MTP module(s), which --mtp keeps for --speculate mtp", left_out);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -120,19 +121,34 @@ std::string adapter_base(const std::string& folder, const std::string& given) {
 }
 
 void require_memory_for(const LoadedModel& m, int64_t context, DType cache_dtype,
-                        double expert_share) {
-  require_inference_memory(*m.dev, m.model->config(),
-                           {.dtype = m.dtype,
-                            .cache_dtype = cache_dtype,
-                            .expert_share = expert_share,
-                            .context = context,
-                            .stored = stored_types(*m.model)},
-                           memory_available_bytes());
+                        double expert_share, bool tell) {
+  constexpr int64_t kLarge = int64_t{1} << 30;
+  InferenceNeed need = require_inference_memory(*m.dev, m.model->config(),
+                                                {.dtype = m.dtype,
+                                                 .cache_dtype = cache_dtype,
+                                                 .expert_share = expert_share,
+                                                 .context = context,
+                                                 .stored = stored_types(*m.model)},
+                                                memory_available_bytes());
+  if (tell && need.plan.resident() >= kLarge) log_info("memory: {}", need.text);
 }
 
-std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder) {
+std::vector<int32_t> end_tokens(const LoadedModel& m) {
+  std::vector<int32_t> out;
+  if (m.tokenizer && m.tokenizer->eos()) out.push_back(*m.tokenizer->eos());
+  for (int64_t id : m.model->config().eos_token_ids) {
+    auto token = static_cast<int32_t>(id);
+    if (std::find(out.begin(), out.end(), token) == out.end()) out.push_back(token);
+  }
+  return out;
+}
+
+std::optional<ChatTemplate> choose_template(const std::string& name, const LoadedModel& m) {
   if (name == "none") return std::nullopt;
-  return name == "auto" ? find_chat_template(folder) : chat_template_by_name(name);
+  std::optional<ChatTemplate> out =
+      name == "auto" ? find_chat_template(m.folder) : chat_template_by_name(name);
+  if (out) require_markers(*out, *m.tokenizer, m.folder);
+  return out;
 }
 
 std::string template_flag_help() {

@@ -27,13 +27,17 @@ LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 
 // Throws Error where generating with a KV cache of `context` tokens does not fit into what is free:
-// what it needs, and which context or type of cache or weights would fit.
+// what it needs, and which context or type of cache or weights would fit. tell: large needs, which
+// take a while to load, are also told in a line on stderr.
 void require_memory_for(const LoadedModel& m, int64_t context, DType cache_dtype,
-                        double expert_share = 1);
+                        double expert_share = 1, bool tell = false);
+
+// The tokens that end a text: the tokenizer's and those that config.json names.
+std::vector<int32_t> end_tokens(const LoadedModel& m);
 
 // --template: "auto" (the model's own), "none" (nullopt: continue the text), or a name. Throws
-// Error.
-std::optional<ChatTemplate> choose_template(const std::string& name, const std::string& folder);
+// Error, also where the model's tokenizer lacks one of the template's markers.
+std::optional<ChatTemplate> choose_template(const std::string& name, const LoadedModel& m);
 std::string template_flag_help();
 
 // T of the activations by the same rule.

@@ -26,10 +26,12 @@ std::map<std::string, std::string> files_beside_weights(const std::string& path)
   std::map<std::string, std::string> files;
   if (fs::is_regular_file(path)) {
     GgufCheckpoint file(path);
-    files["tokenizer.json"] = write_tokenizer_json(parse_gguf_vocab(file.content()));
+    VocabSource source = parse_gguf_vocab(file.content());
+    files["tokenizer.json"] = write_tokenizer_json(source);
     if (std::string text = load_chat_template(path); !text.empty())
       files["chat_template.jinja"] = text;
-    files["tokenizer_config.json"] = nlohmann::json{{"add_bos_token", load_add_bos(path)}}.dump();
+    if (source.add_bos)
+      files["tokenizer_config.json"] = nlohmann::json{{"add_bos_token", *source.add_bos}}.dump();
     return files;
   }
   std::string folder = resolve_checkpoint(path);

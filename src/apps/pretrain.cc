@@ -260,8 +260,8 @@ int pretrain_command(PretrainFlags f) {
   ctx.sample = [&] {
     Engine engine(*dev, model, s.trainer.dtype, 512);
     std::vector<GenerateRequest> r(1);
-    r[0].prompt = tokenizer.encode(f.sample_prompt, AddedTokens::kAsText);
-    if (r[0].prompt.empty()) r[0].prompt = {tokenizer.eos().value_or(0)};
+    r[0].prompt = tokenizer.encode_document(f.sample_prompt);
+    if (r[0].prompt.empty()) r[0].prompt = {0};
     r[0].max_new_tokens = 120;
     r[0].sampling.temperature = 0.8;
     r[0].sampling.seed = s.seed;
@@ -316,7 +316,8 @@ void add_pretrain(CLI::App& app, Command& run) {
   sub->add_option("--schedule", f->schedule, "v3 (warm-up, constant, cosine) or wsd")
       ->check(CLI::IsMember({"v3", "wsd"}))
       ->capture_default_str();
-  sub->add_option("--warmup", f->warmup, "steps of warm-up (default: 2 %)");
+  sub->add_option("--warmup", f->warmup, "steps of warm-up (default: 2 %)")
+      ->check(CLI::NonNegativeNumber);
   sub->add_option("--final-ratio", s.schedule.final_ratio, "last learning rate / peak")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();

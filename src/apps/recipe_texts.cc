@@ -88,11 +88,10 @@ class OwnTexts {
   OwnTexts(const ReplayFlags& f, const std::string& model, const std::string& folder, int64_t room,
            const DeviceFlags& device)
       : f_(f), folder_(folder), room_(room), m_(open_model(model, device.device, "auto")) {
-    std::optional<int32_t> begin = m_.tokenizer->bos() ? m_.tokenizer->bos() : m_.tokenizer->eos();
-    if (!begin || !m_.tokenizer->eos())
+    begin_ = m_.tokenizer->encode_document("");
+    if (begin_.empty() || !m_.tokenizer->eos())
       throw Error(m_.folder, "has no token that begins or ends a text: it cannot write any",
                   "give a corpus to repeat: --replay CORPUS");
-    begin_ = *begin;
     engine_.emplace(*m_.dev, *m_.model, m_.dtype, room + 2, kBlock * (room + 2));
   }
 
@@ -124,7 +123,7 @@ class OwnTexts {
     std::vector<GenerateRequest> requests;
     for (int64_t i = 0; i < kBlock; ++i) {
       GenerateRequest q;
-      q.prompt = {begin_};
+      q.prompt = begin_;
       q.max_new_tokens = room_;
       q.sampling.temperature = f_.temperature;
       q.sampling.top_p = 1;
@@ -152,7 +151,7 @@ class OwnTexts {
   std::string folder_;
   int64_t room_;
   LoadedModel m_;
-  int32_t begin_ = 0;
+  std::vector<int32_t> begin_;
   std::optional<Engine> engine_;
 };
 

@@ -74,6 +74,7 @@ LoadedModel open_for_serving(const ServeFlags& f, const std::string& path) {
                 "copy the model's tokenizer.json into the folder");
   if (f.api.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
     throw Error("--speculate", m.folder + " has no MTP module", "use ngram or none");
+  choose_template(f.chat_template, m);
   return m;
 }
 
@@ -81,18 +82,20 @@ std::unique_ptr<ModelHost> host_model(const ServeFlags& f, const ModelFlags& whi
   auto m = std::make_shared<LoadedModel>(open_for_serving(f, which.path));
   int64_t longest = m->model->config().max_position_embeddings;
   int64_t context = f.context > 0 ? std::min(f.context, longest) : std::min<int64_t>(longest, 8192);
+  if (f.context > longest)
+    log_warn("--context {}: the model's longest, {}, is taken", f.context, longest);
   CacheOptions cache = f.cache.options(m->dtype);
   cache.tokens = f.cache_tokens > 0 ? f.cache_tokens : 8 * context;
   double share = f.experts.apply(*m);
   try {
-    require_memory_for(*m, std::max(context, cache.tokens), *cache.dtype, share);
+    require_memory_for(*m, std::max(context, cache.tokens), *cache.dtype, share, true);
   } catch (const Error& e) {
     throw OutOfMemory(e);
   }
   auto host = std::make_unique<ModelHost>();
   host->model = std::make_unique<ServedModel>(*m->dev, *m->model, m->dtype, *m->tokenizer,
-                                              choose_template(f.chat_template, m->folder),
-                                              which.name, context, f.style);
+                                              choose_template(f.chat_template, *m), which.name,
+                                              context, f.style);
   host->engine = std::make_unique<EngineThread>(*m->dev, *m->model, m->dtype, context, cache);
   host->owner = std::move(m);
   return host;
@@ -151,12 +154,10 @@ void add_serve(CLI::App& app, Command& run) {
                   "model folders, run folders or GGUF files; the first is loaded at once, others "
                   "when they are asked for")
       ->required();
-  sub->add_option("--name", f->names, "a model's own name (else its folder's), for each in order")
-      ->allow_extra_args(false);
+  sub->add_option("--name", f->names, "a model's own name (else its folder's), for each in order");
   sub->add_option("--runs", f->runs,
                   "run folders, or folders that hold some, for the page's view of training; with "
-                  "--keys behind a key like all else")
-      ->allow_extra_args(false);
+                  "--keys behind a key like all else");
   sub->add_option("--idle-minutes", f->idle_minutes,
                   "after which one of several models is unloaded (0: only where another needs its "
                   "memory)")
@@ -170,10 +171,13 @@ void add_serve(CLI::App& app, Command& run) {
   sub->add_option("--tls-key", f->http.tls_key, "PEM file of its key");
   sub->add_option("--keys", f->keys, "accounts file of wels keys; only they may use it then");
   sub->add_option("--price-hit", f->prices.hit, "of a million prompt tokens found in the cache")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--price-miss", f->prices.miss, "of a million prompt tokens that are computed")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--price-output", f->prices.output, "of a million tokens of answers")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--currency", f->prices.currency, "of prices and balances")
       ->check(CLI::IsMember({"USD", "CNY", "EUR"}))

@@ -82,7 +82,8 @@ SftModel new_model(const SftModelFlags& f, const SftDataFlags& data, const std::
                          ? write_tokenizer_json(load_vocab_source(f.tokenizer))
                          : learn_tokenizer(data, f.vocab > 0 ? f.vocab : m.config.vocab_size, seed);
   m.files["tokenizer.json"] = json;
-  m.tokenizer.emplace(Tokenizer::from_json(json, out + "/tokenizer.json"));
+  VocabSource source = parse_tokenizer_json(json, out + "/tokenizer.json");
+  m.tokenizer.emplace(source);
   if (f.config.empty()) {
     m.config.vocab_size = m.tokenizer->vocab_size();
   } else if (m.tokenizer->vocab_size() > m.config.vocab_size) {
@@ -94,6 +95,10 @@ SftModel new_model(const SftModelFlags& f, const SftDataFlags& data, const std::
   m.config.bos_token_id = m.tokenizer->bos() ? *m.tokenizer->bos() : -1;
   if (m.tokenizer->eos()) m.config.eos_token_ids = {*m.tokenizer->eos()};
   choose_template(f.chat_template, m);
+  if (m.files.contains("chat_template.jinja")) {  // its documents begin as its chats do
+    source.add_bos = true;
+    m.tokenizer.emplace(std::move(source));
+  }
   return m;
 }
 

@@ -57,8 +57,9 @@ TextEvaluation evaluate_text(LoadedModel& m, const std::vector<std::string>& fil
   Pool pool;
   double nats = 0;
   out.read = each_window(
-      files, m.tokenizer->eos(), window_length(sequence, m.model->config().max_position_embeddings),
-      stop, [&](std::string_view text) { return m.tokenizer->encode(text, AddedTokens::kAsText); },
+      files, m.tokenizer->document_begin(),
+      window_length(sequence, m.model->config().max_position_embeddings), stop,
+      [&](std::string_view text) { return m.tokenizer->encode(text, AddedTokens::kAsText); },
       [&](std::span<const int32_t> ids) {
         size_t n = ids.size() - 1;
         Batch batch;

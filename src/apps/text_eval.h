@@ -20,9 +20,9 @@ struct ReadText {
 };
 
 // The texts' documents as tokens, in windows of `sequence` that start afresh: window(ids) with the
-// token before the first that is predicted (at a document's beginning `before`, the end-of-text
-// token). encode: a piece of a document. Holds one piece and one window. stop: asked after each;
-// true ends it early; may be empty.
+// token before the first that is predicted (at a document's beginning `before`, the tokenizer's
+// document_begin; none: the first token is not predicted). encode: a piece of a document. Holds one
+// piece and one window. stop: asked after each; true ends it early; may be empty.
 ReadText each_window(const std::vector<std::string>& files, std::optional<int32_t> before,
                      int64_t sequence, const std::function<bool()>& stop,
                      const std::function<std::vector<int32_t>(std::string_view)>& encode,

@@ -109,7 +109,7 @@ wels_options wels_default_options(void) {
 
 wels_model* wels_open(const char* path, int64_t context, char* error, size_t error_bytes) {
   return wels::guarded<wels_model*>(error, error_bytes, nullptr, [&] {
-    wels::LoadedModel m = wels::open_model(wels::text_of(path, "path"), "cpu", "auto");
+    wels::LoadedModel m = wels::open_model(wels::text_of(path, "path"), "auto", "auto");
     if (!m.tokenizer)
       throw Error(m.folder, "has no tokenizer.json",
                   "copy the model's tokenizer.json into the folder");
@@ -117,10 +117,8 @@ wels_model* wels_open(const char* path, int64_t context, char* error, size_t err
     if (context < 0) throw Error("context", "is negative", "0 means 4096, or the model's");
     context = std::min(context > 0 ? context : 4096, longest);
     wels::require_memory_for(m, context, m.dtype);
-    std::vector<int32_t> stop_ids;
-    if (m.tokenizer->eos()) stop_ids.push_back(*m.tokenizer->eos());
-    for (int64_t id : m.model->config().eos_token_ids) stop_ids.push_back(static_cast<int32_t>(id));
-    auto chat_template = wels::choose_template("auto", m.folder);
+    std::vector<int32_t> stop_ids = wels::end_tokens(m);
+    auto chat_template = wels::choose_template("auto", m);
     wels::Device& dev = *m.dev;
     wels::Model& model = *m.model;
     wels::DType dtype = m.dtype;
@@ -142,9 +140,8 @@ wels_result wels_complete(wels_model* model, const char* prompt, const wels_opti
                           wels_on_text on_text, void* user, char* error, size_t error_bytes) {
   return wels::guarded(error, error_bytes, WELS_ERROR, [&] {
     const wels::Tokenizer& t = *model->loaded.tokenizer;
-    std::vector<int32_t> tokens = t.encode(wels::text_of(prompt, "prompt"));
-    std::optional<int32_t> begin = t.bos() ? t.bos() : t.eos();
-    if (tokens.empty() && begin) tokens.push_back(*begin);
+    std::vector<int32_t> tokens =
+        t.encode_document(wels::text_of(prompt, "prompt"), wels::AddedTokens::kRecognise);
     if (tokens.empty()) throw Error("prompt", "is empty", "give a text to continue");
     return wels::generate(*model, std::move(tokens), "", options, on_text, user);
   });

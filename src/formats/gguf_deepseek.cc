@@ -233,7 +233,7 @@ void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufToke
   id("bos", t->bos);
   id("eos", t->eos);
   id("padding", t->pad);
-  b.add("tokenizer.ggml.add_bos_token", gguf_bool(t->add_bos));
+  if (t->add_bos) b.add("tokenizer.ggml.add_bos_token", gguf_bool(*t->add_bos));
   b.add("tokenizer.ggml.add_eos_token", gguf_bool(false));
   if (!t->chat_template.empty()) b.add("tokenizer.chat_template", gguf_string(t->chat_template));
 }

@@ -75,8 +75,8 @@ struct GgufTokenizer {
   std::vector<int32_t> types;  // 1 normal, 3 control, 4 user defined, 5 unused; parallel to tokens
   std::vector<std::string> merges;  // "left right", by rank
   std::optional<int32_t> bos, eos, pad;
-  bool add_bos = false;       // llama.cpp puts bos before every text
-  std::string chat_template;  // Jinja; empty: none
+  std::optional<bool> add_bos;  // llama.cpp puts bos before every text; not said: left out
+  std::string chat_template;    // Jinja; empty: none
 };
 
 struct GgufMetadataOptions {

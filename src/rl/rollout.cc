@@ -57,13 +57,7 @@ ChatText RolloutSampler::render(std::string_view question) const {
 
 std::vector<int32_t> RolloutSampler::prompt(std::string_view question) const {
   ChatText text = render(question);
-  for (const ChatPart& part : text) {
-    if (part.kind == ChatPart::kMarker && !tokenizer_.find(part.text)) {
-      throw Error("tokenizer.json", "has no token " + part.text + " of the chat template",
-                  "train the model on tasks first, with a tokenizer that has the template's "
-                  "markers");
-    }
-  }
+  require_markers(text, tokenizer_, "tokenizer.json");
   std::vector<int32_t> ids = chat_to_tokens(text, tokenizer_);
   int64_t room = model_.config().max_position_embeddings, length = static_cast<int64_t>(ids.size());
   if (length + settings_.max_tokens + 1 > room) {

@@ -30,12 +30,28 @@ uint64_t random_seed() {
   return seed;
 }
 
-std::shared_ptr<const Grammar> make_grammar(const char* field, const std::string& schema) {
+std::shared_ptr<const Grammar> make_grammar(
+    const char* field, const std::string& text,
+    Grammar (*parse)(std::string_view) = Grammar::from_json_schema) {
   try {
-    return std::make_shared<Grammar>(Grammar::from_json_schema(schema));
+    return std::make_shared<Grammar>(parse(text));
   } catch (const Error& e) {
     throw invalid_request(fmt::format("Invalid {}: {}", field, e.what()));
   }
+}
+
+void require_stop(const std::vector<int32_t>& stop_ids) {
+  if (stop_ids.empty())
+    throw invalid_request(
+        "The model has no token that ends an answer, so none can be held to a format");
+}
+
+// For GenerationJob::make_mask.
+std::function<TokenMask()> masks_of(std::shared_ptr<const AnswerPlan> held) {
+  return [held]() -> TokenMask {
+    auto mask = std::make_shared<AnswerMask>(held);
+    return [mask](std::span<const int32_t> answer) { return mask->mask(answer); };
+  };
 }
 
 // Function names, one of them.
@@ -74,11 +90,7 @@ bool ServedModel::wants_thinking(const ChatRequest& r) const {
 }
 
 std::vector<int32_t> ServedModel::document(const std::string& text) const {
-  std::vector<int32_t> out;
-  // A document begins after the end of another, as in training.
-  std::optional<int32_t> begin = tokenizer_.bos() ? tokenizer_.bos() : tokenizer_.eos();
-  if (begin) out.push_back(*begin);
-  tokenizer_.encode(text, AddedTokens::kAsText, out);
+  std::vector<int32_t> out = tokenizer_.encode_document(text);
   if (out.empty()) throw invalid_request("Empty prompt");
   return out;
 }
@@ -111,8 +123,7 @@ ServedModel::Prompt ServedModel::chat_prompt(const ChatRequest& r) const {
   } catch (const Error& e) {
     throw invalid_request(e.what());
   }
-  std::optional<int32_t> begin = tokenizer_.bos() ? tokenizer_.bos() : tokenizer_.eos();
-  if (!template_ && begin) p.tokens.push_back(*begin);
+  if (!template_ && tokenizer_.document_begin()) p.tokens.push_back(*tokenizer_.document_begin());
   std::vector<int32_t> tokens = chat_to_tokens(text, tokenizer_);
   p.tokens.insert(p.tokens.end(), tokens.begin(), tokens.end());
   p.thinking = !begun_answer(text).empty();
@@ -140,6 +151,7 @@ void ServedModel::set_options(const GenerationOptions& o, GenerationJob& job,
   s.top_p = std::max(o.top_p, 1e-9);  // 0: the most probable token
   s.top_k = static_cast<int>(o.top_k);
   s.min_p = o.min_p;
+  s.typical_p = std::max(o.typical_p, 1e-9);
   s.presence_penalty = o.presence_penalty;
   s.frequency_penalty = o.frequency_penalty;
   s.repetition_penalty = o.repetition_penalty;
@@ -174,12 +186,8 @@ GenerationJob ServedModel::chat_job(const ChatRequest& r) const {
   if (v3_reasoner || later) s.presence_penalty = s.frequency_penalty = 0;
   job.cache_unit = later ? 128 : 64;
   job.stop_ids = chat_stop_ids_;
-  if (std::shared_ptr<const AnswerPlan> held = plan(r, job.thinking)) {
-    job.make_mask = [held]() -> TokenMask {
-      auto mask = std::make_shared<AnswerMask>(held);
-      return [mask](std::span<const int32_t> answer) { return mask->mask(answer); };
-    };
-  }
+  if (std::shared_ptr<const AnswerPlan> held = plan(r, job.thinking))
+    job.make_mask = masks_of(held);
   return job;
 }
 
@@ -195,6 +203,14 @@ GenerationJob ServedModel::completion_job(const CompletionRequest& r) const {
   }
   set_options(r.options, job, kCompletionTokens);
   job.stop_ids = stop_ids_;
+  if (!r.options.grammar.empty()) {
+    auto held = std::make_shared<AnswerPlan>(AnswerPlan{tokenizer_, model_.config().vocab_size});
+    held->parts = {{{}, make_grammar("grammar", r.options.grammar, Grammar::from_gbnf)}};
+    held->stop_ids = stop_ids_;
+    require_stop(held->stop_ids);
+    held->tree = token_tree();
+    job.make_mask = masks_of(held);
+  }
   if (r.echo && r.options.top_logprobs >= 0) {
     job.prompt_logprobs = r.options.top_logprobs;
     // Harnesses that score texts count on the one token they asked for.
@@ -269,12 +285,12 @@ std::shared_ptr<AnswerPlan> ServedModel::plan(const ChatRequest& r, bool thinkin
     p->parts = {{{}, std::make_shared<const Grammar>(Grammar::json_object())}};
   } else if (r.format.kind == ResponseFormat::kJsonSchema) {
     p->parts = {{{}, make_grammar("response_format", r.format.schema)}};
+  } else if (!r.options.grammar.empty()) {
+    p->parts = {{{}, make_grammar("grammar", r.options.grammar, Grammar::from_gbnf)}};
   }
   bool limited = thinking && p->thinking_budget;
   if (p->parts.empty() && !limited) return nullptr;
-  if (p->stop_ids.empty())
-    throw invalid_request(
-        "The model has no token that ends an answer, so none can be held to a format");
+  require_stop(p->stop_ids);
   if (!p->parts.empty()) p->tree = token_tree();
   return p;
 }

@@ -14,6 +14,8 @@ constexpr const char* kBos = "<｜begin▁of▁sentence｜>";
 constexpr const char* kEos = "<｜end▁of▁sentence｜>";
 constexpr const char* kUser = "<｜User｜>";
 constexpr const char* kAssistant = "<｜Assistant｜>";
+constexpr const char* kAssistantName = "Assistant:";  // V2's
+constexpr const char* kCut = "";  // a marker without a token: text on either side is encoded alone
 constexpr const char* kCallsBegin = "<｜tool▁calls▁begin｜>";
 constexpr const char* kCallsEnd = "<｜tool▁calls▁end｜>";
 constexpr const char* kCallBegin = "<｜tool▁call▁begin｜>";
@@ -240,6 +242,40 @@ void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatO
   }
 }
 
+// V2's program knows no calls and leaves tools' messages out; calls are written as V3 does.
+void render_v2(Writer& w, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
+  w.marks(kBos);
+  ChatText tools = describe_tools(ChatTemplate::kDeepSeekV2, o.tools);
+  auto system_ends = [&] {
+    if (tools.empty()) return;
+    w.out.insert(w.out.end(), tools.begin(), tools.end());
+    w.own("\n\n");
+    tools.clear();
+  };
+  for (const ChatMessage& m : messages) {
+    if (m.role != "system") system_ends();
+    if (m.role == "system") {
+      w.heard(*m.content);
+      w.own("\n\n");
+    } else if (m.role == "user") {
+      w.own("User: ");
+      w.heard(*m.content);
+      w.own("\n\n");
+    } else if (m.role == "assistant") {
+      w.own(kAssistantName);
+      w.marks(kCut);  // where the prompt ended: what was generated keeps its tokens
+      w.own(" ");
+      if (m.content) w.said(*m.content);
+      if (!m.tool_calls.empty()) w.marks(kCallsBegin);
+      for (const ToolCall& call : m.tool_calls) call_in_json_block(w, call);
+      if (!m.tool_calls.empty()) w.marks(kCallsEnd);
+      w.marks(kEos);
+    }
+  }
+  system_ends();
+  if (o.add_generation_prompt) w.own(kAssistantName);
+}
+
 void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
                          const ChatOptions& o) {
   system_prompt(w, ChatTemplate::kLlamaCppR1, messages, o, false);
@@ -357,6 +393,7 @@ ToolCall parse_call(const nlohmann::ordered_json& json, const std::string& where
 
 const std::vector<ChatTemplateName>& chat_template_names() {
   static const std::vector<ChatTemplateName> names = {
+      {"deepseek-v2", ChatTemplate::kDeepSeekV2},
       {"deepseek-v3", ChatTemplate::kDeepSeekV3},
       {"deepseek-v3-0324", ChatTemplate::kDeepSeekV3_0324},
       {"deepseek-v3.1", ChatTemplate::kDeepSeekV31},
@@ -387,6 +424,9 @@ ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>&
   if (o.continue_final_message) o.add_generation_prompt = false;
   Writer w;
   switch (chat_template) {
+    case ChatTemplate::kDeepSeekV2:
+      render_v2(w, messages, o);
+      break;
     case ChatTemplate::kDeepSeekV31:
       render_v31(w, messages, o);
       break;
@@ -428,6 +468,28 @@ std::string chat_to_string(const ChatText& chat) {
   return out;
 }
 
+void require_markers(const ChatText& chat, const Tokenizer& tokenizer, const std::string& where) {
+  for (const ChatPart& part : chat) {
+    if (part.kind != ChatPart::kMarker || part.text == kCut || tokenizer.find(part.text)) continue;
+    throw Error(where, "has no token " + part.text + ", which the chat template needs",
+                "use a model trained on chats or tasks with that token in its vocabulary, or "
+                "--template none for a base model");
+  }
+}
+
+void require_markers(ChatTemplate chat_template, const Tokenizer& tokenizer,
+                     const std::string& where) {
+  ChatMessage question, answer;
+  question.role = "user";
+  answer.role = "assistant";
+  question.content = answer.content = "";
+  for (bool thinking : {false, true}) {
+    ChatOptions o;
+    o.thinking = thinking;
+    require_markers(render_chat(chat_template, {question, answer, question}, o), tokenizer, where);
+  }
+}
+
 std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& tokenizer) {
   std::vector<int32_t> out;
   // Text between markers is encoded in one go, as merges may reach across the parts.
@@ -441,7 +503,9 @@ std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& token
   for (const ChatPart& part : chat) {
     std::optional<int32_t> id =
         part.kind == ChatPart::kMarker ? tokenizer.find(part.text) : std::nullopt;
-    if (id) {
+    if (part.kind == ChatPart::kMarker && part.text == kCut) {
+      flush();
+    } else if (id) {
       flush();
       out.push_back(*id);
     } else {

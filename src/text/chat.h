@@ -19,6 +19,7 @@
 namespace wels {
 
 enum class ChatTemplate {
+  kDeepSeekV2,  // DeepSeek-LLM, V2 and their coders: turns by name, in plain text
   kDeepSeekV3,  // first release of V3
   kDeepSeekV3_0324,
   kDeepSeekV31,     // also that of models trained by wels
@@ -93,6 +94,12 @@ ChatText render_plain_text(const std::vector<ChatMessage>& messages);
 std::string chat_to_string(const ChatText& chat);
 // What a generation prompt has already begun of the answer: "<think>", "<think>\n" or nothing.
 std::string begun_answer(const ChatText& chat);
+// Throws Error(where, ...) where the vocabulary lacks a marker of the conversation: as text it
+// would mean nothing to a model.
+void require_markers(const ChatText& chat, const Tokenizer& tokenizer, const std::string& where);
+// The same of all that a question and its answer need, with and without a thought.
+void require_markers(ChatTemplate chat_template, const Tokenizer& tokenizer,
+                     const std::string& where);
 // Token ids. Markers that the vocabulary does not have are written out as text.
 std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& tokenizer);
 

@@ -68,6 +68,8 @@ std::optional<ChatTemplate> find_chat_template(const std::string& path) {
   std::string jinja = load_chat_template(path);
   if (jinja.empty()) return std::nullopt;
   auto has = [&](std::string_view mark) { return jinja.find(mark) != std::string::npos; };
+  if (has("'User: '") && has("'Assistant: ' + message['content'] + eos_token"))
+    return ChatTemplate::kDeepSeekV2;
   // ｜DSML｜: V3.2 and later, whose turns look alike and whose tool calls do not.
   if (!has("<｜User｜>") || !has("<｜Assistant｜>") || has("｜DSML｜")) {
     throw Error(path, "the chat template is none that wels knows",

@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kEos = "<｜end▁of▁sentence｜>", kAssistant = "<｜Assistant｜>",
                            kCallsBegin = "<｜tool▁calls▁begin｜>",
                            kCallsEnd = "<｜tool▁calls▁end｜>", kThink = "<think>",
-                           kThinkEnd = "</think>";
+                           kThinkEnd = "</think>", kAssistantName = "Assistant:";
 
 bool same(const ChatPart& a, const ChatPart& b) { return a.kind == b.kind && a.text == b.text; }
 
@@ -32,16 +32,6 @@ size_t common_parts(std::span<const ChatPart> a, std::span<const ChatPart> b) {
 
 bool begins_with(std::span<const ChatPart> all, std::span<const ChatPart> part) {
   return common_parts(all, part) == part.size();
-}
-
-// Boundaries between what is learned and what is not must be boundaries of tokens.
-void require_markers(std::span<const ChatPart> chat, const Tokenizer& tokenizer) {
-  for (const ChatPart& p : chat) {
-    if (p.kind == ChatPart::kMarker && !tokenizer.find(p.text)) {
-      throw Error("tokenizer", "has no token " + p.text + ", which the chat template needs",
-                  "use a model made for it, or --template none for a base model");
-    }
-  }
 }
 
 std::vector<int32_t> to_tokens(std::span<const ChatPart> parts, const Tokenizer& tokenizer) {
@@ -84,8 +74,9 @@ ChatText turn_body(ChatTemplate t, const std::vector<ChatMessage>& before, const
   messages.push_back(m);
   ChatText all = render_chat(t, messages, o);
   size_t at = common_parts(base, all);
-  auto of_prompt = [](const ChatPart& p) {
-    return is_marker(p, kAssistant) || is_marker(p, kThink) || is_marker(p, kThinkEnd);
+  auto of_prompt = [t](const ChatPart& p) {
+    return is_marker(p, kAssistant) || is_marker(p, kThink) || is_marker(p, kThinkEnd) ||
+           (t == ChatTemplate::kDeepSeekV2 && p.text == kAssistantName);
   };
   while (at < all.size() && of_prompt(all[at])) ++at;
   ChatText body(all.begin() + static_cast<std::ptrdiff_t>(at), all.end());
@@ -104,7 +95,10 @@ struct Turn {
   ChatText prompt, answer;
 };
 
-Turn last_turn(ChatTemplate t, const std::vector<ChatMessage>& messages, size_t last) {
+// Boundaries between what is learned and what is not must be boundaries of tokens: the vocabulary
+// must have the markers.
+Turn last_turn(ChatTemplate t, const std::vector<ChatMessage>& messages, size_t last,
+               const Tokenizer& tokenizer) {
   std::vector<ChatMessage> before(messages.begin(),
                                   messages.begin() + static_cast<std::ptrdiff_t>(last));
   Said said = take_thought(messages[last]);
@@ -124,6 +118,8 @@ Turn last_turn(ChatTemplate t, const std::vector<ChatMessage>& messages, size_t 
   if (!lead.empty()) turn.answer.push_back({ChatPart::kOwn, lead});
   ChatText body = turn_body(t, before, said.answer);
   turn.answer.insert(turn.answer.end(), body.begin(), body.end());
+  require_markers(turn.prompt, tokenizer, "tokenizer");
+  require_markers(turn.answer, tokenizer, "tokenizer");
   return turn;
 }
 
@@ -167,7 +163,8 @@ PromptAndAnswer plain_turn(const std::vector<ChatMessage>& messages, size_t last
                                   messages.begin() + static_cast<std::ptrdiff_t>(last));
   PromptAndAnswer out;
   out.prompt = chat_to_tokens(render_plain_text(before), tokenizer);
-  if (tokenizer.bos()) out.prompt.insert(out.prompt.begin(), *tokenizer.bos());
+  if (tokenizer.document_begin())
+    out.prompt.insert(out.prompt.begin(), *tokenizer.document_begin());
   out.answer = chat_to_tokens(render_plain_text({messages[last]}), tokenizer);
   out.answer.push_back(end_of_sentence(tokenizer));
   return out;
@@ -195,9 +192,7 @@ TrainingTokens training_tokens(std::optional<ChatTemplate> chat_template,
     out.append(turn.answer, true);
     return out;
   }
-  Turn turn = last_turn(*chat_template, messages, last);
-  require_markers(turn.prompt, tokenizer);
-  require_markers(turn.answer, tokenizer);
+  Turn turn = last_turn(*chat_template, messages, last, tokenizer);
   // Every cut lies beside a marker, so the pieces' tokens are the whole's.
   std::span<const ChatPart> prompt = turn.prompt;
   size_t at = 0;
@@ -213,7 +208,7 @@ TrainingTokens training_tokens(std::optional<ChatTemplate> chat_template,
 
 TrainingTokens training_tokens(std::string_view text, const Tokenizer& tokenizer, bool ends) {
   TrainingTokens out;
-  if (tokenizer.bos()) out.append({*tokenizer.bos()}, false);
+  if (tokenizer.document_begin()) out.append({*tokenizer.document_begin()}, false);
   out.append(tokenizer.encode(text, AddedTokens::kAsText), true);
   if (ends) out.append({end_of_sentence(tokenizer)}, true);
   return out;
@@ -224,9 +219,7 @@ PromptAndAnswer prompt_and_answer(std::optional<ChatTemplate> chat_template,
                                   const Tokenizer& tokenizer) {
   size_t last = last_assistant(messages);
   if (!chat_template) return plain_turn(messages, last, tokenizer);
-  Turn turn = last_turn(*chat_template, messages, last);
-  require_markers(turn.prompt, tokenizer);
-  require_markers(turn.answer, tokenizer);
+  Turn turn = last_turn(*chat_template, messages, last, tokenizer);
   return {to_tokens(turn.prompt, tokenizer), to_tokens(turn.answer, tokenizer)};
 }
 

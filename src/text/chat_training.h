@@ -36,7 +36,7 @@ TrainingTokens training_tokens(std::optional<ChatTemplate> chat_template,
                                const std::vector<ChatMessage>& messages,
                                const Tokenizer& tokenizer);
 
-// All of a text, learned, behind the beginning-of-sentence token where there is one and before the
+// All of a text, learned, behind the tokenizer's document_begin where there is one and before the
 // end-of-sentence token, which there must be (Error). ends: false: the text goes on, its end is not
 // there.
 TrainingTokens training_tokens(std::string_view text, const Tokenizer& tokenizer, bool ends = true);

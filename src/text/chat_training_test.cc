@@ -165,9 +165,11 @@ TEST(ChatTraining, BaseModelsLearnTheLastText) {
   TrainingTokens t =
       training_tokens(std::nullopt, {say("user", "2 + 2 ="), say("assistant", " 4")}, tokenizer);
   EXPECT_EQ(learned_text(t, tokenizer), "[ 4<｜end▁of▁sentence｜>]");
+  EXPECT_EQ(t.ids[0], *tokenizer.eos()) << "as pretraining packs documents";
   EXPECT_EQ(tokenizer.decode(t.ids, true), "2 + 2 = 4");
   TrainingTokens all = training_tokens("<｜User｜> is text", tokenizer);
   EXPECT_EQ(learned_text(all, tokenizer), "[<｜User｜> is text<｜end▁of▁sentence｜>]");
+  EXPECT_EQ(all.ids[0], *tokenizer.eos());
   EXPECT_EQ(std::count(all.ids.begin(), all.ids.end(), *tokenizer.find("<｜User｜>")), 0);
 }
 

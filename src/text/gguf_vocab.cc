@@ -151,6 +151,11 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
   out.bos = special("tokenizer.ggml.bos_token_id");
   out.eos = special("tokenizer.ggml.eos_token_id");
   out.pad = special("tokenizer.ggml.padding_token_id");
+  if (gguf.has("tokenizer.ggml.add_bos_token")) {
+    out.add_bos = gguf.boolean("tokenizer.ggml.add_bos_token");
+  } else if (pre->ignore_merges || gguf.has("tokenizer.chat_template")) {
+    out.add_bos = true;  // Llama-3's, as llama.cpp does; or it has learned chats
+  }
   return out;
 }
 

@@ -117,6 +117,12 @@ TEST(GgufVocab, WhatIsWrittenIsReadBack) {
   Tokenizer t(parse_gguf_vocab(content));
   EXPECT_EQ(t.encode("abb<end>"), (Ids{2, 1, 3}));
   EXPECT_EQ(t.eos(), 3);
+  EXPECT_EQ(t.document_begin(), 3) << "add_bos_token is not said";
+  metadata.emplace_back("tokenizer.ggml.bos_token_id", gguf_u32(1));
+  metadata.emplace_back("tokenizer.ggml.add_bos_token", gguf_bool(true));
+  EXPECT_EQ(Tokenizer(parse_gguf_vocab(content_of(metadata))).document_begin(), 1);
+  metadata.back().second = gguf_bool(false);
+  EXPECT_EQ(Tokenizer(parse_gguf_vocab(content_of(metadata))).document_begin(), std::nullopt);
   EXPECT_THROW(append_gguf_vocab(small_source(), 3, metadata), Error) << "too few rows";
   VocabSource characters = small_source();
   characters.steps = character_steps();

@@ -87,7 +87,7 @@ struct Tokenizer::Impl {
   std::array<int32_t, 256> byte_ids;
   std::vector<AddedToken> added;
   AddedTokenFinder raw_finder, normalized_finder;
-  std::optional<int32_t> bos, eos, pad;
+  std::optional<int32_t> bos, eos, pad, document_begin;
 
   // Bytes of token id: pool[offset[id] ... offset[id + 1]).
   std::string pool;
@@ -301,6 +301,8 @@ void Tokenizer::Impl::find_special(const VocabSource& source) {
   bos = pick(source.bos, {"<｜begin▁of▁sentence｜>", "<|begin_of_text|>", "<s>"});
   eos = pick(source.eos, {"<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|endoftext|>", "</s>"});
   pad = pick(source.pad, {"<｜▁pad▁｜>", "<pad>"});
+  if (!source.add_bos) document_begin = eos;
+  if (source.add_bos == true) document_begin = bos;
 }
 
 void Tokenizer::Impl::bytes_to_ids(const uint8_t* p, size_t n, int32_t* ids) const {
@@ -403,6 +405,16 @@ void Tokenizer::encode(std::string_view text, AddedTokens added, std::vector<int
       [&](int32_t id) { out.push_back(id); });
 }
 
+std::vector<int32_t> Tokenizer::encode_document(std::string_view text, AddedTokens added) const {
+  std::optional<int32_t> begin = document_begin();
+  if (text.empty() && !begin) begin = bos() ? bos() : eos();
+  std::vector<int32_t> out;
+  if (begin) out.push_back(*begin);
+  encode(text, added, out);
+  if (begin && out.size() > 1 && (out[1] == begin || out[1] == bos())) out.erase(out.begin());
+  return out;
+}
+
 std::vector<std::vector<int32_t>> Tokenizer::encode_parallel(
     std::span<const std::string_view> documents, AddedTokens added) const {
   std::vector<std::vector<int32_t>> out(documents.size());
@@ -441,6 +453,7 @@ std::optional<int32_t> Tokenizer::find(std::string_view content) const {
 std::optional<int32_t> Tokenizer::bos() const { return impl_->bos; }
 std::optional<int32_t> Tokenizer::eos() const { return impl_->eos; }
 std::optional<int32_t> Tokenizer::pad() const { return impl_->pad; }
+std::optional<int32_t> Tokenizer::document_begin() const { return impl_->document_begin; }
 bool Tokenizer::normalizes() const { return impl_->nfc; }
 const std::vector<AddedToken>& Tokenizer::added_tokens() const { return impl_->added; }
 

@@ -40,13 +40,18 @@ class Tokenizer {
   // tokens' names), or a GGUF file.
   static Tokenizer load(const std::string& path);
 
-  // Token ids of any bytes. No beginning-of-sentence token is added. Throws Error("text", ...) if
+  // Token ids of any bytes, nothing added (encode_document does that). Throws Error("text", ...) if
   // the vocabulary has no token for a byte of the text (only possible with vocabularies that lack
   // bytes, such as character-level ones).
   std::vector<int32_t> encode(std::string_view text,
                               AddedTokens added = AddedTokens::kRecognise) const;
   // The same, appended to out.
   void encode(std::string_view text, AddedTokens added, std::vector<int32_t>& out) const;
+  // A document, or a prompt outside of a chat template: behind document_begin, unless the text
+  // begins with that or bos itself. An empty one has bos or the end of the text before it in any
+  // case, if there is either.
+  std::vector<int32_t> encode_document(std::string_view text,
+                                       AddedTokens added = AddedTokens::kAsText) const;
   // Every document on its own, on all threads.
   std::vector<std::vector<int32_t>> encode_parallel(std::span<const std::string_view> documents,
                                                     AddedTokens added = AddedTokens::kAsText) const;
@@ -65,6 +70,10 @@ class Tokenizer {
   std::optional<int32_t> bos() const;
   std::optional<int32_t> eos() const;
   std::optional<int32_t> pad() const;
+  // What a document stands behind: bos where the tokeniser puts it before texts, nothing where its
+  // files say that nothing is; where they do not say, the end of the text before, as wels packs
+  // documents for training (data/prepare.h).
+  std::optional<int32_t> document_begin() const;
   bool normalizes() const;  // decode(encode(x)) is NFC(x) instead of x
   const std::vector<AddedToken>& added_tokens() const;
 

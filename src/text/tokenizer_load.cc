@@ -21,7 +21,9 @@ bool is_file(const std::string& path) {
   return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
 
-// tokenizer_config.json names the special tokens: a string, or {"content": string}.
+// tokenizer_config.json names the special tokens: a string, or {"content": string}. A bos that it
+// names precedes texts, whatever "add_bos_token" says: V3-0324's and GPT-2's say false, and their
+// models were trained with it (V3-0324's chat template writes its own).
 void read_names(const std::string& path, VocabSource& source) {
   nlohmann::json root = parse_json(MappedFile(path).text(), path);
   if (!root.is_object()) throw Error(path, "not a JSON object", "remove it or fetch it again");
@@ -38,6 +40,16 @@ void read_names(const std::string& path, VocabSource& source) {
   read("bos_token", source.bos);
   read("eos_token", source.eos);
   read("pad_token", source.pad);
+  auto flag = root.find("add_bos_token");
+  if (source.bos) {
+    source.add_bos = true;
+  } else if (flag != root.end() && flag->is_boolean()) {
+    source.add_bos = flag->get<bool>();
+  } else if (root.contains("bos_token")) {  // null
+    source.add_bos = false;
+  } else if (root.contains("chat_template")) {
+    source.add_bos = true;
+  }
 }
 
 std::string template_of_config(const std::string& path) {
@@ -68,27 +80,17 @@ std::string load_chat_template(const std::string& path) {
   return gguf->has("tokenizer.chat_template") ? gguf->text("tokenizer.chat_template") : "";
 }
 
-bool load_add_bos(const std::string& path) {
-  if (is_folder(path)) {
-    std::string config = path + "/tokenizer_config.json";
-    if (!is_file(config)) return false;
-    nlohmann::json j = parse_json(MappedFile(config).text(), config);
-    return j.is_object() && j.contains("add_bos_token") && j["add_bos_token"] == true;
-  }
-  GgufReader gguf(path);
-  constexpr const char* kKey = "tokenizer.ggml.add_bos_token";
-  return gguf->has(kKey) && gguf->boolean(kKey);
-}
-
 VocabSource load_vocab_source(const std::string& path) {
   std::string file = is_folder(path) ? path + "/tokenizer.json" : path;
   if (MappedFile(file).text().starts_with("GGUF"))
     return parse_gguf_vocab(GgufReader(file).content());
   VocabSource source = parse_tokenizer_json(MappedFile(file).text(), file);
   size_t slash = file.rfind('/');
-  std::string config =
-      (slash == std::string::npos ? "" : file.substr(0, slash + 1)) + "tokenizer_config.json";
+  std::string folder = slash == std::string::npos ? "" : file.substr(0, slash + 1);
+  std::string config = folder + "tokenizer_config.json";
   if (is_file(config)) read_names(config, source);
+  // A model that learned chats has learned to begin with bos.
+  if (!source.add_bos && is_file(folder + "chat_template.jinja")) source.add_bos = true;
   return source;
 }
 

@@ -1,6 +1,9 @@
 #include "text/tokenizer.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -112,6 +115,70 @@ TEST(Tokenizer, KnowsItsSpecialTokens) {
   EXPECT_EQ(t.token_bytes(1 << 30), "");
   EXPECT_EQ(t.encode("<｜User｜>"), Ids{128803});
   EXPECT_GT(t.encode("<｜User｜>", AddedTokens::kAsText).size(), 1u);
+}
+
+TEST(Tokenizer, DocumentsBeginAsTheFilesSay) {
+  VocabSource s;
+  s.where = "test";
+  s.tokens = {{"a", 0}, {"b", 1}};
+  for (const char* name : {"<bos>", "<eos>"}) {
+    AddedToken t;
+    t.id = 2 + static_cast<int32_t>(s.added.size());
+    t.content = name;
+    s.added.push_back(t);
+  }
+  s.steps = gpt2_steps();
+  s.bos = 2;
+  s.eos = 3;
+  auto with = [&](std::optional<bool> add_bos) {
+    s.add_bos = add_bos;
+    return Tokenizer(s);
+  };
+  EXPECT_EQ(with(std::nullopt).encode_document("ab"), (Ids{3, 0, 1})) << "as in pretraining";
+  EXPECT_EQ(with(true).encode_document("ab"), (Ids{2, 0, 1}));
+  EXPECT_EQ(with(false).encode_document("ab"), (Ids{0, 1}));
+  for (std::optional<bool> add : {std::optional<bool>(), std::optional(true)}) {
+    EXPECT_EQ(with(add).encode_document("<bos>a", AddedTokens::kRecognise), (Ids{2, 0}))
+        << "one is enough";
+  }
+  EXPECT_EQ(with(true).encode_document(""), Ids{2});
+  EXPECT_EQ(with(false).encode_document(""), Ids{2});
+  EXPECT_EQ(with(std::nullopt).encode_document(""), Ids{3});
+}
+
+TEST(Tokenizer, AConfigThatNamesItsBosPutsItBeforeDocuments) {
+  std::string folder = testing::TempDir() + "wels_add_bos_" + std::to_string(::getpid());
+  std::filesystem::create_directories(folder);
+  VocabSource s;
+  s.tokens = {{"a", 0}};
+  AddedToken bos;
+  bos.id = 1;
+  bos.content = "<bos>";
+  s.added = {bos};
+  s.steps = gpt2_steps();
+  write_file_atomic(folder + "/tokenizer.json", write_tokenizer_json(s));
+  auto add_bos = [&](const char* config) {
+    write_file_atomic(folder + "/tokenizer_config.json", config);
+    return load_vocab_source(folder).add_bos;
+  };
+  EXPECT_EQ(load_vocab_source(folder).add_bos, std::nullopt);
+  EXPECT_EQ(add_bos("{}"), std::nullopt);
+  EXPECT_EQ(add_bos(R"({"bos_token": "<bos>"})"), true) << "Llama-3's";
+  EXPECT_EQ(add_bos(R"({"bos_token": "<bos>", "add_bos_token": false})"), true) << "V3-0324's";
+  EXPECT_EQ(add_bos(R"({"bos_token": null, "chat_template": "x"})"), false) << "Qwen2's";
+  EXPECT_EQ(add_bos(R"({"add_bos_token": false})"), false);
+  EXPECT_EQ(add_bos(R"({"add_bos_token": true})"), true);
+  EXPECT_EQ(add_bos(R"({"chat_template": "x"})"), true) << "it has learned chats";
+  EXPECT_EQ(add_bos("{}"), std::nullopt);
+  write_file_atomic(folder + "/chat_template.jinja", "x");
+  EXPECT_EQ(load_vocab_source(folder).add_bos, true) << "of a model trained by wels sft";
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Tokenizer, DocumentsOfDeepSeekV3BeginWithBos) {
+  SKIP_WITHOUT("deepseek_v3");
+  EXPECT_EQ(tokenizer("deepseek_v3").encode_document("")[0], 0);
+  EXPECT_EQ(tokenizer("deepseek_v3").document_begin(), 0);
 }
 
 // Text from a mixture of sources that meets every branch of the scanners: words, contractions, runs

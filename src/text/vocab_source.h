@@ -43,6 +43,9 @@ struct VocabSource {
   bool ignore_merges =
       false;  // a piece that is a token is that token, whatever the merges say (Llama-3)
   std::optional<int32_t> bos, eos, pad;
+  // Whether bos precedes every text, as the files beside the vocabulary say. Not said: models
+  // trained by wels, see Tokenizer::document_begin.
+  std::optional<bool> add_bos;
 };
 
 // tokenizer.json (byte-level BPE) → source. Throws Error(where, what, hint) on anything else: bad
@@ -57,11 +60,6 @@ VocabSource load_vocab_source(const std::string& path);
 // "chat_template" of its tokenizer_config.json (a text, or a list of {"name", "template"} of which
 // "default" counts), or tokenizer.chat_template of a GGUF file. Empty: none. Throws Error.
 std::string load_chat_template(const std::string& path);
-
-// Whether such a tokeniser puts bos before every text: "add_bos_token" of tokenizer_config.json, or
-// tokenizer.ggml.add_bos_token. Not said: no. (wels puts it where the chat template or the caller
-// does; this is for other readers of a file.) Throws Error.
-bool load_add_bos(const std::string& path);
 
 // source → tokenizer.json that other tools load. Tokens and merges are written in their order.
 std::string write_tokenizer_json(const VocabSource& source);
