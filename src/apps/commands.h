@@ -35,7 +35,7 @@ void add_shell_help(CLI::App& app, Command& run);  // after all others
 
 // --device and --threads, which most subcommands share.
 struct DeviceFlags {
-  std::string device = "cpu";
+  std::string device = "auto";
   int threads = 0;  // 0: all
   void add(CLI::App* sub);
   void apply() const;  // sets the number of threads

@@ -4,7 +4,9 @@
 namespace wels {
 
 void DeviceFlags::add(CLI::App* sub) {
-  sub->add_option("--device", device, "cpu, cpu:avx2, cpu:avx512, cpu:avx512_bf16, ref")
+  sub->add_option("--device", device,
+                  "auto (cpu, or ref on a CPU without AVX2), cpu, cpu:avx2, cpu:avx512, "
+                  "cpu:avx512_vnni, cpu:avx512_bf16, ref, ref:double")
       ->capture_default_str();
   sub->add_option("--threads", threads, "threads (0: all)")
       ->check(CLI::Range(0, 1024))

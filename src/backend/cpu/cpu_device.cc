@@ -39,11 +39,16 @@ const Kernels* kernels_avx512_bf16_vnni() {
 }
 
 const Kernels* choose(std::string wanted) {
+  const char* asked_by = "--device";
+  bool none = false;
   if (wanted.empty()) {
-    if (const char* forced = std::getenv("WELS_ISA")) wanted = forced;
+    asked_by = "WELS_ISA";
+    if (const char* forced = std::getenv(asked_by)) wanted = forced;
+    none = wanted == "none";  // as on a CPU that has none of them, for tests
+    if (none) wanted.clear();
   }
   __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+  bool avx2 = !none && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
               __builtin_cpu_supports("f16c");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -64,8 +69,8 @@ const Kernels* choose(std::string wanted) {
     if (isa.supported && (wanted.empty() || wanted == isa.name)) return isa.kernels();
     if (isa.supported) have += (have.empty() ? "" : ", ") + std::string(isa.name);
   }
-  if (wanted.empty()) throw Error("cpu", "this CPU has no AVX2 with FMA", "use the ref device");
-  throw Error("WELS_ISA", "\"" + wanted + "\" is not an instruction set that this CPU has",
+  if (wanted.empty()) throw Error("cpu", "this CPU has no AVX2 with FMA", "use --device ref");
+  throw Error(asked_by, "\"" + wanted + "\" is not an instruction set that this CPU has",
               "use " + have);
 }
 
