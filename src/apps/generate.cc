@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "apps/answer_grammar.h"
+#include "apps/answer_view.h"
 #include "apps/cache_flags.h"
 #include "apps/commands.h"
 #include "apps/expert_flags.h"
@@ -15,7 +16,9 @@
 #include "apps/sampling_flags.h"
 #include "apps/think_flags.h"
 #include "text/stream_printer.h"
+#include "text/unicode.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "base/signal.h"
 #include "engine/engine.h"
@@ -37,7 +40,7 @@ struct GenerateFlags {
   int64_t rephrase = 0, samples = 1;
   bool vote = false;
   std::vector<std::string> stop;
-  bool quiet = false, ignore_eos = false;
+  bool quiet = false, ignore_eos = false, truncate_prompt = false;
 };
 
 void print_counts(const GenerateFlags& f, const LoadedModel& m, const GenerateTiming& t) {
@@ -63,15 +66,18 @@ GenerateRequest make_request(const GenerateFlags& f, const LoadedModel& m) {
   r.sampling = f.sampling;
   r.speculate = f.speculate;
   r.drafts = f.drafts;
-  if (!f.ignore_eos && m.tokenizer->eos()) r.stop_ids.push_back(*m.tokenizer->eos());
-  auto held =
-      AnswerGrammar::make(f.grammar, *m.tokenizer, m.model->config().vocab_size, r.stop_ids);
+  if (!f.ignore_eos) r.stop_ids = end_tokens(m);
+  int64_t vocab = m.model->config().vocab_size;
+  check_logit_bias(f.sampling, vocab);
+  if (f.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
+    throw Error("--speculate", m.folder + " has no MTP module", "use ngram or none");
+  auto grammar = make_grammar(f.grammar);
   std::string asks = question_flag(f);
-  if (held && (f.think.any() || !asks.empty()))
+  if (grammar && (f.think.any() || !asks.empty()))
     throw Error(asks.empty() ? "--think-budget, --think-min" : asks,
                 "a grammar holds the whole answer, which then has no thought",
                 "leave one of them out");
-  if (held) r.mask = [held](std::span<const int32_t> answer) { return held->mask(answer); };
+  if (grammar) r.mask = hold_to_grammar(std::move(grammar), *m.tokenizer, vocab, r.stop_ids, false);
   return r;
 }
 
@@ -87,7 +93,7 @@ Rollout as_rollout(const Tokenizer& tokenizer, const GenerateResult& r, bool beg
 }
 
 int answer_question(const GenerateFlags& f, LoadedModel& m) {
-  Conversation talk(*m.tokenizer, choose_template("auto", m.folder));
+  Conversation talk(*m.tokenizer, choose_template("auto", m));
   if (talk.is_base())
     throw Error(question_flag(f), "the model has no chat template: it answers no questions",
                 "use a model that was trained on chats or tasks");
@@ -97,7 +103,8 @@ int answer_question(const GenerateFlags& f, LoadedModel& m) {
   GenerateRequest like = make_request(f, m);
   like.cancelled = [&] { return stop.requested(); };
   int64_t vocab = m.model->config().vocab_size, longest = m.model->config().max_position_embeddings;
-  int64_t context = std::min(longest, int64_t{4096} + f.max_tokens);
+  int64_t context = std::min(longest, int64_t{4096} + std::min(f.max_tokens, longest));
+  int64_t room = context - std::min(f.max_tokens, context / 2);
   CacheOptions cache = f.cache.options(m.dtype);
   require_memory_for(m, context, *cache.dtype);
   Engine engine(*m.dev, *m.model, m.dtype, context, cache);
@@ -116,7 +123,7 @@ int answer_question(const GenerateFlags& f, LoadedModel& m) {
   std::vector<bool> begun;
   for (const std::string& question : asked) {
     talk.say("user", question);
-    Conversation::Prompt prompt = talk.prompt(talk.can_switch_thinking(), context - f.max_tokens);
+    Conversation::Prompt prompt = talk.prompt(talk.can_switch_thinking(), room);
     talk.take_back();
     GenerateRequest r = like;
     r.prompt = std::move(prompt.tokens);
@@ -157,33 +164,46 @@ int generate(GenerateFlags f) {
     throw Error(m.folder, "has no tokenizer.json",
                 "copy the model's tokenizer.json into the folder");
   if (f.prompt == "-") f.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
+  require_utf8(f.prompt, "prompt");
   if (!question_flag(f).empty()) return answer_question(f, m);
   GenerateRequest r = make_request(f, m);
-  r.prompt = m.tokenizer->encode(f.prompt);
-  // An empty prompt begins a document: after the end of another, as in training.
-  if (r.prompt.empty()) {
-    std::optional<int32_t> begin = m.tokenizer->bos() ? m.tokenizer->bos() : m.tokenizer->eos();
-    if (!begin)
-      throw Error("prompt", "is empty and the tokenizer has no token to begin with",
-                  "give a prompt");
-    r.prompt = {*begin};
-  }
+  r.prompt = m.tokenizer->encode_document(f.prompt, AddedTokens::kRecognise);
+  if (r.prompt.empty())
+    throw Error("prompt", "is empty and the tokenizer has no token to begin with", "give a prompt");
   ThinkBudget think = think_budget(*m.tokenizer, f.think);
   bound_thought(r, think, ends_in_thought(r.prompt, think), m.model->config().vocab_size);
-  int64_t context = static_cast<int64_t>(r.prompt.size()) + f.max_tokens + 1;
+  if (f.truncate_prompt) r.overflow = Overflow::kTruncateLeft;
+  // A token more than is asked for, but never more than the model can have.
+  int64_t longest = m.model->config().max_position_embeddings;
+  int64_t context = std::min(
+      longest, static_cast<int64_t>(r.prompt.size()) + std::min(f.max_tokens, longest) + 1);
   CacheOptions cache = f.cache.options(m.dtype);
-  require_memory_for(m, context, *cache.dtype, f.experts.apply(m));
+  require_memory_for(m, context, *cache.dtype, f.experts.apply(m), !f.quiet);
   StopSignal stop;
   StreamPrinter printer(*m.tokenizer, f.stop);
+  std::vector<std::string> logprobs;
+  AnswerMaskFn held = r.mask;
+  r.on_token = [&](const SampledToken& t) {
+    if (f.sampling.top_logprobs >= 0) logprobs.push_back(logprob_line(*m.tokenizer, t));
+    return printer.push(t.id) && !stop.requested();
+  };
+  GenerateResult result;
+  r.on_finish = [&](GenerateResult done) { result = std::move(done); };
+  int32_t end = r.stop_ids.empty() ? -1 : r.stop_ids[0];
+  Engine engine(*m.dev, *m.model, m.dtype, context, cache);
+  engine.submit(std::move(r));  // refuses what can't be before anything is printed
   if (!f.quiet) fmt::print("{}", f.prompt);
   std::fflush(stdout);
-  r.on_token = [&](const SampledToken& t) { return printer.push(t.id) && !stop.requested(); };
-  Engine engine(*m.dev, *m.model, m.dtype, context, cache);
-  GenerateTiming t;
-  engine.run({std::move(r)}, &t);
+  while (engine.step()) {
+  }
+  if (result.error) throw *result.error;
   printer.finish();
   fmt::print("\n");
-  if (!f.quiet) print_counts(f, m, t);
+  std::fflush(stdout);
+  for (const std::string& line : logprobs) fmt::print(stderr, "{}\n", line);
+  std::string note = cut_note(held, result, end, "raise -n");
+  if (!note.empty()) log_warn("{}", note);
+  if (!f.quiet) print_counts(f, m, engine.timing());
   return stop.requested() ? 130 : 0;
 }
 
@@ -205,6 +225,9 @@ void add_generate(CLI::App& app, Command& run) {
   sub->add_option("--dtype", f->dtype, "auto, bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  sub->add_flag("--truncate-prompt", f->truncate_prompt,
+                "of a prompt that does not fit into the model's context together with its answer, "
+                "leave out the beginning");
   f->cache.add(sub);
   f->experts.add(sub);
   sub->add_flag("--ignore-eos", f->ignore_eos, "go on after the end of the text");

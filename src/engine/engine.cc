@@ -68,8 +68,13 @@ int64_t Engine::submit(GenerateRequest request) {
   s->history = request.prompt;
   int64_t answer = std::min(request.max_new_tokens, room() / 2);
   int64_t most = std::max<int64_t>(room() - answer, 1);
-  if (static_cast<int64_t>(s->history.size()) > most && request.overflow == Overflow::kTruncateLeft)
-    s->history.erase(s->history.begin(), s->history.end() - static_cast<long>(most));
+  if (static_cast<int64_t>(s->history.size()) > most &&
+      request.overflow == Overflow::kTruncateLeft) {
+    // Models are used to their bos at the beginning: it stays.
+    long kept = most > 1 && s->history[0] == model_.config().bos_token_id;
+    s->history.erase(s->history.begin() + kept,
+                     s->history.end() - (static_cast<long>(most) - kept));
+  }
   s->prompt = static_cast<int64_t>(s->history.size());
   s->result.prompt_tokens = s->prompt;
   s->request = std::move(request);

@@ -155,6 +155,15 @@ TEST_F(EngineTest, APromptBeyondTheContextLosesItsBeginningWhereThatIsAskedFor) 
   EXPECT_EQ(got.tokens, e.run({ask(Ids(prompt.end() - 32, prompt.end()), 8)})[0].tokens);
   r.max_new_tokens = 1000;
   EXPECT_EQ(e.run({r})[0].prompt_tokens, 20);
+  ModelConfig named = model.config();
+  named.bos_token_id = prompt[0];
+  Model with_bos(named);
+  with_bos.init(DType::kF32, 7, false);
+  Engine f(*dev, with_bos, DType::kF32, 40);
+  r.max_new_tokens = 8;
+  Ids kept(prompt.end() - 32, prompt.end());
+  kept[0] = prompt[0];
+  EXPECT_EQ(f.run({r})[0].tokens, f.run({ask(kept, 8)})[0].tokens) << "its bos stays";
 }
 
 TEST_F(EngineTest, CancellingAtAnyStepFreesThePages) {
