@@ -11,6 +11,8 @@
 #include "apps/loaded_model.h"
 #include "backend/registry.h"
 #include "base/error.h"
+#include "base/file.h"
+#include "base/machine.h"
 #include "base/progress.h"
 #include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
@@ -59,7 +61,7 @@ void print_config(const ModelConfig& c) {
 
 // Columns of one plan each; parts that no plan has are left out.
 void print_plans(const std::string& title, const std::vector<std::string>& columns,
-                 const std::vector<MemoryPlan>& plans) {
+                 const std::vector<MemoryPlan>& plans, int64_t available) {
   fmt::print("{:32}", title);
   for (const std::string& c : columns) fmt::print("{:>16}", c);
   fmt::print("\n");
@@ -73,16 +75,41 @@ void print_plans(const std::string& title, const std::vector<std::string>& colum
   for (size_t i = 0; i < parts.size(); ++i)
     line(parts[i].name, [&](const MemoryPlan& p) { return p.parts()[i].bytes; });
   line("total", [](const MemoryPlan& p) { return p.total(); });
+  fmt::print("  {:30}", "fits");
+  for (const MemoryPlan& p : plans)
+    fmt::print("{:>16}", p.total() - p.program <= available ? "yes" : "no");
+  fmt::print("\n");
 }
 
 using StoredTypes = std::function<DType(const WeightSpec&)>;
 
-// stored: null: there are no weights, they count as bf16.
+// The plan by which generate, chat and serve load the model, and whether it fits.
+void print_generating(const ModelConfig& c, const Device& dev, const StoredTypes& stored,
+                      int64_t available) {
+  InferenceShape shape{.dtype = activation_type(dev, "auto"),
+                       .context = std::min<int64_t>(4096, c.max_position_embeddings),
+                       .stored = stored};
+  InferenceNeed need = inference_need(dev, c, shape, available);
+  fmt::print("generating, {}, {} tokens\n", name(shape.dtype), shape.context);
+  auto line = [](const char* what, int64_t bytes, const std::string& note = "") {
+    fmt::print("  {:30}{:>16}{}{}\n", what, bytes_text(bytes), note.empty() ? "" : "  ", note);
+  };
+  line("packed weights", need.plan.packed);
+  line("KV cache", need.plan.cache);
+  line("work space", need.plan.work);
+  line("total", need.plan.resident(),
+       fmt::format("beside {} of the file, mapped: given back once packed",
+                   bytes_text(need.plan.weights)));
+  line("free", available,
+       need.fits() ? fmt::format("it fits, with a context of up to {} tokens",
+                                 std::min(need.longest_context, c.max_position_embeddings))
+                   : "it does not fit: " + need.hint);
+}
+
+// stored: null: there are no weights, they count as what the config says.
 void print_memory(const ModelConfig& c, const Device& dev, const StoredTypes& stored) {
-  InferenceShape generating{.dtype = activation_type(dev, "auto"), .context = 4096};
-  if (stored) generating.stored = stored;
-  print_plans(fmt::format("generating, {}, {} tokens", name(generating.dtype), generating.context),
-              {""}, {plan_inference(dev, c, generating)});
+  int64_t available = memory_available_bytes();
+  print_generating(c, dev, stored ? stored : config_types(c), available);
   TrainingShape shape;
   shape.sequence_length = std::min(shape.sequence_length, c.max_position_embeddings);
   std::vector<MemoryPlan> plans = {plan_training(dev, c, shape)};
@@ -92,7 +119,7 @@ void print_memory(const ModelConfig& c, const Device& dev, const StoredTypes& st
   shape.trainer.optimizer.muon = true;
   plans.push_back(plan_training(dev, c, shape));
   print_plans(fmt::format("training, {} tokens at a time", shape.micro_batch_tokens),
-              {"bf16, AdamW", "--recompute", "Muon"}, plans);
+              {"bf16, AdamW", "--recompute", "Muon"}, plans, available);
 }
 
 void print_model(const ModelConfig& c, const Device& dev, const StoredTypes& stored) {
@@ -134,6 +161,12 @@ std::string value_text(const GgufValue& v) {
   return std::visit(Text{}, v.value);
 }
 
+// By what it holds; a .gguf that holds something else is told so by its reader.
+bool is_gguf(const std::string& path) {
+  return path.ends_with(".gguf") ||
+         (std::filesystem::is_regular_file(path) && MappedFile(path).text().starts_with("GGUF"));
+}
+
 int info_command(const std::string& path, bool list, const DeviceFlags& device) {
   namespace fs = std::filesystem;
   device.apply();
@@ -148,7 +181,7 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
     values += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
     if (list) fmt::print("{:60} {:8} [{}]\n", name, wels::name(dtype), fmt::join(shape, ", "));
   };
-  if (path.ends_with(".gguf")) {
+  if (is_gguf(path)) {
     GgufReader gguf(path);
     for (const TensorEntry& t : gguf->tensors) one(t.name, t.dtype, t.shape, t.data.size());
     for (const auto& [key, value] : gguf->metadata) fmt::print("{} = {}\n", key, value_text(value));
@@ -189,7 +222,7 @@ void add_info(CLI::App& app, Command& run) {
     DeviceFlags device;
   };
   auto f = std::make_shared<Flags>();
-  sub->add_option("path", f->path, "model or run folder, .safetensors, .gguf or config.json")
+  sub->add_option("path", f->path, "model or run folder, .safetensors, GGUF file or config.json")
       ->required();
   sub->add_flag("--tensors", f->list, "list every tensor");
   f->device.add(sub);

@@ -29,6 +29,11 @@ cat > v2_lite.json <<END
 END
 expect 'parameters: 671,026,4[0-9]{2},[0-9]{3} total, 37,5[0-9]{2},[0-9]{3},[0-9]{3} active' v3.json
 expect 'weights +2\.4[0-9] TiB +2\.4[0-9] TiB' v3.json  # f32, 685 G with MTP
+# FP8 counts as such: 671 G of a byte each with MTP, and 1.8 G of embedding and head of two.
+sed 's/"torch_dtype"/"quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}, &/' v3.json > v3_fp8.json
+expect 'beside 6[0-9]{2} GiB of the file' v3_fp8.json
+expect 'beside 1\.2[0-9] TiB of the file' v3.json
+expect 'free .*it does not fit: use a smaller model' v3_fp8.json
 expect 'parameters: 15,70[0-9],[0-9]{3},[0-9]{3} total, 2,6[0-9]{2},[0-9]{3},[0-9]{3} active' v2_lite.json
 
 seq 1 3000 | sed 's/$/ is a number of no importance/' > text.txt
@@ -37,11 +42,19 @@ seq 1 3000 | sed 's/$/ is a number of no importance/' > text.txt
 checkpoint=$(ls -d run/checkpoints/step-*)
 "$wels" export run --gguf run.gguf --type f32 --mtp >/dev/null
 "$wels" info run | grep '^parameters:' > want.log
-for path in "$checkpoint" "$checkpoint/config.json" "$checkpoint/model.safetensors" run.gguf; do
+cp run.gguf noext; cp run.gguf A.GGUF
+for path in "$checkpoint" "$checkpoint/config.json" "$checkpoint/model.safetensors" run.gguf noext A.GGUF; do
   expect '^  total' "$path"
   grep '^parameters:' out.log | diff want.log - || fail "wels info $path counts otherwise"
 done
 cp "$checkpoint/model.safetensors" alone.safetensors
+
+# A CPU without AVX2: plain loops where none was asked for, said once; asked for, an error.
+WELS_ISA=none "$wels" generate run hello -n 2 --temperature 0 >plain.log 2>err.log || { cat err.log; fail "without AVX2"; }
+"$wels" generate run hello -n 2 --temperature 0 --device ref 2>/dev/null | cmp - plain.log || fail "not what ref writes"
+[ "$(grep -c 'this CPU has no AVX2 with FMA: computing in plain loops' err.log)" -eq 1 ] || { cat err.log; fail "no note"; }
+code=0; WELS_ISA=none "$wels" generate run hello -n 2 --device cpu >/dev/null 2>err.log || code=$?
+[ "$code" -eq 2 ] && grep -q 'error: cpu: this CPU has no AVX2 with FMA; use --device ref' err.log || { cat err.log; fail "--device cpu"; }
 expect '^values: ' alone.safetensors
 
 for model in "$golden"/*/; do
