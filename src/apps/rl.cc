@@ -4,11 +4,13 @@
 
 #include <filesystem>
 #include <map>
+#include <utility>
 
 #include "apps/loaded_model.h"
 #include "apps/rl_command.h"
 #include "apps/run_sections.h"
 #include "apps/sampling_flags.h"
+#include "apps/task_eval.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -27,6 +29,38 @@ namespace {
 template <class T>
 void take(const std::optional<T>& from, T& to) {
   if (from) to = *from;
+}
+
+// Flags that were given and change nothing with what else was.
+void warn_of_idle_flags(const RlFlags& f) {
+  const PolicyLoss& loss = f.rl.algorithm.loss;
+  const RlFlags::Overrides& o = f.set;
+  bool clip = o.clip_low || o.clip_high, plain = loss.surrogate == Surrogate::kPlain;
+  bool once = f.rl.epochs * f.rl.algorithm.mini_batches == 1;
+  struct Idle {
+    bool given;
+    const char *flag, *why;
+  };
+  for (const Idle& idle : {
+           Idle{f.unbiased_kl && loss.beta == 0, "--unbiased-kl", "there is no KL term (--beta 0)"},
+           Idle{f.rl.reference_refresh != RlSettings().reference_refresh && loss.beta == 0,
+                "--refresh", "there is no reference without a KL term (--beta 0)"},
+           Idle{clip && plain, "--clip-low, --clip-high", "reinforce has no ratio to clip"},
+           Idle{clip && !plain && once, "--clip-low, --clip-high",
+                "with one update a rollout the ratio is 1 (--mini-batches, --epochs)"},
+           Idle{o.clip_low && loss.surrogate == Surrogate::kCispo, "--clip-low",
+                "cispo caps ratios from above only"},
+           Idle{loss.stale_delta > 0 && once, "--stale-delta",
+                "with one update a rollout no answer is stale (--mini-batches, --epochs)"},
+           Idle{loss.correction_cap != PolicyLoss().correction_cap &&
+                    loss.correction == Correction::kNone,
+                "--correction-cap", "there is no --correction"},
+           Idle{f.rl.reward.target_language != RewardSettings().target_language &&
+                    f.rl.reward.language == 0,
+                "--language", "there is no --reward-language"},
+       }) {
+    if (idle.given) log_warn("{} changes nothing: {}", idle.flag, idle.why);
+  }
 }
 
 void fill_settings(RlFlags& f) {
@@ -56,6 +90,7 @@ void fill_settings(RlFlags& f) {
   s.reward.overlong_zone =
       static_cast<int64_t>(a.overlong_zone * static_cast<double>(s.rollout.max_tokens));
   s.rollout.thinking = !f.no_think;
+  warn_of_idle_flags(f);
   f.stage.apply(f.settings, {.steps = 60,
                              .lr = f.model.lora.rank > 0 ? 1e-3 : 2e-4,
                              .weight_decay = 0,
@@ -119,6 +154,8 @@ void print_result(const StageResult& r, const RlStage& stage, const std::string&
     for (const auto& p : e.parts)
       fmt::print("  {}: greedy accuracy {:.3f}, length {:.1f}\n", p.name, p.greedy, p.length_mean);
   }
+  if (int64_t n = stage.checker_failures(); n > 0)
+    fmt::print("{} answers were not checked, since their checker failed, and count as wrong\n", n);
   fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, out);
   if (r.stopped) fmt::print("the same command resumes it\n");
 }
@@ -129,15 +166,12 @@ RlOutcome rl_job(RlFlags f) {
   f.device.apply();
   fill_settings(f);
   auto dev = make_device(f.device.device);
-  f.model.chat_template = "none";  // that is of examples; prompts' is the model's own
+  std::string chat_template = std::exchange(f.model.chat_template, "none");  // of examples
   SftModel m = open_checkpoint(f.model);
-  f.rl.rollout.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
+  f.rl.rollout.chat_template = task_template(chat_template, m.folder);
   require_adaptable(f.settings, m);
   if (m.lora) load_sft_model(m, f.settings.seed);  // mapped: nothing is copied
   require_room(*dev, f, m);
-  make_folder(f.settings.out);
-  FolderLock lock(f.settings.out);
-  std::unique_ptr<RunsUi> ui = f.ui.start(f.settings.out);
   std::unique_ptr<Model> start;
   if (m.lora) {
     f.rl.model = model_settings(m);
@@ -146,8 +180,12 @@ RlOutcome rl_job(RlFlags f) {
     freeze_mtp(*m.model);
     start = load_model(m.folder, WeightStorage::kMapped);
   }
+  if (chat_template != "auto") f.rl.model["template"] = chat_template;
   log_info("{}; {}", describe(m), dev->name());
   RlStage stage(*dev, *m.model, start ? *start : *m.model, *m.tokenizer, f.rl, f.settings.trainer);
+  make_folder(f.settings.out);  // now that tasks and settings are known to go together
+  FolderLock lock(f.settings.out);
+  std::unique_ptr<RunsUi> ui = f.ui.start(f.settings.out);
   RunInfo info = run_info(f, m);
   StageContext ctx{.dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&] {
                      info.updated = unix_seconds();
@@ -279,6 +317,7 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
       ->check(CLI::IsMember({"en", "zh"}))
       ->capture_default_str();
   sub->add_flag("--no-think", f.no_think, "prompts do not begin a thought");
+  add_task_template_flag(sub, f.model.chat_template);
   add_speculate_flag(sub, s.rollout.speculate);
   sub->add_flag("--curriculum", s.curriculum,
                 "from the lowest levels up, a rung whenever four of five answers are right");

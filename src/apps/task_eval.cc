@@ -10,13 +10,27 @@ namespace wels {
 namespace {
 
 nlohmann::ordered_json json_of(const AnswerStats& s) {
-  return {{"accuracy", s.accuracy},     {"length_mean", s.length_mean},
-          {"length_p95", s.length_p95}, {"long_share", s.long_share},
-          {"ended", s.ended},           {"format", s.formed},
+  return {{"accuracy", s.accuracy},
+          {"length_mean", s.length_mean},
+          {"length_p95", s.length_p95},
+          {"long_share", s.long_share},
+          {"ended", s.ended},
+          {"format", s.formed},
           {"one_language", s.one_language}};
 }
 
 }  // namespace
+
+ChatTemplate task_template(const std::string& name, const std::string& folder) {
+  return name == "auto" ? find_chat_template(folder).value_or(ChatTemplate::kDeepSeekV31)
+                        : chat_template_by_name(name);
+}
+
+void add_task_template_flag(CLI::App* sub, std::string& name) {
+  std::string names = "of the prompts: auto (the model's own, else deepseek-v3.1)";
+  for (const ChatTemplateName& t : chat_template_names()) names += std::string(", ") + t.name;
+  sub->add_option("--template", name, names)->capture_default_str();
+}
 
 void TaskEvalFlags::add(CLI::App* sub) {
   sub->add_option("--task", task, "questions of tasks, such as parity:20 or addition:8-12*2,gcd");
@@ -41,6 +55,7 @@ void TaskEvalFlags::add(CLI::App* sub) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_flag("--no-think", no_think, "prompts do not begin a thought");
+  add_task_template_flag(sub, chat_template);
   add_think_flags(sub, think);
   sub->add_option("--seed", settings.seed, "of questions and answers")->capture_default_str();
 }
@@ -55,7 +70,7 @@ RolloutSettings rollout_settings(const LoadedModel& m, const TaskEvalFlags& f) {
   rollout.dtype = m.dtype;
   rollout.max_tokens = f.max_tokens;
   rollout.thinking = !f.no_think;
-  rollout.chat_template = find_chat_template(m.folder).value_or(ChatTemplate::kDeepSeekV31);
+  rollout.chat_template = task_template(f.chat_template, m.folder);
   rollout.think = f.think;
   return rollout;
 }
@@ -112,6 +127,7 @@ nlohmann::ordered_json json_of(const TaskEvalFlags& f, const TaskEvaluation& e) 
     j["majority"] = e.majority;
     j["likeliest"] = e.likeliest;
   }
+  if (e.checker_failures > 0) j["checker_failures"] = e.checker_failures;
   for (const auto& p : e.parts) {
     nlohmann::ordered_json& part = j["tasks"][p.name];
     part = {{"items", p.items}, {"greedy", p.greedy}, {"length_mean", p.length_mean}};

@@ -34,6 +34,7 @@ class BudgetStage : public Stage {
   void restore(const nlohmann::json& counters) override;
   void rehearse(Trainer& trainer) override { inner_.rehearse(trainer); }
   bool rate_is_of_training() const override { return inner_.rate_is_of_training(); }
+  int64_t doubtful_steps() const override { return inner_.doubtful_steps(); }
 
   double spent() const { return spent_; }
 

@@ -13,6 +13,14 @@ const std::vector<RlAlgorithm>& rl_algorithms() {
         {.name = "grpo",
          .about = "as R1: clipped ratio, mean over each answer, KL to a reference",
          .loss = {.surrogate = Surrogate::kClipped, .mean = LossMean::kSequence, .beta = 0.001}});
+    out.push_back({.name = "r1",
+                   .about = "GRPO with R1's numbers: 16 updates a rollout, ratios up to 10",
+                   .loss = {.surrogate = Surrogate::kClipped,
+                            .clip_low = 10,
+                            .clip_high = 10,
+                            .mean = LossMean::kSequence,
+                            .beta = 0.001},
+                   .mini_batches = 16});
     out.push_back({.name = "dr-grpo",
                    .about = "GRPO without the biases of length and difficulty",
                    .loss = {.surrogate = Surrogate::kClipped, .mean = LossMean::kConstant},

@@ -20,7 +20,7 @@ struct RlAlgorithm {
   double overlong_zone = 0;  // share of the limit in which the soft penalty grows
 };
 
-// reinforce, grpo, dr-grpo, dapo, gspo, cispo.
+// reinforce, grpo, r1, dr-grpo, dapo, gspo, cispo.
 const std::vector<RlAlgorithm>& rl_algorithms();
 // Throws Error("--algorithm", ...) listing the names.
 RlAlgorithm rl_algorithm(const std::string& name);

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "base/error.h"
+#include <algorithm>
 
 namespace wels {
 namespace {
@@ -11,13 +11,12 @@ constexpr size_t kTail = 48, kLongestPeriod = 12;  // tokens
 constexpr int64_t kWithoutReward = 20, kDead = 5, kRepeating = 5;
 constexpr double kNoEntropy = 0.005;  // nats per token
 
-[[noreturn]] void fail(int64_t step, int64_t lasted, const std::string& what,
-                       const std::string& hint) {
-  throw Error("training",
-              fmt::format("step {}: {}, for {} steps; checkpoints up to step {} are from before",
-                          step, what, lasted, step - lasted),
-              hint);
+Error collapse(int64_t step, int64_t lasted, const char* what, const char* hint) {
+  return Error("training", fmt::format("step {}: {}, for {} steps", step, what, lasted), hint);
 }
+
+constexpr const char* kGentler =
+    "begin a new run from there with a lower --lr, or with --beta 0.001";
 
 }  // namespace
 
@@ -32,20 +31,26 @@ bool is_repetitive(std::span<const int32_t> tokens) {
   return false;
 }
 
-void CollapseGuard::observe(const Step& s) {
+std::optional<Error> CollapseGuard::observe(const Step& s) {
   bool nothing = s.best_score <= 0;
-  without_reward_ = nothing ? without_reward_ + 1 : 0;
-  dead_ = nothing && s.entropy < kNoEntropy ? dead_ + 1 : 0;
+  if (!nothing || s.checked) {
+    without_reward_ = nothing ? without_reward_ + 1 : 0;
+    dead_ = nothing && s.entropy < kNoEntropy ? dead_ + 1 : 0;
+  }
   repeating_ = s.repetitive > 0.5 ? repeating_ + 1 : 0;
   if (dead_ >= kDead)
-    fail(s.step, dead_, "every answer is the same and wrong",
-         "begin again from an earlier checkpoint with a lower --lr, or with --beta 0.001");
+    return collapse(s.step, dead_, "every answer is the same and wrong", kGentler);
   if (repeating_ >= kRepeating)
-    fail(s.step, repeating_, "most answers repeat themselves up to the limit",
-         "begin again from an earlier checkpoint with a lower --lr, or with --beta 0.001");
+    return collapse(s.step, repeating_, "most answers repeat themselves up to the limit", kGentler);
   if (without_reward_ >= kWithoutReward)
-    fail(s.step, without_reward_, "no answer was right",
-         "use easier levels, more --samples, or a model that gets some right (wels eval --task)");
+    return collapse(s.step, without_reward_, "no answer was right",
+                    "use easier levels, more --samples, or a model that gets some right (wels eval "
+                    "--task)");
+  return std::nullopt;
+}
+
+int64_t CollapseGuard::doubtful_steps() const {
+  return std::max({without_reward_, dead_, repeating_});
 }
 
 nlohmann::json CollapseGuard::counters() const {

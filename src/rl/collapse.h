@@ -3,7 +3,10 @@
 // TinyZero#63).
 #pragma once
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
+
+#include "base/error.h"
 
 namespace wels {
 
@@ -15,11 +18,14 @@ class CollapseGuard {
   struct Step {
     int64_t step = 0;
     double best_score = 0;  // of all completions of the step
+    bool checked = true;    // no checker failed: else a score of 0 says nothing
     double entropy = 0;     // nats per token
     double repetitive = 0;  // share of the completions that repeat themselves up to the limit
   };
-  // Throws Error("training", ...) where the collapse has lasted; the counts then say since when.
-  void observe(const Step& s);
+  // An Error("training", ...) where a collapse has lasted.
+  std::optional<Error> observe(const Step& s);
+  // Steps in a row, up to the last one, that a collapse may consist of.
+  int64_t doubtful_steps() const;
   nlohmann::json counters() const;
   void restore(const nlohmann::json& j);
 

@@ -53,13 +53,16 @@ bool any_right(std::span<const double> scores) {
   return std::any_of(scores.begin(), scores.end(), [](double s) { return s >= 1; });
 }
 
-std::vector<TaskEvaluation::Part> parts_of(std::span<const TaskMixture::Item> items,
+std::vector<TaskEvaluation::Part> parts_of(const TaskMixture& tasks,
+                                           std::span<const TaskMixture::Item> items,
                                            const Drawn& greedy, const Drawn& sampled,
                                            size_t samples) {
+  std::vector<std::string> names = part_names(tasks);
   std::map<std::string, TaskEvaluation::Part> parts;
   for (size_t i = 0; i < items.size(); ++i) {
-    TaskEvaluation::Part& p = parts[items[i].task->name()];
-    p.name = items[i].task->name();
+    const std::string& name = names[part_of(tasks, items[i])];
+    TaskEvaluation::Part& p = parts[name];
+    p.name = name;
     ++p.items;
     p.greedy += greedy.scores[i];
     p.length_mean += static_cast<double>(greedy.rollouts[i].tokens.size());
@@ -93,6 +96,36 @@ std::vector<TaskEvaluation::Answers> answers_of(std::span<const TaskMixture::Ite
 }
 
 }  // namespace
+
+std::vector<std::string> part_names(const TaskMixture& tasks) {
+  std::map<std::string, int> of_task, of_name;
+  for (const TaskMixture::Part& p : tasks.parts()) ++of_task[p.task->name()];
+  std::vector<std::string> out;
+  for (const TaskMixture::Part& p : tasks.parts()) {
+    std::string name = p.task->name();
+    Task::Levels levels = p.task->levels();
+    if (of_task[name] > 1 && levels.highest > levels.lowest) {
+      name += ":" + std::to_string(p.from);
+      if (p.to > p.from) name += "-" + std::to_string(p.to);
+    }
+    int number = ++of_name[name];
+    out.push_back(number > 1 ? name + "#" + std::to_string(number) : name);
+  }
+  return out;
+}
+
+size_t part_of(const TaskMixture& tasks, const TaskMixture::Item& item) {
+  const auto& parts = tasks.parts();
+  auto at = std::find_if(parts.begin(), parts.end(),
+                         [&](const TaskMixture::Part& p) { return p.task.get() == item.task; });
+  return static_cast<size_t>(at - parts.begin());
+}
+
+int64_t checker_failures(const TaskMixture& tasks) {
+  int64_t n = 0;
+  for (const TaskMixture::Part& p : tasks.parts()) n += p.task->checker_failures();
+  return n;
+}
 
 double quantile(std::vector<double> values, double q) {
   if (values.empty()) return 0;
@@ -140,14 +173,16 @@ std::vector<TaskMixture::Item> evaluation_items(const TaskMixture& tasks,
 TaskEvaluation evaluate_tasks(RolloutSampler& sampler, const TaskMixture& tasks,
                               const EvaluationSettings& s) {
   std::vector<TaskMixture::Item> items = evaluation_items(tasks, s);
+  int64_t failures = checker_failures(tasks);
   Drawn greedy = draw(sampler, items, 1, 0, s.seed), sampled;
   if (s.samples > 0) sampled = draw(sampler, items, s.samples, s.temperature, s.seed);
   TaskEvaluation e;
   e.items = static_cast<int64_t>(items.size());
+  e.checker_failures = checker_failures(tasks) - failures;
   e.greedy = answer_stats(greedy.rollouts, greedy.scores);
   e.sampled = answer_stats(sampled.rollouts, sampled.scores);
   size_t k = static_cast<size_t>(s.samples);
-  e.parts = parts_of(items, greedy, sampled, k);
+  e.parts = parts_of(tasks, items, greedy, sampled, k);
   for (const auto& p : e.parts)
     e.pass_at_k += p.pass_at_k * static_cast<double>(p.items) / static_cast<double>(e.items);
   for (size_t i = 0; k > 0 && i < items.size(); ++i) {

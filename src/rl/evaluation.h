@@ -39,7 +39,7 @@ struct TaskEvaluation {
   // Mean scores of one of the sampled answers, chosen without knowing what is right (rl/voting.h).
   double majority = 0, likeliest = 0;
   struct Part {
-    std::string name;  // of a task: "parity"
+    std::string name;  // part_names
     int64_t items = 0;
     double greedy = 0, sampled = 0, pass_at_k = 0, length_mean = 0;  // length: of greedy answers
   };
@@ -54,8 +54,18 @@ struct TaskEvaluation {
     std::vector<Answer> sampled;
   };
   std::vector<Answers> answers;  // of the items in order, with keep_answers
-  std::string example;      // a question with the model's greedy completion, for people
+  int64_t checker_failures = 0;  // answers that count as wrong since their checker failed
+  std::string example;           // a question with the model's greedy completion, for people
 };
+
+// What the parts of a mixture are called in measurements: by their tasks ("parity"), with levels
+// where several parts are of one task ("parity:3", "parity:4-6"), numbered where that is not
+// enough.
+std::vector<std::string> part_names(const TaskMixture& tasks);
+// Which part of the mixture an item was drawn from; parts().size(): of another mixture.
+size_t part_of(const TaskMixture& tasks, const TaskMixture::Item& item);
+// Answers so far whose checker failed.
+int64_t checker_failures(const TaskMixture& tasks);
 
 // Stats of completions with these scores.
 AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const double> scores);

@@ -1,6 +1,8 @@
 #include "rl/reward.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "base/check.h"
 #include "base/rng.h"
@@ -14,18 +16,40 @@ bool coin(const TaskExample& example, uint64_t sample) {
   return Rng(hash_name(example.question), sample).uniform() < 0.5;
 }
 
+constexpr double kNoWords = std::numeric_limits<double>::quiet_NaN();
+
+double language_share(std::string_view thought, const std::string& language) {
+  double share = language_consistency(thought, language);
+  // Only where there is no word are all of them of either language.
+  if (share == 1 && language_consistency(thought, language == "en" ? "zh" : "en") == 1)
+    return kNoWords;
+  return share;
+}
+
 Reward score_one(const TaskMixture::Item& item, uint64_t sample, const Rollout& r,
                  int64_t max_tokens, const RewardSettings& s) {
   Reward out;
   if (r.ended) out.score = item.task->score(item.example, r.parts.answer);
   out.formed = r.ended && r.parts.well_formed;
-  if (s.language != 0) out.language = language_consistency(r.parts.thought, s.target_language);
+  if (s.language != 0) out.language = language_share(r.parts.thought, s.target_language);
   out.penalty =
       overlong_penalty(static_cast<int64_t>(r.tokens.size()), max_tokens, s.overlong_zone);
-  out.total = s.accuracy * out.score + s.format * (out.formed ? 1.0 : 0.0) +
-              s.language * out.language + out.penalty;
+  out.total = s.accuracy * out.score + s.format * (out.formed ? 1.0 : 0.0) + out.penalty;
   if (s.chance != 0 && coin(item.example, sample)) out.total += s.chance;
   return out;
+}
+
+void add_language(std::span<Reward> siblings, double weight) {
+  double sum = 0, n = 0;
+  for (const Reward& r : siblings) {
+    if (std::isnan(r.language)) continue;
+    sum += r.language;
+    ++n;
+  }
+  for (Reward& r : siblings) {
+    if (std::isnan(r.language)) r.language = n > 0 ? sum / n : 0;
+    r.total += weight * r.language;
+  }
 }
 
 }  // namespace
@@ -46,6 +70,8 @@ std::vector<Reward> score_rollouts(std::span<const TaskMixture::Item> items,
     size_t at = static_cast<size_t>(i);
     out[at] = score_one(items[at / samples], at % samples, rollouts[at], max_tokens, settings);
   });
+  for (size_t i = 0; i < items.size() && settings.language != 0; ++i)
+    add_language(std::span(out).subspan(i * samples, samples), settings.language);
   return out;
 }
 

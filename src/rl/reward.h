@@ -22,7 +22,9 @@ struct RewardSettings {
 struct Reward {
   double score = 0;  // by the task, 0 to 1; of a completion that did not end: 0
   bool formed = false;
-  double language = 0;  // share of the thought's words
+  // Share of the thought's words (R1, B.6). One without words has no share and gets the mean of its
+  // siblings that have one, which pulls neither way; 0 where none has.
+  double language = 0;
   double penalty = 0;   // 0 to -1
   double total = 0;
 };

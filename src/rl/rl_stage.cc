@@ -376,12 +376,17 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
       state.step % s_.reference_refresh == 0)
     refresh_reference();
   Times times;
+  int64_t failures = failures_so_far();
   Groups all, kept = collect(all, times);
+  failures = failures_so_far() - failures;
   const GenerateTiming& drawn = times.engine;
   sampled_tokens_ += drawn.prompt_tokens - drawn.cached_tokens + drawn.new_tokens;
   mismatch_ = {};
-  add_rollout_metrics(all, state.step, m);
   keep_samples(all);
+  say_failures(state.step, failures, static_cast<int64_t>(all.rollouts.size()));
+  // The tasks of `all` are gone behind this where the curriculum climbs.
+  if (auto collapse = add_rollout_metrics(all, state.step, failures, m))
+    return {.stats = {}, .collapse = std::move(collapse)};
   double t0 = monotonic_seconds();
   probe(trainer, all, m);
   std::vector<TrainSequence> sequences = sequences_of(kept);
@@ -392,7 +397,8 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   times.train_s = monotonic_seconds() - t1;
   if (u.mismatch.tokens > 0) mismatch_.add(u.mismatch);
   add_update_metrics(u, times, m);
-  if (u.rows == 0) say_nothing_to_learn(state.step, reward_);
+  say_mismatch(state.step);
+  if (u.rows == 0) say_nothing_to_learn(state.step, reward_, failures);
   silent_steps_ = u.rows == 0 ? silent_steps_ + 1 : 0;
   return {.stats = u.stats,
           .sequences = static_cast<int64_t>(all.rollouts.size()),
@@ -439,7 +445,8 @@ void RlStage::keep_samples(const Groups& all) {
   }
 }
 
-void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m) {
+std::optional<Error> RlStage::add_rollout_metrics(const Groups& all, int64_t step, int64_t failures,
+                                                  StepMetrics& m) {
   std::vector<double> totals, scores;
   double reflective = 0, repetitive = 0, language = 0, square = 0;
   for (size_t i = 0; i < all.rewards.size(); ++i) {
@@ -472,13 +479,15 @@ void RlStage::add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& 
   add_task_metrics(all, m);
   m.add("entropy", entropy);
   m.add("groups_without_variance", without / groups);
+  if (checker_failures_ > 0) m.add("checker_failures", static_cast<double>(failures));
   if (s_.algorithm.dynamic_sampling) m.add("groups_drawn", groups);
   if (curriculum_.rungs() > 1) m.add("curriculum_rung", curriculum_.rung());
   curriculum_.observe(a.accuracy);
-  guard_.observe({.step = step + 1,
-                  .best_score = *std::max_element(scores.begin(), scores.end()),
-                  .entropy = entropy,
-                  .repetitive = repetitive / n});
+  return guard_.observe({.step = step + 1,
+                         .best_score = *std::max_element(scores.begin(), scores.end()),
+                         .checked = failures == 0,
+                         .entropy = entropy,
+                         .repetitive = repetitive / n});
 }
 
 // Reward and length of each task that the step drew, where there are several.
@@ -488,9 +497,12 @@ void RlStage::add_task_metrics(const Groups& all, StepMetrics& m) const {
     double reward = 0, length = 0, n = 0;
   };
   std::map<std::string, Sums> tasks;
+  std::vector<std::string> names = part_names(curriculum_.all());
   const size_t answers = all.rewards.size() / all.items.size();
   for (size_t i = 0; i < all.rewards.size(); ++i) {
-    Sums& sums = tasks[all.items[i / answers].task->name()];
+    const TaskMixture::Item& item = all.items[i / answers];
+    size_t part = part_of(curriculum_.tasks(), item);  // the same parts, perhaps of fewer levels
+    Sums& sums = tasks[part < names.size() ? names[part] : item.task->name()];
     sums.reward += all.rewards[i].total;
     sums.length += static_cast<double>(all.rollouts[i].tokens.size());
     ++sums.n;
@@ -523,19 +535,52 @@ void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetr
   ms("scoring", t.scoring_s);
 }
 
-void RlStage::say_nothing_to_learn(int64_t step, double reward) {
+int64_t RlStage::failures_so_far() const {
+  int64_t n = wels::checker_failures(curriculum_.all());
+  n += wels::checker_failures(curriculum_.tasks());
+  std::set<const Task*> others;
+  for (const TaskMixture::Item& item : s_.favoured) others.insert(item.task);
+  for (const Task* task : others) n += task->checker_failures();
+  return n;
+}
+
+// The checker itself says why, the first time.
+void RlStage::say_failures(int64_t step, int64_t failures, int64_t answers) {
+  checker_failures_ += failures;
+  if (failures == 0 || failing_steps_++ % kSilenceBetween != 0) return;
+  log_warn("step {}: {} of {} answers could not be checked, their checker failed ({} so far)",
+           step + 1, failures, answers, checker_failures_);
+}
+
+void RlStage::say_mismatch(int64_t step) {
+  double bound = mismatch_bound(trainer_config_.dtype, s_.temperature);
+  if (mismatch_said_ || mismatch_.largest <= bound) return;
+  mismatch_said_ = true;
+  log_warn(
+      "step {}: sampler and trainer differ by {:.2g} in a log-probability (mean {:.2g}); {} is "
+      "usual for {}. Later ones are in logp_mismatch_max; --correction truncate bounds their "
+      "effect",
+      step + 1, mismatch_.largest, mismatch_.mean(), bound, name(trainer_config_.dtype));
+}
+
+void RlStage::say_nothing_to_learn(int64_t step, double reward, int64_t failures) {
   if (silent_steps_ % kSilenceBetween != kSilenceBefore) return;
   log_warn(
       "step {}: within every group all rewards are equal (mean {:.2f}), so there is nothing to "
       "learn from; {}",
       step + 1, reward,
-      reward > 0.5 * s_.reward.accuracy ? "try harder levels of the task"
-                                        : "try easier levels, or more --samples");
+      failures > 0                        ? "the task's checker fails"
+      : reward > 0.5 * s_.reward.accuracy ? "try harder levels of the task"
+                                          : "try easier levels, or more --samples");
 }
 
 std::string RlStage::status() const {
-  return fmt::format("  reward {:.2f}  greedy {:.2f}  length {:.1f}  long {:.2f}", reward_,
-                     evaluation_.greedy.accuracy, length_, long_share_);
+  std::string greedy;
+  if (evaluation_.items > 0) greedy = fmt::format("  greedy {:.2f}", evaluation_.greedy.accuracy);
+  std::string failed;
+  if (checker_failures_ > 0) failed = fmt::format("  not checked {}", checker_failures_);
+  return fmt::format("  reward {:.2f}{}  length {:.1f}  long {:.2f}{}", reward_, greedy, length_,
+                     long_share_, failed);
 }
 
 double RlStage::validate(Trainer&, StepMetrics* m, bool averaged) {
@@ -552,6 +597,7 @@ double RlStage::validate(Trainer&, StepMetrics* m, bool averaged) {
       }
     }
   }
+  checker_failures_ += e.checker_failures;
   double value = 1 - e.greedy.accuracy;
   if (!averaged) evaluation_ = std::move(e);
   return value;
@@ -576,6 +622,7 @@ json RlStage::counters() const {
   return {{"next_item", next_item_},
           {"silent_steps", silent_steps_},
           {"sampled_tokens", sampled_tokens_},
+          {"checker_failures", checker_failures_},
           {"curriculum", curriculum_.counters()},
           {"guard", guard_.counters()}};
 }
@@ -584,6 +631,7 @@ void RlStage::restore(const json& j) {
   next_item_ = j.at("next_item").get<int64_t>();
   silent_steps_ = j.at("silent_steps").get<int64_t>();
   sampled_tokens_ = j.value("sampled_tokens", int64_t{0});
+  checker_failures_ = j.value("checker_failures", int64_t{0});
   curriculum_.restore(j.at("curriculum"));
   guard_.restore(j.at("guard"));
   for (Weight* w : reference_) ++w->version;  // their values were read in place

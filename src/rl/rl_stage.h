@@ -75,11 +75,14 @@ class RlStage : public Stage {
   void restore(const nlohmann::json& counters) override;
   void rehearse(Trainer& trainer) override;
   bool rate_is_of_training() const override { return false; }
+  int64_t doubtful_steps() const override { return guard_.doubtful_steps(); }
 
   const TaskEvaluation& last_evaluation() const { return evaluation_; }
   const Mismatch& last_mismatch() const { return mismatch_; }
   // Tokens computed for answers in all steps so far, their prompts once; evaluation not counted.
   int64_t sampled_tokens() const { return sampled_tokens_; }
+  // Answers of all steps and evaluations whose checker failed: they count as wrong.
+  int64_t checker_failures() const { return checker_failures_; }
 
  private:
   // Items with their completions, group after group.
@@ -111,10 +114,15 @@ class RlStage : public Stage {
                      double lr);
   void refresh_reference();
   void keep_samples(const Groups& all);
-  void add_rollout_metrics(const Groups& all, int64_t step, StepMetrics& m);
+  // failures: of checkers, in this step. An error where the policy has collapsed.
+  std::optional<Error> add_rollout_metrics(const Groups& all, int64_t step, int64_t failures,
+                                           StepMetrics& m);
   void add_task_metrics(const Groups& all, StepMetrics& m) const;
   void add_update_metrics(const UpdateReport& u, const Times& times, StepMetrics& m) const;
-  void say_nothing_to_learn(int64_t step, double reward);
+  int64_t failures_so_far() const;
+  void say_failures(int64_t step, int64_t failures, int64_t answers);
+  void say_mismatch(int64_t step);
+  void say_nothing_to_learn(int64_t step, double reward, int64_t failures);
 
   Device& dev_;
   Model& policy_;
@@ -134,6 +142,8 @@ class RlStage : public Stage {
   TaskEvaluation evaluation_;
   Mismatch mismatch_;
   int64_t next_item_ = 0, silent_steps_ = 0, sampled_tokens_ = 0;
+  int64_t checker_failures_ = 0, failing_steps_ = 0;
+  bool mismatch_said_ = false;
   double reward_ = 0, length_ = 0, long_share_ = 0;
 };
 

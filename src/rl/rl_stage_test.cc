@@ -65,12 +65,48 @@ TEST_F(RlStageTest, RewardForRightAnswersAloneTeachesItToThinkFirst) {
   EXPECT_GT(stage.last_evaluation().greedy.long_share, 0.9);
 }
 
+TEST_F(RlStageTest, TheStatusSaysNothingOfGreedyAnswersBeforeThereAreAny) {
+  RlStage stage(*dev, *policy, *start, tokenizer, settings("reinforce"), trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  EXPECT_THAT(stage.status(), testing::Not(testing::HasSubstr("greedy")));
+  stage.validate(trainer, nullptr, false);
+  EXPECT_THAT(stage.status(), testing::HasSubstr("greedy 0."));
+}
+
+// Counted, said, and no collapse.
+TEST_F(RlStageTest, AFailingCheckerStopsNothing) {
+  std::string file = testing::TempDir() + "/rl_failing.jsonl";
+  write_file_atomic(file, "{\"question\": \"parity 010101\", \"answer\": \"odd\"}\n");
+  RlSettings s = settings("reinforce");
+  s.tasks = file + "@command=exit 3";
+  s.groups = s.samples = 2;
+  RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  TrainerState state;
+  testing::internal::CaptureStderr();
+  int64_t answers = 0;
+  for (; state.step < 25; ++state.step) {
+    StepMetrics m;
+    StageStep done = stage.step(trainer, state, 1e-3, m);
+    ASSERT_FALSE(done.collapse) << done.collapse->what();
+    ASSERT_GT(m.scalar("checker_failures"), 0);
+    answers += static_cast<int64_t>(m.scalar("checker_failures"));
+  }
+  std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(stage.checker_failures(), answers);
+  EXPECT_THAT(stage.status(), testing::HasSubstr(fmt::format("not checked {}", answers)));
+  EXPECT_THAT(said, testing::HasSubstr("step 11: 4 of 4 answers could not be checked"));
+  EXPECT_THAT(said, testing::HasSubstr("the task's checker fails"));
+}
+
 TEST_F(RlStageTest, EveryAlgorithmTakesAStepAndKeepsTheModulesFrozen) {
   std::vector<float> base = values_of(*policy), main = values_of(*policy, true);
   for (const RlAlgorithm& a : rl_algorithms()) {
     SCOPED_TRACE(a.name);
     policy = trainable();
-    RlStage stage(*dev, *policy, *start, tokenizer, settings(a.name), trainer_config());
+    RlSettings s = settings(a.name);
+    s.groups = std::max(s.groups, a.mini_batches);
+    RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
     Trainer trainer(*dev, *policy, trainer_config());
     StepMetrics m;
     StageStep done = stage.step(trainer, {}, 1e-5, m);
@@ -191,14 +227,10 @@ TEST_F(RlStageTest, GroupsWithoutVarianceTeachNothing) {
   EXPECT_EQ(m.scalar("groups_without_variance"), 1);
   EXPECT_EQ(values_of(fresh), before);
   // And in the end it is said and stopped.
-  EXPECT_THROW(
-      {
-        for (state.step = 1; state.step < 30; ++state.step) {
-          StepMetrics more;
-          stage.step(trainer, state, 1e-3, more);
-        }
-      },
-      Error);
+  for (state.step = 1; state.step < 30; ++state.step) {
+    StepMetrics more;
+    if (stage.step(trainer, state, 1e-3, more).collapse) break;
+  }
   EXPECT_EQ(state.step, 19);
 }
 
@@ -295,7 +327,33 @@ std::string bytes_of(const std::string& run, int64_t step, const char* file) {
 }
 
 // Steps of a stage as `wels rl` makes them, in a run folder.
-void run(const std::string& out, const RlSettings& s, int64_t steps, bool by_adapters = false) {
+struct RunOptions {
+  bool by_adapters = false;
+  int64_t save_every = 1, keep = 100;
+  int64_t doubted_from = 0;  // step from which on the answers are doubtful; 0: as they are
+};
+
+// Says that the policy is collapsing from some step on, and gives up six steps later.
+class Doubted : public RlStage {
+ public:
+  Doubted(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
+          const RlSettings& settings, const TrainerConfig& trainer, int64_t from)
+      : RlStage(dev, policy, start, tokenizer, settings, trainer), from_(from) {}
+  StageStep step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) override {
+    StageStep done = RlStage::step(trainer, state, lr, m);
+    step_ = state.step + 1;
+    if (from_ > 0 && doubtful_steps() > 6) done.collapse = Error("training", "all is lost");
+    return done;
+  }
+  int64_t doubtful_steps() const override {
+    return from_ > 0 ? std::max<int64_t>(step_ - from_ + 1, 0) : RlStage::doubtful_steps();
+  }
+
+ private:
+  int64_t from_, step_ = 0;
+};
+void run(const std::string& out, const RlSettings& s, int64_t steps, RunOptions options = {}) {
+  bool by_adapters = options.by_adapters;
   auto dev = make_device("cpu");
   Tokenizer tokenizer = Tokenizer::load(test_base_folder());
   auto start = load_model(test_base_folder(), WeightStorage::kMapped);
@@ -304,9 +362,9 @@ void run(const std::string& out, const RlSettings& s, int64_t steps, bool by_ada
   stage_settings.out = out;
   stage_settings.schedule = {.peak = 5e-4, .steps = steps, .warmup = 0, .stable = 1};
   stage_settings.trainer = RlTest::trainer_config(s.rollout.dtype);
-  stage_settings.save_every = 1;
+  stage_settings.save_every = options.save_every;
   stage_settings.eval_every = 2;
-  stage_settings.keep = 100;
+  stage_settings.keep = options.keep;
   stage_settings.quiet = true;
   CheckpointParts parts = whole_model(*policy, {{"tokenizer.json", test_tokenizer_json()}});
   if (by_adapters) {
@@ -316,8 +374,8 @@ void run(const std::string& out, const RlSettings& s, int64_t steps, bool by_ada
     };
     parts.load_model = [&](const std::string& folder) { load_lora(folder, *policy); };
   }
-  RlStage stage(*dev, *policy, by_adapters ? *policy : *start, tokenizer, s,
-                stage_settings.trainer);
+  Doubted stage(*dev, *policy, by_adapters ? *policy : *start, tokenizer, s, stage_settings.trainer,
+                options.doubted_from);
   run_stage({.dev = *dev, .model = *policy, .parts = parts, .report = {}}, stage_settings, stage);
 }
 
@@ -359,19 +417,52 @@ TEST_F(RlStageTest, AResumedRunOfAdaptersIsTheUninterruptedOneBitForBit) {
   std::string whole = testing::TempDir() + "/rl_lora_whole", cut = testing::TempDir() + "/rl_lora";
   fs::remove_all(whole);
   fs::remove_all(cut);
-  run(whole, s, 7, true);
+  run(whole, s, 7, {.by_adapters = true});
   fs::copy(whole, cut, fs::copy_options::recursive);
   for (int64_t step : list_checkpoints(cut)) {
     if (step > 4) fs::remove_all(checkpoint_folder(cut, step));
   }
-  run(cut, s, 7, true);
+  run(cut, s, 7, {.by_adapters = true});
   for (int64_t step : {5, 7}) {
     for (const char* file : {"adapter_model.safetensors", "trainer.safetensors"})
       EXPECT_TRUE(bytes_of(whole, step, file) == bytes_of(cut, step, file)) << step << file;
   }
   EXPECT_FALSE(fs::exists(checkpoint_folder(cut, 7) + "/model.safetensors"));
   s.model = {{"start", "another"}};
-  EXPECT_THROW(run(cut, s, 8, true), Error);
+  EXPECT_THROW(run(cut, s, 8, {.by_adapters = true}), Error);
+}
+
+// A run whose answers are never right: the checkpoints of the collapse are put aside.
+TEST_F(RlStageTest, ACollapsedRunGoesOnFromBeforeTheCollapse) {
+  std::string out = testing::TempDir() + "/rl_collapse";
+  fs::remove_all(out);
+  RlSettings s = settings("reinforce");
+  s.groups = s.samples = 2;
+  s.rollout.max_tokens = 1;  // no room for an answer
+  try {
+    run(out, s, 30, {.save_every = 5, .keep = 1});
+    ADD_FAILURE() << "no collapse";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(),
+                testing::HasSubstr("no answer was right, for 20 steps; no checkpoint is"));
+  }
+  EXPECT_TRUE(list_checkpoints(out).empty());
+  EXPECT_TRUE(fs::exists(out + "/checkpoints/collapsed-00000015"));
+
+  // The last checkpoint that drew no doubtful answers outlives those that did.
+  fs::remove_all(out);
+  s = settings("reinforce");
+  s.groups = s.samples = 2;
+  try {
+    run(out, s, 30, {.save_every = 2, .keep = 1, .doubted_from = 6});
+    ADD_FAILURE() << "no collapse";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.fact(), "all is lost; the last good checkpoint is " + checkpoint_folder(out, 4));
+  }
+  EXPECT_THAT(list_checkpoints(out), testing::ElementsAre(4));
+  EXPECT_TRUE(fs::exists(out + "/checkpoints/collapsed-00000010"));
+  run(out, s, 30, {.save_every = 2, .keep = 1});
+  EXPECT_EQ(list_checkpoints(out).back(), 30);
 }
 
 // --- bad input ---

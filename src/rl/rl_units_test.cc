@@ -52,6 +52,13 @@ TEST(PackSequences, BestFitLongestFirstWithinTheLimitAndALongerOneAlone) {
   EXPECT_EQ(packed.rows, 51);
 }
 
+TEST(Mismatch, HasABoundThatGrowsWithTheLogits) {
+  EXPECT_EQ(mismatch_bound(DType::kF32, 1), 1e-5);
+  EXPECT_EQ(mismatch_bound(DType::kF32, 2), 1e-5);
+  EXPECT_EQ(mismatch_bound(DType::kF32, 0.5), 2e-5);
+  EXPECT_EQ(mismatch_bound(DType::kBF16, 1), 0.5);
+}
+
 // --- rewards ---
 
 TEST(Reward, TheOverlongPenaltyGrowsThroughItsZone) {
@@ -82,6 +89,21 @@ TEST(Reward, IsTheWeightedSumAndWhatDidNotEndIsNotRight) {
   EXPECT_DOUBLE_EQ(r[1].total, 0.25 - 1);
   EXPECT_DOUBLE_EQ(r[2].total, 0.5 + 0.25 - 1);
   EXPECT_DOUBLE_EQ(r[3].total, 0.25 - 1);
+}
+
+TEST(Reward, AThoughtWithoutWordsIsNoBetterForItsLanguage) {
+  TaskMixture tasks("parity:4");
+  std::vector<TaskMixture::Item> items = {tasks.item(1, 0, TaskSplit::kTrain),
+                                          tasks.item(1, 1, TaskSplit::kTrain)};
+  std::vector<Rollout> rollouts(8);
+  const char* thoughts[] = {"we add", "we 加", "1 0 1", "", "1 1", "", "0", "x = 1"};
+  for (size_t i = 0; i < 8; ++i) rollouts[i].parts.thought = thoughts[i];
+  std::vector<Reward> r = score_rollouts(items, rollouts, 10, {.accuracy = 1, .language = 0.5});
+  double want[] = {1, 0.5, 0.75, 0.75, 0, 0, 0, 0};  // without words: the siblings' mean
+  for (size_t i = 0; i < 8; ++i) {
+    EXPECT_DOUBLE_EQ(r[i].language, want[i]) << i;
+    EXPECT_DOUBLE_EQ(r[i].total, 0.5 * want[i]) << i;
+  }
 }
 
 TEST(Reward, ACoinIsFairAndFallsTheSameWayAgain) {
@@ -118,6 +140,17 @@ TEST(AnswerStats, AreMeansAndAQuantile) {
   EXPECT_EQ(answer_stats(rollouts, std::vector<double>{1, 0, 0.5, 1}).one_language, 0.75);
   EXPECT_EQ(quantile({5, 1, 3, 2, 4}, 0.5), 3);
   EXPECT_EQ(quantile({}, 0.5), 0);
+}
+
+TEST(PartNames, TellPartsOfOneTaskApart) {
+  EXPECT_THAT(part_names(TaskMixture("parity:6,addition:2-3")),
+              testing::ElementsAre("parity", "addition"));
+  TaskMixture tasks("parity:6,parity:3-4,addition,parity:6*2");
+  EXPECT_THAT(part_names(tasks),
+              testing::ElementsAre("parity:6", "parity:3-4", "addition", "parity:6#2"));
+  TaskMixture::Item item = tasks.item(1, 0, TaskSplit::kTrain);
+  EXPECT_EQ(tasks.parts()[part_of(tasks, item)].task.get(), item.task);
+  EXPECT_EQ(part_of(TaskMixture("parity"), item), size_t{1});
 }
 
 // --- curriculum ---
@@ -163,11 +196,7 @@ TEST(Repetition, IsAShortPatternUpToTheEnd) {
 TEST(CollapseGuard, StopsAfterTheStatedNumberOfStepsAndForgetsWhenItGetsBetter) {
   auto survives = [](CollapseGuard& g, CollapseGuard::Step s, int steps) {
     for (int i = 0; i < steps; ++i, ++s.step) {
-      try {
-        g.observe(s);
-      } catch (const Error&) {
-        return i;
-      }
+      if (g.observe(s)) return i;
     }
     return steps;
   };
@@ -183,6 +212,7 @@ TEST(CollapseGuard, StopsAfterTheStatedNumberOfStepsAndForgetsWhenItGetsBetter) 
   EXPECT_EQ(survives(g, wrong, 100), 19);
   CollapseGuard h;
   EXPECT_EQ(survives(h, dead, 3), 3);
+  EXPECT_EQ(h.doubtful_steps(), 3);
   CollapseGuard resumed;
   resumed.restore(h.counters());
   EXPECT_EQ(survives(resumed, dead, 100), 1);
@@ -192,6 +222,25 @@ TEST(CollapseGuard, StopsAfterTheStatedNumberOfStepsAndForgetsWhenItGetsBetter) 
   CollapseGuard sure;
   dead.best_score = 1;
   EXPECT_EQ(survives(sure, dead, 100), 100);
+  EXPECT_EQ(sure.doubtful_steps(), 0);
+}
+
+// A checker that fails says nothing of the policy; repetition needs no checker.
+TEST(CollapseGuard, StepsThatWereNotCheckedDoNotCount) {
+  CollapseGuard g;
+  CollapseGuard::Step dead{.step = 1, .best_score = 0, .entropy = 0.001};
+  for (int i = 0; i < 4; ++i) EXPECT_FALSE(g.observe(dead));
+  CollapseGuard::Step unchecked = dead;
+  unchecked.checked = false;
+  for (int i = 0; i < 100; ++i) EXPECT_FALSE(g.observe(unchecked));
+  EXPECT_EQ(g.doubtful_steps(), 4);
+  std::optional<Error> collapse = g.observe(dead);
+  ASSERT_TRUE(collapse);
+  EXPECT_EQ(collapse->where(), "training");
+  unchecked.repetitive = 0.9;
+  CollapseGuard h;
+  for (int i = 0; i < 4; ++i) EXPECT_FALSE(h.observe(unchecked));
+  EXPECT_TRUE(h.observe(unchecked));
 }
 
 }  // namespace

@@ -152,6 +152,10 @@ PackedSequences pack_sequences(std::span<const TrainSequence> sequences,
   return packed;
 }
 
+double mismatch_bound(DType dtype, double temperature) {
+  return (dtype == DType::kBF16 ? 0.5 : 1e-5) / std::min(temperature, 1.0);
+}
+
 void each_sequence_logp(const PackedSequences& packed, std::span<const TrainSequence> sequences,
                         const std::function<std::vector<double>(const MicroBatch&)>& values,
                         const std::function<void(size_t i, std::span<const double>)>& fn) {

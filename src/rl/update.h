@@ -42,6 +42,10 @@ struct Mismatch {
   double mean() const { return tokens > 0 ? sum / static_cast<double>(tokens) : 0; }
 };
 
+// What rounding makes of log-probabilities on models of this repository, at a temperature: most
+// steps stay below it (docs/rl.md).
+double mismatch_bound(DType dtype, double temperature);
+
 // values(mb) gives log-probabilities of a micro-batch's targets; fn(i, logp) gets those of sequence
 // i's tokens.
 void each_sequence_logp(const PackedSequences& packed, std::span<const TrainSequence> sequences,

@@ -196,10 +196,21 @@ void throw_damaged_checkpoint(const std::string& run, const Error& e) {
                                            : std::string("the start")));
 }
 
-void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step) {
+void set_aside_checkpoints(const std::string& run, int64_t last_good_step) {
+  for (int64_t step : list_checkpoints(run)) {
+    if (step <= last_good_step) continue;
+    std::string aside = fmt::format("{}/checkpoints/collapsed-{:08}", run, step);
+    std::error_code ec;
+    fs::remove_all(aside, ec);
+    fs::rename(checkpoint_folder(run, step), aside, ec);
+    if (ec) throw Error(aside, "cannot rename a checkpoint to this: " + ec.message());
+  }
+}
+
+void prune_checkpoints(const std::string& run, int64_t keep, const std::set<int64_t>& spared) {
   std::vector<int64_t> steps = list_checkpoints(run);
   for (size_t i = 0; i + static_cast<size_t>(std::max<int64_t>(keep, 1)) < steps.size(); ++i) {
-    if (steps[i] == best_step) continue;
+    if (spared.count(steps[i]) > 0) continue;
     std::error_code ec;
     fs::remove_all(checkpoint_folder(run, steps[i]), ec);
   }

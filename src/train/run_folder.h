@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -61,7 +62,9 @@ struct RunStart {
 std::optional<RunStart> find_run_start(const std::string& run);
 // The same error with the hint to go on from the checkpoint before the newest.
 [[noreturn]] void throw_damaged_checkpoint(const std::string& run, const Error& error);
-// Removes all but the last `keep` checkpoints and the best one.
-void prune_checkpoints(const std::string& run, int64_t keep, int64_t best_step);
+// Removes all but the last `keep` checkpoints and those of the steps that are spared.
+void prune_checkpoints(const std::string& run, int64_t keep, const std::set<int64_t>& spared);
+// Renames those of later steps to checkpoints/collapsed-00001200, where nobody resumes from them.
+void set_aside_checkpoints(const std::string& run, int64_t last_good_step);
 
 }  // namespace wels

@@ -195,7 +195,15 @@ class Run {
     StepMetrics m;
     m.step = state_.step + 1;
     state_.planned_steps = s_.schedule.steps;
-    StageStep done = stage_.step(trainer_, state_, lr, m);
+    json before = stage_.counters();
+    StageStep done;
+    try {
+      done = stage_.step(trainer_, state_, lr, m);
+    } catch (const Interrupted&) {
+      stage_.restore(before);
+      return;
+    }
+    if (done.collapse) end_collapsed(*done.collapse);
     if (ema_ && !done.stats.skipped && !done.nothing_to_learn) ema_->update();
     ++state_.step;
     state_.sequences += done.sequences;
@@ -223,6 +231,27 @@ class Run {
     events_->write(state_.step, unix_seconds(), m.scalars);
     if (state_.step % s_.save_every == 0 || last) save();
     if (!s_.quiet && line_.due()) line_.update(status());
+  }
+
+  // What was saved since the collapse began is put aside, so that the newest checkpoint is good.
+  [[noreturn]] void end_collapsed(const Error& e) {
+    // The first doubtful answers were drawn by the step before them.
+    set_aside_checkpoints(s_.out, state_.step - stage_.doubtful_steps());
+    std::vector<int64_t> good = list_checkpoints(s_.out);
+    std::string from = good.empty() ? "no checkpoint is from before, only the model it began with"
+                                    : "the last good checkpoint is " +
+                                          checkpoint_folder(s_.out, good.back());
+    throw Error(e.where(), e.fact() + "; " + from, e.hint());
+  }
+
+  // The newest checkpoint from before a collapse that may have begun; -1: none.
+  int64_t before_doubt() const {
+    int64_t doubtful = stage_.doubtful_steps(), found = -1;
+    if (doubtful == 0) return -1;
+    for (int64_t step : list_checkpoints(s_.out)) {
+      if (step < state_.step - doubtful) found = step;
+    }
+    return found;
   }
 
   void check_finite(const StepStats& stats) {
@@ -292,11 +321,19 @@ class Run {
   }
 
   void validate(StepMetrics* m) {
-    double value = stage_.validate(trainer_, m, false);
     evaluated_ = true;
+    double value = 0;
+    try {
+      value = stage_.validate(trainer_, m, false);
+    } catch (const Interrupted&) {
+      return;
+    }
     if (m && ema_) {
       ema_->exchange();
-      stage_.validate(trainer_, m, true);
+      try {
+        stage_.validate(trainer_, m, true);
+      } catch (const Interrupted&) {  // without its figures then
+      }
       ema_->exchange();
     }
     if (state_.best_validation < 0 || value < state_.best_validation) {
@@ -317,7 +354,7 @@ class Run {
     save_checkpoint(s_.out, c_.parts, state_tensors(), state_);
     if (ema_) save_average();
     last_saved_ = state_.step;
-    prune_checkpoints(s_.out, s_.keep, best_step_);
+    prune_checkpoints(s_.out, s_.keep, {best_step_, before_doubt()});
     if (c_.report) c_.report();
   }
 

@@ -4,8 +4,10 @@
 #pragma once
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
+#include "base/error.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
@@ -34,6 +36,7 @@ struct StageStep {
   double loss = 0;                // what the status line shows
   bool nothing_to_learn = false;  // no update was made, and none was due
   bool enough = false;            // the run ends with this step, whatever the schedule says
+  std::optional<Error> collapse = {};  // the model is beyond use, and no update was made
 };
 
 class Stage {
@@ -46,7 +49,8 @@ class Stage {
 
   // One step: forward, backward, update. Depends on the weights, the trainer's and the stage's own
   // state and the counts in `state` alone (which are those before the step), so that a resumed run
-  // repeats it bit for bit. Adds what only this stage measures to m.
+  // repeats it bit for bit. Adds what only this stage measures to m. Throws Interrupted
+  // (base/signal.h) where it does not wait for the end: the step was none then.
   virtual StageStep step(Trainer& trainer, const TrainerState& state, double lr,
                          StepMetrics& m) = 0;
 
@@ -66,6 +70,9 @@ class Stage {
   // Anything else that it keeps: written into and read back from the checkpoint's settings.
   virtual nlohmann::json counters() const { return nlohmann::json::object(); }
   virtual void restore(const nlohmann::json& counters) { (void)counters; }
+  // Steps in a row, up to the last one, after which the model may be beyond use: the newest
+  // checkpoint from before them is kept.
+  virtual int64_t doubtful_steps() const { return 0; }
   // Forward and backward of a typical step without an update, to measure its time (runs given in
   // minutes).
   virtual void rehearse(Trainer& trainer) = 0;

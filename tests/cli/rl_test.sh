@@ -19,9 +19,27 @@ want=$(digest whole)
 # Of several tasks, each one's reward and length.
 "$wels" rl base --task parity:6,parity:3,addition:2 --groups 9 --samples 4 --max-tokens 24 --steps 2 --eval-every 2 --eval-items 24 --out two >/dev/null 2>err.txt ||
   { cat err.txt; fail "wels rl of two tasks"; }
-for name in {reward_mean,length_mean,accuracy_greedy,length_greedy}_{parity,addition}; do
+for name in {reward_mean,length_mean,accuracy_greedy,length_greedy}_{parity:6,parity:3,addition}; do
   grep -q "\"$name\":[0-9.]" two/metrics.jsonl || fail "metrics.jsonl lacks $name"
 done
+
+# A checker that fails is counted and stops nothing; one that hangs does not hold up Ctrl-C; a template may be named.
+"$wels" tasks parity:6 --count 30 --format jsonl --out asked.jsonl 2>/dev/null || fail "wels tasks"
+"$wels" tasks parity:6 --count 30 --format jsonl --held-out --out held_out.jsonl 2>/dev/null || fail "wels tasks --held-out"
+cat held_out.jsonl >> asked.jsonl
+"$wels" rl base --task 'asked.jsonl@command=exit 3' --groups 2 --samples 2 --max-tokens 24 --steps 8 --eval-every 8 --eval-items 2 --save-every 9 --template deepseek-v3.1 \
+  --clip-high 0.5 --refresh 3 --out unchecked >out.txt 2>err.txt || { cat err.txt; fail "a failing checker stops the run"; }
+grep -q '"checker_failures":[1-9]' unchecked/metrics.jsonl || fail "metrics.jsonl lacks checker_failures"
+grep -qE '^[1-9][0-9]* answers were not checked' out.txt || { cat out.txt; fail "failures of the checker are not said"; }
+for flag in --clip-high --refresh; do grep -q -- "$flag.* changes nothing" err.txt || { cat err.txt; fail "$flag is not said to change nothing"; }; done
+"$wels" eval base --task 'asked.jsonl@command=exit 3' --items 2 --max-tokens 24 --template deepseek-v3.1 > out.txt 2>/dev/null || fail "wels eval --template"
+grep -qE '^[1-9] answers were not checked' out.txt || { cat out.txt; fail "eval does not say failures of the checker"; }
+"$wels" rl base --task 'asked.jsonl@timeout=300 command=touch hangs; sleep 300' --groups 2 --samples 2 --max-tokens 24 --steps 2 --eval-every 9 --out hanging >/dev/null 2>&1 & pid=$!
+for _ in $(seq 600); do [ -e hangs ] && break; sleep 0.1; done
+kill -INT "$pid"
+for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+code=0; wait "$pid" || code=$?
+[ "$code" -eq 130 ] || fail "Ctrl-C while a checker hangs ended with $code instead of 130"
 
 # Killed without warning once a checkpoint is there, resumed with one thread; Ctrl-C.
 "$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out killed --threads 2 >/dev/null 2>&1 & pid=$!
@@ -120,6 +138,9 @@ expect 'nonsense' "$wels" rl base --task nonsense:3 --out a
 expect '\-\-algorithm: there is no "ppo"; use reinforce, grpo' "$wels" rl base --task parity:6 --algorithm ppo --out a
 expect '\-\-samples: one answer has no siblings' "$wels" rl base --task parity:6 --samples 1 --out a
 expect '\-\-max-tokens: a prompt of' "$wels" rl base --task parity:6 --max-tokens 100000 --out a
+expect 'no time limit of a command' "$wels" rl base --task 'asked.jsonl@timeout=x command=true' --out a
+expect 'there is no checker' "$wels" rl base --task 'asked.jsonl@nonsense' --out a
+[ ! -e a ] || fail "bad input left a run folder behind"
 expect 'top-p' "$wels" rl base --task parity:6 --top-p 0 --out a
 expect 'one update per rollout' "$wels" rl base --task parity:6 --epochs 2 --out a
 expect 'was started with groups 6, not 7' "$wels" "${rl[@]/#6/7}" --algorithm grpo --mini-batches 2 --refresh 3 --out whole
