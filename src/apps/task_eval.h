@@ -12,11 +12,16 @@
 
 namespace wels {
 
+// The template of prompts by a flag: "auto" is the model's own, else DeepSeek-V3.1's. Throws Error.
+ChatTemplate task_template(const std::string& name, const std::string& folder);
+void add_task_template_flag(CLI::App* sub, std::string& name);
+
 struct TaskEvalFlags {
   std::string task;  // TaskMixture; empty: none
   EvaluationSettings settings;
   int64_t max_tokens = 256;
   bool no_think = false;
+  std::string chat_template = "auto";  // task_template
   ThinkBounds think;
   int64_t rephrase = 0;  // versions of each question (rl/rephrase.h); 0: none
   bool curve = false;

@@ -132,6 +132,9 @@ int report_on_tasks(LoadedModel& m, TaskEvalFlags f, bool json, const std::strin
     fmt::print("{} rephrasings  vote {:.3f} ({:.1f} tokens)  joint {:.3f} ({:.1f} tokens)\n",
                f.rephrase, rephrased->vote, rephrased->vote_tokens, rephrased->joint,
                rephrased->joint_tokens);
+  if (e.checker_failures > 0)
+    fmt::print("{} answers were not checked, since their checker failed, and count as wrong\n",
+               e.checker_failures);
   for (const auto& p : e.parts) {
     if (e.parts.size() > 1)
       fmt::print("  {:20} {:5} questions  greedy {:.3f}  sampled {:.3f}  length {:.1f}\n", p.name,
