@@ -162,6 +162,14 @@ std::function<DType(const WeightSpec&)> stored_types(Model& model) {
   };
 }
 
+std::function<DType(const WeightSpec&)> config_types(const ModelConfig& cfg) {
+  DType plain = cfg.torch_dtype == "float32"   ? DType::kF32
+                : cfg.torch_dtype == "float16" ? DType::kF16
+                                               : DType::kBF16;
+  bool fp8 = cfg.fp8.block_rows > 0;
+  return [plain, fp8](const WeightSpec& s) { return fp8 && s.fp8 ? DType::kF8E4M3 : plain; };
+}
+
 namespace {
 
 // What stays packed of `all` that the stacks take: their share, and two stacks whole while a prompt
@@ -219,18 +227,19 @@ int64_t teacher_bytes(const Device& dev, const ModelConfig& cfg, const Inference
          shape.context * kv_token_bytes(cfg, shape.cache_dtype.value_or(shape.dtype));
 }
 
-void require_inference_memory(const Device& dev, const ModelConfig& cfg,
-                              const InferenceShape& shape, int64_t available) {
-  MemoryPlan plan = plan_inference(dev, cfg, shape);
-  auto resident = [](const MemoryPlan& p) { return p.packed + p.cache + p.work; };
-  if (resident(plan) <= available) return;
+namespace {
+
+// What would make generating fit, that does not; empty: nothing would.
+std::string smaller_generating(const Device& dev, const ModelConfig& cfg,
+                               const InferenceShape& shape, const InferenceNeed& need) {
+  auto resident = [&](const InferenceShape& s) { return plan_inference(dev, cfg, s).resident(); };
   std::string hint;
-  if (int64_t rest = available - plan.packed - plan.work; rest > plan.cache / 8)
+  if (need.longest_context > shape.context / 8)
     hint = fmt::format("use a context of {} tokens: chat's --context, generate's --max-tokens",
-                       shape.context * rest / plan.cache / 64 * 64);
+                       need.longest_context);
   InferenceShape eight = shape;
   eight.cache_dtype = DType::kQ8_0;
-  if (resident(plan_inference(dev, cfg, eight)) <= available)
+  if (resident(eight) <= need.available)
     hint = "use --kv-cache q8" + (hint.empty() ? "" : ", or " + hint.substr(4));
   for (DType type : {DType::kQ8_0, DType::kQ6_K, DType::kQ4_K, DType::kQ3_K, DType::kQ2_K}) {
     if (!hint.empty()) break;
@@ -241,24 +250,43 @@ void require_inference_memory(const Device& dev, const ModelConfig& cfg,
                      s.cols % info(type).block == 0 && row_bytes(type, 256) < row_bytes(now, 256);
       return shrinks ? type : now;
     };
-    if (resident(plan_inference(dev, cfg, smaller)) <= available)
+    if (resident(smaller) <= need.available)
       hint = fmt::format("turn it into a smaller type: wels quantize MODEL --type {}", name(type));
   }
   InferenceShape less = shape;
   less.expert_share = 0;
-  int64_t room = available - resident(plan_inference(dev, cfg, less));
+  int64_t room = need.available - resident(less);
   if (room >= 100'000'000 && expert_pack_bytes(dev, cfg, shape) > 0) {
     hint +=
         fmt::format("{}keep fewer experts in memory: --expert-memory {:.1f}",
                     hint.empty() ? "" : ", or ", std::floor(static_cast<double>(room) / 1e8) / 10);
   }
-  throw Error(
-      "memory",
-      fmt::format("generating needs {} (weights for the kernels {}, KV cache of {} tokens {}, "
-                  "work space {}), {} are free",
-                  bytes_text(resident(plan)), bytes_text(plan.packed), shape.context,
-                  bytes_text(plan.cache), bytes_text(plan.work), bytes_text(available)),
-      hint.empty() ? "use a smaller model" : hint);
+  return hint.empty() ? "use a smaller model" : hint;
+}
+
+}  // namespace
+
+InferenceNeed inference_need(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape,
+                             int64_t available) {
+  InferenceNeed need{.plan = plan_inference(dev, cfg, shape), .available = available};
+  const MemoryPlan& plan = need.plan;
+  int64_t token_bytes = kv_token_bytes(cfg, shape.cache_dtype.value_or(shape.dtype));
+  int64_t room = std::max<int64_t>(available - plan.packed - plan.work, 0);
+  need.longest_context = room / token_bytes / 64 * 64;
+  need.text = fmt::format(
+      "generating needs {} (weights for the kernels {}, KV cache of {} tokens {}, work space {}), "
+      "{} are free",
+      bytes_text(plan.resident()), bytes_text(plan.packed), shape.context, bytes_text(plan.cache),
+      bytes_text(plan.work), bytes_text(available));
+  if (!need.fits()) need.hint = smaller_generating(dev, cfg, shape, need);
+  return need;
+}
+
+InferenceNeed require_inference_memory(const Device& dev, const ModelConfig& cfg,
+                                       const InferenceShape& shape, int64_t available) {
+  InferenceNeed need = inference_need(dev, cfg, shape, available);
+  if (!need.fits()) throw Error("memory", need.text, need.hint);
+  return need;
 }
 
 namespace {

@@ -30,6 +30,8 @@ struct MemoryPlan {
   int64_t teacher = 0;      // other models that take part: a teacher, or the one in turns with it
   int64_t work = 0;         // the device's work space, of all threads; an upper bound
   int64_t total() const;
+  // Of generating: what has to stay. Pages of the mapped file are given back once they are packed.
+  int64_t resident() const { return packed + cache + work; }
   struct Part {
     std::string name;
     int64_t bytes;
@@ -66,6 +68,9 @@ struct InferenceShape {
 };
 // The types that an opened model's weights have.
 std::function<DType(const WeightSpec&)> stored_types(Model& model);
+// The types of a checkpoint of which only the config is known: FP8 where it says so and V3 has it,
+// else its torch_dtype.
+std::function<DType(const WeightSpec&)> config_types(const ModelConfig& cfg);
 
 // What the packs of all routed experts take on dev. 0: there are none.
 int64_t expert_pack_bytes(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape);
@@ -80,10 +85,22 @@ MemoryPlan plan_inference(const Device& dev, const ModelConfig& cfg, const Infer
 int64_t teacher_bytes(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape,
                       int64_t rows);
 
-// Throws Error where what must stay in memory (all but the mapped weights) exceeds what is
-// available: what is missing, and which context or which type of weights would fit.
-void require_inference_memory(const Device& dev, const ModelConfig& cfg,
-                              const InferenceShape& shape, int64_t available_bytes);
+// What generating needs against what is free.
+struct InferenceNeed {
+  MemoryPlan plan;
+  int64_t available = 0;
+  int64_t longest_context = 0;  // tokens of the KV cache for which what is free suffices
+  bool fits() const { return plan.resident() <= available; }
+  std::string text =
+      {};  // "generating needs 1.2 GiB (weights for the kernels ...), 8 GiB are free"
+  std::string hint = {};  // where it does not fit: which context, type or share of experts would
+};
+InferenceNeed inference_need(const Device& dev, const ModelConfig& cfg, const InferenceShape& shape,
+                             int64_t available_bytes);
+
+// The same; throws Error where it does not fit.
+InferenceNeed require_inference_memory(const Device& dev, const ModelConfig& cfg,
+                                       const InferenceShape& shape, int64_t available_bytes);
 
 // Throws Error where the plan of `shape` exceeds what is available: what is missing, and which
 // flags of `wels pretrain` would make it fit.

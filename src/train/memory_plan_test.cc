@@ -234,7 +234,11 @@ TEST(MemoryPlan, AModelThatCannotGenerateIsRefusedWithWhatWouldFit) {
   InferenceShape shape = stored_as(DType::kBF16);
   MemoryPlan plan = plan_inference(*dev, cfg, shape);
   int64_t rest = plan.packed + plan.work;
-  require_inference_memory(*dev, cfg, shape, rest + plan.cache);
+  EXPECT_EQ(plan.resident(), rest + plan.cache);
+  InferenceNeed need = require_inference_memory(*dev, cfg, shape, rest + plan.cache);
+  EXPECT_EQ(need.longest_context, shape.context);
+  EXPECT_THAT(need.text, testing::HasSubstr("KV cache of 64 tokens"));
+  EXPECT_EQ(need.hint, "");
   auto refusal = [&](int64_t available) -> std::string {
     try {
       require_inference_memory(*dev, cfg, shape, available);
@@ -249,6 +253,21 @@ TEST(MemoryPlan, AModelThatCannotGenerateIsRefusedWithWhatWouldFit) {
   EXPECT_THAT(refusal(plan.packed * 3 / 4 + plan.work + plan.cache),
               testing::HasSubstr("--type q8_0"));
   EXPECT_THAT(refusal(1000), testing::HasSubstr("a smaller model"));
+}
+
+TEST(MemoryPlan, WithoutACheckpointTheConfigSaysWhatWeightsAreStoredAs) {
+  ModelConfig cfg = preset("nano").model;
+  cfg.torch_dtype = "bfloat16";
+  auto dev = make_device("cpu");
+  auto weights = [&] { return plan_inference(*dev, cfg, {.stored = config_types(cfg)}).weights; };
+  int64_t bf16 = weights();
+  cfg.torch_dtype = "float32";
+  EXPECT_EQ(weights(), 2 * bf16);
+  cfg.torch_dtype = "bfloat16";
+  cfg.fp8 = {.block_rows = 128, .block_cols = 128};
+  int64_t fp8 = weights();  // all but embedding, head, norms and router
+  EXPECT_LT(fp8, bf16 * 3 / 4);
+  EXPECT_GT(fp8, bf16 / 2);
 }
 
 TEST(MemoryPlan, AModelFarBeyondTheMachineIsPlanned) {
