@@ -1,8 +1,10 @@
 #include "apps/answer_grammar.h"
 
-#include "base/check.h"
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "base/file.h"
+#include "serve/answer_mask.h"
 
 namespace wels {
 
@@ -15,35 +17,44 @@ void GrammarFlags::add(CLI::App* sub) {
   json_schema->excludes(object);
 }
 
-std::shared_ptr<AnswerGrammar> AnswerGrammar::make(const GrammarFlags& flags,
-                                                   const Tokenizer& tokenizer, int64_t vocab_size,
-                                                   std::vector<int32_t> stop_ids) {
-  if (flags.grammar.empty() && flags.schema.empty() && !flags.json) return nullptr;
+std::shared_ptr<const Grammar> make_grammar(const GrammarFlags& f) {
+  if (!f.any()) return nullptr;
+  return std::make_shared<Grammar>(!f.grammar.empty() ? Grammar::from_gbnf(read_file(f.grammar))
+                                   : !f.schema.empty()
+                                       ? Grammar::from_json_schema(read_file(f.schema))
+                                       : Grammar::json_object());
+}
+
+AnswerMaskFn hold_to_grammar(std::shared_ptr<const Grammar> grammar, const Tokenizer& tokenizer,
+                             int64_t vocab_size, std::vector<int32_t> stop_ids, bool thinking) {
   if (stop_ids.empty())
     throw Error("--grammar", "the model has no token that ends a text",
                 "an answer that is held to a grammar could not end");
-  auto grammar = std::make_shared<Grammar>(
-      !flags.grammar.empty()  ? Grammar::from_gbnf(read_file(flags.grammar))
-      : !flags.schema.empty() ? Grammar::from_json_schema(read_file(flags.schema))
-                              : Grammar::json_object());
   std::vector<std::string> tokens(static_cast<size_t>(vocab_size));
   for (int32_t t = 0; t < std::min<int64_t>(tokenizer.vocab_size(), vocab_size); ++t) {
     if (!tokenizer.is_special(t)) tokens[static_cast<size_t>(t)] = tokenizer.token_bytes(t);
   }
   for (int32_t t : stop_ids) tokens[static_cast<size_t>(t)].clear();
-  return std::shared_ptr<AnswerGrammar>(new AnswerGrammar(
-      std::move(grammar), std::make_shared<TokenTree>(tokens), std::move(stop_ids)));
+  auto plan = std::make_shared<AnswerPlan>(AnswerPlan{tokenizer, vocab_size});
+  plan->thinking = thinking;
+  plan->parts = {{{}, std::move(grammar)}};
+  plan->stop_ids = std::move(stop_ids);
+  plan->tree = std::make_shared<TokenTree>(tokens);
+  auto mask = std::make_shared<AnswerMask>(std::move(plan));
+  return [mask](std::span<const int32_t> answer) { return mask->mask(answer); };
 }
 
-std::span<const uint64_t> AnswerGrammar::mask(std::span<const int32_t> answer) {
-  CHECK(answer.size() >= followed_);
-  for (; followed_ < answer.size(); ++followed_) CHECK(matcher_.accept(answer[followed_]));
-  std::span<const uint64_t> allowed = matcher_.allowed();
-  mask_.assign(allowed.begin(), allowed.end());
-  if (matcher_.can_end()) {
-    for (int32_t t : stop_ids_) mask_[static_cast<size_t>(t >> 6)] |= uint64_t{1} << (t & 63);
-  }
-  return mask_;
+std::string cut_note(const AnswerMaskFn& mask, const GenerateResult& r, int32_t stop_id,
+                     const std::string& raise) {
+  using Finish = GenerateResult::Finish;
+  if (!mask || (r.finish != Finish::kLength && r.finish != Finish::kContext)) return "";
+  std::span<const uint64_t> allowed = mask(r.tokens);
+  bool complete =
+      !allowed.empty() && (allowed[static_cast<size_t>(stop_id >> 6)] >> (stop_id & 63) & 1);
+  if (complete) return "";
+  return fmt::format("the answer was cut after {} tokens, before its format was complete; {}",
+                     r.tokens.size(),
+                     r.finish == Finish::kLength ? raise : "shorten what comes before it");
 }
 
 }  // namespace wels

@@ -1,11 +1,13 @@
-// --grammar, --json-schema and --json: an answer that is held to a grammar.
+// --grammar, --json-schema and --json: an answer that is held to a grammar, behind its thought.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "engine/request.h"
 #include "engine/token_mask.h"
 #include "text/tokenizer.h"
 
@@ -14,28 +16,25 @@ namespace wels {
 struct GrammarFlags {
   std::string grammar, schema;  // files
   bool json = false;
+  bool any() const { return json || !grammar.empty() || !schema.empty(); }
   void add(CLI::App* sub);
 };
 
-// What may follow an answer so far, for GenerateRequest::mask.
-class AnswerGrammar {
- public:
-  // The flags' grammar over the tokenizer's vocabulary; null: they ask for none. vocab_size: of the
-  // model, tokens that the tokenizer does not know never come. stop_ids: what ends an answer.
-  // Throws Error: an unreadable file, a grammar that cannot be, no stop token.
-  static std::shared_ptr<AnswerGrammar> make(const GrammarFlags& flags, const Tokenizer& tokenizer,
-                                             int64_t vocab_size, std::vector<int32_t> stop_ids);
-  // Asked for every token in order; valid until the next call.
-  std::span<const uint64_t> mask(std::span<const int32_t> answer);
+// What they ask for; null: nothing. Throws Error: an unreadable file, a grammar that cannot be.
+std::shared_ptr<const Grammar> make_grammar(const GrammarFlags& flags);
 
- private:
-  AnswerGrammar(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTree> tree,
-                std::vector<int32_t> stop_ids)
-      : matcher_(std::move(grammar), std::move(tree)), stop_ids_(std::move(stop_ids)) {}
-  GrammarMatcher matcher_;
-  std::vector<int32_t> stop_ids_;
-  std::vector<uint64_t> mask_;
-  size_t followed_ = 0;
-};
+// As GenerateRequest::mask.
+using AnswerMaskFn = std::function<std::span<const uint64_t>(std::span<const int32_t> answer)>;
+
+// Holds one answer to the grammar. vocab_size: of the model, tokens that the tokenizer does not
+// know never come. stop_ids: what ends an answer. thinking: it begins within a thought, which is
+// free. Throws Error: no stop token.
+AnswerMaskFn hold_to_grammar(std::shared_ptr<const Grammar> grammar, const Tokenizer& tokenizer,
+                             int64_t vocab_size, std::vector<int32_t> stop_ids, bool thinking);
+
+// What to say of an answer that a limit cut before its grammar, mask, was complete; empty: nothing.
+// raise: how the limit is raised.
+std::string cut_note(const AnswerMaskFn& mask, const GenerateResult& r, int32_t stop_id,
+                     const std::string& raise);
 
 }  // namespace wels

@@ -1,13 +1,21 @@
 // AnswerView: shows an answer as it comes, with its reasoning (<think>...</think> at the beginning)
-// dimmed, plain or hidden.
+// dimmed, plain, hidden, or folded into a line that says how long it took (a terminal's).
 #pragma once
 #include <functional>
 #include <string>
 #include <string_view>
 
+#include "engine/sampler.h"
+#include "text/tokenizer.h"
+
 namespace wels {
 
-enum class ShowThinking { kPlain, kDimmed, kHidden };
+// A token in a line, "the" -0.1234, and behind it the most probable ones that it was told with.
+std::string logprob_line(const Tokenizer& tokenizer, const SampledToken& token);
+
+enum class ShowThinking { kPlain, kDimmed, kHidden, kFolded };
+// What standard output is fit for.
+ShowThinking show_thinking(bool hide);
 
 class AnswerView {
  public:
@@ -18,16 +26,40 @@ class AnswerView {
   void push(std::string_view text);
   void finish();
   bool thinking() const { return state_ == State::kThinking; }  // the reasoning has not ended
+  const std::string& thought() const { return thought_; }       // with its tags
 
  private:
   enum class State { kBegin, kThinking, kAnswer };
   void begin_thinking();
   void think(std::string_view text);
+  void end_thinking();
   ShowThinking how_;
   std::function<void(std::string_view)> show_;
   State state_ = State::kBegin;
+  std::string thought_;
+  double begun_s_ = 0;
   std::string held_;  // may become a tag, or is space before hidden reasoning's answer
   bool skip_space_ = false;
 };
+
+// Breaks lines between words where they would not fit into so many columns (0: never), for a
+// terminal. Pieces end between characters.
+class WordWrap {
+ public:
+  WordWrap(int columns, std::function<void(std::string_view)> show)
+      : columns_(columns), show_(std::move(show)) {}
+  void push(std::string_view text);
+  void finish();  // shows what is held
+
+ private:
+  void place();
+  int columns_, column_ = 0, width_ = 0;  // width_: of the word
+  bool escape_ = false;                   // within a terminal's escape sequence
+  std::string word_;
+  std::function<void(std::string_view)> show_;
+};
+
+// Columns of standard output; 0: it is no terminal.
+int output_columns();
 
 }  // namespace wels

@@ -1,6 +1,8 @@
 #include "apps/answer_view.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
+
+#include "text/bpe_trainer.h"
 
 namespace wels {
 namespace {
@@ -25,6 +27,49 @@ TEST(AnswerView, ShowsReasoningPlainDimmedOrNot) {
   EXPECT_EQ(shown(ShowThinking::kDimmed, text),
             "\033[2m<think>\nwhy < </thin</think>\033[0m\n\nso <think>");
   EXPECT_EQ(shown(ShowThinking::kHidden, text), "so <think>");
+}
+
+TEST(AnswerView, FoldsReasoningIntoALineAndKeepsIt) {
+  std::string out;
+  AnswerView view(ShowThinking::kFolded, [&](std::string_view piece) { out += piece; });
+  view.push("<think>why");
+  EXPECT_EQ(out, "\033[2mthinking ... \033[0m");
+  view.push(" not</think>\n\nso");
+  view.finish();
+  EXPECT_EQ(view.thought(), "<think>why not</think>");
+  EXPECT_THAT(out, testing::ContainsRegex("\r.*thought for .*s \\(/show thinking\\)\n.*so$"));
+}
+
+TEST(WordWrap, BreaksBetweenWordsWhateverThePieces) {
+  auto wrapped = [](int columns, const std::string& text) {
+    std::string out;
+    WordWrap wrap(columns, [&](std::string_view piece) { out += piece; });
+    for (char c : text) wrap.push(std::string(1, c));
+    wrap.finish();
+    return out;
+  };
+  EXPECT_EQ(wrapped(0, "a line that is long"), "a line that is long");
+  EXPECT_EQ(wrapped(10, "a line that is long"), "a line \nthat is \nlong");
+  EXPECT_EQ(wrapped(6, "a line\nthat"), "a line\nthat");
+  EXPECT_EQ(wrapped(4, "longer words"), "longer\nwords");
+  EXPECT_EQ(wrapped(6, "one \033[2mtwo\033[0m"), "one \n\033[2mtwo\033[0m");
+  std::string out;
+  WordWrap wrap(5, [&](std::string_view piece) { out += piece; });
+  wrap.push("中文 字中");
+  wrap.finish();
+  EXPECT_EQ(out, "中文 \n字中");
+}
+
+TEST(AnswerView, TokensAreListedWithWhatElseWasProbable) {
+  static const std::vector<std::string_view> text{"the cat sat on the mat"};
+  Tokenizer t(train_bpe(text, deepseek_style_options(280)));
+  std::vector<int32_t> ids = t.encode("a\n");
+  ASSERT_EQ(ids.size(), 2u);
+  SampledToken token{.id = ids[0]};
+  token.plain_logp = -0.5;
+  EXPECT_EQ(logprob_line(t, token), "\"a\" -0.5000");
+  token.top = {{ids[1], -0.25}, {ids[0], -0.5}};
+  EXPECT_EQ(logprob_line(t, token), "\"a\" -0.5000   of \"\\n\" -0.2500, \"a\" -0.5000");
 }
 
 TEST(AnswerView, LeavesAnswersWithoutReasoningAlone) {

@@ -16,16 +16,28 @@ constexpr const char* kHelp =
     "/set parameter NAME VALUE   /set parameter alone lists them\n"
     "/set system TEXT            a system prompt (without TEXT: none)\n"
     "/set think | nothink        reasoning before the answer, where the template has the choice\n"
+    "/set hidethinking | showthinking   fold the reasoning away, or show it\n"
+    "/set format json            answers are JSON objects; format schema FILE: fit a JSON schema,\n"
+    "                            format grammar FILE: match a GBNF; noformat: are free\n"
+    "/set wordwrap | nowordwrap  lines end between words\n"
     "/set verbose | quiet        counts and speeds after an answer\n"
     "/set history | nohistory    the arrow keys bring inputs back\n"
-    "/show parameters | system | template | info\n"
+    "/show parameters | system | template | info | thinking (the last answer's, unfolded)\n"
     "/load FILE   /save FILE     the conversation as JSON, [{\"role\", \"content\"}, ...]\n"
     "/clear                      forget the conversation, keep the system prompt\n"
     "/bye                        leave\n"
-    "\"\"\" begins and ends a message of several lines.\n"
-    "Ctrl-C stops an answer or gives up a line, Ctrl-D leaves; arrows and Ctrl-A, -E, -K, -U, -W, "
-    "-R\n"
-    "edit the line.\n";
+    "/? shortcuts                the keys\n"
+    "\"\"\" begins and ends a message of several lines.\n";
+
+constexpr const char* kShortcuts =
+    "Ctrl-C            stops an answer, or gives up a line\n"
+    "Ctrl-D            leaves\n"
+    "Ctrl-A, Ctrl-E    to the line's beginning, its end\n"
+    "Ctrl-K, Ctrl-U    cuts what is behind the cursor, the line\n"
+    "Ctrl-W            cuts the word before the cursor\n"
+    "Ctrl-L            clears the screen\n"
+    "Ctrl-R            looks for an earlier input\n"
+    "up, down          earlier inputs, with /set history\n";
 
 // The first word, and what follows it.
 std::pair<std::string, std::string> cut_word(const std::string& text) {
@@ -185,6 +197,20 @@ std::string list_parameters(const ChatSettings& s) {
   return out;
 }
 
+// json, schema FILE, grammar FILE.
+GrammarFlags parse_format(const std::string& text) {
+  auto [kind, file] = cut_word(text);
+  GrammarFlags f;
+  f.json = kind == "json" && file.empty();
+  if (kind == "schema") f.schema = file;
+  if (kind == "grammar") f.grammar = file;
+  if (!f.any())
+    throw Error("/set format", fmt::format("knows no \"{}\"", printable(text)),
+                "json, schema FILE or grammar FILE");
+  make_grammar(f);  // what is wrong with it is said now
+  return f;
+}
+
 std::string set(ChatState& state, const std::string& rest) {
   auto [what, value] = cut_word(rest);
   ChatSettings& s = state.settings;
@@ -206,11 +232,19 @@ std::string set(ChatState& state, const std::string& rest) {
     s.thinking = what == "think";
   } else if (what == "verbose" || what == "quiet") {
     s.verbose = what == "verbose";
+  } else if (what == "hidethinking" || what == "showthinking") {
+    s.hide_thinking = what == "hidethinking";
+  } else if (what == "wordwrap" || what == "nowordwrap") {
+    s.wordwrap = what == "wordwrap";
+  } else if (what == "format" || what == "noformat") {
+    s.format = what == "format" ? parse_format(value) : GrammarFlags();
   } else if (what == "history" || what == "nohistory") {
     s.history = what == "history";
   } else {
     throw Error("/set", fmt::format("knows no \"{}\"", printable(what)),
-                "parameter, system, think, nothink, verbose, quiet, history or nohistory");
+                "parameter, system, think, nothink, hidethinking, showthinking, format, noformat, "
+                "wordwrap, nowordwrap, "
+                "verbose, quiet, history or nohistory");
   }
   return "";
 }
@@ -218,6 +252,7 @@ std::string set(ChatState& state, const std::string& rest) {
 std::string show(const ChatState& state, const std::string& what) {
   if (what == "parameters") return list_parameters(state.settings);
   if (what == "info") return state.info;
+  if (what == "thinking") return state.thought.empty() ? "no reasoning\n" : state.thought + "\n";
   if (what == "system") {
     std::string system = state.talk.system();
     return system.empty() ? "no system prompt\n" : system + "\n";
@@ -227,7 +262,7 @@ std::string show(const ChatState& state, const std::string& what) {
                        state.talk.example(state.settings.thinking));
   }
   throw Error("/show", fmt::format("knows no \"{}\"", printable(what)),
-              "parameters, system, template or info");
+              "parameters, system, template, info or thinking");
 }
 
 }  // namespace
@@ -240,6 +275,8 @@ void require_thoughts(const ChatSettings& s, const Conversation& talk) {
   if (!talk.tokenizer() && (s.think.least > 0 || s.rephrase > 0))
     throw Error(s.rephrase > 0 ? "rephrase" : "think_min", "a server cannot be asked for this",
                 "leave it out, or name the model's folder");
+  if (!talk.tokenizer() && s.sampling.top_logprobs >= 0)
+    throw Error("--logprobs", "is not shown of a server's answers", "leave it out");
   if (talk.tokenizer()) think_budget(*talk.tokenizer(), s.think);
 }
 
@@ -260,7 +297,7 @@ std::string run_command(ChatState& state, const std::string& line) {
   auto [command, rest] = cut_word(line);
   if (command == "/set") return set(state, rest);
   if (command == "/show") return show(state, rest);
-  if (command == "/?" || command == "/help") return kHelp;
+  if (command == "/?" || command == "/help") return rest == "shortcuts" ? kShortcuts : kHelp;
   if (command == "/load" || command == "/save") {
     if (rest.empty()) throw Error(command, "needs the name of a file");
     bool load = command == "/load";

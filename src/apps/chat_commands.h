@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/answer_grammar.h"
 #include "apps/conversation.h"
 #include "engine/draft.h"
 #include "engine/sampler.h"
@@ -19,6 +20,9 @@ struct ChatSettings {
   int64_t longest = 4096;   // what the model can have of it
   ThinkBounds think;        // of a thought
   int64_t rephrase = 0;     // versions of a question that are answered together; 0: none
+  GrammarFlags format;      // that answers are held to
+  bool hide_thinking = false;
+  bool wordwrap = true;     // on a terminal
   bool thinking = false;    // where the template has the choice
   bool verbose = false;     // counts and speeds after an answer
   bool history = true;      // the arrow keys bring inputs back
@@ -33,7 +37,8 @@ struct ChatState {
   ChatSettings settings;
   Conversation talk;
   std::string info;    // of the model, for /show info
-  bool leave = false;  // /bye was said
+  std::string thought = {};  // of the last answer
+  bool leave = false;        // /bye was said
 };
 
 // Does what the line says, which begins with "/", and returns the text to show. Throws Error, with

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "text/bpe_trainer.h"
 
 namespace wels {
@@ -63,8 +64,9 @@ TEST(ChatCommands, RefuseBadValuesAndChangeNothing) {
         "speculate maybe", "typical_p 0"}) {
     EXPECT_THROW(run_command(s, std::string("/set parameter ") + bad), Error) << bad;
   }
-  for (const char* bad : {"/", "/set", "/set color", "/show", "/show licence", "/load", "/save",
-                          "/unknown", "/Bye", "/load /no/such/file"}) {
+  for (const char* bad : {"/", "/set", "/set color", "/set format", "/set format xml",
+                          "/set format schema", "/set format json x", "/show", "/show licence",
+                          "/load", "/save", "/unknown", "/Bye", "/load /no/such/file"}) {
     EXPECT_THROW(run_command(s, bad), Error) << bad;
   }
   EXPECT_EQ(run_command(s, "/show parameters"), before);
@@ -113,6 +115,29 @@ TEST(ChatCommands, TheRestDoesWhatItSays) {
   run_command(s, "/set history");
   EXPECT_FALSE(s.settings.verbose);
   EXPECT_TRUE(s.settings.history);
+  run_command(s, "/set hidethinking");
+  EXPECT_TRUE(s.settings.hide_thinking);
+  run_command(s, "/set showthinking");
+  EXPECT_FALSE(s.settings.hide_thinking);
+  EXPECT_EQ(run_command(s, "/show thinking"), "no reasoning\n");
+  s.thought = "<think>why</think>";
+  EXPECT_EQ(run_command(s, "/show thinking"), "<think>why</think>\n");
+  run_command(s, "/set nowordwrap");
+  EXPECT_FALSE(s.settings.wordwrap);
+  run_command(s, "/set wordwrap");
+  EXPECT_TRUE(s.settings.wordwrap);
+  run_command(s, "/set format json");
+  EXPECT_TRUE(s.settings.format.json);
+  write_file_atomic(path, "{\"type\": \"string\"}");
+  run_command(s, "/set format schema " + path);
+  EXPECT_EQ(s.settings.format.schema, path);
+  EXPECT_FALSE(s.settings.format.json);
+  write_file_atomic(path, "no grammar");
+  EXPECT_THROW(run_command(s, "/set format grammar " + path), Error);
+  EXPECT_EQ(s.settings.format.schema, path);
+  run_command(s, "/set noformat");
+  EXPECT_FALSE(s.settings.format.any());
+  EXPECT_THAT(run_command(s, "/? shortcuts"), HasSubstr("Ctrl-R"));
   std::string help = run_command(s, "/?");
   for (const char* command : {"/set parameter", "/set system", "/show", "/load", "/save", "/clear"})
     EXPECT_THAT(help, HasSubstr(command));

@@ -23,7 +23,7 @@ int converse(ChatState& state, const std::string& title,
       if (got == LineInput::Got::kEnd) break;
       if (got == LineInput::Got::kInterrupt) fmt::print("\nCtrl-D or /bye leaves\n");
       if (got == LineInput::Got::kInterrupt || text.empty()) continue;
-      text = utf8_lossy(text);
+      require_utf8(text, "input");
       if (state.settings.history && text.find('\n') == std::string::npos) input.remember(text);
       if (text[0] == '/') {
         fmt::print("{}", run_command(state, text));

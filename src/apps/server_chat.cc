@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/progress.h"
 #include "base/signal.h"
 #include "distill/http_client.h"
@@ -71,8 +72,8 @@ std::string reason(const std::string& body) {
 
 }  // namespace
 
-ServerChat::ServerChat(ServerFlags flags, ChatState state, ShowThinking show_thinking)
-    : flags_(std::move(flags)), state_(std::move(state)), show_thinking_(show_thinking) {
+ServerChat::ServerChat(ServerFlags flags, ChatState state)
+    : flags_(std::move(flags)), state_(std::move(state)) {
   std::string url = flags_.url;
   while (url.ends_with('/')) url.pop_back();
   if (!url.starts_with("http://") && !url.starts_with("https://"))
@@ -108,7 +109,19 @@ std::string ServerChat::request() const {
     j["repetition_penalty"] = p.repetition_penalty;
   if (p.presence_penalty != plain.presence_penalty) j["presence_penalty"] = p.presence_penalty;
   if (p.frequency_penalty != plain.frequency_penalty) j["frequency_penalty"] = p.frequency_penalty;
+  if (p.typical_p != plain.typical_p) j["typical_p"] = p.typical_p;
   if (p.seed != plain.seed) j["seed"] = p.seed;
+  for (auto [id, bias] : p.logit_bias)
+    j["logit_bias"][std::to_string(id)] = std::max(bias, -100.0f);
+  if (s.format.json) j["response_format"] = {{"type", "json_object"}};
+  if (!s.format.schema.empty()) {
+    j["response_format"] = {
+        {"type", "json_schema"},
+        {"json_schema",
+         {{"name", "answer"},
+          {"schema", parse_json(read_file(s.format.schema), s.format.schema)}}}};
+  }
+  if (!s.format.grammar.empty()) j["grammar"] = read_file(s.format.grammar);
   return j.dump();
 }
 
@@ -119,7 +132,9 @@ bool ServerChat::answer(const std::string& question) {
   Stream s;
   double begin = monotonic_seconds();
   try {
-    AnswerView view(show_thinking_, StreamPrinter::to_stdout);
+    const ChatSettings& set = state_.settings;
+    WordWrap lines(set.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
+    AnswerView view(show_thinking(set.hide_thinking), [&](std::string_view t) { lines.push(t); });
     EventStream events;
     std::exception_ptr wrong;  // not through curl
     auto piece = [&](std::string_view bytes) {
@@ -134,6 +149,8 @@ bool ServerChat::answer(const std::string& question) {
     HttpReply reply =
         http_stream(key_, endpoint_, request(), piece, [&] { return !interrupt.requested(); });
     view.finish();
+    lines.finish();
+    state_.thought = view.thought();
     if (wrong) std::rethrow_exception(wrong);
     if (reply.status == 0) throw Error(endpoint_, reply.error, "is a server running there?");
     if (reply.status != 200)

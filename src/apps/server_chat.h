@@ -13,7 +13,7 @@ struct ServerFlags {
 
 class ServerChat {
  public:
-  ServerChat(ServerFlags flags, ChatState state, ShowThinking show_thinking);
+  ServerChat(ServerFlags flags, ChatState state);
   ChatState& state() { return state_; }
   // The question's answer, shown as it comes, both kept in the conversation. False: Ctrl-C. Throws
   // Error where the server is not there, refuses, or breaks off; the question is taken back then.
@@ -24,7 +24,6 @@ class ServerChat {
   ServerFlags flags_;
   std::string endpoint_, key_;
   ChatState state_;
-  ShowThinking show_thinking_;
 };
 
 }  // namespace wels

@@ -178,10 +178,11 @@ void SamplingParams::validate() const {
   require(top_p > 0 && top_p <= 1, "top_p", top_p, "a number above 0, at most 1");
   require(min_p >= 0 && min_p < 1, "min_p", min_p, "0 up to below 1");
   require(typical_p > 0 && typical_p <= 1, "typical_p", typical_p, "a number above 0, at most 1");
-  require(repetition_penalty > 0, "repetition_penalty", repetition_penalty,
-          "a number above 0 (1: off)");
-  require(std::isfinite(presence_penalty) && std::isfinite(frequency_penalty), "presence_penalty",
-          presence_penalty, "finite numbers");
+  require(repetition_penalty > 0 && std::isfinite(repetition_penalty), "repetition_penalty",
+          repetition_penalty, "a number above 0 (1: off)");
+  require(std::isfinite(presence_penalty), "presence_penalty", presence_penalty, "a finite number");
+  require(std::isfinite(frequency_penalty), "frequency_penalty", frequency_penalty,
+          "a finite number");
 }
 
 SampledToken sample(std::span<float> logits, const SamplePlace& place, const SamplingParams& p) {

@@ -160,6 +160,21 @@ TEST(Sample, RefusesLogitsThatAreNoNumbersAndBadParameters) {
   p = {};
   p.typical_p = 0;
   EXPECT_THROW(p.validate(), Error);
+  using P = SamplingParams;
+  for (auto [member, name] : {std::pair{&P::repetition_penalty, "repetition_penalty"},
+                              {&P::presence_penalty, "presence_penalty"},
+                              {&P::frequency_penalty, "frequency_penalty"}}) {
+    for (double bad : {INFINITY, -INFINITY, NAN}) {
+      p = {};
+      p.*member = bad;
+      try {
+        p.validate();
+        ADD_FAILURE() << name << " " << bad;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.where(), name);
+      }
+    }
+  }
 }
 
 }  // namespace

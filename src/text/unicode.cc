@@ -1,5 +1,6 @@
 #include "text/unicode.h"
 
+#include <fmt/format.h>
 #include <utf8proc.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <memory>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace wels {
 namespace {
@@ -162,6 +164,22 @@ std::string utf8_lossy(std::string_view bytes) {
     p += n;
   }
   return out;
+}
+
+void require_utf8(std::string_view text, const std::string& where) {
+  auto* begin = reinterpret_cast<const uint8_t*>(text.data());
+  int64_t line = 1;
+  for (auto *p = begin, *end = begin + text.size(); p < end;) {
+    bool whole = false;
+    size_t n = maximal_part(p, end, &whole);
+    if (!whole) {
+      throw Error(
+          where, fmt::format("is no UTF-8: byte {} (0x{:02x}) in line {}", p - begin + 1, *p, line),
+          "convert it, for instance with iconv -t UTF-8");
+    }
+    line += *p == '\n';
+    p += n;
+  }
 }
 
 size_t utf8_complete_prefix(std::string_view bytes) {

@@ -67,6 +67,9 @@ void append_utf8(std::string& out, uint32_t code);  // code ≤ 0x10FFFF, no sur
 // substitution of maximal subparts"), as browsers and the reference tokenisers print it.
 std::string utf8_lossy(std::string_view bytes);
 
+// Throws Error(where) if `text` is not well-formed: which byte, and the line it is in.
+void require_utf8(std::string_view text, const std::string& where);
+
 // The length of the longest prefix of `bytes` that does not end inside a character that could still
 // become well-formed.
 size_t utf8_complete_prefix(std::string_view bytes);

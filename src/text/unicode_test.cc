@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include "base/error.h"
 #include "base/rng.h"
 #include "text/test_files.h"
 
@@ -58,6 +59,19 @@ TEST(Unicode, ReplacesMaximalIllFormedParts) {
   EXPECT_EQ(utf8_complete_prefix("\xF0\x9F\x99"), 0u);
   EXPECT_EQ(utf8_complete_prefix("\xE0\x80"), 2u) << "can never become well-formed";
   EXPECT_EQ(utf8_complete_prefix("\x80\x80\x80\x80"), 4u);
+}
+
+TEST(Unicode, IllFormedTextIsRefusedWithItsPlace) {
+  require_utf8("", "prompt");
+  require_utf8("a\xC3\xA4\xF0\x9F\x90\x88", "prompt");
+  for (const char* bad : {"\xFF", "\xC3", "\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80"})
+    EXPECT_THROW(require_utf8(bad, "prompt"), Error) << bad;
+  try {
+    require_utf8("one\ntwo \xE4", "prompt");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.where() + ": " + e.fact(), "prompt: is no UTF-8: byte 9 (0xe4) in line 2");
+  }
 }
 
 TEST(Unicode, WhatIsCalledTrivialIsNotChangedByNfc) {

@@ -88,6 +88,9 @@ has '"content":"<think>\n' r.json
 chat run one --template deepseek-r1-distill-llama-8b -n 6 --hide-thinking </dev/null >hidden
 [ "$(cat hidden)" = "" ] || { cat hidden; fail "reasoning is not hidden"; }
 
+chat run one -n 6 --context 2000000 --template deepseek-r1-distill-llama-8b </dev/null >/dev/null
+has "warning: --context 2000000: the model's longest, " err
+
 # Mistakes end the turn, not the conversation; the exit code tells.
 printf '[{"role":"robot","content":"x"}]' > robot.json
 printf '{"a":' > broken.json

@@ -27,6 +27,22 @@ tr -d ' \n\t' < out.log | grep -qxE '\{"n":[12][0-9],"ok":(true|false)\}' || { c
 "$wels" generate run "1 is" -q -n 30 --temperature 1 --json >out.log
 head -c 1 out.log | grep -q '{' || { cat out.log; fail "--json does not begin an object"; }
 
+# An answer that the limit cuts says so; one that is complete does not.
+"$wels" generate run "1 is" -q -n 3 --temperature 1 --json-schema schema.json >out.log 2>err.log || fail "a cut answer"
+grep -q 'warning: the answer was cut after 3 tokens, before its format was complete; raise -n' err.log || { cat err.log; fail "no word of the cut"; }
+echo 'root ::= "a"' > one.gbnf
+"$wels" generate run "1 is" -q -n 1 --grammar one.gbnf >out.log 2>err.log
+[ ! -s err.log ] || { cat err.log; fail "a complete answer is called cut"; }
+
+# chat: as flags and as a command, behind a thought that stays free.
+"$wels" chat run "1 is" -n 120 --temperature 1 --grammar answer.gbnf 2>/dev/null >out.log </dev/null || fail "chat --grammar"
+grep -qxE 'yes|no|[0-9]{3}中' out.log || { cat out.log; fail "chat --grammar does not hold"; }
+printf '/set format schema schema.json\n1 is\n/set noformat\n' | "$wels" chat run -n 200 --temperature 1 2>/dev/null >out.log || fail "/set format"
+tr -d ' \n\t' < out.log | grep -qE '\{"n":[12][0-9],"ok":(true|false)\}' || { cat out.log; fail "/set format schema does not hold"; }
+"$wels" chat run "1 is" -n 60 --think-budget 4 --template deepseek-r1-distill-llama-8b --temperature 1 --grammar answer.gbnf 2>err.log >out.log </dev/null ||
+  { cat err.log; fail "chat --grammar behind a thought"; }
+tail -n 1 out.log | grep -qE '(yes|no|[0-9]{3}中)$' || { cat out.log; fail "the grammar does not hold behind the thought"; }
+
 refused() {
   if "$wels" generate run "1 is" -q -n 5 "$@" >out.log 2>err.log; then fail "$* was not refused"; fi
   [ "$(wc -l < err.log)" -eq 1 ] || { cat err.log; fail "$*: not one line"; }
