@@ -19,7 +19,8 @@ const std::vector<Api::Route>& Api::routes() {
       {"POST", "/chat/completions", Auth::kKey, &Api::chat_completions, "Answer a conversation",
        "model:string! messages:array! stream:boolean stream_options:object max_tokens:integer "
        "max_completion_tokens:integer temperature:number top_p:number top_k:integer min_p:number "
-       "presence_penalty:number frequency_penalty:number repetition_penalty:number stop:array "
+       "typical_p:number grammar:string presence_penalty:number frequency_penalty:number "
+       "repetition_penalty:number stop:array "
        "seed:integer n:integer logprobs:boolean top_logprobs:integer logit_bias:object tools:array "
        "tool_choice:string response_format:object thinking:object thinking_budget:integer "
        "reasoning_effort:string "
@@ -32,7 +33,8 @@ const std::vector<Api::Route>& Api::routes() {
        "Continue texts, or fill in the middle",
        "model:string! prompt:string! suffix:string echo:boolean stream:boolean "
        "stream_options:object max_tokens:integer temperature:number top_p:number top_k:integer "
-       "min_p:number presence_penalty:number frequency_penalty:number repetition_penalty:number "
+       "min_p:number typical_p:number grammar:string presence_penalty:number "
+       "frequency_penalty:number repetition_penalty:number "
        "stop:array seed:integer n:integer logprobs:integer logit_bias:object user_id:string"},
       {"GET", "/models", Auth::kKey, &Api::models, "The models' names", ""},
       {"GET", "/models/", Auth::kKey, &Api::models, "One model", ""},

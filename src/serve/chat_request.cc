@@ -289,11 +289,13 @@ GenerationOptions parse_options(const JsonFields& f) {
   number("presence_penalty", o.presence_penalty, -2, 2);
   number("frequency_penalty", o.frequency_penalty, -2, 2);
   number("min_p", o.min_p, 0, 0.999);
+  number("typical_p", o.typical_p, 0, 1);
   number("repetition_penalty", o.repetition_penalty, 0.01, 100);
   o.top_k = f.integer("top_k").value_or(0);
   if (o.top_k < 0) o.top_k = 0;  // -1: off, as other servers have it
   o.top_k = std::min<int64_t>(o.top_k, INT32_MAX);
   o.stop = parse_stop(f);
+  o.grammar = f.text("grammar").value_or("");
   if (auto seed = f.integer("seed")) o.seed = static_cast<uint64_t>(*seed);
   o.n = f.integer("n").value_or(1);
   check_range("n", static_cast<double>(o.n), 1, 128);
@@ -348,6 +350,8 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
   r.strict_tools = strict > 0;
   r.tool_choice = parse_tool_choice(f, r.tools);
   r.format = parse_format(f);
+  if (!r.options.grammar.empty() && r.format.kind != ResponseFormat::kText)
+    throw invalid_request("Invalid grammar: it can't be set along with response_format");
   parse_thinking(f, r);
   r.inside = f.boolean("inside").value_or(false);
   if (r.format.kind == ResponseFormat::kJsonObject) check_json_is_mentioned(r);

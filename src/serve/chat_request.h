@@ -15,7 +15,7 @@ namespace wels {
 struct GenerationOptions {
   std::optional<int64_t> max_tokens;
   double temperature = 1, top_p = 1, presence_penalty = 0, frequency_penalty = 0;
-  double min_p = 0, repetition_penalty = 1;  // as other servers take them
+  double min_p = 0, typical_p = 1, repetition_penalty = 1;  // as other servers take them
   int64_t top_k = 0;
   std::vector<std::string> stop;
   std::optional<uint64_t> seed;
@@ -23,6 +23,7 @@ struct GenerationOptions {
   bool stream = false, include_usage = false;
   int top_logprobs = -1;  // -1: no log-probabilities
   std::unordered_map<int32_t, float> logit_bias;
+  std::string grammar;  // GBNF that the answer must match; empty: none
   std::string user_id;
 };
 

@@ -32,10 +32,11 @@ std::string chat_refusal(const std::string& body) {
 
 TEST(ChatRequest, EveryFieldIsRead) {
   ChatRequest r = parse_chat_request(
-      ask(R"(,"max_tokens":7,"temperature":0.5,"top_p":0.9,"top_k":3,"min_p":0.1,"seed":11,"n":2,
+      ask(R"(,"max_tokens":7,"temperature":0.5,"top_p":0.9,"top_k":3,"min_p":0.1,"typical_p":0.8,"seed":11,"n":2,
       "presence_penalty":1,"frequency_penalty":-1,"stop":["a","b"],"stream":true,
       "stream_options":{"include_usage":true},"logprobs":true,"top_logprobs":4,
-      "logit_bias":{"5":-100,"6":2},"user_id":"u","thinking":{"type":"enabled","budget_tokens":9},
+      "logit_bias":{"5":-100,"6":2},"grammar":"root ::= \"x\"","user_id":"u",
+      "thinking":{"type":"enabled","budget_tokens":9},
       "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}],
       "tool_choice":{"type":"function","function":{"name":"f"}}, "unknown": [1])"),
       false);
@@ -45,6 +46,8 @@ TEST(ChatRequest, EveryFieldIsRead) {
   EXPECT_EQ(o.top_p, 0.9);
   EXPECT_EQ(o.top_k, 3);
   EXPECT_EQ(o.min_p, 0.1);
+  EXPECT_EQ(o.typical_p, 0.8);
+  EXPECT_EQ(o.grammar, "root ::= \"x\"");
   EXPECT_EQ(o.seed, 11u);
   EXPECT_EQ(o.n, 2);
   EXPECT_EQ(o.presence_penalty, 1);

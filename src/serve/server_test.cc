@@ -1,6 +1,8 @@
 // The server in this process, spoken to in raw bytes: framing, order, limits, abuse, load.
 #include <gmock/gmock.h>
 
+#include <regex>
+
 #include "serve/fixture_test.h"
 #include "serve/load_client.h"
 
@@ -142,6 +144,24 @@ TEST_F(ServerTest, JsonSchemasHold) {
   EXPECT_TRUE(
       json::parse(r["choices"][0]["message"]["content"].get<std::string>())["ok"].is_boolean())
       << r;
+}
+
+TEST_F(ServerTest, GrammarsHold) {
+  const std::string grammar = R"(,"grammar":"root ::= \"yes\" | \"no\" | [0-9]{3}")";
+  std::string pattern = "yes|no|[0-9]{3}";
+  json r = client.post("/chat/completions", chat(grammar)).json();
+  EXPECT_EQ(r["choices"][0]["finish_reason"], "stop") << r;
+  EXPECT_TRUE(std::regex_match(r["choices"][0]["message"]["content"].get<std::string>(),
+                               std::regex(pattern)))
+      << r;
+  r = client
+          .post("/completions",
+                R"({"model":"deepseek-chat","prompt":"a","max_tokens":12)" + grammar + "}")
+          .json();
+  EXPECT_TRUE(std::regex_match(r["choices"][0]["text"].get<std::string>(), std::regex(pattern)))
+      << r;
+  for (const char* wrong : {R"(,"grammar":"root")", R"(,"grammar":1)", R"(,"typical_p":2)"})
+    EXPECT_EQ(client.post("/chat/completions", chat(wrong)).status, 400) << wrong;
 }
 
 TEST_F(ServerTest, RequiredToolsAreCalledWithArgumentsOfTheirSchema) {
