@@ -8,6 +8,7 @@
 #include <exception>
 
 #include "apps/commands.h"
+#include "apps/usage.h"
 #include "base/error.h"
 #include "base/signal.h"
 #include "base/version.h"
@@ -59,12 +60,17 @@ int main(int argc, char** argv) {
   wels::add_ui(app, run);
   wels::add_bench(app, run);
   wels::add_tasks(app, run);
+  wels::add_help(app, run);
   wels::add_shell_help(app, run);
+  wels::tighten_flags(app);
   try {
     app.parse(argc, argv);
     return run();
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    fmt::print(stderr, "error: {}\n", wels::usage_error(app, e).what());
+    return 2;
   } catch (const wels::Interrupted&) {
     return 130;
   } catch (const wels::Error& e) {

@@ -11,7 +11,8 @@ void StageFlags::add(CLI::App* sub, StageSettings& s) {
   sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--lr", lr, "peak learning rate")->check(CLI::NonNegativeNumber);
-  sub->add_option("--warmup", warmup, "steps of warm-up (default: 3 %)");
+  sub->add_option("--warmup", warmup, "steps of warm-up (default: 3 %)")
+      ->check(CLI::NonNegativeNumber);
   sub->add_option("--final-ratio", s.schedule.final_ratio, "last learning rate / peak")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();

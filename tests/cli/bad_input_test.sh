@@ -69,13 +69,39 @@ expect 'memory: training needs .* are free: .* are missing; use --micro-batch [0
 expect 'memory: training needs .* are missing; use a smaller --preset, --depth, --vocab or --seq' pretrain text.txt --out a --depth 32 --vocab 400 --experts 1024
 expect 'memory: a step of 9000000000000000000 tokens.*use a smaller --batch-tokens' \
   pretrain text.txt --out a --vocab 400 --batch-tokens 9000000000000000000
-for command in pretrain rl r1 adapt generate chat serve keys eval info export quantize report bench tasks; do
-  code=0; "$wels" "$command" --no-such-flag >stdout.log 2>stderr.log || code=$?
-  [ "$code" -eq 2 ] || fail "an unknown flag of $command ends with $code"
-  grep -qE 'no-such-flag|required' stderr.log || { cat stderr.log; fail "$command does not name the unknown flag"; }
+# flag PATTERN COMMAND...: as expect, and not a word more.
+flag() {
+  expect "$@"
+  [ "$(wc -l <stderr.log)" -eq 1 ] || { cat stderr.log; fail "more than one line: $*"; }
+  [ "$(wc -c <stderr.log)" -lt 400 ] || { cat stderr.log; fail "a long line: $*"; }
+}
+for command in pretrain sft rl r1 adapt distill dpo merge colearn generate chat serve keys eval info export quantize report bench tasks; do
+  flag 'no-such-flag|required' "$wels" "$command" --no-such-flag
 done
-code=0; "$wels" pretrain text.txt --fim 2 >stdout.log 2>stderr.log || code=$?
-[ "$code" -eq 2 ] && grep -q -- '--fim' stderr.log || fail "--fim 2 ends with $code"
+flag "wels: unknown command 'foo'; use one of pretrain, sft" "$wels" foo
+flag "unknown command 'generat'; did you mean generate\?" "$wels" generat run x
+flag "unknown command 'foo'" "$wels" help foo
+flag 'wels: needs a command; use one of pretrain' "$wels"
+flag 'wels bench: needs a command; use one of train, infer' "$wels" bench
+flag 'there is no flag --max-token; did you mean --max-tokens' "$wels" generate run x --max-token 3
+flag '"y" is one argument too many; see wels generate --help' "$wels" generate run x y
+flag 'max-tokens: 0 is out of range; use more than 0' "$wels" generate run x -n 0
+flag 'max-tokens: "1x" is no number that fits; use more than 0' "$wels" generate run x -n 1x
+flag 'top-k: "1.5" is no whole number that fits' "$wels" generate run x --top-k 1.5
+flag 'temperature: nan is no finite number' "$wels" generate run x --temperature nan
+flag 'frequency_penalty|frequency-penalty: inf is no finite' "$wels" generate run x --frequency-penalty inf
+flag 'logit-bias: "7" is no ID=BIAS' "$wels" generate run x --logit-bias 7
+flag 'dtype: there is no "f64"; use auto, bf16, f32' "$wels" generate run x --dtype f64
+flag 'speculate: there is no "luck"; use mtp, ngram, none' "$wels" generate run x --speculate luck
+flag 'device: "foo" is not an instruction set that this CPU has' "$wels" generate run x --device cpu:foo
+flag 'does not go with' "$wels" generate run x --json --grammar g
+flag 'lr: "abc" is no number that fits' pretrain text.txt --out a --lr abc
+flag 'lr: nan is' pretrain text.txt --out a --lr nan
+flag 'weight-decay: inf is out of range; use 0 or more' pretrain text.txt --out a --weight-decay inf
+flag 'warmup: -5 is out of range; use 0 or more' pretrain text.txt --out a --warmup -5
+flag 'fim: 2 is out of range; use 0 to 0.9' pretrain text.txt --fim 2
+"$wels" help bench infer >help.log && "$wels" bench infer --help | cmp - help.log || fail "wels help bench infer is not its --help"
+"$wels" help >help.log && grep -q 'continue a text' help.log || fail "wels help lists no commands"
 
 head -c 20000 text.txt > some.txt
 pretrain some.txt --out brief "${small[@]}" --split hash --split-share 0.001 >/dev/null 2>stderr.log || fail "a run with little to validate on"
@@ -112,6 +138,28 @@ expect 'run/tokenizer.json: is not the tokenizer this run.*put it back: cp' pret
 $(sed -n 's/.*put it back: //p' stderr.log)
 pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "the tokenizer put back as told is not accepted"
 
+# --- Prompts. Flags that may be repeated leave what follows them to the positional arguments.
+generate() { "$wels" generate "$@"; }
+generate --stop END run hello -n 3 -q >stdout.log 2>stderr.log || { cat stderr.log; fail "--stop takes the model for a stop string"; }
+broken_prompt=$(printf 'one\ntwo \xe4')
+expect 'prompt: is no UTF-8: byte 9 \(0xe4\) in line 2; convert it' generate run "$broken_prompt"
+[ ! -s stdout.log ] || fail "a broken prompt is echoed"
+expect 'question: is no UTF-8: byte 9' "$wels" chat run "$broken_prompt"
+seq 3000 | tr '\n' ' ' > long_prompt.txt
+expect 'prompt: [0-9]+ tokens do not fit into a context' generate run - <long_prompt.txt
+[ ! -s stdout.log ] || fail "a prompt that does not fit is echoed"
+generate run hello -n 9999999999999 --stop e -q >stdout.log 2>stderr.log || { cat stderr.log; fail "-n is not clipped to the context"; }
+expect 'logit-bias: the model has no token 400; its last one is 399' generate run hello --logit-bias 400=1
+# A token that always wins becomes one of those that end a text.
+rm -rf ends; cp -r "$checkpoint" ends
+sed -i 's/"eos_token_id": *[0-9]*/"eos_token_id": [0, 65]/' ends/config.json
+grep -q '0, 65' ends/config.json || fail "config.json has no eos_token_id"
+generate ends hello -n 5 -q --logit-bias 65=100 >stdout.log 2>/dev/null || fail "two ends of a text"
+[ "$(tr -d '\n' <stdout.log)" = "" ] || { cat stdout.log; fail "generate goes on after the second eos_token_id"; }
+generate run hello -n 5 -q --logit-bias 65=100 --logprobs 2 >stdout.log 2>stderr.log
+[ "$(tr -d '\n' <stdout.log)" != "" ] || fail "no token wins by its bias"
+[ "$(grep -cE '^".*" -[0-9.]+   of ".*" -[0-9.]+, ".*" -[0-9.]+$' stderr.log)" -eq 5 ] || { cat stderr.log; fail "--logprobs lists no 5 tokens"; }
+
 # --- Damaged and foreign checkpoints. broken/ is a copy; each case starts from the good files.
 broken() { rm -rf broken; cp -r "$checkpoint" broken; }
 weights=broken/model.safetensors
@@ -125,8 +173,11 @@ broken; sed -i 's/"hidden_size": *[0-9]*/"hidden_size": 256/' broken/config.json
 expect 'shape .*config.json asks for.*use the config.json of this checkpoint' "$wels" generate broken hello
 broken; LC_ALL=C sed -i '1s/"F32"/"I32"/' $weights
 expect 'tensor .* is i32; weights must be floating point' "$wels" generate broken hello
-# The first norm's gain follows the header and the embedding of 400 tokens of 128 floats.
-broken; patch $weights '\x00\x00\xc0\x7f' $((8 + $(od -An -tu8 -N8 $weights) + 400 * 128 * 4))
+# The first norm's gain follows the header and the embedding of 400 tokens of 128 floats, q_a_proj the norm.
+norm=$((8 + $(od -An -tu8 -N8 $weights) + 400 * 128 * 4))
+broken; patch $weights '\x00\x00\xc0\x7f' $norm
+expect 'tensor model.layers.0.input_layernorm.weight: value .0, 0. is not finite; the checkpoint is damaged' "$wels" generate broken hello
+broken; patch $weights '\x00\x00\xc0\x7f' $((norm + 128 * 4))
 expect 'no logit is finite; the model.s weights are damaged' "$wels" generate broken hello
 expect 'broken: gives log-probabilities that are not finite; the weights are damaged' "$wels" eval broken few.txt
 expect 'expert-memory: ref keeps no experts of its own; use --device cpu' "$wels" generate run hello --expert-memory 1 --device ref
@@ -147,6 +198,10 @@ broken; sed -E 's/"0": *([0-9]+)/"1"@\1/; s/"1": *([0-9]+)/"0": \1/; s/"1"@([0-9
 expect 'broken: has another tokenizer than .*: token [0-9]+ is "1" and "0"; give two versions' "$wels" eval broken few.txt --reference run
 "$wels" generate broken hello -n 2 >stdout.log 2>stderr.log || fail "generate with another tokenizer of the same size"
 grep -q 'warning: broken/tokenizer.json: is not the one that the model was trained with (400 tokens, 400 rows)' stderr.log || { cat stderr.log; fail "another tokenizer"; }
+broken; sed -i 's/<｜Assistant｜>/<｜assistant｜>/' broken/tokenizer.json
+for command in 'chat broken hello' 'serve broken --port 0' 'serve run broken --port 0'; do
+  expect 'broken: has no token <｜Assistant｜>, which the chat template needs' "$wels" $command --template deepseek-v3.1
+done
 broken; cp other/tokenizer.json broken/
 expect 'broken/tokenizer.json: has 500 tokens, the model.s embedding 400; use the tokenizer' "$wels" generate broken hello
 expect 'neither a model folder|does not exist' "$wels" generate nothing hello
