@@ -34,6 +34,7 @@ struct Flags {
   std::string shape, model, gguf, type = "bf16", dtype = "auto", kv_cache = "auto";
   int64_t layers = 0;
   std::vector<int64_t> prompts{512}, generated{64}, depths{0}, streams{1};
+  std::vector<int> threads{0};
   ExpertFlags experts;
   int repeats = 3;
   bool json = false, csv = false;
@@ -356,23 +357,11 @@ int64_t packed_bytes(const LoadedModel& m) {
       .packed;
 }
 
-int bench_infer(const Flags& f) {
-  f.device.apply();
-  if (f.shape.empty() == f.model.empty())
-    throw Error("bench infer", "needs a model", "give either --shape or --model");
-  if (!f.gguf.empty()) {
-    write_random_gguf(f.gguf, {f.shape, f.layers, f.type});
-    return 0;
-  }
-  Pool pool;
-  std::vector<std::shared_ptr<void>> kept;
-  LoadedModel loaded = f.model.empty() ? make_random(f, pool, kept) : open_measured(f);
-  Run run(*loaded.dev, *loaded.model, loaded.dtype, cache_type(f.kv_cache, loaded.dtype));
-  Repack packing;  // of all experts, where all of them stay
-  if (f.experts.gigabytes == 0) packing = repack(run, packed_bytes(loaded));
-  bool one = f.prompts.size() * f.generated.size() * f.depths.size() * f.streams.size() == 1;
-  std::vector<nlohmann::ordered_json> rows;
+// All runs with the threads that are set; packing: of the weights, told with each.
+void measure_all(const Flags& f, Run& run, const Repack& packing, bool one,
+                 std::vector<nlohmann::ordered_json>& rows) {
   std::optional<Prefill> first;
+  size_t before = rows.size();
   for (int64_t prompt : f.prompts) {
     if (prompt == 0) continue;
     Prefill p = prefill(run, prompt, f.repeats);
@@ -388,7 +377,31 @@ int bench_infer(const Flags& f) {
       }
     }
   }
-  if (rows.empty() && first) rows.push_back(result(f, run, packing, &*first, nullptr));
+  if (rows.size() == before && first) rows.push_back(result(f, run, packing, &*first, nullptr));
+}
+
+int bench_infer(const Flags& f) {
+  if (f.shape.empty() == f.model.empty())
+    throw Error("bench infer", "needs a model", "give either --shape or --model");
+  if (!f.gguf.empty()) {
+    write_random_gguf(f.gguf, {f.shape, f.layers, f.type});
+    return 0;
+  }
+  std::vector<int> threads = f.threads;
+  for (int& n : threads) n = n > 0 ? n : thread_count();
+  set_thread_count(*std::max_element(threads.begin(), threads.end()));
+  Pool pool;
+  std::vector<std::shared_ptr<void>> kept;
+  LoadedModel loaded = f.model.empty() ? make_random(f, pool, kept) : open_measured(f);
+  bool one = f.prompts.size() * f.generated.size() * f.depths.size() * f.streams.size() == 1;
+  std::vector<nlohmann::ordered_json> rows;
+  for (size_t i = 0; i < threads.size(); ++i) {
+    set_thread_count(threads[i]);
+    Run run(*loaded.dev, *loaded.model, loaded.dtype, cache_type(f.kv_cache, loaded.dtype));
+    Repack packing;  // of all experts, where all of them stay; once
+    if (i == 0 && f.experts.gigabytes == 0) packing = repack(run, packed_bytes(loaded));
+    measure_all(f, run, packing, one, rows);
+  }
   if (f.json) {
     for (const auto& j : rows) fmt::print("{}\n", j.dump());
   } else if (f.csv) {
@@ -442,6 +455,11 @@ void add_bench_infer(CLI::App* bench, Command& run) {
   sub->add_flag("--json", f->json, "one JSON object a run");
   sub->add_flag("--csv", f->csv, "a table for spreadsheets");
   f->device.add(sub);
+  sub->remove_option(sub->get_option("--threads"));
+  sub->add_option("--threads", f->threads, "threads (several: one run each; 0: all)")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   sub->callback([f, &run] { run = [f] { return bench_infer(*f); }; });
 }
 

@@ -23,7 +23,8 @@
 namespace wels {
 namespace {
 
-DType type_named(const std::string& wanted) {
+DType type_named(std::string wanted) {
+  for (char& c : wanted) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   for (int i = 0; i < static_cast<int>(DType::kCount); ++i) {
     auto t = static_cast<DType>(i);
     bool weight = is_quantised(t) || t == DType::kF32 || t == DType::kF16 || t == DType::kBF16;

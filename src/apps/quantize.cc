@@ -18,7 +18,7 @@ void add_quantize(CLI::App& app, Command& run) {
   sub->add_option("-o,--out", job.out, "the file to write")->required();
   sub->add_option("--type", job.type,
                   "q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs, mxfp4, q3_k, "
-                  "q2_k; bf16, f16, f32. The K types are mixtures (Q4_K_M and so on)")
+                  "q2_k; bf16, f16, f32. The K types are mixtures, as q4_k is Q4_K_M")
       ->capture_default_str();
   sub->add_option("--tensor", job.choices,
                   "PATTERN=TYPE for the tensors whose GGUF name matches, as "

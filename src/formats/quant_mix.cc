@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/error.h"
 #include "formats/json.h"
@@ -133,9 +134,14 @@ const QuantMix* find_quant_mix(DType base) {
 }
 
 const QuantMix& find_quant_mix(const std::string& name, const std::string& where) {
-  std::string names;
+  std::string names, wanted = name;
+  for (char& c : wanted) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  // llama.cpp's names of the mixtures; it has no other of Q2_K and Q6_K.
+  for (const char* mixed : {"q3_k", "q4_k", "q5_k"}) {
+    if (wanted == std::string(mixed) + "_m") wanted = mixed;
+  }
   for (const QuantMix& m : kMixes) {
-    if (m.name == name) return m;
+    if (m.name == wanted) return m;
     names += (names.empty() ? "" : ", ") + std::string(m.name);
   }
   throw Error(where, fmt::format("unknown type \"{}\"", printable(name)), "use " + names);

@@ -42,7 +42,8 @@ struct QuantMix {
 std::span<const QuantMix> quant_mixes();
 // nullptr: no file is made of that type.
 const QuantMix* find_quant_mix(DType base);
-// By name. Throws Error(where): unknown, with all names.
+// By name, in either case; also Q3_K_M, Q4_K_M and Q5_K_M, as llama.cpp calls those mixtures.
+// Throws Error(where): unknown, with all names.
 const QuantMix& find_quant_mix(const std::string& name, const std::string& where);
 
 // The user's choice for the tensors whose GGUF name matches a pattern (*, ?, [...]).

@@ -34,6 +34,8 @@ done
 for name in decode_tokens_per_s expert_calls expert_calls_in_memory; do positive $name; done
 "$wels" bench infer --shape tiny --layers 1 --prompt 4,8 --gen 1 --streams 1,3 --csv >out.log
 [ "$(wc -l < out.log)" -eq 5 ] || { cat out.log; fail "two prompts and two numbers of streams: not 4 rows and a head"; }
+"$wels" bench infer --shape tiny --layers 1 --prompt 4 --gen 1 --threads 2,1 --json >out.log
+[ "$(grep -o '"threads":[0-9]*' out.log | tr '\n' ' ')" = '"threads":2 "threads":1 ' ] || { cat out.log; fail "two numbers of threads: not a run each"; }
 
 # What does not fit is refused before it is made, by what is free.
 refused infer --shape deepseek-v3 --type bf16

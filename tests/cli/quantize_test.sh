@@ -56,6 +56,10 @@ cmp -s calibrated.gguf q4_k.gguf && fail "calibration changes nothing"
 near "$(perplexity calibrated.gguf)" "$original" 1.05 || fail "perplexity with calibration"
 "$wels" quantize run -o mtp.gguf --mtp --calibration few.txt >/dev/null 2>stderr.log || { cat stderr.log; fail "--mtp"; }
 [ "$(size mtp.gguf)" -gt "$(size calibrated.gguf)" ] || fail "--mtp adds nothing"
+! grep -q 'left out: ' stderr.log || fail "--mtp says that modules are left out"
+"$wels" quantize run -o named.gguf --type Q4_K_M >/dev/null 2>stderr.log || { cat stderr.log; fail "--type Q4_K_M"; }
+cmp -s named.gguf q4_k.gguf || fail "Q4_K_M is not q4_k"
+grep -q 'left out: 1 MTP module(s)' stderr.log || { cat stderr.log; fail "no word of the MTP module that is left out"; }
 
 # --- From a GGUF file: the same as from the folder, and what is quantised stays as it is or is warned of.
 "$wels" quantize f32.gguf -o from_file.gguf --type q4_k >/dev/null 2>&1 || fail "from a file"
