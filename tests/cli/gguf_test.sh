@@ -43,6 +43,24 @@ refuse 'does not begin with GGUF' "$wels" generate text.txt hello
 refuse 'half: is there already' "$wels" export model --folder half
 refuse 'a folder is written in bf16 or f32' "$wels" export model --folder other --type q8_0
 refuse 'wants to know what to write' "$wels" export model
+
+# What a prompt stands behind: bos where the files name it, the end of the text before in what pretraining wrote, or nothing.
+prompt_tokens() { "$wels" generate "$1" "12 is a" -n 1 2>&1 >/dev/null | sed -n 's/^\([0-9]*\) prompt tokens.*/\1/p'; }
+echo '{"bos_token": null}' > model/tokenizer_config.json
+plain=$(prompt_tokens model)
+"$wels" export model --gguf plain.gguf >/dev/null && [ "$(prompt_tokens plain.gguf)" = "$plain" ] || fail "a file whose text has nothing before it"
+echo '{"bos_token": "<｜begin▁of▁sentence｜>"}' > model/tokenizer_config.json
+"$wels" export model --gguf bos.gguf >/dev/null && "$wels" info bos.gguf | grep -qx 'tokenizer.ggml.add_bos_token = true' || fail "add_bos_token"
+for path in model bos.gguf run m.gguf; do
+  [ "$(prompt_tokens $path)" -eq $((plain + 1)) ] || fail "$path: $(prompt_tokens $path) prompt tokens, not $((plain + 1))"
+done
+[ "$(greedy model)" = "$("$wels" generate model '<｜begin▁of▁sentence｜>12 is a' -n 40 --temperature 0 --quiet 2>/dev/null)" ] || fail "two bos"
+[ "$("$wels" eval model few.txt --json)" != "$("$wels" eval run few.txt --json)" ] || fail "eval does not begin with bos"
+seq 1 9000 > long.txt
+refuse 'do not fit into a context' "$wels" generate model - -n 4 <long.txt
+"$wels" generate model - -n 4 --truncate-prompt <long.txt >/dev/null 2>log || { cat log; fail "--truncate-prompt"; }
+grep -qE '^4[0-9]{3} prompt tokens' log || { cat log; fail "--truncate-prompt keeps as much as fits"; }
+
 rm model/tokenizer.json
 "$wels" export model --gguf mute.gguf >/dev/null || fail "export without tokenizer"
 refuse 'mute.gguf: has no tokenizer' "$wels" generate mute.gguf hello
