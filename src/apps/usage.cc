@@ -226,7 +226,10 @@ void add_help(CLI::App& app, Command& run) {
         }
         command = next;
       }
-      fmt::print("{}", command->help(path));
+      // Not command->help(): the program's is that of the command that is running, this one.
+      path += (path.empty() ? "" : " ") + command->get_name();
+      fmt::print("{}",
+                 command->get_formatter()->make_help(command, path, CLI::AppFormatMode::Normal));
       return 0;
     };
   });
