@@ -103,6 +103,11 @@ flag 'fim: 2 is out of range; use 0 to 0.9' pretrain text.txt --fim 2
 "$wels" help bench infer >help.log && "$wels" bench infer --help | cmp - help.log || fail "wels help bench infer is not its --help"
 "$wels" help >help.log && grep -q 'continue a text' help.log || fail "wels help lists no commands"
 
+printf '{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 400, "hidden_size": 64, "num_hidden_layers": 2,
+  "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}' > gqa.json
+pretrain text.txt --out gqa --config gqa.json "${small[@]:2}" --qk-clip 50 >/dev/null 2>stderr.log || fail "a model with grouped queries"
+grep -q 'warning: --qk-clip: does nothing here' stderr.log || { cat stderr.log; fail "--qk-clip without MLA"; }
+grep -A1 '"shape"' gqa/run.json | grep -q -- '--config gqa.json' || fail "run.json names another shape"
 head -c 20000 text.txt > some.txt
 pretrain some.txt --out brief "${small[@]}" --split hash --split-share 0.001 >/dev/null 2>stderr.log || fail "a run with little to validate on"
 grep -qE 'warning: validation has [0-9]+ tokens, fewer than one sequence of 64; ' stderr.log || { cat stderr.log; fail "too little to validate on"; }
