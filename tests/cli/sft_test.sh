@@ -84,7 +84,7 @@ expect 'there is nothing to learn from' sft whole --out x
 expect '--task: goes without data files' sft whole chats.jsonl --task parity:4 --out x
 expect 'nosuch' sft --preset nano --task nosuch:4 --out x
 expect 'unknown preset' sft --preset pico --task parity:4 --out x
-expect "chat template: 'alpaca' is unknown; one of deepseek-v3" sft whole chats.jsonl --template alpaca --out x
+expect "chat template: 'alpaca' is unknown; one of deepseek-v2, deepseek-v3" sft whole chats.jsonl --template alpaca --out x
 expect '--seq: 5000 is not between 2 and the model.s 4096' sft whole chats.jsonl --seq 5000 --out x
 expect '--seq: an example has .* tokens, at most 8' sft "${base[@]}" --seq 8 --out x
 bad() { printf '{"text": "fine"}\n%s\n' "$1" > bad.jsonl; expect "bad.jsonl:2: $2" sft whole bad.jsonl --out x; }
