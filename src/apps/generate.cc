@@ -153,6 +153,7 @@ int answer_question(const GenerateFlags& f, LoadedModel& m) {
   fmt::print("{}\n", chosen.parts.answer);
   std::fflush(stdout);
   if (!f.quiet) fmt::print(stderr, "{} of {} answers\n", same, answers.size());
+  if (same == 0) log_warn("no answer came to its end; raise -n");
   return 0;
 }
 

@@ -116,6 +116,8 @@ asked='<｜begin▁of▁sentence｜><｜User｜>0 1 1<｜Assistant｜><think>'
 last=$(tail -1 vote.txt)  # as many answers are like it as is said
 [ "$(head -6 vote.txt | grep -cxF -- "  $last")" -ge "$(cut -d' ' -f1 share.txt)" ] || { cat vote.txt share.txt; fail "the share is another"; }
 [ "$("$wels" generate base "parity 010101" --samples 5 --vote -n 24 -q)" = "$last" ] || fail "generate --vote -q says more than the answer"
+"$wels" generate base "parity 010101" --samples 2 --vote -n 1 >/dev/null 2> share.txt || fail "generate --vote of cut answers"
+grep -q '^0 of 2 answers' share.txt && grep -q 'no answer came to its end; raise -n' share.txt || { cat share.txt; fail "cut answers are not said"; }
 "$wels" generate base "parity 010101" --samples 5 --think-min 5 --think-again 1 -n 8 -q >/dev/null || fail "generate --samples with a bound"
 "$wels" generate base "parity 010101" --samples 5 -n 24 -q | cmp - <(sed -n '2,6s/^  //p' vote.txt) || fail "generate --samples"
 [ "$("$wels" chat base "0 1 1" --think --think-budget 0 -n 8 </dev/null | head -c 15)" = '<think></think>' ] || fail "chat --think-budget"
