@@ -171,13 +171,10 @@ void add_serve(CLI::App& app, Command& run) {
   sub->add_option("--tls-key", f->http.tls_key, "PEM file of its key");
   sub->add_option("--keys", f->keys, "accounts file of wels keys; only they may use it then");
   sub->add_option("--price-hit", f->prices.hit, "of a million prompt tokens found in the cache")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--price-miss", f->prices.miss, "of a million prompt tokens that are computed")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--price-output", f->prices.output, "of a million tokens of answers")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--currency", f->prices.currency, "of prices and balances")
       ->check(CLI::IsMember({"USD", "CNY", "EUR"}))
