@@ -11,7 +11,7 @@ export interface Reply {
   delay?: number; // ms between pieces
   first?: number; // ms before the first
   finish?: string;
-  cut?: boolean; // the connection breaks in the middle
+  cut?: Promise<void>; // the connection breaks in the middle, after this
 }
 
 export interface Behaviour {
@@ -161,7 +161,10 @@ export class Mock {
     const words = pieces(reply.content);
     for (const [i, piece] of [...thoughts, ...words].entries()) {
       if (gone) return;
-      if (reply.cut && i > words.length / 2) return void a.destroy();
+      if (reply.cut && i > words.length / 2) {
+        await reply.cut;
+        return void a.destroy();
+      }
       chunk(i < thoughts.length ? { content: null, reasoning_content: piece } : { content: piece, reasoning_content: null });
       if (reply.delay) await sleep(reply.delay);
     }
