@@ -240,7 +240,7 @@ bool Readability::accepts(const std::string& content) const {
   if (thought && c.thought.empty()) return false;
   if (!required) return true;
   return c.well_formed && !repeats_itself(c.thought) && !repeats_itself(c.answer) &&
-         language_consistency(c.thought, language) >= least_language;
+         language_consistency(c.thought, language).value_or(1) >= least_language;
 }
 
 std::string Readability::about() const {

@@ -152,8 +152,8 @@ AnswerStats answer_stats(std::span<const Rollout> rollouts, std::span<const doub
     s.formed += r.ended && r.parts.well_formed;
     if (!is_long(r)) continue;
     ++thoughts;
-    consistency += std::max(language_consistency(r.parts.thought, "en"),
-                            language_consistency(r.parts.thought, "zh"));
+    consistency += std::max(language_consistency(r.parts.thought, "en").value_or(1),
+                            language_consistency(r.parts.thought, "zh").value_or(1));
   }
   if (thoughts > 0) s.one_language = consistency / thoughts;
   for (double* x : {&s.accuracy, &s.length_mean, &s.long_share, &s.ended, &s.formed})

@@ -18,20 +18,13 @@ bool coin(const TaskExample& example, uint64_t sample) {
 
 constexpr double kNoWords = std::numeric_limits<double>::quiet_NaN();
 
-double language_share(std::string_view thought, const std::string& language) {
-  double share = language_consistency(thought, language);
-  // Only where there is no word are all of them of either language.
-  if (share == 1 && language_consistency(thought, language == "en" ? "zh" : "en") == 1)
-    return kNoWords;
-  return share;
-}
-
 Reward score_one(const TaskMixture::Item& item, uint64_t sample, const Rollout& r,
                  int64_t max_tokens, const RewardSettings& s) {
   Reward out;
   if (r.ended) out.score = item.task->score(item.example, r.parts.answer);
   out.formed = r.ended && r.parts.well_formed;
-  if (s.language != 0) out.language = language_share(r.parts.thought, s.target_language);
+  if (s.language != 0)
+    out.language = language_consistency(r.parts.thought, s.target_language).value_or(kNoWords);
   out.penalty =
       overlong_penalty(static_cast<int64_t>(r.tokens.size()), max_tokens, s.overlong_zone);
   out.total = s.accuracy * out.score + s.format * (out.formed ? 1.0 : 0.0) + out.penalty;

@@ -94,7 +94,7 @@ std::string final_answer(std::string_view answer) {
   return std::string(unwrapped(marked_answer(answer)));
 }
 
-double language_consistency(std::string_view text, std::string_view language) {
+std::optional<double> language_consistency(std::string_view text, std::string_view language) {
   if (language != "en" && language != "zh") {
     throw Error("language", "\"" + std::string(language) + "\" is not known here", "use en or zh");
   }
@@ -124,7 +124,8 @@ double language_consistency(std::string_view text, std::string_view language) {
     if (before != '\\' && (letters > 1 || script == Script::kOther)) count(script);
     before = 'a';
   }
-  return words == 0 ? 1 : static_cast<double>(right) / static_cast<double>(words);
+  if (words == 0) return std::nullopt;
+  return static_cast<double>(right) / static_cast<double>(words);
 }
 
 int reflective_words(std::string_view text) {

@@ -1,6 +1,7 @@
 // The parts of a completion: a thought between <think> and </think>, and the answer behind it, as
 // R1 writes them. Completions of prompts that already end with <think> begin inside the thought.
 #pragma once
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,9 +24,9 @@ Completion parse_completion(std::string_view text, bool begun);
 std::string final_answer(std::string_view answer);
 
 // Share of the words (CJK: characters) of a text that are in the target language ("en" or "zh");
-// numbers and signs don't count, 1 where there is no word. R1's language-consistency reward (R1
+// numbers and signs don't count, none where there is no word. R1's language-consistency reward (R1
 // B.6).
-double language_consistency(std::string_view text, std::string_view language);
+std::optional<double> language_consistency(std::string_view text, std::string_view language);
 
 // How often a text reflects: "wait", "check", "mistake", "however", "再", "检查", ... (R1, extended
 // data fig. 1, counts such words), and "back", what a search writes at a dead end.
