@@ -69,9 +69,12 @@ struct Targets {
   Tensor id;         // i32 [1, n]; -1: no target, and its log-probability is 0
   Tensor kept = {};  // i32 [n, ceil(vocab / 32)]: the softmax is over tokens whose bit is set (v %
                      // 32 of word v / 32), a target among them; empty: over all
-  Targets(const Tensor& id, const Tensor& kept = {}) : id(id), kept(kept) {}
+  double temperature = 1;  // that the logits are divided by
+  Targets(const Tensor& id, const Tensor& kept = {}, double temperature = 1)
+      : id(id), kept(kept), temperature(temperature) {}
   Targets range(int64_t begin, int64_t rows) const {
-    return {id.col_range(begin, rows), kept.empty() ? kept : kept.row_range(begin, rows)};
+    return {id.col_range(begin, rows), kept.empty() ? kept : kept.row_range(begin, rows),
+            temperature};
   }
 };
 
@@ -299,8 +302,8 @@ class Device {
                                 const Tensor& dy, Tensor drows, Tensor dweight) = 0;
 
   // --- output head ---
-  // logp [n, 1] = log softmax(h · headᵀ)[target], lse [n, 1]: both f32 (f64 on ref<double>). The
-  // [n, vocab] logits exist only in tiles. h [n, d] T.
+  // logp [n, 1] = log softmax(h · headᵀ / temperature)[target], lse [n, 1]: both f32 (f64 on
+  // ref<double>). The [n, vocab] logits exist only in tiles. h [n, d] T.
   virtual void token_logp(const Tensor& h, const Weight& head, const Targets& target, Tensor logp,
                           Tensor lse) = 0;
   // dh (+)= and dhead (+)= for the upstream gradient dlogp [n, 1]. dhead may be empty (frozen).

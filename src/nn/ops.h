@@ -74,13 +74,13 @@ Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r);
 // y [n, d] = sum of the chosen experts' rows times their weights + shared (empty: none).
 Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
 
-// logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ). known [n, 1], or empty:
-// the gradient that logp is going to get, if that is known already. With a tape the head's gradient
-// is then computed (and dhead added) right here, together with the values, and the backward checks
-// that it was asked for this one. kept: the tokens that the softmax is over, as in Targets; empty:
-// all.
+// logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ / temperature). known [n,
+// 1], or empty: the gradient that logp is going to get, if that is known already. With a tape the
+// head's gradient is then computed (and dhead added) right here, together with the values, and the
+// backward checks that it was asked for this one. kept: the tokens that the softmax is over, as in
+// Targets; empty: all.
 Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known = {},
-               const Var& kept = {});
+               const Var& kept = {}, double temperature = 1);
 
 // kl [n, 1] between softmax(h · headᵀ / T) and the teacher's distributions (Device::token_kl),
 // whose tensors must live until the backward has run.

@@ -118,7 +118,7 @@ class TapeOfTheHead : public TapeTest {
       kept = c.make_aux(DType::kI32, 2, 1);
       dev_->upload(bits.data(), kept.t);
     }
-    return token_logp(c, x, head_, c.make_ids(ids.data(), 2), d, kept);
+    return token_logp(c, x, head_, c.make_ids(ids.data(), 2), d, kept, 0.7);
   }
   std::vector<double> values_{0.5, -1, 0.2, 1.5, 0.1, -0.3, 0.7, 0.9, -1.1, 0.4, -0.6, 0.8};
   Weight head_;

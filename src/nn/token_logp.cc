@@ -27,8 +27,8 @@ void with_known_gradient(Ctx& ctx, const Var& h, Weight& head, const Targets& ta
 }  // namespace
 
 Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Var& known,
-               const Var& kept) {
-  Targets targets(target.t, kept.t);
+               const Var& kept, double temperature) {
+  Targets targets(target.t, kept.t, temperature);
   Var logp = ctx.make(ctx.stat_dtype(), h.t.rows, 1);
   if (ctx.tape && !known.empty()) {
     with_known_gradient(ctx, h, head, targets, known, logp);
@@ -37,13 +37,13 @@ Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Va
   Var lse = ctx.make_aux(ctx.stat_dtype(), h.t.rows, 1);
   ctx.dev.token_logp(h.t, head, targets, logp.t, lse.t);
   if (!ctx.tape) return logp;
-  ctx.tape->record(
-      logp, [&dev = ctx.dev, tape = ctx.tape, h, &head, target, kept, lse](const Tensor& dlogp) {
-        GradOut dh = tape->grad_out(h);
-        GradOut dhead = weight_grad(head);
-        dev.token_logp_backward(h.t, head, {target.t, kept.t}, lse.t, dlogp, dh.t, dh.accum,
-                                dhead.t, dhead.accum);
-      });
+  ctx.tape->record(logp, [&dev = ctx.dev, tape = ctx.tape, h, &head, target, kept, temperature,
+                          lse](const Tensor& dlogp) {
+    GradOut dh = tape->grad_out(h);
+    GradOut dhead = weight_grad(head);
+    dev.token_logp_backward(h.t, head, {target.t, kept.t, temperature}, lse.t, dlogp, dh.t,
+                            dh.accum, dhead.t, dhead.accum);
+  });
   return logp;
 }
 

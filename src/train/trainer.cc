@@ -47,12 +47,6 @@ bool all_zero(const std::vector<double>& v) {
   return std::all_of(v.begin(), v.end(), [](double x) { return x == 0; });
 }
 
-// What the head reads, for logits divided by the temperature.
-Var at_temperature(Ctx& ctx, const TrainerConfig& config, const Var& hidden) {
-  if (config.temperature == 1) return hidden;
-  return scale(ctx, hidden, 1 / config.temperature);
-}
-
 // Targets of MTP depth k (1-based): row i predicts what row i + k of its segment has to predict.
 std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t> rows, int depth) {
   std::vector<int32_t> out;
@@ -114,10 +108,9 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   auto predict = [&](const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> ids) {
     Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
     Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
-    Var read = at_temperature(ctx, config_, hidden);
     Var kept = heads.empty() ? kept_tokens(ctx, mb) : Var();  // of the next token alone
-    heads.push_back(
-        {token_logp(ctx, read, model_.head(), target, known, kept), std::move(rows), {}});
+    Var logp = token_logp(ctx, hidden, model_.head(), target, known, kept, config_.temperature);
+    heads.push_back({logp, std::move(rows), {}});
   };
   std::vector<int32_t> all(mb.targets.size());
   std::iota(all.begin(), all.end(), 0);
@@ -257,9 +250,10 @@ std::vector<double> log_probabilities(Device& dev, Pool& pool, Model& model,
           .dtype = config.dtype,
           .fp8 = config.fp8,
           .recompute = false};
-  Var h = at_temperature(ctx, config, model.hidden(ctx, mb.batch, {}));
+  Var h = model.hidden(ctx, mb.batch, {});
   Var target = ctx.make_ids(mb.targets.data(), static_cast<int64_t>(mb.targets.size()));
-  return to_host(dev, token_logp(ctx, h, model.head(), target, {}, kept_tokens(ctx, mb)).t);
+  Var logp = token_logp(ctx, h, model.head(), target, {}, kept_tokens(ctx, mb), config.temperature);
+  return to_host(dev, logp.t);
 }
 
 Objective pretrain_objective(std::span<const MicroBatch> batch, int mtp_depths, double mtp_lambda) {

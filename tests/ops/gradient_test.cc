@@ -250,13 +250,16 @@ TEST_F(Gradient, OfCombine) {
 TEST_F(Gradient, OfTokenLogProbabilities) {
   M h(5, 6, "h"), w(9, 6, "w"), logp(5, 1), lse(5, 1), dlogp(5, 1, "dlogp"), dh(5, 6), dw(9, 6);
   Weight head = weight_of({&w});
-  Indices target({3, -1, 8, 0, 3}, 1, 5);
-  auto loss = [&] { return dev.token_logp(h.t, head, target.t, logp.t, lse.t), dot(logp, dlogp); };
-  loss();
-  dev.token_logp_backward(h.t, head, target.t, lse.t, dlogp.t, dh.t, Accum::kSet, dw.t,
-                          Accum::kSet);
-  expect_gradient(h, dh, loss, "h");
-  expect_gradient(w, dw, loss, "w");
+  Indices ids({3, -1, 8, 0, 3}, 1, 5);
+  for (double temperature : {1.0, 0.7}) {
+    Targets target(ids.t, {}, temperature);
+    auto loss = [&] { return dev.token_logp(h.t, head, target, logp.t, lse.t), dot(logp, dlogp); };
+    loss();
+    dev.token_logp_backward(h.t, head, target, lse.t, dlogp.t, dh.t, Accum::kSet, dw.t,
+                            Accum::kSet);
+    expect_gradient(h, dh, loss, "h");
+    expect_gradient(w, dw, loss, "w");
+  }
 }
 
 TEST_F(Gradient, OfTokenDivergence) {

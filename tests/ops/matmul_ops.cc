@@ -373,12 +373,13 @@ void head(std::vector<OpCase>& out) {
   for (int64_t n : kRowCounts) {
     for (auto [d, vocab] : {std::array<int64_t, 2>{16, 1}, {40, 33}, {129, 300}, {64, 2049}}) {
       // Logits of about ±5, so that the softmax is far from uniform.
-      double scale = 5 / std::sqrt(static_cast<double>(d));
+      double temperature = vocab == 300 ? 0.8 : 1,
+             scale = 5 * temperature / std::sqrt(static_cast<double>(d));
       Within logp{.sums = 256};
       out.push_back({"token_logp", n, true, [=, d = d, vocab = vocab](OpRun& r) {
                        Tensor h = r.input_rows("h", n, d);
                        Weight& w = r.weight("head", vocab, d, scale);
-                       Tensor target = r.index_row(targets(r, n, vocab));
+                       Targets target(r.index_row(targets(r, n, vocab)), {}, temperature);
                        r.dev.token_logp(h, w, target, r.output_f32_rows("logp", n, 1, logp),
                                         r.output_f32_rows("lse", n, 1, logp));
                      }});
@@ -387,8 +388,8 @@ void head(std::vector<OpCase>& out) {
             {"token_logp_backward", 0, false, [=, d = d, vocab = vocab](OpRun& r) {
                Tensor h = r.input("h", n, d);
                Weight& w = r.weight("head", vocab, d, scale);
-               Tensor target = r.index_row(targets(r, n, vocab)),
-                      lse = r.output_f32("lse", n, 1, logp);
+               Targets target(r.index_row(targets(r, n, vocab)), {}, temperature);
+               Tensor lse = r.output_f32("lse", n, 1, logp);
                r.dev.token_logp(h, w, target, r.output_f32("logp", n, 1, logp), lse);
                Tensor dlogp = r.input_f32("dlogp", n, 1);
                // A device may keep the logits' gradient in bf16.
@@ -406,7 +407,7 @@ void head(std::vector<OpCase>& out) {
                        Within within{.sums = 256, .mids = 5};
                        Tensor h = r.input_rows("h", n, d);
                        Weight& w = r.weight("head", vocab, d, scale);
-                       Tensor target = r.index_row(targets(r, n, vocab));
+                       Targets target(r.index_row(targets(r, n, vocab)), {}, temperature);
                        Tensor dlogp = r.input_f32_rows("dlogp", n, 1);
                        r.dev.token_logp_and_gradient(
                            h, w, target, dlogp, r.output_f32_rows("logp", n, 1, logp),
@@ -417,7 +418,7 @@ void head(std::vector<OpCase>& out) {
                          Within within{.sums = 256, .mids = 5};
                          Tensor h = r.input("h", n, d);
                          Weight& w = r.weight("head", vocab, d, scale);
-                         Tensor target = r.index_row(targets(r, n, vocab));
+                         Targets target(r.index_row(targets(r, n, vocab)), {}, temperature);
                          r.dev.token_logp_and_gradient(
                              h, w, target, r.input_f32("dlogp", n, 1),
                              r.output_f32("logp", n, 1, logp), Tensor(),

@@ -46,6 +46,7 @@ struct RunningSoftmax {
     for (int64_t v = 0; v < head.n; v += kTile) {
       int64_t n = std::min(kTile, head.n - v);
       logits_tile(k, ops, x, head, v, n, tile);
+      divide_logits(k, target.temperature, h.rows, n, tile);
       drop_logits(target.kept, v, n, tile);
       for (int64_t r = 0; r < h.rows; ++r) {
         void* out = terms.empty() ? nullptr : terms.col_range(v, n).row_raw(r);
@@ -102,7 +103,7 @@ struct KnownGradient {
                    int64_t begin, const Tensor& block) const {
     int32_t t = target_of(target, row + r);
     if (t < 0) return fill_zero(block.row_range(r, 1));
-    float d = dlogp.row<float>(row + r)[0];
+    float d = dlogp.row<float>(row + r)[0] / static_cast<float>(target.temperature);
     for (int64_t v = 0; v < block.cols; v += kTile) {
       int64_t n = std::min(kTile, block.cols - v);
       float then = tops[(begin + v) / kTile * kChunk + r];
@@ -161,13 +162,15 @@ struct Backward {
     for (int64_t v = 0; v < d.cols; v += kTile) {
       int64_t n = std::min(kTile, d.cols - v);
       logits_tile(k, ops, x, head, begin + v, n, tile);
+      divide_logits(k, target.temperature, d.rows, n, tile);
       if (!target.kept.empty())
         drop_logits(target.kept.row_range(pass + row, d.rows), begin + v, n, tile);
       for (int64_t r = 0; r < d.rows; ++r) {
         int64_t i = pass + row + r;
         Tensor out = d.row_range(r, 1).col_range(v, n);
         if (has_target(target, i)) {
-          ops.logit_gradient(tile + r * kTile, n, lse.row<float>(i)[0], dlogp.row<float>(i)[0],
+          float up = dlogp.row<float>(i)[0] / static_cast<float>(target.temperature);
+          ops.logit_gradient(tile + r * kTile, n, lse.row<float>(i)[0], up,
                              target_of(target, i) - (begin + v), out.data);
         } else {
           fill_zero(out);

@@ -35,6 +35,13 @@ inline void logits_tile(const Kernels& k, const GemmOperands& ops, const Tensor&
   ops.multiply(g);
 }
 
+inline void divide_logits(const Kernels& k, double temperature, int64_t rows, int64_t n,
+                          float* tile) {
+  if (temperature == 1) return;
+  for (int64_t r = 0; r < rows; ++r)
+    k.gemm->f32->scale_terms(tile + r * kTile, n, static_cast<float>(1 / temperature));
+}
+
 // Logits of tokens that are not kept become so small that nothing is left of them; finite, so that
 // a row may begin with a tile of nothing else. kept as in Targets, its rows those of the tile.
 inline void drop_logits(const Tensor& kept, int64_t begin, int64_t n, float* tile) {

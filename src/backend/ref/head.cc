@@ -8,15 +8,16 @@
 namespace wels {
 namespace {
 
-// Row i of kept, or all: -infinity for the others.
+// Of row i, divided by the temperature; -infinity for tokens that are not kept.
 template <class R>
-std::vector<R> logits_of(const R* h, const Mat<R>& w, const Tensor& kept, int64_t i) {
+std::vector<R> logits_of(const R* h, const Mat<R>& w, const Targets& target, int64_t i) {
+  const Tensor& kept = target.kept;
   std::vector<R> z(static_cast<size_t>(w.rows), -std::numeric_limits<R>::infinity());
   for (int64_t v = 0; v < w.rows; ++v) {
     if (!kept.empty() && (kept.row<int32_t>(i)[v / 32] >> (v % 32) & 1) == 0) continue;
     R dot = 0;
     for (int64_t c = 0; c < w.cols; ++c) dot += h[c] * w.row(v)[c];
-    z[static_cast<size_t>(v)] = dot;
+    z[static_cast<size_t>(v)] = dot / static_cast<R>(target.temperature);
   }
   return z;
 }
@@ -31,7 +32,7 @@ void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Targets
     for (int64_t i = begin; i < end; ++i) {
       int32_t t = target.id.row<int32_t>(0)[i];
       if (t < 0 && !target.kept.empty()) continue;  // perhaps none is kept
-      std::vector<R> z = logits_of(in.row(i), w, target.kept, i);
+      std::vector<R> z = logits_of(in.row(i), w, target, i);
       R largest = *std::max_element(z.begin(), z.end()), sum = 0;
       for (R x : z) sum += std::exp(x - largest);
       log_sum.row(i)[0] = largest + std::log(sum);
@@ -42,7 +43,7 @@ void RefDevice<R>::token_logp(const Tensor& h, const Weight& head, const Targets
   if (!lse.empty()) write(log_sum, lse);
 }
 
-// d logp / d z_v = [v = target] - softmax(z)_v.
+// d logp / d (z_v / T) = [v = target] - softmax(z / T)_v.
 template <class R>
 void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, const Targets& target,
                                        const Tensor& lse, const Tensor& dlogp, Tensor dh,
@@ -52,10 +53,11 @@ void RefDevice<R>::token_logp_backward(const Tensor& h, const Weight& head, cons
   for (int64_t i = 0; i < h.rows; ++i) {
     int32_t t = target.id.row<int32_t>(0)[i];
     if (t < 0) continue;
-    std::vector<R> z = logits_of(in.row(i), w, target.kept, i);
+    std::vector<R> z = logits_of(in.row(i), w, target, i);
+    R up = d.row(i)[0] / static_cast<R>(target.temperature);
     for (int64_t v = 0; v < w.rows; ++v) {
-      R dz = d.row(i)[0] *
-             ((v == t ? R(1) : R(0)) - std::exp(z[static_cast<size_t>(v)] - log_sum.row(i)[0]));
+      R dz =
+          up * ((v == t ? R(1) : R(0)) - std::exp(z[static_cast<size_t>(v)] - log_sum.row(i)[0]));
       for (int64_t c = 0; c < w.cols; ++c) {
         gh.row(i)[c] += dz * w.row(v)[c];
         gw.row(v)[c] += dz * in.row(i)[c];
