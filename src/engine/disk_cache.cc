@@ -247,12 +247,13 @@ void DiskCache::save(const Key& key, const Key& before, std::span<const int32_t>
   use(key);  // a file's own time is too coarse to tell what was written first
 }
 
-Key model_fingerprint(const Device& dev, Model& model, DType dtype, DType cache_dtype) {
+Key model_fingerprint(const Device& dev, Model& model, DType dtype, const KvCache& kv) {
   Hash h;
   h.add(std::string(version()) + git_version());
   std::string name = dev.name();  // the number of threads does not change a bit
   h.add(name.substr(0, name.find(',')));
-  h.add(static_cast<uint64_t>(dtype) << 8 | static_cast<uint64_t>(cache_dtype));
+  h.add(static_cast<uint64_t>(dtype) << 8 | static_cast<uint64_t>(kv.pool(0).dtype));
+  h.add(static_cast<uint64_t>(kv.layout().width));
   const ModelConfig& c = model.config();
   h.add(to_hf_config(c));
   visit_weights(c, model.weights(), [&](Weight& w, const WeightSpec& s) {

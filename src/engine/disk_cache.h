@@ -77,8 +77,8 @@ class DiskCache {
 
 // What cached rows depend on: config, values of the weights (names, types, shapes and a sample of
 // their bytes: 64 places of every matrix, so a model trained further is another one, but
-// one altered by hand in a single value may not be), the device, T, the cache's type and the
-// program's version.
-DiskCache::Key model_fingerprint(const Device& dev, Model& model, DType dtype, DType cache_dtype);
+// one altered by hand in a single value may not be), the device, T, the cache's type and width and
+// the program's version.
+DiskCache::Key model_fingerprint(const Device& dev, Model& model, DType dtype, const KvCache& kv);
 
 }  // namespace wels

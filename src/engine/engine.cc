@@ -27,15 +27,14 @@ Engine::Engine(Device& dev, Model& model, DType dtype, int64_t context, const Ca
       context_(context),
       // One page more: going on in a page that is kept begins with a copy.
       kv_(model.config(), cache.dtype.value_or(dtype),
-          std::max(context, cache.tokens) + KvCache::kPageRows),
+          std::max(context, cache.tokens) + KvCache::kPageRows, cache.rows),
       prefixes_(kv_) {
   const ModelConfig& c = model.config();
   bool absorbed = 2 * c.kv_lora_rank <= c.qk_nope_head_dim + c.v_head_dim;
   prompt_form_ = absorbed ? MlaForm::kAbsorbed : MlaForm::kExpanded;
-  all_exact_ = !c.is_mla() || absorbed;
+  all_exact_ = !c.is_mla() || absorbed || cache.rows == MlaRows::kExpanded;
   if (cache.folder.empty()) return;
-  disk_.emplace(cache.folder, cache.folder_bytes,
-                model_fingerprint(dev, model, dtype, cache.dtype.value_or(dtype)));
+  disk_.emplace(cache.folder, cache.folder_bytes, model_fingerprint(dev, model, dtype, kv_));
 }
 
 Engine::~Engine() = default;

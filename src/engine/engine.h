@@ -36,6 +36,7 @@ struct CacheOptions {
   std::string folder = {};  // also keeps pages on disk, for later engines (disk_cache.h); empty: no
   int64_t folder_bytes = 0;         // at most
   std::optional<DType> dtype = {};  // T of the activations, f32, bf16 or Q8_0; nothing: T
+  MlaRows rows = MlaRows::kLatent;  // of models with MLA
 };
 
 class Engine {

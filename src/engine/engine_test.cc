@@ -343,6 +343,25 @@ TEST_F(EngineTest, RequestsWithOnePromptComputeItOnce) {
   EXPECT_EQ(t.cached_tokens, 15 * 192);
 }
 
+// In the latent form an answer's rows have other bits than a prompt's.
+TEST_F(EngineTest, ExpandedRowsHaveTheSameBitsInAPromptAndInAnAnswer) {
+  CacheOptions cache{.tokens = 2048, .rows = MlaRows::kExpanded};
+  Engine e(*dev, model, DType::kF32, 512, cache);
+  GenerateRequest first = ask(random_ids(70, 1), 90);
+  GenerateRequest second = first;
+  Ids answer = e.run({first})[0].tokens, more = random_ids(10, 2);
+  second.prompt.insert(second.prompt.end(), answer.begin(), answer.end());
+  second.prompt.insert(second.prompt.end(), more.begin(), more.end());
+  second.reuse = Reuse::kExact;
+  GenerateTiming t;
+  GenerateResult got = e.run({second}, &t)[0];
+  EXPECT_EQ(t.cached_tokens, 159);  // all but the answer's last, which was not in the model
+  second.reuse = Reuse::kNone;
+  GenerateResult want = Engine(*dev, model, DType::kF32, 512, cache).run({second})[0];
+  EXPECT_EQ(got.tokens, want.tokens);
+  EXPECT_EQ(got.logp, want.logp);
+}
+
 TEST_F(EngineTest, TheCacheIsNotSharedBetweenScopes) {
   Engine e(*dev, model, DType::kF32, 512, 2048);
   GenerateRequest r = ask(random_ids(200, 1), 4);

@@ -22,6 +22,9 @@ struct BlockContext {
 };
 
 std::vector<AttendSegment> own_segments(const Batch& batch);
+// A run of segments after what the cache has of their sequences; queries count from the run's
+// first.
+std::vector<CachedSegment> cached_segments(std::span<const Segment> run, const KvCache& kv);
 
 // The cheaper form of MLA's attention over the cache, for `new_rows` tokens after `past_rows`.
 MlaForm cheaper_mla_form(const ModelConfig& c, int64_t past_rows, int64_t new_rows);

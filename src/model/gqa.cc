@@ -44,12 +44,9 @@ Var gqa(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b) {
     write_rows(ctx, k.t, b, 0);
     write_rows(ctx, v.t, b, layout.second);
     p.k_step = p.v_step = static_cast<int>(layout.head);
-    std::vector<CachedSegment> segments;
-    for (const Segment& s : b.batch.segments) {
-      segments.push_back({s.row_begin, s.rows, s.past + s.rows, b.options.kv->pages(s.sequence)});
-    }
     y = ctx.make_aux(ctx.dtype, q.t.rows, int64_t{h} * dh);
-    ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0,
+    ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows,
+                          cached_segments(b.batch.segments, *b.options.kv), p, 0,
                           static_cast<int>(layout.second), y.t);
   } else {
     y = attend(ctx, q, k, v, 0, Var(), b.segments, p);

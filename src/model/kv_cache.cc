@@ -9,12 +9,17 @@
 
 namespace wels {
 
-KvLayout kv_layout(const ModelConfig& cfg, DType dtype) {
+KvLayout kv_layout(const ModelConfig& cfg, DType dtype, MlaRows rows) {
   auto blocks = [&](int64_t n) {
     return (n + info(dtype).block - 1) / info(dtype).block * info(dtype).block;
   };
   KvLayout l;
-  if (cfg.is_mla()) {
+  if (cfg.is_mla() && rows == MlaRows::kExpanded) {
+    CHECK(info(dtype).block == 1);
+    l.head = cfg.qk_nope_head_dim + cfg.v_head_dim;
+    l.second = cfg.num_attention_heads * l.head;
+    l.width = l.second + cfg.qk_rope_head_dim;
+  } else if (cfg.is_mla()) {
     l.second = blocks(cfg.kv_lora_rank);
     l.width = l.second + blocks(cfg.qk_rope_head_dim);
   } else {
@@ -25,13 +30,13 @@ KvLayout kv_layout(const ModelConfig& cfg, DType dtype) {
   return l;
 }
 
-int64_t kv_token_bytes(const ModelConfig& cfg, DType dtype) {
+int64_t kv_token_bytes(const ModelConfig& cfg, DType dtype, MlaRows rows) {
   return (cfg.num_hidden_layers + cfg.num_nextn_predict_layers) *
-         row_bytes(dtype, kv_layout(cfg, dtype).width);
+         row_bytes(dtype, kv_layout(cfg, dtype, rows).width);
 }
 
-KvCache::KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens)
-    : layout_(kv_layout(cfg, dtype)) {
+KvCache::KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens, MlaRows rows)
+    : layout_(kv_layout(cfg, dtype, rows)) {
   int64_t layers = cfg.num_hidden_layers + cfg.num_nextn_predict_layers;
   int64_t width = layout_.width;
   int64_t n_pages = (std::max<int64_t>(max_tokens, 1) + kPageRows - 1) / kPageRows;

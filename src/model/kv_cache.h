@@ -1,7 +1,8 @@
 // KvCache: one row per token and layer in pages of kPageRows rows, so that sequences grow without
-// moving. MLA rows are the latent c and the rotated key k^R side by side (r + dr values: V3's 576);
-// GQA rows are keys, then values. They are of f32, bf16, or Q8_0: 34 bytes per 32 values, whole
-// numbers with a half for their scale (device.h, scatter_rows).
+// moving. MLA rows are the latent c and the rotated key k^R side by side (r + dr values: V3's 576),
+// or, where asked for, what training attends to: keys and values of every head, then k^R. GQA rows
+// are keys, then values. They are of f32, bf16, or Q8_0: 34 bytes per 32 values, whole numbers with
+// a half for their scale (device.h, scatter_rows).
 //
 // Pages are counted: a page may belong to several sequences (fork, adopt) and may be kept for later
 // ones (keep). It is written by one owner only: where a sequence goes on in a partial page that it
@@ -25,11 +26,13 @@ namespace wels {
 struct KvLayout {
   int64_t width = 0;   // columns
   int64_t second = 0;  // the first of k^R (MLA) or of the first head's values (GQA)
-  int64_t head = 0;    // from one head to the next (GQA)
+  int64_t head = 0;    // from one head to the next (GQA; MLA: expanded rows alone)
 };
-KvLayout kv_layout(const ModelConfig& cfg, DType dtype);
+// What MLA's rows hold: the latent, or keys and values of all heads (f32 or bf16 only).
+enum class MlaRows { kLatent, kExpanded };
+KvLayout kv_layout(const ModelConfig& cfg, DType dtype, MlaRows rows = MlaRows::kLatent);
 // Of a token in all blocks and MTP modules.
-int64_t kv_token_bytes(const ModelConfig& cfg, DType dtype);
+int64_t kv_token_bytes(const ModelConfig& cfg, DType dtype, MlaRows rows = MlaRows::kLatent);
 
 class KvCache {
  public:
@@ -38,7 +41,7 @@ class KvCache {
   // Room for `max_tokens` tokens in all sequences together (rounded up to pages). dtype: T of the
   // model, f32, bf16 or Q8_0. Throws Error if the memory can't be had. Layers: blocks and MTP
   // modules.
-  KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens);
+  KvCache(const ModelConfig& cfg, DType dtype, int64_t max_tokens, MlaRows rows = MlaRows::kLatent);
   ~KvCache();
   KvCache(const KvCache&) = delete;
 

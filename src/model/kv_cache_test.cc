@@ -50,6 +50,11 @@ TEST(KvCache, PartsOfAQuantisedRowBeginWithABlock) {
   EXPECT_EQ(kv_layout(v3, DType::kQ8_0).width, 576);
   EXPECT_EQ(kv_token_bytes(v3, DType::kBF16), 61 * 1152);
   EXPECT_EQ(kv_token_bytes(v3, DType::kQ8_0), 61 * 612);
+  v3.num_attention_heads = v3.qk_nope_head_dim = v3.v_head_dim = 128;
+  EXPECT_EQ(kv_layout(v3, DType::kBF16, MlaRows::kExpanded).head, 256);
+  EXPECT_EQ(kv_layout(v3, DType::kBF16, MlaRows::kExpanded).second, 128 * 256);
+  EXPECT_EQ(kv_layout(v3, DType::kBF16, MlaRows::kExpanded).width, 128 * 256 + 64);
+  EXPECT_EQ(kv_token_bytes(v3, DType::kF32, MlaRows::kExpanded), 61 * 4 * (128 * 256 + 64));
   v3.kv_lora_rank = 48;
   v3.qk_rope_head_dim = 16;
   EXPECT_EQ(kv_layout(v3, DType::kF32).second, 48);

@@ -1,5 +1,6 @@
 // Multi-head latent attention, V3 eq. 1-11. Only the latent c (r values) and the rotated key k^R
-// (dr values, shared by all heads) are cached.
+// (dr values, shared by all heads) are cached; where bits are to be training's, keys and values of
+// every head are instead (MlaRows::kExpanded).
 //
 // Expanded form (training, prefill): keys and values of every head are made from c by W_UK and W_UV
 // (kv_b), then ordinary attention. Absorbed form (decode): W_UK moves into the query and W_UV
@@ -99,11 +100,6 @@ void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
   int dn = static_cast<int>(c.qk_nope_head_dim), dr = static_cast<int>(c.qk_rope_head_dim);
   int dv = static_cast<int>(c.v_head_dim);
   int64_t begin = run.front().row_begin, n = run.back().row_begin + run.back().rows - begin;
-  std::vector<CachedSegment> segments;
-  for (const Segment& s : run) {
-    segments.push_back(
-        {s.row_begin - begin, s.rows, s.past + s.rows, b.options.kv->pages(s.sequence)});
-  }
   Var q = ctx.make_aux(ctx.dtype, n, int64_t{h} * (r + dr));
   const Tensor asked = in.q.t.row_range(begin, n);
   ctx.dev.absorb_query(asked, w.kv_b, h, dn, dr, dv, q.t);
@@ -116,15 +112,32 @@ void absorbed_from_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in,
                  .scale = b.scale,
                  .shared_col = static_cast<int>(b.options.kv->layout().second)};
   Var mixed = ctx.make_aux(ctx.dtype, n, int64_t{h} * r);
-  ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows, segments, p, 0, 0,
-                        mixed.t);
+  ctx.dev.attend_cached(q.t, b.options.kv->pool(b.layer), KvCache::kPageRows,
+                        cached_segments(run, *b.options.kv), p, 0, 0, mixed.t);
   const Tensor out = y.row_range(begin, n);
   ctx.dev.absorb_output(mixed.t, w.kv_b, h, dn, dv, out);
   if (w.kv_b.lora) absorb_output_low_rank(ctx, *w.kv_b.lora, mixed.t, h, dn, dv, out);
 }
 
+// Attention as in training, over rows that were expanded when they were new.
+Var attend_expanded_rows(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const BlockContext& b) {
+  const KvCache& kv = *b.options.kv;
+  Tensor pool = kv.pool(b.layer);
+  int64_t second = kv.layout().second;
+  Var rows = matmul(ctx, in.latent, w.kv_b);
+  ctx.dev.scatter_rows(rows.t, b.places.t, pool.col_range(0, second));
+  ctx.dev.scatter_rows(in.key.t, b.places.t, pool.col_range(second, pool.cols - second));
+  AttendParams p = expanded_params(b.cfg, b.scale);
+  p.shared_col = static_cast<int>(second);
+  Var y = ctx.make_aux(ctx.dtype, in.q.t.rows, int64_t{p.heads} * p.dv);
+  ctx.dev.attend_cached(in.q.t, pool, KvCache::kPageRows, cached_segments(b.batch.segments, kv), p,
+                        0, p.dk, y.t);
+  return y;
+}
+
 Var attend_with_cache(Ctx& ctx, AttentionWeights& w, const MlaInput& in, const BlockContext& b) {
   CHECK(ctx.tape == nullptr);
+  if (b.options.kv->layout().head > 0) return attend_expanded_rows(ctx, w, in, b);
   const ModelConfig& c = b.cfg;
   Tensor pool = b.options.kv->pool(b.layer);
   int64_t second = b.options.kv->layout().second;

@@ -33,6 +33,15 @@ std::vector<AttendSegment> own_segments(const Batch& batch) {
   return out;
 }
 
+std::vector<CachedSegment> cached_segments(std::span<const Segment> run, const KvCache& kv) {
+  std::vector<CachedSegment> out;
+  for (const Segment& s : run) {
+    out.push_back(
+        {s.row_begin - run.front().row_begin, s.rows, s.past + s.rows, kv.pages(s.sequence)});
+  }
+  return out;
+}
+
 Model::Model(ModelConfig cfg) : cfg_(std::move(cfg)) {
   cfg_.validate();
   weights_ = make_weights(cfg_);

@@ -149,6 +149,7 @@ json RlStage::settings() const {
               {"top_p", s_.rollout.top_p},
               {"min_p", s_.rollout.min_p},
               {"keep_routing", s_.rollout.keep_routing},
+              {"exact_rollouts", s_.rollout.exact},
               {"groups", s_.groups},
               {"samples", s_.samples},
               {"temperature", s_.temperature},
@@ -398,7 +399,8 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   if (u.mismatch.tokens > 0) mismatch_.add(u.mismatch);
   add_update_metrics(u, times, m);
   say_mismatch(state.step);
-  if (u.rows == 0) say_nothing_to_learn(state.step, reward_, failures);
+  bool checked = 2 * failures < static_cast<int64_t>(all.rollouts.size());
+  if (u.rows == 0) say_nothing_to_learn(state.step, reward_, checked);
   silent_steps_ = u.rows == 0 ? silent_steps_ + 1 : 0;
   return {.stats = u.stats,
           .sequences = static_cast<int64_t>(all.rollouts.size()),
@@ -485,7 +487,7 @@ std::optional<Error> RlStage::add_rollout_metrics(const Groups& all, int64_t ste
   curriculum_.observe(a.accuracy);
   return guard_.observe({.step = step + 1,
                          .best_score = *std::max_element(scores.begin(), scores.end()),
-                         .checked = failures == 0,
+                         .checked = 2 * failures < static_cast<int64_t>(all.rollouts.size()),
                          .entropy = entropy,
                          .repetitive = repetitive / n});
 }
@@ -553,23 +555,25 @@ void RlStage::say_failures(int64_t step, int64_t failures, int64_t answers) {
 }
 
 void RlStage::say_mismatch(int64_t step) {
-  double bound = mismatch_bound(trainer_config_.dtype, s_.temperature);
+  bool exact = s_.rollout.attends_as_training();
+  double bound = mismatch_bound(exact, s_.temperature);
   if (mismatch_said_ || mismatch_.largest <= bound) return;
   mismatch_said_ = true;
   log_warn(
       "step {}: sampler and trainer differ by {:.2g} in a log-probability (mean {:.2g}); {} is "
-      "usual for {}. Later ones are in logp_mismatch_max; --correction truncate bounds their "
-      "effect",
-      step + 1, mismatch_.largest, mismatch_.mean(), bound, name(trainer_config_.dtype));
+      "the bound for {} rollouts in {}. Later ones are in logp_mismatch_max; {}--correction "
+      "truncate bounds their effect",
+      step + 1, mismatch_.largest, mismatch_.mean(), bound, exact ? "exact" : "usual",
+      name(s_.rollout.dtype), exact ? "" : "--exact-rollouts makes them agree, ");
 }
 
-void RlStage::say_nothing_to_learn(int64_t step, double reward, int64_t failures) {
+void RlStage::say_nothing_to_learn(int64_t step, double reward, bool checked) {
   if (silent_steps_ % kSilenceBetween != kSilenceBefore) return;
   log_warn(
       "step {}: within every group all rewards are equal (mean {:.2f}), so there is nothing to "
       "learn from; {}",
       step + 1, reward,
-      failures > 0                        ? "the task's checker fails"
+      !checked                            ? "the task's checker fails"
       : reward > 0.5 * s_.reward.accuracy ? "try harder levels of the task"
                                           : "try easier levels, or more --samples");
 }

@@ -122,7 +122,7 @@ class RlStage : public Stage {
   int64_t failures_so_far() const;
   void say_failures(int64_t step, int64_t failures, int64_t answers);
   void say_mismatch(int64_t step);
-  void say_nothing_to_learn(int64_t step, double reward, int64_t failures);
+  void say_nothing_to_learn(int64_t step, double reward, bool checked);
 
   Device& dev_;
   Model& policy_;

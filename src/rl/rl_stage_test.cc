@@ -55,7 +55,7 @@ TEST_F(RlStageTest, RewardForRightAnswersAloneTeachesItToThinkFirst) {
     stage.step(trainer, state, 5e-4, m);
     if (state.step < 5) first += m.scalar("reward_mean") / 5;
     if (state.step >= kSteps - 5) last += m.scalar("reward_mean") / 5;
-    EXPECT_LT(m.scalar("logp_mismatch_max"), 3e-5);
+    EXPECT_LT(m.scalar("logp_mismatch_max"), 1e-5);
   }
   double after = 1 - stage.validate(trainer, nullptr, false);
   EXPECT_LT(first, 0.75);
@@ -95,7 +95,7 @@ TEST_F(RlStageTest, AFailingCheckerStopsNothing) {
   std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(stage.checker_failures(), answers);
   EXPECT_THAT(stage.status(), testing::HasSubstr(fmt::format("not checked {}", answers)));
-  EXPECT_THAT(said, testing::HasSubstr("step 11: 4 of 4 answers could not be checked"));
+  EXPECT_THAT(said, testing::ContainsRegex("step 11: [0-9]+ of [0-9]+ answers could not be"));
   EXPECT_THAT(said, testing::HasSubstr("the task's checker fails"));
 }
 
@@ -169,19 +169,23 @@ TEST_F(RlStageTest, StepsKeepTheSamplersMaskAndRouting) {
   }
 }
 
-// Largest seen on this base: f32 4e-6, bf16 0.14, both over three steps; MLA rounds differently in
-// the form with a cache than in the trainer's.
+// Where rollouts attend as the trainer does the heads' rounding is left; in bf16 they do so if
+// asked, else MLA rounds differently over the cache (largest seen on this base: 0.14).
 TEST_F(RlStageTest, SampledLogProbabilitiesAreTheTrainersInBothTypesAndAtAnyTemperature) {
   struct Case {
     DType dtype;
+    bool exact;
     double temperature, largest, mean;
   };
-  for (Case c : {Case{DType::kF32, 1, 1e-5, 1e-6}, Case{DType::kF32, 0.7, 1e-5, 1e-6},
-                 Case{DType::kBF16, 1, 0.25, 0.01}, Case{DType::kBF16, 0.7, 0.35, 0.015}}) {
-    SCOPED_TRACE(fmt::format("{} at {}", name(c.dtype), c.temperature));
+  for (Case c :
+       {Case{DType::kF32, false, 1, 1e-5, 5e-7}, Case{DType::kF32, false, 0.7, 1e-5, 5e-7},
+        Case{DType::kBF16, true, 1, 1e-5, 5e-7}, Case{DType::kBF16, true, 0.7, 1e-5, 5e-7},
+        Case{DType::kBF16, false, 1, 0.5, 0.01}, Case{DType::kBF16, false, 0.7, 0.7, 0.015}}) {
+    SCOPED_TRACE(fmt::format("{} {} at {}", name(c.dtype), c.exact, c.temperature));
     policy = trainable();
     RlSettings s = settings("grpo");
     s.rollout.dtype = c.dtype;
+    s.rollout.exact = c.exact;
     s.temperature = c.temperature;
     TrainerConfig config = trainer_config(c.dtype);
     config.temperature = c.temperature;
@@ -279,7 +283,7 @@ TEST_F(RlStageTest, AdaptersAloneLearnToThinkFirst) {
       EXPECT_GT(m.scalar("kl_start"), 1e-2);
       EXPECT_GT(m.scalar("reward_mean"), 0.9);
     }
-    EXPECT_LT(m.scalar("logp_mismatch_max"), 3e-5);
+    EXPECT_LT(m.scalar("logp_mismatch_max"), 1e-5);
   }
   EXPECT_GT(1 - stage.validate(trainer, nullptr, false), before + 0.2);
   EXPECT_TRUE(values_of(*policy) == base) << "the model below has changed";
@@ -514,6 +518,37 @@ class Counted : public Task {
   }
   mutable std::atomic<int64_t> scored{0};
 };
+
+// Nothing is right, and every fourth check fails.
+class FailingNowAndThen : public Counted {
+ public:
+  double score(const TaskExample& e, std::string_view answer) const override {
+    Counted::score(e, answer);
+    return 0;
+  }
+  int64_t checker_failures() const override { return scored / 4; }
+};
+
+TEST_F(RlStageTest, AFewFailedChecksHideNoCollapse) {
+  FailingNowAndThen task;
+  RlSettings s = settings("reinforce");
+  s.groups = s.samples = 2;
+  s.favoured = {{&task, 1, task.example(0, 1)}};
+  s.favoured_share = 1;
+  RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  TrainerState state;
+  std::optional<Error> collapse;
+  testing::internal::CaptureStderr();
+  for (; state.step < 25 && !collapse; ++state.step) {
+    StepMetrics m;
+    collapse = stage.step(trainer, state, 1e-3, m).collapse;
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr("try easier levels"));
+  EXPECT_EQ(stage.checker_failures(), state.step);
+  ASSERT_TRUE(collapse);
+  EXPECT_THAT(collapse->what(), testing::HasSubstr("no answer was right"));
+}
 
 TEST_F(RlStageTest, FavouredQuestionsComeAsOftenAsTheirShareSays) {
   Counted task;

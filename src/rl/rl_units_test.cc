@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "rl/collapse.h"
 #include "rl/curriculum.h"
 #include "rl/evaluation.h"
@@ -53,10 +54,10 @@ TEST(PackSequences, BestFitLongestFirstWithinTheLimitAndALongerOneAlone) {
 }
 
 TEST(Mismatch, HasABoundThatGrowsWithTheLogits) {
-  EXPECT_EQ(mismatch_bound(DType::kF32, 1), 1e-5);
-  EXPECT_EQ(mismatch_bound(DType::kF32, 2), 1e-5);
-  EXPECT_EQ(mismatch_bound(DType::kF32, 0.5), 2e-5);
-  EXPECT_EQ(mismatch_bound(DType::kBF16, 1), 0.5);
+  EXPECT_EQ(mismatch_bound(true, 1), 1e-5);
+  EXPECT_EQ(mismatch_bound(true, 2), 1e-5);
+  EXPECT_EQ(mismatch_bound(true, 0.5), 2e-5);
+  EXPECT_EQ(mismatch_bound(false, 1), 0.5);
 }
 
 // --- rewards ---
@@ -162,6 +163,14 @@ TEST(Curriculum, NarrowsEveryRangeAndKeepsShares) {
   EXPECT_EQ(narrowed_spec(tasks, 4, 5), "parity:4-20*3,addition:8");
 }
 
+TEST(Curriculum, KnowsTheQuotesOfCommands) {
+  std::string file = testing::TempDir() + "/curriculum_quotes.jsonl";
+  write_file_atomic(file, "{\"question\": \"q?\", \"answer\": \"A\"}\n");
+  std::string judged = file + "@command=judge 'a,b:1-2*3'";
+  EXPECT_EQ(narrowed_spec(TaskMixture(judged + ", parity:4-6"), 0, 3), judged + ",parity:4-4");
+  EXPECT_EQ(narrowed_spec(TaskMixture("parity:4-6," + judged), 2, 3), "parity:4-6," + judged);
+}
+
 TEST(Curriculum, ClimbsWhereMostIsRightAndIsRestored) {
   Curriculum c("parity:4-6", true);
   EXPECT_EQ(c.rungs(), 3);
@@ -176,6 +185,10 @@ TEST(Curriculum, ClimbsWhereMostIsRightAndIsRestored) {
   EXPECT_EQ(again.rung(), 1);
   EXPECT_EQ(again.tasks().spec(), "parity:4-5");
   EXPECT_EQ(again.counters(), c.counters());
+  // Its tasks stay, since their checkers cannot be made behind a signal.
+  const TaskMixture* tasks = &again.tasks();
+  again.restore(c.counters());
+  EXPECT_EQ(&again.tasks(), tasks);
   Curriculum flat("parity:4-6", false);
   for (int i = 0; i < 30; ++i) flat.observe(1);
   EXPECT_EQ(flat.tasks().spec(), "parity:4-6");

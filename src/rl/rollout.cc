@@ -84,15 +84,17 @@ void RolloutSampler::make_room(const Draw& draw) {
     longest = std::max(longest, rows);
     all += draw.samples * whole_pages(rows + settings_.max_tokens + 1) + whole_pages(rows);
   }
-  int64_t per_token = kv_token_bytes(model_.config(), settings_.dtype);
+  CacheOptions cache{.rows =
+                         settings_.attends_as_training() ? MlaRows::kExpanded : MlaRows::kLatent};
+  int64_t per_token = kv_token_bytes(model_.config(), settings_.dtype, cache.rows);
   int64_t most = std::max<int64_t>(memory_available_bytes() / 4 / per_token, kPageRows);
   int64_t context = longest + settings_.max_tokens + 1;
   int64_t tokens = std::max(std::min(all, most), whole_pages(context));
   if (engine_ && context <= context_ && tokens <= cache_tokens_) return;
   engine_.reset();
   context_ = std::max(context, context_);
-  cache_tokens_ = tokens;
-  engine_ = std::make_unique<Engine>(dev_, model_, settings_.dtype, context_, cache_tokens_);
+  cache_tokens_ = cache.tokens = tokens;
+  engine_ = std::make_unique<Engine>(dev_, model_, settings_.dtype, context_, cache);
   weights_version_ = version_of(model_);
 }
 

@@ -152,8 +152,8 @@ PackedSequences pack_sequences(std::span<const TrainSequence> sequences,
   return packed;
 }
 
-double mismatch_bound(DType dtype, double temperature) {
-  return (dtype == DType::kBF16 ? 0.5 : 1e-5) / std::min(temperature, 1.0);
+double mismatch_bound(bool exact, double temperature) {
+  return (exact ? 1e-5 : 0.5) / std::min(temperature, 1.0);
 }
 
 void each_sequence_logp(const PackedSequences& packed, std::span<const TrainSequence> sequences,

@@ -42,9 +42,9 @@ struct Mismatch {
   double mean() const { return tokens > 0 ? sum / static_cast<double>(tokens) : 0; }
 };
 
-// What rounding makes of log-probabilities on models of this repository, at a temperature: most
-// steps stay below it (docs/rl.md).
-double mismatch_bound(DType dtype, double temperature);
+// What rounding may make of log-probabilities at a temperature, where rollouts are exact
+// (RolloutSettings) or in bf16 over the latent cache (docs/rl.md).
+double mismatch_bound(bool exact, double temperature);
 
 // values(mb) gives log-probabilities of a micro-batch's targets; fn(i, logp) gets those of sequence
 // i's tokens.

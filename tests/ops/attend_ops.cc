@@ -150,6 +150,9 @@ void cached(std::vector<OpCase>& out) {
        {Cache{4, 2, 16, 0, 16, 0, 32, 16, 16, 64}, Cache{6, 1, 20, 0, 12, 0, 20, 20, 12, 32},
         Cache{4, 1, 32, 8, 32, 0, 0, 40, 40, 40}, Cache{16, 1, 128, 16, 128, 0, 0, 144, 144, 144},
         Cache{3, 1, 33, 5, 33, 0, 0, 38, 38, 38},
+        // Expanded MLA: keys and values of each head, then k^R.
+        Cache{4, 4, 16, 8, 12, 0, 16, 28, 28, 120, Storage::kOwn, 112},
+        Cache{5, 5, 19, 3, 7, 0, 19, 26, 26, 133, Storage::kOwn, 130},
         // Other types, the shared columns elsewhere, heads that begin with a block.
         Cache{4, 2, 16, 0, 16, 0, 32, 16, 16, 64, Storage::kBF16},
         Cache{4, 1, 32, 8, 32, 0, 0, 40, 40, 64, Storage::kF32, 48},

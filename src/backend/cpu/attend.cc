@@ -355,8 +355,9 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
   CHECK(pool.dtype == DType::kF32 || pool.dtype == DType::kBF16 || pool.dtype == DType::kQ8_0);
   const int block = info(pool.dtype).block;
   CHECK(k_col % block == 0 && v_col % block == 0 && p.k_step % block == 0 && p.v_step % block == 0);
-  const bool behind = p.shared_col < 0 || p.shared_col == k_col + p.dk;
-  CHECK(p.dr == 0 || (p.kv_heads == 1 && (behind ? k_col + p.dk : p.shared_col) % block == 0));
+  const bool behind = p.shared_col < 0 || (p.kv_heads == 1 && p.shared_col == k_col + p.dk);
+  CHECK(p.dr == 0 ||
+        (behind ? p.kv_heads == 1 && (k_col + p.dk) % block == 0 : p.shared_col % block == 0));
   const AttendShape a(*k_->attend, q.dtype, p);
   int64_t rows = 0;
   for (const CachedSegment& s : segments) rows += s.q_rows;

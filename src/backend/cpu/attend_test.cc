@@ -281,7 +281,10 @@ std::vector<CachedCase> cached_cases() {
   grouped.heads = 6, grouped.kv_heads = 2, grouped.dk = 32, grouped.dv = 24, grouped.k_step = 32,
   grouped.v_step = 24;
   grouped.scale = 0.2f;
-  return {{latent, 0, 0, 64}, {odd, 2, 2, 30}, {grouped, 0, 64, 112}};
+  AttendParams expanded;  // MLA: keys and values of each head, then k^R
+  expanded.heads = expanded.kv_heads = 4, expanded.dk = 16, expanded.dr = 8, expanded.dv = 12,
+  expanded.k_step = expanded.v_step = 28, expanded.scale = 0.2f, expanded.shared_col = 112;
+  return {{latent, 0, 0, 64}, {odd, 2, 2, 30}, {grouped, 0, 64, 112}, {expanded, 0, 16, 120}};
 }
 
 TEST(AttendCached, matches_the_plain_loops) {
@@ -440,19 +443,24 @@ TEST(AttendCached, scores_in_int8_are_those_of_the_rounded_queries) {
 
 // The same keys through attend and through the cache.
 TEST(AttendCached, has_the_bits_of_attend) {
-  AttendParams p;
-  p.heads = 6, p.kv_heads = 2, p.dk = 32, p.dv = 24, p.k_step = 32, p.v_step = 24, p.scale = 0.2f;
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
-    const int64_t n = 800;
-    Data kv(dtype, n, 112, 1), q(dtype, n, 6 * 32, 2), y(dtype, n, 6 * 24), z(dtype, n, 6 * 24);
-    std::vector<int32_t> pages;
-    for (int i = 0; i < 50; ++i) pages.push_back(i);
-    CpuDevice device;
-    std::vector<AttendSegment> plain = {{0, n, 0, n}};
-    std::vector<CachedSegment> cached = {{0, n, n, pages}};
-    device.attend(q.t, kv.t, kv.t.col_range(64, 48), Tensor(), plain, p, y.t, Tensor());
-    device.attend_cached(q.t, kv.t, 16, cached, p, 0, 64, z.t);
-    EXPECT_TRUE(y.same_bits(z));
+  for (const CachedCase& c : cached_cases()) {
+    if (c.p.dr > 0 && c.p.shared_col < 0) continue;  // attend has no keys with k^R behind them
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      const int64_t n = 800;
+      const AttendParams& p = c.p;
+      Data kv(dtype, n, c.width, 1), q(dtype, n, p.heads * (p.dk + p.dr), 2),
+          y(dtype, n, p.heads * p.dv), z(dtype, n, p.heads * p.dv);
+      std::vector<int32_t> pages;
+      for (int i = 0; i < 50; ++i) pages.push_back(i);
+      CpuDevice device;
+      std::vector<AttendSegment> plain = {{0, n, 0, n}};
+      std::vector<CachedSegment> cached = {{0, n, n, pages}};
+      device.attend(q.t, kv.t, kv.t.col_range(c.v_col, c.width - c.v_col),
+                    p.dr > 0 ? kv.t.col_range(p.shared_col, p.dr) : Tensor(), plain, p, y.t,
+                    Tensor());
+      device.attend_cached(q.t, kv.t, 16, cached, p, c.k_col, c.v_col, z.t);
+      EXPECT_TRUE(y.same_bits(z)) << name(dtype) << " width " << c.width;
+    }
   }
 }
 
