@@ -26,7 +26,7 @@ for heat in 0 0.9; do
     done
   done
 done
-"$wels" generate run "one cat" -n 60 --speculate mtp --drafts 3 2>err >/dev/null
+"$wels" generate run "one cat" -n 60 --ignore-eos --speculate mtp --drafts 3 2>err >/dev/null
 has 'drafts accepted' err
 chat run "one cat" -n 12 --speculate ngram </dev/null | cmp - one || fail "drafts change the answer"
 
@@ -140,8 +140,8 @@ if command -v script >/dev/null; then
   has '"content":"one cat"' tty.json
 fi
 
-# Ctrl-C ends a single answer with 130 (one that goes on: token 1 ends the text).
-"$wels" chat run one -n 100000 --temperature 0 --logit-bias 1=-100 >out 2>err </dev/null & pid=$!
+# Ctrl-C ends a single answer with 130 (one that goes on, with a letter that shows).
+"$wels" chat run one -n 100000 --temperature 0 --logit-bias 65=100 >out 2>err </dev/null & pid=$!
 for _ in $(seq 500); do [ -s out ] && break; sleep 0.02; done
 kill -INT "$pid" 2>/dev/null || fail "the answer was over before Ctrl-C"
 code=0; wait "$pid" || code=$?

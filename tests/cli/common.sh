@@ -1,5 +1,7 @@
 # Shared by the end-to-end tests: the program under test, a scratch folder, and checks that say what they expected.
 set -euo pipefail
+export no_proxy=127.0.0.1,localhost NO_PROXY=127.0.0.1,localhost  # servers of the tests are on this machine
+unset FORCE_COLOR
 wels=$1
 data=${WELS_DATA:-../shared/data}
 scratch=$(mktemp -d)

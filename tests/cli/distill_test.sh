@@ -84,18 +84,19 @@ serve() {  # PORT: in the background; its address is in $at
   at=$(cat address)
 }
 serve 0
-ask=(distill --preset nano --teacher-url "$at/v1" --teacher-model teacher --task parity:6 --questions 192 --tries 2 --max-tokens 24 \
+ask=(distill --preset nano --teacher-url "$at/v1" --teacher-model teacher --task parity:6 --questions 640 --tries 2 --max-tokens 24 \
   --temperature 0 --answers-only)
 code=0; "$wels" "${ask[@]/%teacher/nobody}" --out nobody >/dev/null 2>err.txt || code=$?
 [ "$code" -eq 2 ] && grep -qE 'has no model nobody; it has .*teacher' err.txt || { cat err.txt; fail "another name than the server has"; }
 "$wels" "${ask[@]}" --out served >/dev/null 2>err.txt || { cat err.txt; fail "wels serve as the teacher"; }
-[ "$(ls served/answers/block-*.jsonl | wc -l)" -eq 3 ] || fail "not all blocks were answered"
+[ "$(ls served/answers/block-*.jsonl | wc -l)" -eq 10 ] || fail "not all blocks were answered"
 "$wels" "${ask[@]}" --out died >/dev/null 2>err.txt & pid=$!
 for _ in $(seq 2400); do [ -s died/answers/block-000000.jsonl ] && break; sleep 0.02; done
 kill -9 "$server"; wait "$server" 2>/dev/null || true
 for _ in $(seq 200); do grep -q 'trying again' err.txt && break; sleep 0.05; done
 grep -q 'trying again' err.txt || { cat err.txt; fail "a server that died is not said"; }
-kill -9 "$pid"; wait "$pid" 2>/dev/null || true
+kill -9 "$pid" 2>/dev/null || fail "the client was over before the server died"
+wait "$pid" 2>/dev/null || true
 serve "${at##*:}"
 "$wels" "${ask[@]}" --out died >/dev/null 2>err.txt & pid=$!
 for _ in $(seq 2400); do [ -s died/answers/block-000001.jsonl ] && break; sleep 0.02; done

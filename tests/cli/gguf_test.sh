@@ -16,8 +16,8 @@ folder=$(greedy model) && file=$(greedy m.gguf) || fail "generate"
 [ -n "$file" ] && [ "$folder" = "$file" ] || fail "the folder writes '$folder', the file '$file'"
 head -100 text.txt > few.txt
 [ "$("$wels" eval model few.txt --json)" = "$("$wels" eval m.gguf few.txt --json)" ] || fail "eval differs"
-"$wels" info m.gguf | grep -q "experts: 2 of 8 + 1 shared" || fail "info"
-"$wels" info m.gguf | grep -qF 'tokenizer.chat_template = {{ messages }}' || fail "no chat template"
+"$wels" info m.gguf >log && grep -q "experts: 2 of 8 + 1 shared" log || fail "info"
+"$wels" info m.gguf >log && grep -qF 'tokenizer.chat_template = {{ messages }}' log || fail "no chat template"
 printf 'twelve\n/bye\n' | "$wels" chat m.gguf --template none -n 8 >/dev/null 2>log || { cat log; fail "chat"; }
 "$wels" export model --gguf q.gguf --type q8_0 >/dev/null && greedy q.gguf >/dev/null || fail "q8_0"
 
@@ -50,7 +50,7 @@ echo '{"bos_token": null}' > model/tokenizer_config.json
 plain=$(prompt_tokens model)
 "$wels" export model --gguf plain.gguf >/dev/null && [ "$(prompt_tokens plain.gguf)" = "$plain" ] || fail "a file whose text has nothing before it"
 echo '{"bos_token": "<｜begin▁of▁sentence｜>"}' > model/tokenizer_config.json
-"$wels" export model --gguf bos.gguf >/dev/null && "$wels" info bos.gguf | grep -qx 'tokenizer.ggml.add_bos_token = true' || fail "add_bos_token"
+"$wels" export model --gguf bos.gguf >/dev/null && "$wels" info bos.gguf >log && grep -qx 'tokenizer.ggml.add_bos_token = true' log || fail "add_bos_token"
 for path in model bos.gguf run m.gguf; do
   [ "$(prompt_tokens $path)" -eq $((plain + 1)) ] || fail "$path: $(prompt_tokens $path) prompt tokens, not $((plain + 1))"
 done

@@ -21,6 +21,6 @@ text=$("$wels" generate "$scratch/run" "ROMEO:" -n 200 --seed 3 2>/dev/null)
 [ "$(printf '%s' "$text" | wc -m)" -ge 150 ] || fail "wrote too little: $text"
 again=$("$wels" generate "$scratch/run" "ROMEO:" -n 200 --seed 3 2>/dev/null)
 [ "$text" = "$again" ] || fail "the same seed wrote two texts"
-"$wels" eval "$scratch/run" "$data/tinyshakespeare.txt" --seq 128 --json | grep -q bits_per_byte || fail "eval"
-"$wels" info "$scratch/run" | grep -q "experts: 2 of 8 + 1 shared" || fail "info"
+"$wels" eval "$scratch/run" "$data/tinyshakespeare.txt" --seq 128 --json >"$scratch/out" && grep -q bits_per_byte "$scratch/out" || fail "eval"
+"$wels" info "$scratch/run" >"$scratch/out" && grep -q "experts: 2 of 8 + 1 shared" "$scratch/out" || fail "info"
 echo "learned: $bits bits per byte"

@@ -10,6 +10,7 @@ node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 ||
   skip "node $(node --version) is older than 20.19, which Vite wants"
 [ -d "$web/node_modules" ] || skip "no web/node_modules: (cd web && npm ci)"
 for b in chromium chromium-browser google-chrome ""; do [ -n "$b" ] || [ -n "${CHROMIUM:-}" ] || skip "no Chromium"; command -v "$b" >/dev/null && break; done
+export CHROMIUM=${CHROMIUM:-$(command -v "$b")}
 (cd "$web" && npm test) >"$scratch/log" 2>&1 || { tail -80 "$scratch/log"; fail "npm test"; }
 grep -E '^ +[0-9]+ passed' "$scratch/log"
 

@@ -24,7 +24,7 @@ done
 [ "$(size q2_k.gguf)" -lt "$(size q4_k.gguf)" ] && [ "$(size q4_k.gguf)" -lt "$(size q8_0.gguf)" ] || fail "sizes"
 "$wels" quantize run -o q4_k.gguf 2>stderr.log >/dev/null || fail "the default type"
 grep -q 'q5_0 in place of q4_k where rows are no multiple of 256: ' stderr.log || { cat stderr.log; fail "no note of other types"; }
-"$wels" info q4_k.gguf | grep -q 'experts: 2 of 8 + 1 shared' || fail "info"
+"$wels" info q4_k.gguf >stdout.log && grep -q 'experts: 2 of 8 + 1 shared' stdout.log || fail "info"
 [ "$(perplexity f32.gguf)" = "$original" ] || fail "f32 is not the original"
 "$wels" export run --gguf again.gguf --type q4_k >/dev/null 2>&1 && cmp -s again.gguf q4_k.gguf || fail "export writes something else"
 OMP_NUM_THREADS=1 "$wels" quantize run -o one.gguf >/dev/null 2>&1 && cmp -s one.gguf q4_k.gguf || fail "other bits with one thread"
@@ -131,7 +131,7 @@ fi
 for signal in INT KILL; do
   rm -f slow.gguf*
   "$wels" quantize wide -o slow.gguf --type q2_k --threads 1 >stdout.log 2>stderr.log & pid=$!
-  for _ in $(seq 400); do [ -s slow.gguf.tmp ] && break; sleep 0.01; done
+  for _ in $(seq 6000); do [ -s slow.gguf.tmp ] && break; kill -0 $pid 2>/dev/null || break; sleep 0.01; done
   kill -$signal $pid 2>/dev/null || fail "over before the signal"
   code=0; wait $pid 2>/dev/null || code=$?
   [ ! -e slow.gguf ] || fail "half a file after SIG$signal"

@@ -35,7 +35,7 @@ grep -q '| money' whole/report_card.md || fail "no money on the card"
 for key in trained_tokens sampled_tokens flops money pass_at_k long_share; do
   grep -q "\"$key\"" whole/report_card.json || fail "report_card.json lacks $key"
 done
-grep -q '"messages"' whole/03-cold/answers/block-000000.jsonl || fail "no messages were sampled"
+cat whole/03-cold/answers/block-*.jsonl >answers.jsonl && grep -q '"messages"' answers.jsonl || fail "no messages were sampled"
 
 # Finished: the same card again, and nothing is computed.
 cp out.txt first.txt

@@ -36,10 +36,10 @@ grep -q '^done: 40 steps, ' "$scratch/out" || { cat "$scratch/out"; fail "a run 
 ! grep -qE 'tok/s|left|resuming' "$scratch/out" "$scratch/err" || { cat "$scratch/out" "$scratch/err"; fail "a run that is over shows progress"; }
 
 # Ctrl-C while the corpus is prepared: nothing half made stays, and the same command starts again.
-for _ in $(seq 60); do cat "$data/tinyshakespeare.txt"; done > "$scratch/long.txt"
+for _ in $(seq 120); do cat "$data/tinyshakespeare.txt"; done > "$scratch/long.txt"
 long=(pretrain "$scratch/long.txt" "${args[@]:2}" --out "$scratch/prepared")
 "$wels" "${long[@]}" >"$scratch/out" 2>&1 & pid=$!
-for _ in $(seq 3000); do [ -e "$scratch/prepared/tokens/train.tokens.tmp" ] && break; sleep 0.02; done
+for _ in $(seq 3000); do [ -e "$scratch/prepared/tokens/train.tokens.tmp" ] && break; sleep 0.005; done
 kill -INT "$pid"
 code=0; wait "$pid" || code=$?
 [ "$code" -eq 130 ] || fail "Ctrl-C while preparing ended with $code instead of 130"

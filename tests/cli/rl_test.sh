@@ -14,6 +14,7 @@ for name in reward_mean reward_std accuracy_sampled accuracy_greedy length_mean 
   grep -q "\"$name\"" whole/metrics.jsonl || fail "metrics.jsonl lacks $name"
 done
 [ -s whole/report.html ] || fail "no report"
+grep -q 'as typed.* rl base --task parity:6 ' whole/run.json || { cat whole/run.json; fail "run.json does not say the command"; }
 want=$(digest whole)
 
 # Of several tasks, each one's reward and length.
@@ -32,14 +33,15 @@ cat held_out.jsonl >> asked.jsonl
 grep -q '"checker_failures":[1-9]' unchecked/metrics.jsonl || fail "metrics.jsonl lacks checker_failures"
 grep -qE '^[1-9][0-9]* answers were not checked' out.txt || { cat out.txt; fail "failures of the checker are not said"; }
 for flag in --clip-high --refresh; do grep -q -- "$flag.* changes nothing" err.txt || { cat err.txt; fail "$flag is not said to change nothing"; }; done
-"$wels" eval base --task 'asked.jsonl@command=exit 3' --items 2 --max-tokens 24 --template deepseek-v3.1 > out.txt 2>/dev/null || fail "wels eval --template"
-grep -qE '^[1-9] answers were not checked' out.txt || { cat out.txt; fail "eval does not say failures of the checker"; }
-"$wels" rl base --task 'asked.jsonl@timeout=300 command=touch hangs; sleep 300' --groups 2 --samples 2 --max-tokens 24 --steps 2 --eval-every 9 --out hanging >/dev/null 2>&1 & pid=$!
+"$wels" eval base --task 'asked.jsonl@command=exit 3' --items 16 --max-tokens 24 --template deepseek-v3.1 > out.txt 2>/dev/null || fail "wels eval --template"
+grep -qE '^[1-9][0-9]* answers were not checked' out.txt || { cat out.txt; fail "eval does not say failures of the checker"; }
+"$wels" rl base --task 'asked.jsonl@timeout=300 command=touch hangs; sleep 300' --groups 2 --samples 2 --max-tokens 24 --steps 2 --eval-every 9 --out hanging >out.txt 2>&1 & pid=$!
 for _ in $(seq 600); do [ -e hangs ] && break; sleep 0.1; done
 kill -INT "$pid"
 for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
 code=0; wait "$pid" || code=$?
 [ "$code" -eq 130 ] || fail "Ctrl-C while a checker hangs ended with $code instead of 130"
+grep -q '^stopped after 0 steps$' out.txt || { cat out.txt; fail "figures of an evaluation that was not made"; }
 
 # Killed without warning once a checkpoint is there, resumed with one thread; Ctrl-C.
 "$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out killed --threads 2 >/dev/null 2>&1 & pid=$!
@@ -111,6 +113,8 @@ asked='<｜begin▁of▁sentence｜><｜User｜>0 1 1<｜Assistant｜><think>'
 ! grep -q '</think>' least.txt || { cat least.txt; fail "generate --think-min ended a thought"; }
 "$wels" generate base "0 1 1" --rephrase 2 --temperature 0 -n 24 -q > said.txt || fail "generate --rephrase"
 [ "$(wc -l < said.txt)" -eq 1 ] || { cat said.txt; fail "not one answer"; }
+first=$(head -c 1 said.txt)
+[ "$("$wels" generate base "0 1 1" --rephrase 2 --temperature 0 -n 24 -q --stop "$first")" = "" ] || fail "generate --rephrase goes on behind --stop"
 "$wels" generate base "parity 010101" --samples 5 --vote -n 24 > vote.txt 2> share.txt || fail "generate --samples --vote"
 [ "$(wc -l < vote.txt)" -eq 7 ] && grep -qE '^[1-5] of 5 answers$' share.txt || { cat vote.txt share.txt; fail "no vote of five answers"; }
 last=$(tail -1 vote.txt)  # as many answers are like it as is said
@@ -166,6 +170,9 @@ expect 'a grammar holds the whole answer' "$wels" generate base hello --think-bu
 expect 'a grammar holds the whole answer' "$wels" generate base hello --rephrase 2 --json
 expect '\-\-samples: a grammar holds the whole answer' "$wels" generate base hello --samples 2 --json
 expect '\-\-samples: at temperature 0' "$wels" generate base hello --samples 2 --temperature 0
+expect '\-\-logprobs: are of one answer' "$wels" generate base hello --samples 2 --logprobs 1
+expect '\-\-truncate-prompt: is of a text, not of the question of --rephrase' "$wels" generate base hello --rephrase 2 --truncate-prompt
+expect '\-\-expert-memory: ref keeps no experts' "$wels" generate base hello --samples 2 --expert-memory 1 --device ref
 expect 'vote: needs --samples too' "$wels" generate base hello --vote
 for flags in '--rephrase 9' '--think-budget -1' '--think-min x'; do
   for command in generate chat; do

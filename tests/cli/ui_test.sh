@@ -30,8 +30,7 @@ status() { curl -s -o body -w '%{http_code}' --path-as-is "$@"; }
 address log
 curl -s "$url/ui/config.json" >body
 has '"mode":"training"' body
-for _ in $(seq 600); do [ -s run/metrics.jsonl ] && break; sleep 0.1; done
-curl -s "$url/ui/runs" >body
+for _ in $(seq 3000); do curl -s "$url/ui/runs" >body && grep -q '"running":true' body && break; kill -0 "$server" || break; sleep 0.02; done
 has '"id":"run"' body
 has '"running":true' body
 curl -sN --max-time 300 "$url/ui/runs/run/events" >events || fail "the events broke off"

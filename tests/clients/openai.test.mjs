@@ -113,13 +113,13 @@ test("an answer keeps to a schema", async () => {
 });
 
 test("n, stop, logprobs and logit_bias", async () => {
-  const r = await client.chat.completions.create(ask({ n: 2, logprobs: true, top_logprobs: 2 }));
+  const r = await client.chat.completions.create(ask({ n: 2, logprobs: true, top_logprobs: 2, logit_bias: { 1: -100 } }));
   assert.equal(r.choices.length, 2);
   const tokens = r.choices[0].logprobs.content;
   assert.equal(tokens[0].top_logprobs.length, 2);
   const text = r.choices[0].message.content;
   const stop = text.slice(3, 5);
-  const s = await client.chat.completions.create(ask({ stop: [stop] }));
+  const s = await client.chat.completions.create(ask({ stop: [stop], logit_bias: { 1: -100 } }));
   assert.equal(s.choices[0].message.content, text.slice(0, text.indexOf(stop)));
 });
 

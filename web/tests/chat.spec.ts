@@ -1,7 +1,7 @@
 import { answers, ask, box, done, expect, questions, send, test } from './base.ts';
 
 test('an answer streams in, with model, usage, cost and speed', async ({ page, mock }) => {
-  mock.behaviour.reply = () => ({ content: 'one two three four five six seven eight nine ten', delay: 60 });
+  mock.behaviour.reply = () => ({ content: 'one two three four five six seven eight nine ten', delay: 400 });
   await page.goto('/');
   await send(page, 'count');
   await expect(answers(page).last()).toContainText('one two');
@@ -35,7 +35,7 @@ test('the cost is that of hit, miss and output tokens', async ({ page, mock }) =
 });
 
 test('reasoning streams in a fold, which closes when the answer begins and opens again', async ({ page, mock }) => {
-  mock.behaviour.reply = () => ({ reasoning: 'First I look. Then I weigh it. Then I decide.', content: 'The answer is **four**.', delay: 50 });
+  mock.behaviour.reply = () => ({ reasoning: 'First I look. Then I weigh it. Then I decide.', content: 'The answer is **four**.', delay: 250 });
   await page.goto('/');
   await page.getByRole('button', { name: 'DeepThink' }).click();
   await send(page, 'hard?');
@@ -132,7 +132,7 @@ test('a reload keeps the history, also of an answer under way', async ({ page, m
   mock.behaviour.reply = () => ({ content: 'slow '.repeat(200), delay: 40 });
   await send(page, 'slowly');
   await expect(answers(page).last()).toContainText('slow slow');
-  await page.waitForTimeout(1300);
+  await page.waitForTimeout(2500);
   await page.reload();
   await expect(answers(page).first()).toContainText('You said: remember me');
   await expect(answers(page).last()).toContainText('slow slow');
@@ -303,7 +303,8 @@ test('copy gives the raw Markdown, and code blocks their code', async ({ page, c
   await page.goto('/');
   await ask(page, 'code');
   await answers(page).last().getByRole('button', { name: 'Copy as Markdown' }).click();
-  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe('Here:\n\n```python\nprint("hi")\n```\n\n**done**');
+  const copied = () => page.evaluate(() => navigator.clipboard.readText());
+  await expect.poll(copied).toBe('Here:\n\n```python\nprint("hi")\n```\n\n**done**');
   await answers(page).last().getByRole('button', { name: 'Copy code' }).click();
-  expect((await page.evaluate(() => navigator.clipboard.readText())).trim()).toBe('print("hi")');
+  await expect.poll(async () => (await copied()).trim()).toBe('print("hi")');
 });

@@ -33,13 +33,13 @@ test('something is drawn, raw and smoothed, and the axes can be logarithmic', as
   const canvas = figure(page, 'Loss').locator('canvas');
   await expect(canvas).toHaveCount(1);
   const picture = () => canvas.evaluate((c: HTMLCanvasElement) => c.toDataURL());
-  const inked = await canvas.evaluate((c: HTMLCanvasElement) => {
+  const inked = () => canvas.evaluate((c: HTMLCanvasElement) => {
     const d = c.getContext('2d')!.getImageData(0, 0, c.width, c.height).data;
     let n = 0;
     for (let i = 3; i < d.length; i += 4) if (d[i]) ++n;
     return n;
   });
-  expect(inked).toBeGreaterThan(1000);
+  await expect.poll(inked).toBeGreaterThan(1000);
   let before = await picture();
   const changes = async (act: () => Promise<unknown>) => {
     before = await picture();
