@@ -76,6 +76,15 @@ void require_same(const json& then, const json& now, const std::string& run) {
   }
 }
 
+// Settings that only some runs have (a chat template, adapters): a run keeps them when it goes on.
+void require_none_missing(const json& then, const json& now, const std::string& run) {
+  for (auto& [key, value] : then.items()) {
+    if (key == "best_step" || key == "counters" || now.contains(key)) continue;
+    throw Error(run, fmt::format("was started with {} {}, which is not set now", key, value.dump()),
+                "give the same settings to resume, or another --out for a new run");
+  }
+}
+
 // The model of the checkpoint in every field, but for how its weights are stored.
 void require_same_model(const std::string& folder, const ModelConfig& cfg, const std::string& run) {
   std::string path = folder + "/config.json";
@@ -130,11 +139,9 @@ class Run {
     if (s_.minutes > 0 && state_.step == 0 && !calibrated_) calibrate();
     if (c_.report) c_.report();  // from now on the folder says what the run is
     while (state_.step < s_.schedule.steps && !stop_.requested()) one_step();
-    if (state_.step > last_saved_ || list_checkpoints(s_.out).empty()) {
-      if (!evaluated_) validate(nullptr);
-      save();
-    }
-    if (!evaluated_) validate(nullptr);
+    bool unsaved = state_.step > last_saved_ || list_checkpoints(s_.out).empty();
+    if (!evaluated_ && !given_up_) validate(nullptr);
+    if (unsaved || best_is_now_) save();
     line_.finish(seconds_seen_ > 0 ? status() : "");  // a run that was over made no step
     if (c_.report) c_.report();
     return {.steps = state_.step,
@@ -142,7 +149,8 @@ class Run {
             .best = state_.best_validation,
             .tokens_per_s = tokens_per_s(),
             .elapsed_s = state_.elapsed_s,
-            .stopped = state_.step < s_.schedule.steps,
+            .stopped = state_.step < s_.schedule.steps || given_up_,
+            .evaluated = evaluated_,
             .checkpoint = checkpoint_folder(s_.out, last_saved_)};
   }
 
@@ -152,6 +160,7 @@ class Run {
     if (!start) return;
     json then = json::parse(start->settings);
     require_same(then, settings_, s_.out);
+    require_none_missing(then, settings_, s_.out);
     require_same_model(start->folder, c_.model.config(), s_.out);
     try {
       state_ = load_checkpoint(start->folder, c_.parts, state_tensors());
@@ -172,13 +181,15 @@ class Run {
       log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
   }
 
-  // A run given in minutes: measures gradients only, so that no state changes.
+  // A run given in minutes: measures gradients only, so that no state changes. Throws Interrupted:
+  // what was not measured to the end says nothing, and the run has not begun.
   void calibrate() {
     double t0 = 0;
     for (int64_t i = 0; i < kCalibrationSteps && !stop_.requested(); ++i) {
       if (i == 1) t0 = monotonic_seconds();
       stage_.rehearse(trainer_);
     }
+    if (stop_.requested()) throw Interrupted();
     double per_step = (monotonic_seconds() - t0) / static_cast<double>(kCalibrationSteps - 1);
     s_.schedule.steps = std::max<int64_t>(
         10, static_cast<int64_t>(s_.minutes * 60 / (per_step * 1.06)));  // update, evaluation
@@ -201,6 +212,7 @@ class Run {
       done = stage_.step(trainer_, state_, lr, m);
     } catch (const Interrupted&) {
       stage_.restore(before);
+      given_up_ = true;
       return;
     }
     if (done.collapse) end_collapsed(*done.collapse);
@@ -235,7 +247,7 @@ class Run {
 
   // What was saved since the collapse began is put aside, so that the newest checkpoint is good.
   [[noreturn]] void end_collapsed(const Error& e) {
-    // The first doubtful answers were drawn by the step before them.
+    // state_.step does not count this step yet: this is before_doubt()'s bound.
     set_aside_checkpoints(s_.out, state_.step - stage_.doubtful_steps());
     std::vector<int64_t> good = list_checkpoints(s_.out);
     std::string from = good.empty() ? "no checkpoint is from before, only the model it began with"
@@ -321,13 +333,14 @@ class Run {
   }
 
   void validate(StepMetrics* m) {
-    evaluated_ = true;
     double value = 0;
     try {
       value = stage_.validate(trainer_, m, false);
     } catch (const Interrupted&) {
+      given_up_ = true;
       return;
     }
+    evaluated_ = true;
     if (m && ema_) {
       ema_->exchange();
       try {
@@ -424,6 +437,7 @@ class Run {
   int64_t last_saved_ = -1, best_step_ = -1, tokens_seen_ = 0;
   double seconds_seen_ = 0, step_seconds_ = 0, loss_ = 0, max_violation_ = -1;
   bool calibrated_ = false, evaluated_ = false, best_is_now_ = false;
+  bool given_up_ = false;  // a step or an evaluation, for a signal
 };
 
 }  // namespace

@@ -74,7 +74,7 @@ class Stage {
   // checkpoint from before them is kept.
   virtual int64_t doubtful_steps() const { return 0; }
   // Forward and backward of a typical step without an update, to measure its time (runs given in
-  // minutes).
+  // minutes). May throw Interrupted.
   virtual void rehearse(Trainer& trainer) = 0;
   // Whether the tokens of a StageStep are most of what a step computes: their rate is then held
   // against the machine's peak.
@@ -90,10 +90,11 @@ struct StageContext {
 
 struct StageResult {
   int64_t steps = 0, tokens = 0;
-  double best = 0;  // the least that validate() returned
+  double best = 0;  // the least that validate() returned; -1: it was not called to the end
   double tokens_per_s = 0;
   double elapsed_s = 0;    // of all steps, those before a resume included
   bool stopped = false;    // by a signal; resume continues
+  bool evaluated = false;  // as it is now; else what the stage says of its model is older
   std::string checkpoint;  // the last one's folder
 };
 
@@ -102,7 +103,8 @@ double training_flops_per_token(const ModelConfig& cfg);
 
 // Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
 // continues from the newest, bit for bit as if it had never stopped; with settings that differ in
-// anything but output and intervals it throws Error. The caller holds the folder's lock.
+// anything but output and intervals it throws Error, and Interrupted where a signal came before the
+// steps of a run given in minutes were measured. The caller holds the folder's lock.
 StageResult run_stage(const StageContext& ctx, const StageSettings& settings, Stage& stage);
 
 }  // namespace wels

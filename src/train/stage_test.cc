@@ -1,0 +1,142 @@
+#include "train/stage.h"
+
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "backend/registry.h"
+#include "base/file.h"
+#include "base/signal.h"
+#include "formats/json.h"
+#include "model/tiny_config_test.h"
+
+namespace wels {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Learns nothing; Ctrl-C comes where the test says, and is not waited for.
+class Idle : public Stage {
+ public:
+  nlohmann::json own = nlohmann::json::object();
+  int64_t stop_in_step = 0;
+  bool stop_in_evaluation = false, stop_in_rehearsal = false;
+  double held_out = 1;
+  int evaluations = 0, rehearsals = 0;
+
+  nlohmann::json settings() const override { return own; }
+  StageStep step(Trainer&, const TrainerState& state, double, StepMetrics&) override {
+    if (state.step + 1 == stop_in_step) stop();
+    StageStep done;
+    done.tokens = 1;
+    done.nothing_to_learn = true;
+    return done;
+  }
+  double validate(Trainer&, StepMetrics*, bool) override {
+    ++evaluations;
+    if (stop_in_evaluation) stop();
+    return held_out;
+  }
+  void rehearse(Trainer&) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (++rehearsals == 2 && stop_in_rehearsal) stop();
+  }
+
+ private:
+  [[noreturn]] static void stop() {
+    std::raise(SIGINT);
+    throw Interrupted();
+  }
+};
+
+class StageTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    s_.out = testing::TempDir() + "/stage_run";
+    fs::remove_all(s_.out);
+    s_.schedule.steps = 3;
+    s_.quiet = true;
+    model_.init(DType::kF32, 1, true);
+  }
+  StageResult run(Idle& stage) {
+    return run_stage({.dev = *dev_,
+                      .model = model_,
+                      .parts = whole_model(model_, {{"tokenizer.json", "{}"}}),
+                      .report = {}},
+                     s_, stage);
+  }
+  int64_t best_step(int64_t step) {
+    std::string path = checkpoint_folder(s_.out, step) + "/trainer.json";
+    return parse_json(read_file(path), path)["settings"]["best_step"].get<int64_t>();
+  }
+  std::unique_ptr<Device> dev_ = make_device("ref");
+  Model model_{tiny_dense_config(8)};
+  StageSettings s_;
+};
+
+TEST_F(StageTest, ARunGoesOnWithAllSettingsThatItHad) {
+  Idle stage;
+  stage.own = {{"template", "deepseek-v3"}};
+  EXPECT_EQ(run(stage).steps, 3);
+  EXPECT_EQ(run(stage).steps, 3);
+  stage.own = nlohmann::json::object();
+  try {
+    run(stage);
+    ADD_FAILURE() << "goes on without its template";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(),
+                testing::HasSubstr("was started with template \"deepseek-v3\", which is not set"));
+  }
+}
+
+TEST_F(StageTest, AnInterruptedStepIsNotEvaluated) {
+  Idle stage;
+  stage.stop_in_step = 3;
+  StageResult r = run(stage);
+  EXPECT_TRUE(r.stopped && !r.evaluated);
+  EXPECT_EQ(r.steps, 2);
+  EXPECT_EQ(r.best, -1);
+  EXPECT_EQ(stage.evaluations, 0);
+  EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(2));
+  stage.stop_in_step = 0;
+  r = run(stage);
+  EXPECT_TRUE(!r.stopped && r.evaluated);
+  EXPECT_EQ(r.best, 1);
+}
+
+TEST_F(StageTest, AnInterruptedLastEvaluationIsMadeUpFor) {
+  s_.eval_every = 1;
+  Idle stage;
+  stage.stop_in_step = 3;
+  EXPECT_TRUE(run(stage).evaluated);
+  stage = Idle();
+  stage.stop_in_evaluation = true;
+  StageResult r = run(stage);
+  EXPECT_TRUE(r.stopped && !r.evaluated);
+  EXPECT_EQ(r.steps, 3);
+  EXPECT_EQ(stage.evaluations, 1);
+  EXPECT_EQ(best_step(3), 2);
+  stage = Idle();
+  stage.held_out = 0.5;
+  r = run(stage);
+  EXPECT_TRUE(!r.stopped && r.evaluated);
+  EXPECT_EQ(r.best, 0.5);
+  EXPECT_EQ(best_step(3), 3);
+}
+
+TEST_F(StageTest, ARunThatIsStoppedWhileItsStepsAreMeasuredHasNotBegun) {
+  s_.minutes = 1e-9;
+  Idle stage;
+  stage.stop_in_rehearsal = true;
+  EXPECT_THROW(run(stage), Interrupted);
+  EXPECT_TRUE(list_checkpoints(s_.out).empty());
+  stage = Idle();
+  EXPECT_EQ(run(stage).steps, 10);  // the least that is made
+  EXPECT_EQ(stage.rehearsals, 4);
+}
+
+}  // namespace
+}  // namespace wels
