@@ -1,6 +1,7 @@
 #include "train/status.h"
 
 #include <fmt/format.h>
+#include <utf8proc.h>
 
 #include "base/progress.h"
 #include "text/unicode.h"
@@ -8,7 +9,7 @@
 namespace wels {
 namespace {
 
-constexpr int kLines = 4, kColumns = 76;
+constexpr int kLines = 4, kColumns = 74;  // of 80: 4 before, and " …" behind the last line
 
 }  // namespace
 
@@ -21,6 +22,10 @@ std::string status_line(const RunStatus& s) {
   out += s.more;
   if (s.gflops > 0) out += fmt::format("  {:.0f} GFLOP/s", s.gflops);
   return out;
+}
+
+int char_columns(uint32_t code) {
+  return code < kBadByte ? utf8proc_charwidth(static_cast<int32_t>(code)) : 1;
 }
 
 std::string sample_lines(int64_t step, std::string_view text, bool dimmed) {
@@ -39,9 +44,13 @@ std::string sample_lines(int64_t step, std::string_view text, bool dimmed) {
   while (at < end && lines < kLines) {
     Char c = read_char(at, end);
     bool control = c.code < 0x20 || (c.code >= 0x7F && c.code < 0xA0), ends = c.code == '\n';
-    if (!ends) control ? line += ' ' : line.append(reinterpret_cast<const char*>(at), c.size);
+    int columns = control ? 1 : char_columns(c.code);
+    if (ends || width + columns > kColumns) end_line();
+    if (ends) ++at;
+    if (ends || lines == kLines) continue;
+    control ? line += ' ' : line.append(reinterpret_cast<const char*>(at), c.size);
     at += c.size;
-    if (ends || ++width == kColumns) end_line();
+    width += columns;
   }
   end_line();
   if (at < end) out += " …";

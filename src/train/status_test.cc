@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
+#include <vector>
 
 namespace wels {
 namespace {
@@ -41,7 +43,17 @@ TEST(Status, ASampleIsAFewIndentedLinesWithoutControlCharacters) {
   std::string many = sample_lines(1, std::string(1000, 'x') + "end", false);
   EXPECT_EQ(std::count(many.begin(), many.end(), '\n'), 4);
   EXPECT_THAT(many, EndsWith("x …"));
-  EXPECT_EQ(std::count(many.begin(), many.end(), 'x'), 4 * 76);
+  EXPECT_EQ(std::count(many.begin(), many.end(), 'x'), 4 * 74);
+  std::string chinese;
+  for (int i = 0; i < 200; ++i) chinese += "中";
+  std::vector<std::string> lines;
+  std::istringstream text(sample_lines(1, chinese, false));
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  ASSERT_EQ(lines.size(), 5u);
+  EXPECT_EQ(lines[1].size(), 4 + 37 * 3);  // of two columns and three bytes each
+  EXPECT_THAT(lines[4], EndsWith("中 …"));
+  EXPECT_EQ(sample_lines(1, std::string(74, 'x') + "\ny", false),
+            "  sample at step 1:\n    " + std::string(74, 'x') + "\n    y");
 }
 
 }  // namespace
