@@ -3,19 +3,19 @@
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-#include <utf8proc.h>
 
 #include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "base/progress.h"
 #include "text/unicode.h"
+#include "train/status.h"
 
 namespace wels {
 namespace {
 
 constexpr std::string_view kOpen = "<think>", kClose = "</think>", kSpaces = " \t\r\n";
+constexpr int kTab = 8;
 constexpr const char* kDim = "\033[2m";
 constexpr const char* kUndim = "\033[0m";
 
@@ -48,8 +48,9 @@ void AnswerView::think(std::string_view text) {
 void AnswerView::end_thinking() {
   if (how_ == ShowThinking::kDimmed) show_(kUndim);
   if (how_ == ShowThinking::kFolded)
-    show_(fmt::format("\r\033[K{}thought for {} (/show thinking)\n{}", kDim,
-                      human_duration(monotonic_seconds() - begun_s_), kUndim));
+    show_(fmt::format("\r\033[K{}thought for {}{}\n{}", kDim,
+                      human_duration(monotonic_seconds() - begun_s_),
+                      unfold_.empty() ? "" : fmt::format(" ({})", unfold_), kUndim));
 }
 
 ShowThinking show_thinking(bool hide) {
@@ -121,18 +122,20 @@ void WordWrap::push(std::string_view text) {
     Char c = read_char(p, end);
     std::string_view bytes(reinterpret_cast<const char*>(p), c.size);
     p += c.size;
-    int width = c.code < kBadByte ? utf8proc_charwidth(static_cast<int32_t>(c.code)) : 1;
-    if (c.code == '\033' || escape_) {  // colours take no room
-      escape_ = c.code == '\033' || !std::isalpha(static_cast<int>(c.code));
+    int width = char_columns(c.code);
+    escape_ = c.code == '\033' || (escape_ && c.code >= ' ' && c.code < 0x7F);
+    if (escape_) {  // colours take no room; a letter ends them
+      uint32_t letter = c.code | 0x20;
+      escape_ = letter < 'a' || letter > 'z';
       word_ += bytes;
     } else if (c.code == '\n' || c.code == '\r') {
       place();
       show_(bytes);
       column_ = 0;
-    } else if (c.code == ' ') {
+    } else if (c.code == ' ' || c.code == '\t') {
       place();
       if (column_ < columns_) show_(bytes);
-      ++column_;
+      column_ = c.code == ' ' ? column_ + 1 : column_ / kTab * kTab + kTab;
     } else {
       if (width == 2) place();  // Chinese may break anywhere
       word_ += bytes;

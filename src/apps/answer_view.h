@@ -1,5 +1,6 @@
 // AnswerView: shows an answer as it comes, with its reasoning (<think>...</think> at the beginning)
-// dimmed, plain, hidden, or folded into a line that says how long it took (a terminal's).
+// dimmed, plain, hidden, or folded into a line that says how long it took (a terminal's), and how
+// it is unfolded.
 #pragma once
 #include <functional>
 #include <string>
@@ -19,8 +20,9 @@ ShowThinking show_thinking(bool hide);
 
 class AnswerView {
  public:
-  AnswerView(ShowThinking how, std::function<void(std::string_view)> show)
-      : how_(how), show_(std::move(show)) {}
+  // unfold: what shows folded reasoning; empty: nothing does.
+  AnswerView(ShowThinking how, std::function<void(std::string_view)> show, std::string unfold = {})
+      : how_(how), show_(std::move(show)), unfold_(std::move(unfold)) {}
 
   // Pieces may end anywhere, within a tag too.
   void push(std::string_view text);
@@ -35,6 +37,7 @@ class AnswerView {
   void end_thinking();
   ShowThinking how_;
   std::function<void(std::string_view)> show_;
+  std::string unfold_;
   State state_ = State::kBegin;
   std::string thought_;
   double begun_s_ = 0;
@@ -43,7 +46,7 @@ class AnswerView {
 };
 
 // Breaks lines between words where they would not fit into so many columns (0: never), for a
-// terminal. Pieces end between characters.
+// terminal whose tabs go to every eighth one. Pieces end between characters.
 class WordWrap {
  public:
   WordWrap(int columns, std::function<void(std::string_view)> show)

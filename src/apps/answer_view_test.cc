@@ -31,13 +31,18 @@ TEST(AnswerView, ShowsReasoningPlainDimmedOrNot) {
 
 TEST(AnswerView, FoldsReasoningIntoALineAndKeepsIt) {
   std::string out;
-  AnswerView view(ShowThinking::kFolded, [&](std::string_view piece) { out += piece; });
+  AnswerView view(
+      ShowThinking::kFolded, [&](std::string_view piece) { out += piece; }, "/show thinking");
   view.push("<think>why");
   EXPECT_EQ(out, "\033[2mthinking ... \033[0m");
   view.push(" not</think>\n\nso");
   view.finish();
   EXPECT_EQ(view.thought(), "<think>why not</think>");
   EXPECT_THAT(out, testing::ContainsRegex("\r.*thought for .*s \\(/show thinking\\)\n.*so$"));
+  out.clear();
+  AnswerView once(ShowThinking::kFolded, [&](std::string_view piece) { out += piece; });
+  once.push("<think>why</think>so");
+  EXPECT_THAT(out, testing::ContainsRegex("thought for [^(]*s\n.*so$"));
 }
 
 TEST(WordWrap, BreaksBetweenWordsWhateverThePieces) {
@@ -53,11 +58,17 @@ TEST(WordWrap, BreaksBetweenWordsWhateverThePieces) {
   EXPECT_EQ(wrapped(6, "a line\nthat"), "a line\nthat");
   EXPECT_EQ(wrapped(4, "longer words"), "longer\nwords");
   EXPECT_EQ(wrapped(6, "one \033[2mtwo\033[0m"), "one \n\033[2mtwo\033[0m");
+  EXPECT_EQ(wrapped(12, "a\tb\tc"), "a\tb\t\nc");           // columns 0, 8 and 16
+  EXPECT_EQ(wrapped(4, "ab \033\ncdef"), "ab \033\ncdef");  // an escape that is none
   std::string out;
   WordWrap wrap(5, [&](std::string_view piece) { out += piece; });
   wrap.push("中文 字中");
   wrap.finish();
   EXPECT_EQ(out, "中文 \n字中");
+  out.clear();
+  wrap.push("\n\033中\U0010FFFFd ef");
+  wrap.finish();
+  EXPECT_EQ(out, "\n\033中\U0010FFFFd \nef");
 }
 
 TEST(AnswerView, TokensAreListedWithWhatElseWasProbable) {

@@ -99,7 +99,8 @@ std::string with_versions(Chat& c, const std::string& question, const InterruptS
   std::vector<std::string> versions = rephrase(*c.engine, c.state.talk, question, how);
   // Shown as the thought that they are.
   WordWrap lines(s.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
-  AnswerView view(show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); });
+  AnswerView view(
+      show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); }, c.state.unfold());
   std::string shown = "<think>";
   for (const std::string& v : versions) shown += v + "\n";
   if (!versions.empty()) view.push(shown + "</think>\n");
@@ -124,7 +125,9 @@ bool answer(Chat& c, const std::string& question) {
     int64_t quarter = std::max<int64_t>(s.num_ctx / 4, 1);
     int64_t room = s.num_predict > 0 ? std::min(s.num_predict, quarter) : quarter;
     WordWrap lines(s.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
-    AnswerView view(show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); });
+    AnswerView view(
+        show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); },
+        c.state.unfold());
     Conversation::Prompt prompt = talk.prompt(s.thinking, s.num_ctx - room);
     if (prompt.forgotten > 0)
       log_info("the oldest {} messages no longer fit into num_ctx {} and are left out",

@@ -38,6 +38,9 @@ struct ChatState {
   Conversation talk;
   std::string info;    // of the model, for /show info
   std::string thought = {};  // of the last answer
+  bool conversing = false;   // commands can be given between the answers
+  // The command that shows the thought; empty where none can be given.
+  std::string unfold() const { return conversing ? "/show thinking" : ""; }
   bool leave = false;        // /bye was said
 };
 

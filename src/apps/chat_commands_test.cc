@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "apps/server_chat.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "text/bpe_trainer.h"
@@ -143,6 +144,21 @@ TEST(ChatCommands, TheRestDoesWhatItSays) {
     EXPECT_THAT(help, HasSubstr(command));
   run_command(s, "/bye");
   EXPECT_TRUE(s.leave);
+}
+
+TEST(ChatCommands, AServerGetsTheSchemaInTheOrderOfItsFile) {
+  std::string path = testing::TempDir() + "wels_chat_schema_" + std::to_string(::getpid());
+  write_file_atomic(path,
+                    R"({"properties": {"why": {}, "answer": {}}, "additionalProperties": 0})");
+  ChatState s = state_with(ChatTemplate::kDeepSeekV31);
+  s.settings.format.schema = path;
+  ServerFlags flags;
+  flags.url = "http://127.0.0.1:1";
+  ServerChat chat(flags, s);
+  EXPECT_THAT(chat.request(),
+              HasSubstr(R"({"properties":{"why":{},"answer":{}},"additionalProperties":0})"));
+  write_file_atomic(path, "{");
+  EXPECT_THROW(chat.request(), Error);
 }
 
 }  // namespace

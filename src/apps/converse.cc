@@ -13,6 +13,7 @@ namespace wels {
 int converse(ChatState& state, const std::string& title,
              const std::function<bool(const std::string&)>& answer) {
   LineInput input;
+  state.conversing = true;
   if (input.is_terminal())
     fmt::print("{}, template {} (/? for help)\n", title, state.talk.template_name());
   bool failed = false;

@@ -115,11 +115,12 @@ std::string ServerChat::request() const {
     j["logit_bias"][std::to_string(id)] = std::max(bias, -100.0f);
   if (s.format.json) j["response_format"] = {{"type", "json_object"}};
   if (!s.format.schema.empty()) {
+    std::string schema = read_file(s.format.schema);
+    parse_json(schema, s.format.schema);  // says what is wrong with it
+    // In the file's order, which is that of the answer.
     j["response_format"] = {
         {"type", "json_schema"},
-        {"json_schema",
-         {{"name", "answer"},
-          {"schema", parse_json(read_file(s.format.schema), s.format.schema)}}}};
+        {"json_schema", {{"name", "answer"}, {"schema", ordered_json::parse(schema)}}}};
   }
   if (!s.format.grammar.empty()) j["grammar"] = read_file(s.format.grammar);
   return j.dump();
@@ -134,7 +135,9 @@ bool ServerChat::answer(const std::string& question) {
   try {
     const ChatSettings& set = state_.settings;
     WordWrap lines(set.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
-    AnswerView view(show_thinking(set.hide_thinking), [&](std::string_view t) { lines.push(t); });
+    AnswerView view(
+        show_thinking(set.hide_thinking), [&](std::string_view t) { lines.push(t); },
+        state_.unfold());
     EventStream events;
     std::exception_ptr wrong;  // not through curl
     auto piece = [&](std::string_view bytes) {

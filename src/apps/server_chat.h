@@ -19,8 +19,10 @@ class ServerChat {
   // Error where the server is not there, refuses, or breaks off; the question is taken back then.
   bool answer(const std::string& question);
 
- private:
+  // The body of a request for an answer to the conversation as it is.
   std::string request() const;
+
+ private:
   ServerFlags flags_;
   std::string endpoint_, key_;
   ChatState state_;
