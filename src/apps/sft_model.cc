@@ -62,6 +62,14 @@ void choose_template(const std::string& name, SftModel& m) {
   }
 }
 
+// Documents begin as chats do, and as those of its checkpoints will, whose tokenizer is this source
+// beside a chat template (Tokenizer::load).
+void begin_as_chats(VocabSource source, SftModel& m) {
+  if (source.add_bos || !m.files.contains("chat_template.jinja")) return;
+  source.add_bos = true;
+  m.tokenizer.emplace(std::move(source));
+}
+
 SftModel new_model(const SftModelFlags& f, const SftDataFlags& data, const std::string& out,
                    uint64_t seed) {
   if (f.lora.rank > 0) throw Error("--lora", "a new model has nothing to adapt", "leave it out");
@@ -95,10 +103,7 @@ SftModel new_model(const SftModelFlags& f, const SftDataFlags& data, const std::
   m.config.bos_token_id = m.tokenizer->bos() ? *m.tokenizer->bos() : -1;
   if (m.tokenizer->eos()) m.config.eos_token_ids = {*m.tokenizer->eos()};
   choose_template(f.chat_template, m);
-  if (m.files.contains("chat_template.jinja")) {  // its documents begin as its chats do
-    source.add_bos = true;
-    m.tokenizer.emplace(std::move(source));
-  }
+  begin_as_chats(std::move(source), m);
   return m;
 }
 
@@ -183,6 +188,8 @@ SftModel open_checkpoint(const SftModelFlags& f) {
                 "use the tokenizer the model was trained with");
   }
   choose_template(f.chat_template, m);
+  if (!m.lora && m.tokenizer->document_begin() != m.tokenizer->bos())
+    begin_as_chats(load_vocab_source(m.folder), m);
   return m;
 }
 
