@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "formats/json.h"
+#include "tensor/fp8.h"
 
 namespace wels {
 namespace {
@@ -233,9 +234,11 @@ Fp8Config read_fp8(const Fields& f) {
   std::vector<int64_t> block = q.integers("weight_block_size");
   if (block.size() != 2)
     q.refuse("weight_block_size must be two integers", "DeepSeek uses [128, 128]");
-  if (block[0] != 128 || block[1] != 128) {  // tensor/fp8.h, kFp8Block
+  if (block[0] != kFp8Block || block[1] != kFp8Block) {
     q.refuse(fmt::format("weight_block_size [{}, {}] is not supported", block[0], block[1]),
-             "supported: [128, 128], as DeepSeek publishes; convert the checkpoint to bf16");
+             fmt::format("supported: [{0}, {0}], as DeepSeek publishes; convert the checkpoint to "
+                         "bf16",
+                         kFp8Block));
   }
   out.block_rows = block[0];
   out.block_cols = block[1];
