@@ -15,6 +15,7 @@
 #include "apps/rephrase.h"
 #include "apps/sampling_flags.h"
 #include "apps/think_flags.h"
+#include "text/stop_strings.h"
 #include "text/stream_printer.h"
 #include "text/unicode.h"
 #include "base/error.h"
@@ -71,6 +72,8 @@ GenerateRequest make_request(const GenerateFlags& f, const LoadedModel& m) {
   check_logit_bias(f.sampling, vocab);
   if (f.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
     throw Error("--speculate", m.folder + " has no MTP module", "use ngram or none");
+  if (f.grammar.any() && f.ignore_eos)
+    throw Error("--ignore-eos", "an answer that is held to a format has to end", "leave it out");
   auto grammar = make_grammar(f.grammar);
   std::string asks = question_flag(f);
   if (grammar && (f.think.any() || !asks.empty()))
@@ -83,16 +86,31 @@ GenerateRequest make_request(const GenerateFlags& f, const LoadedModel& m) {
 
 // --- the prompt as a question, answered several times, also in the model's other words ---
 
-Rollout as_rollout(const Tokenizer& tokenizer, const GenerateResult& r, bool begun) {
+// An answer ends before the first of the stop strings, as it does at the end of a text.
+Rollout as_rollout(const Tokenizer& tokenizer, const GenerateResult& r, bool begun,
+                   const std::vector<std::string>& stop) {
   Rollout out;
   out.tokens = r.tokens;
   out.logp = r.logp;
-  out.ended = r.finish == GenerateResult::Finish::kStop;
-  out.parts = parse_completion(tokenizer.decode(r.tokens), begun);
+  StopStrings until(stop);
+  std::string text = until.push(tokenizer.decode(r.tokens)) + until.finish();
+  out.ended = r.finish == GenerateResult::Finish::kStop || until.stopped();
+  out.parts = parse_completion(text, begun);
   return out;
 }
 
+void refuse_of_questions(const GenerateFlags& f) {
+  std::string asks = question_flag(f);
+  if (f.sampling.top_logprobs >= 0)
+    throw Error("--logprobs", "are of one answer, not of those of " + asks,
+                "leave one of them out");
+  if (f.truncate_prompt)
+    throw Error("--truncate-prompt", "is of a text, not of the question of " + asks,
+                "leave one of them out");
+}
+
 int answer_question(const GenerateFlags& f, LoadedModel& m) {
+  refuse_of_questions(f);
   Conversation talk(*m.tokenizer, choose_template("auto", m));
   if (talk.is_base())
     throw Error(question_flag(f), "the model has no chat template: it answers no questions",
@@ -106,7 +124,7 @@ int answer_question(const GenerateFlags& f, LoadedModel& m) {
   int64_t context = std::min(longest, int64_t{4096} + std::min(f.max_tokens, longest));
   int64_t room = context - std::min(f.max_tokens, context / 2);
   CacheOptions cache = f.cache.options(m.dtype);
-  require_memory_for(m, context, *cache.dtype);
+  require_memory_for(m, context, *cache.dtype, f.experts.apply(m));
   Engine engine(*m.dev, *m.model, m.dtype, context, cache);
   std::vector<std::string> asked = {f.prompt};
   if (f.rephrase > 0) {
@@ -131,13 +149,18 @@ int answer_question(const GenerateFlags& f, LoadedModel& m) {
     for (int64_t i = 0; i < f.samples; ++i) {
       requests.push_back(r);
       bound_thought(requests.back(), think, begun.back(), vocab);
+      requests.back().on_token = [text = StreamDecoder(*m.tokenizer, false),
+                                  until = StopStrings(f.stop)](const SampledToken& t) mutable {
+        until.push(text.push(t.id));
+        return !until.stopped();
+      };
       ++r.sampling.seed;
     }
   }
   auto samples = static_cast<size_t>(f.samples);
   std::vector<Rollout> answers;
   for (const GenerateResult& r : engine.run(std::move(requests)))
-    answers.push_back(as_rollout(*m.tokenizer, r, begun[answers.size() / samples]));
+    answers.push_back(as_rollout(*m.tokenizer, r, begun[answers.size() / samples], f.stop));
   if (stop.requested()) return 130;
   bool vote = f.vote || f.rephrase > 0;
   for (size_t i = 0; i < answers.size() && !(f.quiet && vote); ++i) {

@@ -53,5 +53,5 @@ echo '{"type": "string", "multipleOf": 3}' > odd.json
 pattern="begins with itself" refused --grammar left.gbnf
 pattern="multipleOf" refused --json-schema odd.json
 pattern="missing.gbnf" refused --grammar missing.gbnf
-pattern="end" refused --json --ignore-eos
+pattern="ignore-eos: an answer that is held to a format has to end" refused --json --ignore-eos
 echo "passed"

@@ -14,7 +14,7 @@ for name in reward_mean reward_std accuracy_sampled accuracy_greedy length_mean 
   grep -q "\"$name\"" whole/metrics.jsonl || fail "metrics.jsonl lacks $name"
 done
 [ -s whole/report.html ] || fail "no report"
-grep -q 'as typed.* rl base --task parity:6 ' whole/run.json || { cat whole/run.json; fail "run.json does not say the command"; }
+grep -q ' rl base --task parity:6 ' whole/run.json || { cat whole/run.json; fail "run.json does not say the command"; }
 want=$(digest whole)
 
 # Of several tasks, each one's reward and length.
@@ -113,8 +113,6 @@ asked='<｜begin▁of▁sentence｜><｜User｜>0 1 1<｜Assistant｜><think>'
 ! grep -q '</think>' least.txt || { cat least.txt; fail "generate --think-min ended a thought"; }
 "$wels" generate base "0 1 1" --rephrase 2 --temperature 0 -n 24 -q > said.txt || fail "generate --rephrase"
 [ "$(wc -l < said.txt)" -eq 1 ] || { cat said.txt; fail "not one answer"; }
-first=$(head -c 1 said.txt)
-[ "$("$wels" generate base "0 1 1" --rephrase 2 --temperature 0 -n 24 -q --stop "$first")" = "" ] || fail "generate --rephrase goes on behind --stop"
 "$wels" generate base "parity 010101" --samples 5 --vote -n 24 > vote.txt 2> share.txt || fail "generate --samples --vote"
 [ "$(wc -l < vote.txt)" -eq 7 ] && grep -qE '^[1-5] of 5 answers$' share.txt || { cat vote.txt share.txt; fail "no vote of five answers"; }
 last=$(tail -1 vote.txt)  # as many answers are like it as is said
@@ -124,6 +122,8 @@ last=$(tail -1 vote.txt)  # as many answers are like it as is said
 grep -q '^0 of 2 answers' share.txt && grep -q 'no answer came to its end; raise -n' share.txt || { cat share.txt; fail "cut answers are not said"; }
 "$wels" generate base "parity 010101" --samples 5 --think-min 5 --think-again 1 -n 8 -q >/dev/null || fail "generate --samples with a bound"
 "$wels" generate base "parity 010101" --samples 5 -n 24 -q | cmp - <(sed -n '2,6s/^  //p' vote.txt) || fail "generate --samples"
+"$wels" generate base "parity 010101" --samples 5 -n 24 -q --stop 0 --stop 1 > cut.txt || fail "generate --samples --stop"
+sed 1d vote.txt | grep -q '[01]' && ! grep -q '[01]' cut.txt || { cat vote.txt cut.txt; fail "answers go on behind --stop"; }
 [ "$("$wels" chat base "0 1 1" --think --think-budget 0 -n 8 </dev/null | head -c 15)" = '<think></think>' ] || fail "chat --think-budget"
 printf '%s\n' '/set think' '/set parameter think_budget 0' '0 1 1' '/set parameter rephrase 2' '0 1' '/save talk.json' |
   "$wels" chat base -n 8 > talk.txt || fail "chat with a budget set"
