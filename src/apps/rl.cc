@@ -2,9 +2,9 @@
 // folder. The same command again resumes the run.
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "apps/loaded_model.h"
 #include "apps/rl_command.h"
@@ -16,7 +16,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/machine.h"
-#include "base/progress.h"
+#include "base/signal.h"
 #include "base/threads.h"
 #include "model/checkpoint.h"
 #include "text/chat.h"
@@ -118,39 +118,35 @@ void require_room(const Device& dev, const RlFlags& f, SftModel& m) {
                  memory_available_bytes() + rss_bytes());
 }
 
-RunInfo run_info(const RlFlags& f, const SftModel& m) {
+std::vector<InfoSection> sections(const RlFlags& f, const SftModel& m) {
   const RlSettings& s = f.rl;
   auto num = [](auto x) { return fmt::format("{}", x); };
-  RunInfo info;
-  info.name = std::filesystem::path(f.settings.out).filename().string();
-  info.started = info.updated = unix_seconds();
-  info.total_steps = f.settings.schedule.steps;
-  info.sections.push_back(
-      {"Recipe",
-       {{"stage", "reinforcement learning"},
-        {"from", m.about},
-        {"trained", m.lora ? fmt::format("adapters of rank {}", m.lora->rank) : "all weights"},
-        {"algorithm", f.algorithm},
-        {"tasks", s.tasks},
-        {"questions x answers", fmt::format("{} x {}", s.groups, s.samples)},
-        {"longest answer", num(s.rollout.max_tokens)},
-        {"learning rate", num(f.settings.schedule.peak)},
-        {"beta", num(s.algorithm.loss.beta)},
-        {"clip", fmt::format("{} / {}", s.algorithm.loss.clip_low, s.algorithm.loss.clip_high)},
-        {"updates per step", num(s.epochs * s.algorithm.mini_batches)},
-        {"type", f.stage.dtype},
-        {"seed", num(s.seed)}}});
-  info.sections.push_back(model_section(m.config));
-  info.sections.push_back(machine_section(machine(), thread_count(), 0));
-  return info;
+  return {{"Recipe",
+           {{"stage", "reinforcement learning"},
+            {"from", m.about},
+            {"trained", m.lora ? fmt::format("adapters of rank {}", m.lora->rank) : "all weights"},
+            {"algorithm", f.algorithm},
+            {"tasks", s.tasks},
+            {"questions x answers", fmt::format("{} x {}", s.groups, s.samples)},
+            {"longest answer", num(s.rollout.max_tokens)},
+            {"learning rate", num(f.settings.schedule.peak)},
+            {"beta", num(s.algorithm.loss.beta)},
+            {"clip", fmt::format("{} / {}", s.algorithm.loss.clip_low, s.algorithm.loss.clip_high)},
+            {"updates per step", num(s.epochs * s.algorithm.mini_batches)},
+            {"type", f.stage.dtype},
+            {"seed", num(s.seed)}}},
+          model_section(m.config),
+          machine_section(machine(), thread_count(), 0)};
 }
 
 void print_result(const StageResult& r, const RlStage& stage, const std::string& out) {
   const TaskEvaluation& e = stage.last_evaluation();
-  fmt::print("{} {} steps; greedy accuracy {:.3f} (best {:.3f}), length {:.1f}, thoughts {:.2f}\n",
-             r.stopped ? "stopped after" : "done:", r.steps, e.greedy.accuracy, 1 - r.best,
-             e.greedy.length_mean, e.greedy.long_share);
-  if (e.parts.size() > 1) {
+  fmt::print("{} {} steps", r.stopped ? "stopped after" : "done:", r.steps);
+  if (r.evaluated)
+    fmt::print("; greedy accuracy {:.3f} (best {:.3f}), length {:.1f}, thoughts {:.2f}",
+               e.greedy.accuracy, 1 - r.best, e.greedy.length_mean, e.greedy.long_share);
+  fmt::print("\n");
+  if (r.evaluated && e.parts.size() > 1) {
     for (const auto& p : e.parts)
       fmt::print("  {}: greedy accuracy {:.3f}, length {:.1f}\n", p.name, p.greedy, p.length_mean);
   }
@@ -186,22 +182,20 @@ RlOutcome rl_job(RlFlags f) {
   make_folder(f.settings.out);  // now that tasks and settings are known to go together
   FolderLock lock(f.settings.out);
   std::unique_ptr<RunsUi> ui = f.ui.start(f.settings.out);
-  RunInfo info = run_info(f, m);
+  RunReport report(f.settings.out, f.settings.schedule.steps, sections(f, m));
   StageContext ctx{.dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&] {
-                     info.updated = unix_seconds();
-                     write_run_info(f.settings.out, info);
-                     write_report(f.settings.out + "/report.html", {f.settings.out});
+                     report.write();
                    }};
   StageResult r;
   try {
     r = run_stage(ctx, f.settings, stage);
+  } catch (const Interrupted&) {  // before the first step
+    throw;
   } catch (const Error& e) {
-    info.status = std::string("failed: ") + e.what();
-    write_run_info(f.settings.out, info);
+    report.failed(e.what());
     throw;
   }
-  info.status = r.stopped ? "stopped" : "finished";
-  ctx.report();
+  report.finish(r);
   print_result(r, stage, f.settings.out);
   return {r, stage.sampled_tokens()};
 }
@@ -296,6 +290,9 @@ void add_rollout_flags(CLI::App* sub, RlFlags& f) {
       ->capture_default_str();
   sub->add_flag("--keep-routing", s.rollout.keep_routing,
                 "V3.2: training sends every token to the experts that it was sampled with");
+  sub->add_flag("--exact-rollouts", s.rollout.exact,
+                "sampling attends as training does (MLA expanded), so that their log-probabilities "
+                "agree to 1e-6, for a larger cache and fewer tokens/s; --dtype f32 always does");
   sub->add_option("--max-tokens", s.rollout.max_tokens, "of an answer")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

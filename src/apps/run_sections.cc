@@ -79,4 +79,9 @@ void RunReport::finish(const StageResult& r) {
   write();
 }
 
+void RunReport::failed(const std::string& what) {
+  info_.status = "failed: " + what;
+  write_run_info(out_, info_);
+}
+
 }  // namespace wels

@@ -24,6 +24,8 @@ class RunReport {
   void write();
   // With how the run ended.
   void finish(const StageResult& r);
+  // With what ended it; the report stays as it was.
+  void failed(const std::string& what);
 
  private:
   std::string out_;
