@@ -277,17 +277,19 @@ void print_table(const std::vector<nlohmann::ordered_json>& rows) {
   for (const auto& j : rows) {
     if (j.contains("prompt"))
       fmt::print(
-          "{} {}, {} layers: prompt {:>6}: {:>9.1f} tokens/s, {:4.1f} % of {:.0f} Gop/s {}\n",
+          "{} {}, {} layers, {} threads: prompt {:>6}: {:>9.1f} tokens/s, {:4.1f} % of {:.0f} "
+          "Gop/s {}\n",
           j["model"].get<std::string>(), j["type"].get<std::string>(), j["layers"].get<int64_t>(),
-          j["prompt"].get<int64_t>(), j["prefill_tokens_per_s"].get<double>(),
+          j["threads"].get<int64_t>(), j["prompt"].get<int64_t>(),
+          j["prefill_tokens_per_s"].get<double>(),
           100 * j["prefill_fraction_of_peak"].get<double>(), j["peak_ops"].get<double>() / 1e9,
           j["peak_type"].get<std::string>());
     if (j.contains("streams"))
       fmt::print(
-          "{} {}, {} layers: {:>3} streams at depth {:>6}: {:>9.1f} tokens/s, {:.3f} GB a token, "
-          "{:4.1f} % of {:.1f} GB/s\n",
+          "{} {}, {} layers, {} threads: {:>3} streams at depth {:>6}: {:>9.1f} tokens/s, {:.3f} "
+          "GB a token, {:4.1f} % of {:.1f} GB/s\n",
           j["model"].get<std::string>(), j["type"].get<std::string>(), j["layers"].get<int64_t>(),
-          j["streams"].get<int64_t>(), j["depth"].get<int64_t>(),
+          j["threads"].get<int64_t>(), j["streams"].get<int64_t>(), j["depth"].get<int64_t>(),
           j["decode_tokens_per_s"].get<double>(), j["bytes_read_per_token"].get<double>() / 1e9,
           100 * j["decode_fraction_of_bandwidth"].get<double>(),
           j["read_bandwidth"].get<double>() / 1e9);
@@ -357,7 +359,8 @@ int64_t packed_bytes(const LoadedModel& m) {
       .packed;
 }
 
-// All runs with the threads that are set; packing: of the weights, told with each.
+// All runs with the threads that are set, each told with the packing of the weights (empty: it was
+// not measured with these threads).
 void measure_all(const Flags& f, Run& run, const Repack& packing, bool one,
                  std::vector<nlohmann::ordered_json>& rows) {
   std::optional<Prefill> first;
@@ -383,13 +386,13 @@ void measure_all(const Flags& f, Run& run, const Repack& packing, bool one,
 int bench_infer(const Flags& f) {
   if (f.shape.empty() == f.model.empty())
     throw Error("bench infer", "needs a model", "give either --shape or --model");
+  std::vector<int> threads = f.threads;
+  for (int& n : threads) n = n > 0 ? n : thread_count();
+  set_thread_count(*std::max_element(threads.begin(), threads.end()));
   if (!f.gguf.empty()) {
     write_random_gguf(f.gguf, {f.shape, f.layers, f.type});
     return 0;
   }
-  std::vector<int> threads = f.threads;
-  for (int& n : threads) n = n > 0 ? n : thread_count();
-  set_thread_count(*std::max_element(threads.begin(), threads.end()));
   Pool pool;
   std::vector<std::shared_ptr<void>> kept;
   LoadedModel loaded = f.model.empty() ? make_random(f, pool, kept) : open_measured(f);

@@ -37,6 +37,10 @@ for name in decode_tokens_per_s expert_calls expert_calls_in_memory; do positive
 "$wels" bench infer --shape tiny --layers 1 --prompt 4 --gen 1 --threads 2,1 --json >out.log
 [ "$(grep -o '"threads":[0-9]*' out.log | tr '\n' ' ')" = '"threads":2 "threads":1 ' ] || { cat out.log; fail "two numbers of threads: not a run each"; }
 
+"$wels" bench infer --shape tiny --layers 1 --prompt 4 --gen 1 --depth 1,2 --threads 2,1 >out.log
+[ "$(grep -oE '[0-9]+ threads: +([0-9]+ streams at depth +[0-9]+|prompt +[0-9]+):' out.log | sort -u | wc -l)" -eq 6 ] ||
+  { cat out.log; fail "the rows of a table are not told apart"; }
+
 # What does not fit is refused before it is made, by what is free.
 refused infer --shape deepseek-v3 --type bf16
 grep -q 'memory: random weights and what goes with them need .* are free; use fewer --layers' err.log || { cat err.log; fail "no plan"; }
@@ -47,7 +51,7 @@ grep -q 'memory: random weights .* KV cache .* are free' err.log || { cat err.lo
 "$wels" bench infer --shape tiny --layers 2 --type q8_0 --gguf tiny.gguf >out.log && [ ! -s out.log ] || fail "--gguf measures"
 refused infer --model tiny.gguf --prompt 4 --gen 2 --depth 1000000 --streams 100000
 grep -q 'memory: generating needs .* KV cache of .* are free' err.log || { cat err.log; fail "no plan of a file"; }
-"$wels" info tiny.gguf | grep -q 'experts: 4 of 32 + 1 shared' || fail "info of the file"
+"$wels" info tiny.gguf >out.log && grep -q 'experts: 4 of 32 + 1 shared' out.log || fail "info of the file"
 "$wels" bench infer --model tiny.gguf --prompt 9 --gen 2 --depth 70 --streams 2 --json >out.log
 positive decode_tokens_per_s
 
