@@ -57,10 +57,14 @@ Finding bad_value(const CLI::App& command, const std::string& text) {
     size_t to = bounds.find(kTo);
     const CLI::Option* o = command.get_option_no_throw(f.where);
     bool positive = o && o->get_type_name().ends_with(":" + CLI::PositiveNumber.get_description());
-    f.hint = "use " + range_text(std::strtod(bounds.c_str(), nullptr),
-                                 std::strtod(bounds.c_str() + to + kTo.size(), nullptr), positive);
-    f.what = is_number(value) ? value + " is out of range"
-                              : fmt::format("\"{}\" is no number that fits", printable(value));
+    double least = std::strtod(bounds.c_str(), nullptr),
+           most = std::strtod(bounds.c_str() + to + kTo.size(), nullptr),
+           given = std::strtod(value.c_str(), nullptr);
+    bool within = given >= least && given <= most && !(positive && given == 0);
+    f.hint = "use " + range_text(least, most, positive);
+    f.what = !is_number(value) ? fmt::format("\"{}\" is no number that fits", printable(value))
+             : within          ? value + " is no whole number"
+                               : value + " is out of range";
     return f;
   }
   if (f.what.starts_with(kValue)) f.what.erase(0, kValue.size());

@@ -88,6 +88,8 @@ flag '"y" is one argument too many; see wels generate --help' "$wels" generate r
 flag 'max-tokens: 0 is out of range; use more than 0' "$wels" generate run x -n 0
 flag 'max-tokens: "1x" is no number that fits; use more than 0' "$wels" generate run x -n 1x
 flag 'top-k: "1.5" is no whole number that fits' "$wels" generate run x --top-k 1.5
+flag 'samples: 1.5 is no whole number; use 1 to 1024' "$wels" generate run x --samples 1.5
+flag 'samples: 2000 is out of range; use 1 to 1024' "$wels" generate run x --samples 2000
 flag 'temperature: nan is no finite number' "$wels" generate run x --temperature nan
 flag 'frequency_penalty|frequency-penalty: inf is no finite' "$wels" generate run x --frequency-penalty inf
 flag 'logit-bias: "7" is no ID=BIAS' "$wels" generate run x --logit-bias 7
