@@ -52,19 +52,15 @@ void open_gguf(LoadedModel& m, const std::string& path) {
   load_weights(*m.model, file, WeightStorage::kMapped);
 }
 
-// Of a model that wels trained. (Published ones have more rows than tokens, and no mark.)
+// Where the checkpoint is marked with its tokenizer, as those of wels are.
 void warn_of_other_tokenizer(const LoadedModel& m, const std::string& folder) {
   const std::map<std::string, std::string> metadata = SafetensorsReader(folder).metadata();
-  if (!metadata.contains("wels")) return;
   auto mark = metadata.find("tokenizer");
-  int64_t tokens = m.tokenizer->vocab_size(), rows = m.model->config().vocab_size;
-  bool same = mark == metadata.end()
-                  ? tokens >= rows
-                  : mark->second ==
-                        fmt::format("{:016x}", hash_bytes(read_file(folder + "/tokenizer.json")));
-  if (same) return;
+  if (!metadata.contains("wels") || mark == metadata.end()) return;
+  if (mark->second == fmt::format("{:016x}", hash_bytes(read_file(folder + "/tokenizer.json"))))
+    return;
   log_warn("{}/tokenizer.json: is not the one that the model was trained with ({} tokens, {} rows)",
-           folder, tokens, rows);
+           folder, m.tokenizer->vocab_size(), m.model->config().vocab_size);
 }
 
 void open_folder(LoadedModel& m, const std::string& folder) {

@@ -165,7 +165,7 @@ InfoSection data_section(const DataFlags& d, const std::string& tokenizer, const
   if (corpus.empty()) corpus = fmt::format("{} MB of text found on this machine", d.local_mb);
   std::string split = d.split;
   if (d.split_share > 0) split += fmt::format(", {} validates", d.split_share);
-  return {
+  InfoSection out = {
       "Data",
       {{"corpus", corpus},
        {"tokenizer", tokenizer == "file" ? d.tokenizer : tokenizer},
@@ -174,6 +174,9 @@ InfoSection data_section(const DataFlags& d, const std::string& tokenizer, const
        {"training tokens", count(train.tokens())},
        {"validation tokens", count(validation.tokens())},
        {"text", human_bytes(static_cast<double>(train.text_bytes() + validation.text_bytes()))}}};
+  // A run from before its checkpoints said so.
+  std::erase_if(out.rows, [](const auto& row) { return row.second.empty(); });
+  return out;
 }
 
 RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShard& train,
