@@ -123,7 +123,7 @@ grep -q '^0 of 2 answers' share.txt && grep -q 'no answer came to its end; raise
 "$wels" generate base "parity 010101" --samples 5 --think-min 5 --think-again 1 -n 8 -q >/dev/null || fail "generate --samples with a bound"
 "$wels" generate base "parity 010101" --samples 5 -n 24 -q | cmp - <(sed -n '2,6s/^  //p' vote.txt) || fail "generate --samples"
 "$wels" generate base "parity 010101" --samples 5 -n 24 -q --stop 0 --stop 1 > cut.txt || fail "generate --samples --stop"
-sed 1d vote.txt | grep -q '[01]' && ! grep -q '[01]' cut.txt || { cat vote.txt cut.txt; fail "answers go on behind --stop"; }
+grep -q '[01]' <(sed 1d vote.txt) && ! grep -q '[01]' cut.txt || { cat vote.txt cut.txt; fail "answers go on behind --stop"; }
 [ "$("$wels" chat base "0 1 1" --think --think-budget 0 -n 8 </dev/null | head -c 15)" = '<think></think>' ] || fail "chat --think-budget"
 printf '%s\n' '/set think' '/set parameter think_budget 0' '0 1 1' '/set parameter rephrase 2' '0 1' '/save talk.json' |
   "$wels" chat base -n 8 > talk.txt || fail "chat with a budget set"
