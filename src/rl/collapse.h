@@ -18,7 +18,7 @@ class CollapseGuard {
   struct Step {
     int64_t step = 0;
     double best_score = 0;  // of all completions of the step
-    bool checked = true;    // no checker failed: else a score of 0 says nothing
+    bool checked = true;    // most answers were: else a best score of 0 says nothing
     double entropy = 0;     // nats per token
     double repetitive = 0;  // share of the completions that repeat themselves up to the limit
   };

@@ -12,14 +12,10 @@ constexpr double kClimbAt = 0.8, kNewWeight = 0.2;
 }  // namespace
 
 std::string narrowed_spec(const TaskMixture& tasks, int rung, int rungs) {
-  // Part by part of the text, since a task's name need not be what names it (a file).
   std::string out;
-  size_t begin = 0;
   for (const TaskMixture::Part& part : tasks.parts()) {
-    size_t end = std::min(tasks.spec().find(',', begin), tasks.spec().size());
-    std::string text = tasks.spec().substr(begin, end - begin), share;
-    begin = end + 1;
-    if (part.to > part.from) {
+    std::string text = part.text, share;
+    if (part.to > part.from) {  // a generator, so without a command's quotes
       if (size_t star = text.rfind('*'); star != std::string::npos) {
         share = text.substr(star);
         text.resize(star);
@@ -57,7 +53,9 @@ void Curriculum::observe(double accuracy) {
 nlohmann::json Curriculum::counters() const { return {{"rung", rung_}, {"average", average_}}; }
 
 void Curriculum::restore(const nlohmann::json& j) {
-  set_rung(std::clamp(j.at("rung").get<int>(), 0, rungs_ - 1));
+  // The tasks that are there stay: behind a signal no checker can be made anew.
+  int rung = std::clamp(j.at("rung").get<int>(), 0, rungs_ - 1);
+  if (rung != rung_) set_rung(rung);
   average_ = j.at("average").get<double>();
 }
 

@@ -45,8 +45,20 @@ std::string names_of(const std::vector<std::unique_ptr<Task>>& tasks) {
   return names;
 }
 
+// A part of a spec, its text masked by masked_quotes, and whether a part with a command precedes
+// it, whose comma may have ended it too early.
+struct PartText {
+  std::string_view text, masked;
+  bool behind_command = false;
+
+  std::string hint(std::string usual) const {
+    return behind_command ? "put a command's commas in quotes: command=judge 'a,b'" : usual;
+  }
+};
+
 // The task called so: a generator, else a file with or without "@checker".
-std::unique_ptr<Task> find_task(const std::string& name, const std::string& where) {
+std::unique_ptr<Task> find_task(const std::string& name, const std::string& where,
+                                const PartText& part) {
   std::vector<std::unique_ptr<Task>> tasks = all_tasks();
   for (auto& task : tasks) {
     if (task->name() == name) return std::move(task);
@@ -54,15 +66,17 @@ std::unique_ptr<Task> find_task(const std::string& name, const std::string& wher
   size_t at = name.rfind('@');
   std::string path = name.substr(0, at);
   if (path.find_first_of("./") == std::string::npos) {
-    throw Error(where, fmt::format("there is no task \"{}\"", path),
-                fmt::format("use one of {}, or a file: questions.jsonl", names_of(tasks)));
+    throw Error(
+        where, fmt::format("there is no task \"{}\"", path),
+        part.hint(fmt::format("use one of {}, or a file: questions.jsonl", names_of(tasks))));
   }
   if (at != std::string::npos && at + 1 == name.size())
     throw Error(where, "no checker behind the @", "name one: " + path + "@number");
   return make_file_task(path, at == std::string::npos ? "" : name.substr(at + 1));
 }
 
-// The spec with what stands in quotes within commands masked: commas and stars there are theirs.
+// The spec with what stands in quotes or behind a backslash within commands masked: commas and
+// stars there are theirs.
 std::string masked_quotes(std::string_view spec) {
   std::string out(spec);
   bool command = false;
@@ -75,6 +89,8 @@ std::string masked_quotes(std::string_view spec) {
       if (quote != '\0') out[i] = '_';
     } else if (c == ',') {
       command = false;
+    } else if (command && c == '\\' && i + 1 < out.size()) {
+      out[++i] = '_';
     } else if (command && (c == '\'' || c == '"')) {
       quote = c;
     } else if (spec.substr(i).starts_with("command=")) {
@@ -84,16 +100,15 @@ std::string masked_quotes(std::string_view spec) {
   return out;
 }
 
-// masked: the part as masked_quotes gives it.
-TaskMixture::Part parse_part(std::string_view text, std::string_view masked,
-                             std::string_view spec) {
+TaskMixture::Part parse_part(const PartText& written, std::string_view spec) {
   std::string where = fmt::format("tasks \"{}\"", spec);
+  std::string_view text = written.text, name = text;
   if (text.empty())
-    throw Error(where, "a part is empty", "write NAME, NAME:LEVEL or NAME:FROM-TO*SHARE");
-  TaskMixture::Part part{nullptr, 0, 0, 1};
-  std::string_view name = text;
+    throw Error(where, "a part is empty",
+                written.hint("write NAME, NAME:LEVEL or NAME:FROM-TO*SHARE"));
+  TaskMixture::Part part{nullptr, 0, 0, 1, std::string(text)};
   bool command = name.find("command=") != std::string_view::npos;
-  if (size_t star = masked.rfind('*'); star != std::string_view::npos) {
+  if (size_t star = written.masked.rfind('*'); star != std::string_view::npos) {
     std::string_view share = trimmed(name.substr(star + 1));
     auto [end, error] = std::from_chars(share.data(), share.data() + share.size(), part.share);
     if (error != std::errc() || end != share.data() + share.size() || !(part.share > 0) ||
@@ -112,11 +127,11 @@ TaskMixture::Part parse_part(std::string_view text, std::string_view masked,
     range = parse_range(trimmed(name.substr(colon + 1)));
     if (!range) {
       throw Error(where, fmt::format("\"{}\" is no level", name.substr(colon + 1)),
-                  "write a level as in parity:20 or a range as in addition:8-12");
+                  written.hint("write a level as in parity:20 or a range as in addition:8-12"));
     }
     name = name.substr(0, colon);
   }
-  part.task = find_task(std::string(trimmed(name)), where);
+  part.task = find_task(std::string(trimmed(name)), where, written);
   Task::Levels levels = part.task->levels();
   part.from = range ? range->from : levels.usual;
   part.to = range ? range->to : levels.usual;
@@ -150,18 +165,13 @@ bool is_held_out(std::string_view question) {
 
 TaskMixture::TaskMixture(std::string_view spec) : spec_(spec) {
   std::string masked = masked_quotes(spec);
-  bool behind_command = false;
+  PartText part;
   for (size_t at = 0;;) {
     size_t comma = masked.find(',', at);
-    std::string_view part = trimmed(spec.substr(at, comma - at));
-    try {
-      parts_.push_back(parse_part(part, trimmed(std::string_view(masked).substr(at, comma - at)),
-                                  spec));
-    } catch (const Error& e) {
-      if (!behind_command) throw;
-      throw Error(e.where(), e.fact(), "put a command's commas in quotes: command=judge 'a,b'");
-    }
-    behind_command = part.find("command=") != std::string_view::npos;
+    part.text = trimmed(spec.substr(at, comma - at));
+    part.masked = trimmed(std::string_view(masked).substr(at, comma - at));
+    parts_.push_back(parse_part(part, spec));
+    part.behind_command = part.text.find("command=") != std::string_view::npos;
     if (comma == std::string::npos) break;
     at = comma + 1;
   }

@@ -86,6 +86,7 @@ class TaskMixture {
     std::unique_ptr<Task> task;
     int from, to;
     double share;
+    std::string text;  // as the spec has it
   };
   const std::vector<Part>& parts() const { return parts_; }
 
