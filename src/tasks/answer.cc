@@ -1,8 +1,6 @@
 #include "tasks/answer.h"
 
 #include <array>
-#include <optional>
-#include <vector>
 
 #include "base/error.h"
 #include "tasks/plain.h"
@@ -17,24 +15,6 @@ int count_of(std::string_view text, std::string_view what) {
   return n;
 }
 
-// The inside of the last \boxed{...} that is closed.
-std::optional<std::string_view> last_boxed(std::string_view text) {
-  constexpr std::string_view kBoxed = "\\boxed";
-  std::optional<std::string_view> last;
-  size_t last_begin = 0;
-  std::vector<size_t> open;  // where the braces that are open begin; 0: not a box
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '{') open.push_back(text.substr(0, i).ends_with(kBoxed) ? i + 1 : 0);
-    if (text[i] != '}' || open.empty()) continue;
-    size_t begin = open.back();
-    open.pop_back();
-    if (begin <= last_begin) continue;
-    last = text.substr(begin, i - begin);
-    last_begin = begin;
-  }
-  return last;
-}
-
 // Scripts, as far as consistency of language goes.
 enum class Script { kNone, kLatin, kHan, kOther };
 
@@ -46,24 +26,6 @@ Script script_of(uint32_t c) {
     return Script::kHan;
   if (c == kBadByte) return Script::kNone;
   return char_classes()[c] & kLetter ? Script::kOther : Script::kNone;
-}
-
-// What an answer text marks as its answer, with what stands around it.
-std::string_view marked_answer(std::string_view answer) {
-  if (std::optional<std::string_view> boxed = last_boxed(answer)) return *boxed;
-  constexpr std::string_view kHashes = "####", kBegin = "<answer>", kEnd = "</answer>";
-  if (size_t at = answer.rfind(kHashes); at != std::string_view::npos) {
-    std::string_view behind = trimmed(answer.substr(at + kHashes.size()));
-    return behind.substr(0, behind.find('\n'));
-  }
-  if (size_t end = answer.rfind(kEnd); end != std::string_view::npos) {
-    size_t begin = answer.substr(0, end).rfind(kBegin);
-    if (begin != std::string_view::npos) {
-      begin += kBegin.size();
-      return answer.substr(begin, end - begin);
-    }
-  }
-  return answer;
 }
 
 }  // namespace

@@ -84,6 +84,8 @@ TEST(FinalAnswer, LeavesAsideMarksAroundTheWhole) {
   for (const char* text : {"**x**", "`x`", "*x*.", "$x$", "\\(x\\)", "\\boxed{\\textbf{x}}", "__x__",
                            "<answer>**x.**</answer>", "**\\text{ x }**"})
     EXPECT_EQ(normalised(final_answer(text)), "x") << text;
+  EXPECT_EQ(within_marks("**`x`**."), "`x`");
+  EXPECT_EQ(within_marks("x"), "");
   for (const char* text : {"**x** and **y**", "$5", "2*3", "*", "**", "****", "`", "\\text{a}+{b}"})
     EXPECT_EQ(final_answer(text), text);
 }
@@ -129,6 +131,9 @@ TEST(ParseNumber, ReadsTheWaysPeopleWriteTheSameNumber) {
     EXPECT_EQ(number(text), number("1234.5")) << text;
   for (const char* text : {"-3", "−3", "-$3", "$-3", "-3.0", "-6/2", "-\\dfrac{6}{2}"})
     EXPECT_EQ(number(text), number("-3")) << text;
+  for (const char* text : {"1000", "10^3", "10^{3}", "$10^3$", "1 \\times 10^3"})
+    EXPECT_EQ(number(text), number("1e3")) << text;
+  EXPECT_EQ(number("-10^{-2}"), number("-0.01"));
   EXPECT_EQ(number("-0"), number("0.00"));
   EXPECT_EQ(number(".5"), number("1/2"));
   EXPECT_FALSE(number("3") == number("-3"));
@@ -158,6 +163,10 @@ TEST(LastNumber, IsTheLastOneInTheText) {
   EXPECT_EQ(*last_number("so 3/4 of it"), number("3/4"));
   EXPECT_EQ(*last_number("5 then " + std::string(500, '9')), number("5"));
   EXPECT_EQ(*last_number("2 000 apples"), number("2000"));
+  EXPECT_EQ(*last_number("sorted: 1 2 3 100"), number("100"));
+  EXPECT_EQ(*last_number("17 120 300 4 500"), number("500"));
+  EXPECT_EQ(*last_number("it is 10^3."), number("1000"));
+  EXPECT_EQ(*last_number("it is 10^n"), number("10"));
   EXPECT_EQ(*last_number("1 250/500"), number("1.5"));
   EXPECT_EQ(*last_number("2023 500"), number("500"));
   EXPECT_EQ(*last_number("that is 3e"), number("3"));

@@ -6,8 +6,10 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "base/check.h"
@@ -47,10 +49,45 @@ class ExactChecker : public Checker {
   void read(const json& line, const std::string& where, TaskExample& example, json&) override {
     example.answer = answer_text(line, where);
   }
+  // With the marks that may belong to the text, and without each pair of them around it.
   double score(const TaskExample& example, std::string_view answer) const override {
-    return normalised(final_answer(answer)) == normalised(final_answer(example.answer)) ? 1 : 0;
+    std::string_view right = trimmed(marked_answer(example.answer));
+    std::string written = normalised(right), bare = normalised(without_emphasis(right));
+    std::string_view given = trimmed(marked_answer(answer));
+    do {
+      std::string said = normalised(given);
+      if (said == written || said == bare) return 1;
+      given = within_marks(given);
+    } while (!given.empty());
+    return 0;
+  }
+
+ private:
+  // Not so "__init__" and "*args", which may be names.
+  static std::string_view without_emphasis(std::string_view text) {
+    auto may_be_name = [](std::string_view t) {
+      return t.starts_with("__") || (t.starts_with('*') && !t.starts_with("**"));
+    };
+    while (!may_be_name(text)) {
+      std::string_view inside = within_marks(text);
+      if (inside.empty()) break;
+      text = inside;
+    }
+    return text;
   }
 };
+
+// Whether what stands in brackets behind a number is about it, not the answer: "see step 2", but
+// not "48 apples".
+bool is_remark(std::string_view inside) {
+  static constexpr std::array<std::string_view, 16> kBegin = {
+      "see", "not", "of", "out", "from", "since", "because", "as",
+      "by",  "in",  "at", "for", "with", "after", "using",   "step"};
+  if (std::none_of(inside.begin(), inside.end(), is_letter)) return false;
+  if (!last_number(inside)) return true;
+  std::string first = lower_ascii(split_words(inside).front());
+  return std::find(kBegin.begin(), kBegin.end(), first) != kBegin.end();
+}
 
 // Without a remark in brackets at the end, behind a number: "x = 5 (see step 2)".
 std::string_view without_remark(std::string_view text) {
@@ -58,7 +95,7 @@ std::string_view without_remark(std::string_view text) {
   if (rest.ends_with('.')) rest.remove_suffix(1);
   size_t open = rest.rfind(" (");
   if (open == std::string_view::npos || rest.find(')', open) + 1 != rest.size()) return text;
-  if (std::none_of(rest.begin() + static_cast<long>(open), rest.end(), is_letter)) return text;
+  if (!is_remark(rest.substr(open + 2, rest.size() - open - 3))) return text;
   rest = rest.substr(0, open);
   std::vector<std::string_view> words = split_words(rest);  // the number, or number and unit
   for (size_t i = words.size() - std::min<size_t>(words.size(), 2); i < words.size(); ++i) {
@@ -172,8 +209,8 @@ bool starts_with_any(std::string_view text, std::span<const std::string_view> si
 // stands alone, or '\0'; the text then begins behind it. announced: a capital may be followed by
 // words, as in "the answer is B because".
 char take_letter(std::string_view& text, bool announced) {
-  static constexpr std::array<std::string_view, 11> kBehind = {
-      ")", ".", ":", ",", ";", " - ", " –", " —", "、", "。", "\n"};
+  static constexpr std::array<std::string_view, 11> kBehind = {")",  ".",  ":",  ",",  ";", " - ",
+                                                               " –", " —", "、", "。", "\n"};
   std::string_view rest = text;
   if (rest.starts_with('(')) rest.remove_prefix(1);
   if (rest.empty() || !is_letter(rest.front())) return '\0';
@@ -186,80 +223,190 @@ char take_letter(std::string_view& text, bool announced) {
   return letter;
 }
 
-void skip_joiners(std::string_view& text) {
-  static constexpr std::array<std::string_view, 20> kJoiners = {
-      " ", "\n", "\t", "\r", ",",    ".",   ":",  ";",  "/",  "&",
-      "+", "-",  "–",  "—",  "and ", "or ", "、", "。", "和", "或"};
+// What stands between two letters: a word or slash, behind which the second may be followed by
+// words; a comma or blank; the end of a sentence or line.
+enum class Joint { kWord, kComma, kEnd };
+
+Joint skip_joiners(std::string_view& text) {
+  struct Joiner {
+    std::string_view sign;
+    Joint joint;
+  };
+  static constexpr std::array<Joiner, 20> kJoiners = {
+      {{" ", Joint::kComma}, {"\t", Joint::kComma}, {",", Joint::kComma},   {"、", Joint::kComma},
+       {"-", Joint::kComma}, {"–", Joint::kComma},  {"—", Joint::kComma},   {"/", Joint::kWord},
+       {"&", Joint::kWord},  {"+", Joint::kWord},   {"and ", Joint::kWord}, {"or ", Joint::kWord},
+       {"和", Joint::kWord}, {"或", Joint::kWord},  {"\n", Joint::kEnd},    {"\r", Joint::kEnd},
+       {".", Joint::kEnd},   {":", Joint::kEnd},    {";", Joint::kEnd},     {"。", Joint::kEnd}}};
+  Joint joint = Joint::kComma;
   for (bool more = true; more;) {
     more = false;
-    for (std::string_view j : kJoiners) {
-      if (!text.starts_with(j)) continue;
-      text.remove_prefix(j.size());
+    for (const Joiner& j : kJoiners) {
+      if (!text.starts_with(j.sign)) continue;
+      text.remove_prefix(j.sign.size());
       more = true;
+      if (j.joint == Joint::kEnd || joint != Joint::kEnd)
+        joint = j.joint == Joint::kComma ? joint : j.joint;
     }
   }
+  return joint;
 }
 
 // The texts of Markdown and LaTeX without the marks that may stand around a letter.
 std::string unmarked(std::string_view text) {
-  std::string out(text);
-  for (std::string_view mark : {"**", "__", "`", "$"}) {
-    for (size_t at; (at = out.find(mark)) != std::string::npos;) out.erase(at, mark.size());
+  static constexpr std::array<std::string_view, 4> kMarks = {"**", "__", "`", "$"};
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    auto at = std::find_if(kMarks.begin(), kMarks.end(),
+                           [&](std::string_view m) { return text.substr(i).starts_with(m); });
+    if (at == kMarks.end()) out += text[i];
+    i += at == kMarks.end() ? 1 : at->size();
   }
   return out;
 }
+
+// Without white space and full stops at its end.
+std::string_view without_stops(std::string_view text) {
+  constexpr std::string_view kStop = "。";
+  for (size_t before = text.size() + 1; text.size() < before;) {
+    before = text.size();
+    text = text.substr(0, text.find_last_not_of(".\n ") + 1);
+    if (text.ends_with(kStop)) text.remove_suffix(kStop.size());
+  }
+  return text;
+}
+
+// A question's choices as answers are compared with them.
+class Choices {
+ public:
+  // marks: as they are written; else without marks, and those that marks alone tell apart are known
+  // by their letters only.
+  Choices(std::span<const std::string> choices, bool marks) {
+    std::set<std::string> written;
+    std::map<std::string, int> same;
+    for (const std::string& c : choices) {
+      texts_.push_back(marks ? c : unmarked(unwrapped(c)));
+      plain_.push_back(normalised(texts_.back()));
+      longest_ = std::max(longest_, texts_.back().size());
+      if (written.insert(normalised(c)).second) ++same[plain_.back()];
+    }
+    for (const std::string& p : plain_) told_.push_back(!p.empty() && same[p] < 2);
+  }
+  bool has(char letter) const {
+    return letter >= 'A' && letter < 'A' + static_cast<int>(texts_.size());
+  }
+  const std::string& text(char letter) const { return texts_[static_cast<size_t>(letter - 'A')]; }
+  bool all_told() const {
+    return std::all_of(told_.begin(), told_.end(), [](bool t) { return t; });
+  }
+  // The letter of the choice that reads so; '\0': none. For texts of any length.
+  char reading(std::string_view said) const {
+    if (said.size() > 4 * longest_ + 64) return '\0';  // full-width letters are three bytes each
+    std::string plain = normalised(said);
+    for (size_t i = 0; i < plain_.size(); ++i) {
+      if (told_[i] && plain == plain_[i]) return static_cast<char>('A' + i);
+    }
+    return '\0';
+  }
+
+ private:
+  std::vector<std::string> texts_, plain_;
+  std::vector<bool> told_;  // whether the text alone tells which it is
+  size_t longest_ = 0;      // bytes
+};
 
 struct Stated {
   char letter = '\0';  // '\0': several at once
   size_t end = 0;      // of the statement
 };
 
+// Takes a choice's text off what stands behind its letter: ") red", ". red". False: it isn't there.
+bool take_own_text(std::string_view& text, std::string_view own) {
+  std::string_view told = text.substr(std::min(text.find_first_not_of(" \n\t\r.:)"), text.size()));
+  if (own.empty() || normalised(told.substr(0, own.size())) != normalised(own)) return false;
+  text = told.substr(std::min(own.size(), told.size()));
+  return true;
+}
+
+// Whether a line or sentence ends behind a letter, or behind the letter and its choice's text.
+bool ends_entry(std::string_view behind, std::string_view own) {
+  behind = behind.substr(0, behind.find('\n'));
+  if (!take_own_text(behind, own)) return without_stops(trimmed(behind)).empty();
+  behind = trimmed(behind);
+  return behind.empty() || behind.front() == '.' || behind.front() == ';';
+}
+
 // The choice that is stated where a text begins (without white space at its end): a letter, with or
 // without its choice's text, or the text alone. Nullopt: none.
-std::optional<Stated> stated_choice(std::string_view text, std::span<const std::string> choices,
+std::optional<Stated> stated_choice(std::string_view text, const Choices& choices,
                                     bool announced = false) {
   std::string_view rest = trimmed(text);
   std::string lower = lower_ascii(rest.substr(0, 7));
   if (lower == "option " || lower == "choice ") rest = trimmed(rest.substr(7));
-  if (std::string said = normalised(rest); said.size() > 1) {
-    for (size_t i = 0; i < choices.size(); ++i) {
-      if (said == normalised(choices[i])) return Stated{static_cast<char>('A' + i), text.size()};
-    }
-  }
-  auto valid = [&](char c) { return c >= 'A' && c < 'A' + static_cast<int>(choices.size()); };
+  char read = choices.reading(rest);
+  bool single = !rest.empty() && is_letter(rest.front()) && without_stops(rest).size() == 1;
+  if (read != '\0' && !single) return Stated{read, text.size()};
   std::string_view behind = rest;
   char letter = take_letter(behind, announced);
   Stated out{letter, 0};
-  while (valid(letter)) {  // further ones at once: "A, B", "(A) and (B)", "A) red B) blue"
+  while (choices.has(letter)) {  // further ones at once: "A, B", "(A) and (B)", "A) red B) blue"
     rest = behind;
-    const std::string& own = choices[static_cast<size_t>(letter - 'A')];
-    std::string_view told = trimmed(rest);
-    if (normalised(told.substr(0, own.size())) == normalised(own))
-      rest = told.substr(std::min(own.size(), told.size()));
+    take_own_text(rest, choices.text(letter));
     out.end = text.size() - rest.size();
     behind = rest;
-    skip_joiners(behind);
+    Joint joint = skip_joiners(behind);
     bool capital = !behind.empty() && (behind.front() == '(' || is_capital(behind.front()));
-    letter = capital ? take_letter(behind, announced) : '\0';
-    if (valid(letter) && letter != out.letter) out.letter = '\0';
+    letter = capital ? take_letter(behind, announced && joint == Joint::kWord) : '\0';
+    if (!choices.has(letter)) break;
+    if (joint == Joint::kEnd && !ends_entry(behind, choices.text(letter))) break;
+    if (letter != out.letter) out.letter = '\0';
   }
   if (out.end > 0) return out;
-  for (size_t i = 0; i < choices.size(); ++i) {
-    if (normalised(rest) == normalised(choices[i]))
-      return Stated{static_cast<char>('A' + i), text.size()};
-  }
+  if (read != '\0') return Stated{read, text.size()};
   return std::nullopt;
 }
 
 // Where the last sentence or line of a text begins, 0 if it is the only one.
 size_t last_sentence(std::string_view text) {
-  size_t end = text.find_last_not_of(".\n "), begin = 0;
-  if (end == std::string_view::npos) return 0;
+  text = without_stops(text);
+  size_t begin = 0;
   for (std::string_view sign : {". ", "! ", "? ", ": ", "\n", "。"}) {
-    size_t at = text.rfind(sign, end);
+    size_t at = text.rfind(sign);
     if (at != std::string_view::npos) begin = std::max(begin, at + sign.size());
   }
-  return begin > end ? 0 : begin;
+  return begin;
+}
+
+// The last statement of those at the beginning of a text, behind words that announce one, and alone
+// in the last sentence.
+std::optional<Stated> last_stated(std::string_view text, const Choices& choices) {
+  static constexpr std::array<std::string_view, 11> kAnnounce = {
+      "answer is", "answer:", "option is", "choice is", "option:", "choice:",
+      "答案是",    "答案:",   "答案为",    "选择",      "选"};
+  static constexpr std::array<std::string_view, 4> kRevise = {"wait,", "no,", "actually,",
+                                                              "actually"};
+  std::string lower = lower_ascii(text);
+  std::optional<Stated> last = stated_choice(text, choices);
+  size_t last_begin = 0;
+  auto look_behind = [&](std::span<const std::string_view> all, bool announced) {
+    for (std::string_view words : all) {
+      for (size_t at = 0; (at = lower.find(words, at)) != std::string::npos;) {
+        at += words.size();
+        std::optional<Stated> s = stated_choice(text.substr(at), choices, announced);
+        if (!s || at < last_begin) continue;
+        last = Stated{s->letter, at + s->end};
+        last_begin = at;
+      }
+    }
+  };
+  look_behind(kAnnounce, true);
+  look_behind(kRevise, false);
+  if (size_t begin = last_sentence(text); begin > 0 && (!last || begin >= last->end)) {
+    std::string_view sentence = text.substr(begin);
+    std::optional<Stated> s = stated_choice(sentence, choices);
+    if (s && without_stops(trimmed(sentence.substr(s->end))).size() <= 1) last = s;
+  }
+  return last;
 }
 
 }  // namespace
@@ -322,38 +469,18 @@ std::string_view code_of(std::string_view answer) {
 }
 
 char chosen_letter(std::string_view answer, const std::vector<std::string>& choices) {
-  static constexpr std::array<std::string_view, 11> kAnnounce = {
-      "answer is", "answer:", "option is", "choice is", "option:", "choice:",
-      "答案是",    "答案:",   "答案为",    "选择",      "选"};
-  static constexpr std::array<std::string_view, 4> kRevise = {"wait,", "no,", "actually,",
-                                                              "actually"};
-  std::string marked = unmarked(narrowed(final_answer(answer)));
-  std::string_view text = trimmed(marked);
-  std::string lower = lower_ascii(text);
-  std::vector<std::string> texts;
-  for (const std::string& c : choices) texts.push_back(unmarked(unwrapped(c)));
-  // The last statement of those at the beginning, behind words that announce one, and alone in the
-  // last sentence.
-  std::optional<Stated> last = stated_choice(text, texts);
-  size_t last_begin = 0;
-  auto look_behind = [&](std::span<const std::string_view> all, bool announced) {
-    for (std::string_view words : all) {
-      for (size_t at = 0; (at = lower.find(words, at)) != std::string::npos;) {
-        at += words.size();
-        std::optional<Stated> s = stated_choice(text.substr(at), texts, announced);
-        if (!s || at < last_begin) continue;
-        last = Stated{s->letter, at + s->end};
-        last_begin = at;
-      }
+  std::string_view marked = marked_answer(answer);
+  const Choices written(choices, true), plain(choices, false);
+  // Marks may be what a choice is: "**" of "*" and "**", "__init__" of "init" and "__init__".
+  if (!plain.all_told()) {
+    for (std::string_view m = trimmed(marked); !m.empty(); m = within_marks(m)) {
+      bool letter = m.size() == 1 && is_letter(m.front());
+      if (char read = written.reading(m); read != '\0' && !letter) return read;
     }
-  };
-  look_behind(kAnnounce, true);
-  look_behind(kRevise, false);
-  if (size_t begin = last_sentence(text); begin > 0 && (!last || begin >= last->end)) {
-    std::string_view sentence = text.substr(begin);
-    std::optional<Stated> s = stated_choice(sentence, texts);
-    if (s && trimmed(sentence.substr(s->end)).size() <= 1) last = s;
   }
+  std::string narrow = narrowed(unwrapped(marked));
+  std::optional<Stated> last = last_stated(std::string(trimmed(unmarked(narrow))), plain);
+  if (!last && !plain.all_told()) last = last_stated(narrow, written);
   return last ? last->letter : '\0';
 }
 

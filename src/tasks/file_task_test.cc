@@ -111,6 +111,14 @@ TEST_F(FileTaskTest, ComparesTextsAndNumbersAsTheCheckerSays) {
                             "\\boxed{\\text{Paris}}", "#### **Paris**"})
     EXPECT_EQ(score(line, right), 1) << right;
   EXPECT_EQ(score(line, "It is Paris"), 0);
+  std::string init = R"({"question": "A constructor?", "answer": "__init__"})";
+  for (const char* right : {"__init__", "`__init__`", "\\boxed{__init__}", "**`__init__`**."})
+    EXPECT_EQ(score(init, right), 1) << right;
+  EXPECT_EQ(score(init, "init"), 0);
+  EXPECT_EQ(score(R"({"question": "Capital?", "answer": "**Paris**"})", "Paris"), 1);
+  std::string list = R"({"question": "Sort.", "answer": "17 120 300"})";
+  EXPECT_EQ(score(list, "17 120 300"), 1);
+  EXPECT_EQ(score(list, "17120300"), 0);
   EXPECT_EQ(score(R"({"question": "Half?", "answer": "0.5"})", "1/2"), 1);
   EXPECT_EQ(score(R"({"question": "Half?", "answer": "0.5"})", "1/2", "exact"), 0);
   std::string thousands = R"({"question": "Years?", "answer": "2024"})";
@@ -118,7 +126,10 @@ TEST_F(FileTaskTest, ComparesTextsAndNumbersAsTheCheckerSays) {
                             "2.024e3", "x = 2024 (see step 2)", "It took 2024 years (of 12 months).",
                             "$2.024 \\times 10^{3}$", "20 then 2024"})
     EXPECT_EQ(score(thousands, right), 1) << right;
-  for (const char* wrong : {"2 0 2 4", "24 (not 2024)", "2024 or 20", "2,024 - 1", "2024 (1)"})
+  EXPECT_EQ(score(thousands, "There were 24 in 2 rows (2024 apples)."), 1);
+  EXPECT_EQ(score(thousands, "The area is 46 × 44 cm (2024 cm²)"), 1);
+  for (const char* wrong : {"2 0 2 4", "24 (not 2024)", "2024 or 20", "2,024 - 1", "2024 (1)",
+                            "2024 (or 20)", "24 (see page 2024)"})
     EXPECT_EQ(score(thousands, wrong), 0) << wrong;
   for (const char* reference : {R"("1e3")", "1e3", "1000"}) {
     std::string question = fmt::format(R"({{"question": "Metres?", "answer": {}}})", reference);
@@ -144,6 +155,11 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
         "A. No wait, the answer is B", "A. No wait, B.", "Not A.\n\nB", "A) is night.\nB) blue",
         "The answer is A. No, the answer is B, not A.", "B - blue", "B) blue, as A) red is night",
         "The answer is $B$", "选B", "The answer is B because A is red.", "答案是B选项",
+        "The answer is B. A is incorrect because the sky is no fire.",
+        "The correct answer is B. A catalyst lowers the activation energy.",
+        "Answer: B\n\nA is wrong since it is day.", "The answer is B, A being too small.",
+        "B\n\nA) is red, so no.", "不是 A。\n\nB。", "B\n\nA. Because it is day, no.",
+        "The answer is B. (A is red.)", "B. blue",
         "The correct answer is **B** as the sky is blue", "The answer is B and not A."})
     EXPECT_EQ(t->score(e, right), 1) << right;
   for (const char* wrong :
@@ -151,6 +167,8 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
         "A and B", "B or C", "(A) and (B)", "A) red\nB) blue\nC) a green one", "B\nA", "A/B",
         "The answer is A or B", "The answer is B, C", "B. No wait, the answer is A", "B. No, A.",
         "Option A", "The answer is not B", "The answer is B or C because both fit",
+        "A. red\nB. blue\nC. a green one", "B) blue; C) a green one", "B) blue C) a green one",
+        "The answer is B and C are right", "The answer is B.\nC", "**",
         "The answer is Blue or red", "**B**, **C**", "A, B, C"})
     EXPECT_EQ(t->score(e, wrong), 0) << wrong;
   auto letters = task(
@@ -160,7 +178,38 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
   EXPECT_EQ(letters->score(e, "B) A, B"), 1);
   EXPECT_EQ(chosen_letter("A) C", {"C", "G"}), 'A');
   EXPECT_EQ(chosen_letter("It is 3.5", {"3", "5"}), '\0');
+  EXPECT_EQ(chosen_letter("The answer is B. I checked it.", std::vector<std::string>(9, "x")), 'B');
   EXPECT_EQ(score(R"({"question": "Sky?", "choices": ["red", "blue"], "answer": "blue"})", "B"), 1);
+}
+
+TEST_F(FileTaskTest, TellsChoicesApartByTheirMarks) {
+  std::vector<std::string> powers = {"*", "**", "^", "pow"};
+  EXPECT_EQ(chosen_letter("", powers), '\0');
+  EXPECT_EQ(chosen_letter("****", powers), '\0');
+  EXPECT_EQ(chosen_letter("*", powers), 'A');
+  for (const char* b : {"**", "B", "**B**", "`**`", "The answer is **B**.", "B) **", "b",
+                        "The answer is **"})
+    EXPECT_EQ(chosen_letter(b, powers), 'B') << b;
+  EXPECT_EQ(chosen_letter("**pow**", powers), 'D');
+  EXPECT_EQ(chosen_letter("2**3", {"2**3", "23"}), 'A');
+  EXPECT_EQ(chosen_letter("The answer is 23.", {"2**3", "23"}), 'B');
+  EXPECT_EQ(chosen_letter("**B**, **A**", {"2**3", "23"}), '\0');
+  EXPECT_EQ(chosen_letter("__init__", {"__init__", "init"}), 'A');
+  EXPECT_EQ(chosen_letter("init", {"__init__", "init"}), 'B');
+  EXPECT_EQ(chosen_letter("$5", {"$5", "5"}), 'A');
+  EXPECT_EQ(chosen_letter("b", {"B", "`B`"}), 'B');  // a letter is a choice's
+  auto t = task(R"({"question": "Power?", "choices": ["*", "**", "^"], "answer": "**"})");
+  EXPECT_EQ(t->score(t->example(0, 1), "B"), 1);
+  EXPECT_EQ(t->score(t->example(0, 1), ""), 0);
+}
+
+TEST_F(FileTaskTest, JudgesLongAnswersInNoTime) {
+  std::string no, stars(200'000, '*');
+  for (int i = 0; i < 50'000; ++i) no += "no, ";
+  double start = monotonic_seconds();
+  EXPECT_EQ(chosen_letter(no + "B", {"red", "blue"}), 'B');
+  EXPECT_EQ(chosen_letter(stars, {"red", "blue"}), '\0');
+  EXPECT_LT(monotonic_seconds() - start, 10);
 }
 
 TEST_F(FileTaskTest, ChecksJson) {
@@ -282,6 +331,16 @@ TEST_F(FileTaskTest, TakesCommasAndStarsOfACommandInQuotes) {
               HasSubstr("the share \".txt\" of"));
   EXPECT_THAT(error_of(path + "@command=cat *.txt"), HasSubstr("put the command's * in quotes"));
   EXPECT_THAT(error_of(path + ",it's"), HasSubstr("there is no task \"it's\"; use one of"));
+  // Only what a comma of the command's can have become is told of the quotes.
+  EXPECT_THAT(error_of(path + "@command=judge,parity:99"), HasSubstr("choose a level"));
+  EXPECT_THAT(error_of(path + "@command=judge,"), HasSubstr("a command's commas in quotes"));
+  EXPECT_THAT(error_of(path + "@command=judge,/nowhere/x.jsonl"),
+              testing::Not(HasSubstr("commas in quotes")));
+  TaskMixture escaped(path + R"(@command=echo \"a\,b\" >/dev/null; echo 1,parity:4)");
+  ASSERT_EQ(escaped.parts().size(), 2u);
+  const Task& quoted = *escaped.parts()[0].task;
+  EXPECT_EQ(quoted.score(quoted.row(0), "x"), 1);
+  EXPECT_EQ(escaped.parts()[1].text, "parity:4");
 }
 
 TEST_F(FileTaskTest, CountsCommandsThatFailAndGoesOn) {

@@ -51,6 +51,7 @@ std::string sum(const std::string& a, const std::string& b) {
 struct Reader {
   std::string_view text;
   size_t at = 0;
+  bool blanks = true;  // may part groups of three digits
 
   char peek(size_t ahead = 0) const { return at + ahead < text.size() ? text[at + ahead] : '\0'; }
   std::string digits() {
@@ -63,7 +64,7 @@ struct Reader {
     std::string out = digits();
     if (out.empty() || out.size() > 3) return out;
     for (std::string_view part : {",", "{,}", "\\,", ",\\!", " "}) {
-      if (part == " " && out.front() == '0') break;
+      if (part == " " && (!blanks || out.front() == '0')) break;
       while (group_behind(part)) {
         at += part.size();
         out += digits();
@@ -97,25 +98,42 @@ std::optional<Number> read_latex_fraction(Reader& r) {
   return n;
 }
 
+// Passes over "3", "-3" or, braced, "-3}".
+std::optional<int64_t> read_power(Reader& r, bool braced) {
+  Reader e = r;
+  bool negative = e.take("-");
+  if (!negative) e.take("+");
+  std::string digits = e.digits();
+  if (digits.empty() || (braced && !e.take("}"))) return std::nullopt;
+  r = e;
+  int64_t n = digits.size() > 4 ? 9999 : std::stoll(digits);
+  return negative ? -n : n;
+}
+
+// Passes over "10^3" or "10^{-3}".
+std::optional<int64_t> read_power_of_ten(Reader& r) {
+  Reader e = r;
+  if (!e.take("10^")) return std::nullopt;
+  std::optional<int64_t> power = read_power(e, e.take("{"));
+  if (power) r = e;
+  return power;
+}
+
 // Passes over "e3", "E-3", "\times 10^{3}" or "× 10^3": the power of ten, 0 without one.
 int64_t read_exponent(Reader& r) {
   Reader e = r;
-  bool braced = false;
-  if (!e.take("e") && !e.take("E")) {
+  std::optional<int64_t> power;
+  if (e.take("e") || e.take("E")) {
+    power = read_power(e, false);
+  } else {
     while (e.take(" ")) continue;
     if (!(e.take("\\times") || e.take("\\cdot") || e.take("×") || e.take("*") || e.take("x")))
       return 0;
     while (e.take(" ")) continue;
-    if (!e.take("10^")) return 0;
-    braced = e.take("{");
+    power = read_power_of_ten(e);
   }
-  bool negative = e.take("-");
-  if (!negative) e.take("+");
-  std::string digits = e.digits();
-  if (digits.empty() || (braced && !e.take("}"))) return 0;
-  r = e;
-  int64_t n = digits.size() > 4 ? 9999 : std::stoll(digits);
-  return negative ? -n : n;
+  if (power) r = e;
+  return power.value_or(0);
 }
 
 void scale(Number& n, int64_t power) {
@@ -123,9 +141,14 @@ void scale(Number& n, int64_t power) {
   side.append(static_cast<size_t>(std::abs(power)), '0');
 }
 
-// 12, 1,234.5, .5, 1e3, 3/4, 1 1/2, without a sign.
+// 12, 1,234.5, .5, 1e3, 10^3, 3/4, 1 1/2, without a sign.
 std::optional<Number> read_plain(Reader& r) {
   Number n;
+  if (std::optional<int64_t> power = read_power_of_ten(r)) {
+    n.numerator = "1";
+    scale(n, *power);
+    return n;
+  }
   n.numerator = r.whole();
   bool decimal = r.peek() == '.' && is_digit(r.peek(1));
   if (n.numerator.empty() && !decimal) return std::nullopt;
@@ -199,12 +222,12 @@ bool operator==(const Number& a, const Number& b) {
   return product(a.numerator, b.denominator) == product(b.numerator, a.denominator);
 }
 
-std::optional<Number> parse_number(std::string_view text) {
+std::optional<Number> parse_number(std::string_view text, bool blanks) {
   std::string plain = narrowed(text);
   std::string_view rest = plain;
   if (rest.size() > 2 && rest.front() == '$' && rest.back() == '$')  // LaTeX's, not a currency
     rest = trimmed(rest.substr(1, rest.size() - 2));
-  Reader r{rest};
+  Reader r{rest, 0, blanks};
   std::optional<Number> n = read_number(r);
   if (!n) return std::nullopt;
   if (!r.take("\\%")) r.take("%");
@@ -224,6 +247,7 @@ std::optional<Number> last_number(std::string_view text) {
     bool sign = (c == '-' || c == '+') &&
                 (begin == 0 || !(std::isalnum(static_cast<unsigned char>(plain[begin - 1])) ||
                                  plain[begin - 1] == ')'));
+    r.blanks = begin < 2 || plain[begin - 1] != ' ' || !is_digit(plain[begin - 2]);
     if (starts || sign || c == '$') {
       if (std::optional<Number> n = read_number(r)) {
         last = n;

@@ -17,9 +17,10 @@ struct Number {
 bool operator==(const Number& a, const Number& b);  // in value
 
 // The number that the whole text is, currency sign before and full stop, per cent sign behind left
-// aside. Nullopt: it is something else, or of more than 400 digits.
-std::optional<Number> parse_number(std::string_view text);
+// aside. Nullopt: it is something else, or of more than 400 digits. blanks: may part thousands.
+std::optional<Number> parse_number(std::string_view text, bool blanks = true);
 // The last number within the text. A sign counts where it can't be an operation: "5-3" ends with 3.
+// Numbers with blanks between them are a list: "1 2 300" ends with 300.
 std::optional<Number> last_number(std::string_view text);
 
 }  // namespace wels

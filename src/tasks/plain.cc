@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "text/unicode.h"
 
@@ -9,6 +10,24 @@ namespace wels {
 namespace {
 
 constexpr std::string_view kWhite = " \t\n\r\f\v";
+
+// The inside of the last \boxed{...} that is closed.
+std::optional<std::string_view> last_boxed(std::string_view text) {
+  constexpr std::string_view kBoxed = "\\boxed";
+  std::optional<std::string_view> last;
+  size_t last_begin = 0;
+  std::vector<size_t> open;  // where the braces that are open begin; 0: not a box
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '{') open.push_back(text.substr(0, i).ends_with(kBoxed) ? i + 1 : 0);
+    if (text[i] != '}' || open.empty()) continue;
+    size_t begin = open.back();
+    open.pop_back();
+    if (begin <= last_begin) continue;
+    last = text.substr(begin, i - begin);
+    last_begin = begin;
+  }
+  return last;
+}
 
 }  // namespace
 
@@ -52,7 +71,24 @@ std::string normalised(std::string_view text) {
   return out;
 }
 
-std::string_view unwrapped(std::string_view text) {
+std::string_view marked_answer(std::string_view answer) {
+  if (std::optional<std::string_view> boxed = last_boxed(answer)) return *boxed;
+  constexpr std::string_view kHashes = "####", kBegin = "<answer>", kEnd = "</answer>";
+  if (size_t at = answer.rfind(kHashes); at != std::string_view::npos) {
+    std::string_view behind = trimmed(answer.substr(at + kHashes.size()));
+    return behind.substr(0, behind.find('\n'));
+  }
+  if (size_t end = answer.rfind(kEnd); end != std::string_view::npos) {
+    size_t begin = answer.substr(0, end).rfind(kBegin);
+    if (begin != std::string_view::npos) {
+      begin += kBegin.size();
+      return answer.substr(begin, end - begin);
+    }
+  }
+  return answer;
+}
+
+std::string_view within_marks(std::string_view text) {
   struct Pair {
     std::string_view open, close;
   };
@@ -78,8 +114,14 @@ std::string_view unwrapped(std::string_view text) {
     return t.find(p.close) == std::string_view::npos ? trimmed(t) : std::string_view();
   };
   for (const Pair& p : kPairs) {
-    if (std::string_view t = inside(p); !t.empty()) return unwrapped(t);
+    if (std::string_view t = inside(p); !t.empty()) return t;
   }
+  return {};
+}
+
+std::string_view unwrapped(std::string_view text) {
+  text = trimmed(text);
+  for (std::string_view t; !(t = within_marks(text)).empty();) text = t;
   return text;
 }
 

@@ -14,8 +14,14 @@ std::string narrowed(std::string_view text);
 // Narrowed, lower case (ASCII), one blank for every run of white space, without quotes around it
 // and a full stop behind it: exact match compares these.
 std::string normalised(std::string_view text);
-// Without the marks of Markdown and LaTeX around the whole of it, however deep: **B**, `x`, $x$,
-// \(x\), \text{Paris}; a full stop behind them goes with them.
+// What an answer marks as its final one, else all of it: the last \boxed{...}, the line behind the
+// last ####, the inside of the last <answer> tag.
+std::string_view marked_answer(std::string_view answer);
+// What the outermost marks of Markdown or LaTeX enclose where they stand around the whole of a
+// text:
+// **B**, `x`, $x$, \(x\), \text{Paris}; a full stop behind them goes with them. Empty: none do.
+std::string_view within_marks(std::string_view text);
+// Without any such marks around the whole of it, however deep.
 std::string_view unwrapped(std::string_view text);
 // A to Z as a to z.
 std::string lower_ascii(std::string_view text);
