@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/rng.h"
+#include "base/signal.h"
 #include "base/threads.h"
 #include "data/json_lines.h"
 #include "formats/json.h"
@@ -101,6 +102,30 @@ void score(Block& b) {
   });
 }
 
+// Takes the answers from the journal where all are there.
+bool take_all(const AnswerJournal& journal, std::span<const std::string> questions, int64_t tries,
+              std::vector<std::vector<GivenAnswer>>& given) {
+  given.assign(questions.size(), {});
+  for (size_t q = 0; q < questions.size(); ++q) {
+    for (int64_t k = 0; k < tries; ++k) {
+      const GivenAnswer* a = journal.find(static_cast<int64_t>(q), questions[q], k);
+      if (!a) return false;
+      given[q].push_back(*a);
+    }
+  }
+  return true;
+}
+
+void add_missing(const Block& b, std::span<const std::string> questions, AnswerJournal& journal) {
+  for (size_t q = 0; q < questions.size(); ++q) {
+    for (size_t k = 0; k < b.given[q].size(); ++k) {
+      auto number = static_cast<int64_t>(q), attempt = static_cast<int64_t>(k);
+      if (!journal.find(number, questions[q], attempt))
+        journal.add(number, questions[q], attempt, b.given[q][k]);
+    }
+  }
+}
+
 // The block's kept answers as lines; report gets its counts.
 std::string select(const Block& b, const CollectSettings& s, std::set<uint64_t>& seen,
                    CollectReport& report) {
@@ -156,34 +181,44 @@ AnswerJournal::AnswerJournal(std::string path) : path_(std::move(path)) {
     at = end + 1;
     try {
       answers_[{j.at("question").get<int64_t>(), j.at("try").get<int64_t>()}] = {
-          .content = j.at("content").get<std::string>(),
-          .answer = j.at("answer").get<std::string>(),
-          .ended = j.at("ended").get<bool>(),
-          .tokens = j.at("tokens").get<int64_t>(),
-          .refused = j.at("refused").get<bool>()};
+          j.value("text", uint64_t{0}),  // older versions did not say to which
+          {.content = j.at("content").get<std::string>(),
+           .answer = j.at("answer").get<std::string>(),
+           .ended = j.at("ended").get<bool>(),
+           .tokens = j.at("tokens").get<int64_t>(),
+           .refused = j.at("refused").get<bool>()}};
     } catch (const json::exception& e) {
       throw Error(path_, fmt::format("is no file of answers: {}", e.what()), "remove it");
     }
   }
 }
 
-const GivenAnswer* AnswerJournal::find(int64_t question, int64_t attempt) const {
+const GivenAnswer* AnswerJournal::find(int64_t question, std::string_view text,
+                                       int64_t attempt) const {
   std::lock_guard lock(mutex_);
   auto at = answers_.find({question, attempt});
-  return at == answers_.end() ? nullptr : &at->second;
+  return at == answers_.end() || at->second.text != hash_name(text) ? nullptr : &at->second.answer;
 }
 
-void AnswerJournal::add(int64_t question, int64_t attempt, GivenAnswer answer) {
+void AnswerJournal::add(int64_t question, std::string_view text, int64_t attempt,
+                        GivenAnswer answer) {
   std::lock_guard lock(mutex_);
   if (!path_.empty()) {
-    json j = {{"question", question},       {"try", attempt},         {"content", answer.content},
-              {"answer", answer.answer},    {"ended", answer.ended},  {"tokens", answer.tokens},
-              {"refused", answer.refused}};
+    json j = {{"question", question},      {"text", hash_name(text)},  {"try", attempt},
+              {"content", answer.content}, {"answer", answer.answer},  {"ended", answer.ended},
+              {"tokens", answer.tokens},   {"refused", answer.refused}};
+    std::error_code none;
+    uintmax_t before = std::filesystem::file_size(path_, none);
+    if (none) before = 0;
     std::ofstream file(path_, std::ios::app | std::ios::binary);
     file << j.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" << std::flush;
-    if (!file) throw Error(path_, "cannot write", "free some space");
+    if (!file) {
+      file.close();
+      std::filesystem::resize_file(path_, before, none);  // no half line, behind which others write
+      throw Error(path_, "cannot write", "free some space");
+    }
   }
-  answers_[{question, attempt}] = std::move(answer);
+  answers_[{question, attempt}] = {hash_name(text), std::move(answer)};
 }
 
 std::string EngineAnswers::about() const {
@@ -291,8 +326,15 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
     }
     std::string part = block_path(folder, block, ".part");
     AnswerJournal journal(part);
-    b.given = source.ask(questions, first, s.tries, journal);
-    score(b);
+    if (!take_all(journal, questions, s.tries, b.given))
+      b.given = source.ask(questions, first, s.tries, journal);
+    try {
+      score(b);
+    } catch (const Interrupted&) {  // checked when the run goes on
+      add_missing(b, questions, journal);
+      all.stopped = true;
+      break;
+    }
     CollectReport of_block;
     std::string lines = select(b, s, seen, of_block);
     of_block.ms = static_cast<int64_t>((monotonic_seconds() - t0) * 1e3);

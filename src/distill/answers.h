@@ -6,11 +6,12 @@
 //   FOLDER/settings.json      what was asked of whom: a folder is continued with the same only
 //   FOLDER/block-000012.json  what came of the block: counts
 //   FOLDER/block-000012.jsonl {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}
-//   FOLDER/block-000013.part  an endpoint's answers to the block that is being asked, as they come
+//   FOLDER/block-000013.part  answers to the block that is being asked: an endpoint's as they come,
+//                             a model's where a signal came before they were checked
 //
 // A block's .jsonl is written last and renamed into place, so it is there whole or not at all, and
 // a run that was stopped or killed goes on with the first block that is missing, of which what is
-// in .part is not asked again.
+// in .part is not asked again where the question is the same.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -34,19 +35,25 @@ struct GivenAnswer {
   bool refused = false;  // not answered at all: an endpoint does not take this question
 };
 
-// Answers to the questions of a block, in a file as they come; without a path in memory only. For
-// several threads at once.
+// Answers to the questions of a block, in a file as they come; without a path in memory only. A
+// question is known by its number in the block and its text. For several threads at once.
 class AnswerJournal {
  public:
   AnswerJournal() = default;
   // Takes what is there already; half a line at its end is left out. Throws Error.
   explicit AnswerJournal(std::string path);
-  const GivenAnswer* find(int64_t question, int64_t attempt) const;  // null: not answered yet
-  void add(int64_t question, int64_t attempt, GivenAnswer answer);
+  // Null: not answered yet.
+  const GivenAnswer* find(int64_t question, std::string_view text, int64_t attempt) const;
+  // Throws Error where the file cannot be written; it then is as before.
+  void add(int64_t question, std::string_view text, int64_t attempt, GivenAnswer answer);
 
  private:
+  struct Entry {
+    uint64_t text;  // its hash
+    GivenAnswer answer;
+  };
   std::string path_;
-  std::map<std::pair<int64_t, int64_t>, GivenAnswer> answers_;
+  std::map<std::pair<int64_t, int64_t>, Entry> answers_;
   mutable std::mutex mutex_;
 };
 
@@ -107,13 +114,14 @@ struct CollectReport {
   int64_t refused = 0;     // questions that an endpoint did not take
   int64_t ms = 0;          // that it took
   int64_t solved = 0;      // questions with a right answer
-  bool stopped = false;    // by `stop`
+  bool stopped = false;    // by `stop` or a signal
   std::string summary() const;
 };
 
 // Asks questions 0 ... of the mixture's training part. stop: asked between blocks; progress: told
-// after each. An answer counts as right where its score is 1 and it ended; the same content to the
-// same question is kept once, and only what is readable where that is asked for. Throws Error where
+// after each. A signal while programs check answers stops too, and they are kept for the next run.
+// An answer counts as right where its score is 1 and it ended; the same content to the same
+// question is kept once, and only what is readable where that is asked for. Throws Error where
 // the folder holds answers to other settings, is damaged, or cannot be written, and what the source
 // throws: the blocks so far stay.
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,

@@ -1,11 +1,14 @@
 #include "distill/answers.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include <filesystem>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/signal.h"
 #include "data/chat_record.h"
 #include "data/json_lines.h"
 
@@ -23,7 +26,9 @@ struct Scripted : AnswerSource {
     if (journaled) {
       for (int64_t q = 0; q < static_cast<int64_t>(questions.size()); ++q) {
         if (q == 2) throw Error("scripted", "failed after two questions");
-        if (!journal.find(q, 0)) journal.add(q, 0, {"<think>ü</think>\"\n", "a", true, 3});
+        const std::string& text = questions[static_cast<size_t>(q)];
+        if (!journal.find(q, text, 0))
+          journal.add(q, text, 0, {"<think>ü</think>\"\n", "a", true, 3});
       }
     }
     asked += static_cast<int64_t>(questions.size());
@@ -104,11 +109,14 @@ TEST_F(Answers, WhatASourceWritesIntoItsJournalIsThereForTheNextRunAndGoneWithTh
   std::string part = folder + "/block-000000.part", two = read_file(part);
   write_file_atomic(part, two + two.substr(0, 20));  // killed while it wrote
   AnswerJournal there(part);
-  ASSERT_NE(there.find(1, 0), nullptr);
-  EXPECT_EQ(there.find(1, 0)->content, "<think>ü</think>\"\n");
-  EXPECT_EQ(there.find(1, 0)->tokens, 3);
-  EXPECT_TRUE(there.find(1, 0)->ended);
-  EXPECT_EQ(there.find(2, 0), nullptr);
+  std::string question = tasks.item(1, 1, TaskSplit::kTrain).example.question;
+  const GivenAnswer* one = there.find(1, question, 0);
+  ASSERT_NE(one, nullptr);
+  EXPECT_EQ(one->content, "<think>ü</think>\"\n");
+  EXPECT_EQ(one->tokens, 3);
+  EXPECT_TRUE(one->ended);
+  EXPECT_EQ(there.find(1, question + "?", 0), nullptr);  // the task's file was edited
+  EXPECT_EQ(there.find(2, question, 0), nullptr);
   EXPECT_THROW(collect(), Error);
   EXPECT_EQ(read_file(part), two);  // nothing twice, no half line
   write_file_atomic(part, "{\"question\": 1}\n");
@@ -117,6 +125,52 @@ TEST_F(Answers, WhatASourceWritesIntoItsJournalIsThereForTheNextRunAndGoneWithTh
   source.journaled = false;
   collect();
   EXPECT_FALSE(std::filesystem::exists(part));
+}
+
+TEST_F(Answers, AJournalThatCannotBeWrittenStaysAsItWas) {
+  std::filesystem::create_directories(folder);
+  std::string part = folder + "/block-000000.part";
+  AnswerJournal journal(part);
+  journal.add(0, "q", 0, {"a", "a", true, 1});
+  std::string before = read_file(part);
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+  rlimit full{before.size() + 20, old.rlim_max};  // as a disk that has room for half a line
+  auto handler = ::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
+  EXPECT_THROW(journal.add(1, "q", 0, {"a", "a", true, 1}), Error);
+  ::setrlimit(RLIMIT_FSIZE, &old);
+  ::signal(SIGXFSZ, handler);
+  EXPECT_EQ(read_file(part), before);
+  journal.add(1, "q", 0, {"b", "b", true, 1});
+  EXPECT_EQ(AnswerJournal(part).find(1, "q", 0)->content, "b");
+}
+
+// The command sends the signal itself, the first time.
+TEST_F(Answers, WhatASignalKeptFromBeingCheckedIsNotAskedAgain) {
+  std::filesystem::create_directories(folder);
+  std::string file = folder + "/q.jsonl", came = folder + "/came", lines;
+  for (int i = 0; i < 40; ++i)
+    lines += "{\"question\": \"question " + std::to_string(i) + "\", \"answer\": \"A\"}\n";
+  write_file_atomic(file, lines);
+  TaskMixture judged(file + "@command=mkdir '" + came +
+                     "' 2>/dev/null && { kill -INT $PPID; sleep 100; }; echo 1");
+  std::string out = folder + "/answers";
+  auto go_on = [&] {
+    return collect_answers(
+        out, judged, source, s, [] { return false; }, [](const CollectReport&) {});
+  };
+  testing::internal::CaptureStderr();
+  {
+    StopSignal stop;
+    EXPECT_TRUE(go_on().stopped);
+  }
+  testing::internal::GetCapturedStderr();
+  EXPECT_EQ(source.asked, 4);
+  CollectReport r = go_on();
+  EXPECT_EQ(source.asked, 10);
+  EXPECT_EQ(r.right, 40);
+  EXPECT_FALSE(r.stopped);
 }
 
 TEST_F(Answers, RefusedQuestionsAreCountedAndNoAnswers) {

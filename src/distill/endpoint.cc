@@ -29,6 +29,9 @@ class Refused : public Error {
   using Error::Error;
 };
 
+// What every endpoint answers whose requests are as it wants them.
+constexpr const char* kPlainQuestion = "What is 1 + 1?";
+
 bool refuses_question(int status) {
   return status == 400 || status == 413 || status == 422 || status == 451;
 }
@@ -120,7 +123,7 @@ std::string EndpointAnswers::request(
     } else {
       why = r.status == 0 ? r.error : fmt::format("status {}: {}", r.status, printable(r.body));
       if (refuses_question(r.status))
-        throw Refused(url, why);
+        throw Refused(url, why, "check --teacher-url, --teacher-model and --max-tokens");
       if (!may_pass(r.status))
         throw Error(url, why,
                     r.status == 401 || r.status == 403
@@ -199,34 +202,37 @@ std::vector<std::vector<GivenAnswer>> EndpointAnswers::ask(std::span<const std::
   auto keep_refused = [&] {
     for (int64_t q : refused) {
       if (refused_.erase(first + q) == 0) continue;
+      const std::string& text = questions[static_cast<size_t>(q)];
       for (int64_t k = 0; k < tries; ++k)
-        if (!journal.find(q, k)) journal.add(q, k, refusal);
+        if (!journal.find(q, text, k)) journal.add(q, text, k, refusal);
     }
     refused_.clear();
   };
   auto ask_one = [&](int64_t q, int64_t k) {
     GivenAnswer& to = out[static_cast<size_t>(q)][static_cast<size_t>(k)];
-    if (const GivenAnswer* there = journal.find(q, k)) {
+    const std::string& text = questions[static_cast<size_t>(q)];
+    if (const GivenAnswer* there = journal.find(q, text, k)) {
       to = *there;
       return;
     }
     to.refused = [&] { return std::lock_guard(mutex), refused.count(q) > 0; }();
     if (to.refused) return;  // another try of it was
     try {
-      to = one(questions[static_cast<size_t>(q)]);
-      journal.add(q, k, to);
+      to = one(text);
+      journal.add(q, text, k, to);
       std::lock_guard lock(mutex);
       keep_refused();
     } catch (const Refused& e) {
       to.refused = true;
       std::lock_guard lock(mutex);
       refused.insert(q);
-      if (refused_.insert(first + q).second) log_warn("a question is skipped: {}", e.what());
+      if (refused_.insert(first + q).second)
+        log_warn("a question is skipped: {}: {}", e.where(), e.fact());
       if (static_cast<int64_t>(refused_.size()) >= s_.refusals)
-        throw Error(e.where(),
-                    fmt::format("refused {} questions in a row, at last: {}", refused_.size(),
-                                e.fact()),
-                    "check --teacher-model, --max-tokens and the questions");
+        throw Error(
+            e.where(),
+            fmt::format("refused {} questions in a row, at last: {}", s_.refusals, e.fact()),
+            "check --teacher-model, --max-tokens and the questions");
     }
   };
   auto work = [&] {
@@ -245,6 +251,10 @@ std::vector<std::vector<GivenAnswer>> EndpointAnswers::ask(std::span<const std::
     for (int64_t i = 0; i < std::min(s_.parallel, n); ++i) threads.emplace_back(work);
   }
   if (error) std::rethrow_exception(error);
+  if (!refused_.empty()) {
+    one(kPlainQuestion);  // Refused: it was not the questions, and they will be asked again
+    keep_refused();
+  }
   return out;
 }
 

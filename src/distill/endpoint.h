@@ -4,8 +4,9 @@
 // What is retried, with doubled waits: no connection, time-out, 408, 409, 429 (its Retry-After is
 // heeded) and 5xx, and answers that are no JSON of the form. 400, 413, 422 and 451 refuse one
 // question (a content filter, its length): it is skipped, unless so many in a row are refused that
-// it must be the request itself. Everything else is an Error at once, also an endpoint that answers
-// as another model than it was asked for; one that does not say which is warned of.
+// it must be the request itself, or, behind the last ones of a block, a plain question is refused
+// too. Everything else is an Error at once, also an endpoint that answers as another model than it
+// was asked for; one that does not say which is warned of.
 #pragma once
 #include <atomic>
 #include <functional>

@@ -127,8 +127,29 @@ TEST(Endpoint, QuestionsRefusedOneAfterAnotherEndTheRunWithTheServersText) {
               std::string::npos)
         << text;
   }
-  EXPECT_NE(f.journal.find(3, 0), nullptr);
-  EXPECT_EQ(f.journal.find(12, 0), nullptr);  // it was perhaps not the question: asked again
+  EXPECT_NE(f.journal.find(3, "good", 0), nullptr);
+  EXPECT_EQ(f.journal.find(12, "bad", 0), nullptr);  // it was perhaps not the question: asked again
+}
+
+TEST(Endpoint, TheLastQuestionsOfABlockAreRefusedForGoodIfAPlainOneIsNot) {
+  Fake f;
+  f.filtered = "bad";
+  std::vector<std::string> q = {"good", "good", "bad"};
+  EXPECT_TRUE(f.source().ask(q, 0, 2, f.journal)[2][1].refused);
+  EXPECT_EQ(json::parse(f.bodies.back())["messages"][0]["content"], "What is 1 + 1?");
+  ASSERT_NE(f.journal.find(2, "bad", 1), nullptr);
+  Fake broken;  // takes nothing
+  broken.filtered = "model";
+  try {
+    broken.source().ask(q, 0, 2, broken.journal);
+    ADD_FAILURE() << "all are refused";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("status 400: content filter; check --teacher-url"),
+              std::string::npos)
+        << e.what();
+  }
+  for (int64_t i = 0; i < 3; ++i)
+    EXPECT_EQ(broken.journal.find(i, q[static_cast<size_t>(i)], 0), nullptr);
 }
 
 TEST(Endpoint, WhatWasAnsweredBeforeAFailureIsNotAskedAgain) {
@@ -178,6 +199,13 @@ TEST(Endpoint, TheListOfModelsMustHoldTheOneAskedFor) {
   EXPECT_THROW(f.source().require_model(), Error);
   f.next = {{404, "", "", 0}};
   EXPECT_NO_THROW(f.source().require_model());
+  f.next = {{400, "no such path", "", 0}};
+  try {
+    f.source().require_model();
+    ADD_FAILURE() << "400 is no list";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("check --teacher-url"), std::string::npos) << e.what();
+  }
 }
 
 }  // namespace
