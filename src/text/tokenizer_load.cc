@@ -23,7 +23,8 @@ bool is_file(const std::string& path) {
 
 // tokenizer_config.json names the special tokens: a string, or {"content": string}. A bos that it
 // names precedes texts, whatever "add_bos_token" says: V3-0324's and GPT-2's say false, and their
-// models were trained with it (V3-0324's chat template writes its own).
+// models were trained with it (V3-0324's chat template writes its own). A GGUF file's false is
+// believed: converters name a bos there for models that have none too (Qwen2's).
 void read_names(const std::string& path, VocabSource& source) {
   nlohmann::json root = parse_json(MappedFile(path).text(), path);
   if (!root.is_object()) throw Error(path, "not a JSON object", "remove it or fetch it again");
