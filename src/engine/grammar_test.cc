@@ -120,6 +120,37 @@ std::shared_ptr<const TokenTree> json_tree() {
   return tree;
 }
 
+TEST(Grammar, AmbiguousOnesAreRefusedBeforeTheyFillTheMemory) {
+  std::vector<std::string> tokens;
+  for (size_t n = 1; n <= 64; ++n) tokens.emplace_back(n, '=');
+  for (int n = 0; n < 4096; ++n) {
+    tokens.emplace_back();
+    for (int bit = 0; bit < 12; ++bit) tokens.back() += n >> bit & 1 ? '=' : '-';
+  }
+  auto tree = std::make_shared<const TokenTree>(tokens);
+  std::string nested = "root ::= r0";
+  for (int i = 0; i < 40; ++i)
+    nested += std::string("\nr") + std::to_string(i) + " ::= r" + std::to_string(i + 1) +
+              " \"x\" | r" + std::to_string(i + 1) + " \"y\"";
+  nested += "\nr40 ::= \"=\"";
+  for (const std::string& text :
+       {std::string(R"(root ::= "=" root "b" | "=" root "c" | "d")"),
+        std::string(R"(root ::= "=" root "b" | "=" root "c" | "-" root "d" | "-" root "e" | "f")"),
+        nested}) {
+    auto grammar = std::make_shared<Grammar>(Grammar::from_gbnf(text));
+    try {
+      GrammarMatcher m(grammar, tree);
+      m.allowed();
+      ADD_FAILURE() << text << " was followed";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), testing::HasSubstr("grammar: is too ambiguous")) << text;
+    }
+  }
+  std::string words = "root ::= \"=\"";  // many alternatives are not ambiguous
+  for (int i = 0; i < 20000; ++i) words += " | \"w" + std::to_string(i) + "\"";
+  EXPECT_TRUE(matches(Grammar::from_gbnf(words), "w19999"));
+}
+
 bool bit(std::span<const uint64_t> mask, size_t t) { return mask[t >> 6] >> (t & 63) & 1; }
 
 // A random text of the grammar, token by token, with the mask checked against every token on the

@@ -5,12 +5,21 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace wels {
 namespace {
 
 constexpr size_t kMostStates = 20'000, kMostStacks = 1'000'000;
 constexpr int64_t kMostMasks = 2'000;  // 32 MB with 129,280 tokens
+// A state has about as many stacks as rules can go on at once, at most one for every symbol, unless
+// a text can be read in more and more ways: "=" root "b" | "=" root "c" doubles with every sign.
+constexpr size_t kMostWays = 10'000;
+
+[[noreturn]] void throw_ambiguous() {
+  throw Error("grammar", "is too ambiguous: a text can be read in more ways than can be followed",
+              "let alternatives begin differently, or put what they have in common before them");
+}
 
 }  // namespace
 
@@ -56,6 +65,7 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar,
 int32_t GrammarMatcher::intern(int32_t position, int32_t rest) {
   uint64_t key =
       static_cast<uint64_t>(static_cast<uint32_t>(position)) << 32 | static_cast<uint32_t>(rest);
+  if (stacks_.size() > 2 * (kMostStacks + grammar_->symbols.size())) throw_ambiguous();
   auto [it, fresh] = stack_numbers_.try_emplace(key, static_cast<int32_t>(stacks_.size()));
   if (fresh) stacks_.push_back({position, rest});
   return it->second;
@@ -82,6 +92,7 @@ void GrammarMatcher::expand(int32_t position, int32_t rest, State& into) {
       }
     } else if (symbol < 0) {
       into.stacks.push_back(intern(at, after));
+      if (into.stacks.size() > kMostStacks + grammar_->symbols.size()) throw_ambiguous();
     } else {
       bool last = grammar_->symbols[static_cast<size_t>(at) + 1] == Grammar::kEnd;
       int32_t below = last ? after : intern(at + 1, after);
@@ -93,9 +104,14 @@ void GrammarMatcher::expand(int32_t position, int32_t rest, State& into) {
 int32_t GrammarMatcher::state_of(State s) {
   std::sort(s.stacks.begin(), s.stacks.end());
   s.stacks.erase(std::unique(s.stacks.begin(), s.stacks.end()), s.stacks.end());
+  size_t symbols = grammar_->symbols.size();
+  if (s.stacks.size() > kMostWays + symbols || held_ > 2 * (kMostStacks + symbols))
+    throw_ambiguous();
   auto [it, fresh] =
       state_numbers_.try_emplace({s.stacks, s.end}, static_cast<int32_t>(states_.size()));
-  if (fresh) states_.push_back(std::move(s));
+  if (!fresh) return it->second;
+  held_ += s.stacks.size();
+  states_.push_back(std::move(s));
   return it->second;
 }
 
@@ -152,6 +168,7 @@ void GrammarMatcher::forget() {
   states_.clear();
   state_numbers_.clear();
   masks_ = 0;
+  held_ = 0;
   for (int32_t stack : kept) {
     std::vector<int32_t> positions;  // from the innermost
     for (int32_t i = stack; i != 0; i = old[static_cast<size_t>(i)].rest)
@@ -163,10 +180,14 @@ void GrammarMatcher::forget() {
   current_ = state_of(std::move(s));
 }
 
+bool GrammarMatcher::holds_much() const {
+  return states_.size() > kMostStates || stacks_.size() > kMostStacks ||
+         held_ > kMostStacks + grammar_->symbols.size() || masks_ > kMostMasks;
+}
+
 std::span<const uint64_t> GrammarMatcher::allowed() {
   if (states_[static_cast<size_t>(current_)].mask.empty()) {
-    if (states_.size() > kMostStates || stacks_.size() > kMostStacks || masks_ > kMostMasks)
-      forget();
+    if (holds_much()) forget();
     work_out_mask(current_);
   }
   return states_[static_cast<size_t>(current_)].mask;

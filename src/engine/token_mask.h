@@ -46,7 +46,8 @@ class GrammarMatcher {
  public:
   GrammarMatcher(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTree> tree);
 
-  // Bit t: token t may be next. Valid until the next call.
+  // Bit t: token t may be next. Valid until the next call. Throws Error, as the constructor and
+  // accept do, where the grammar has too many ways to read the text.
   std::span<const uint64_t> allowed();
   // Whether the text may end here: then stop tokens are allowed, else not.
   bool can_end() const;
@@ -67,12 +68,14 @@ class GrammarMatcher {
   };
   static constexpr int32_t kUnknown = -1, kDead = -2;
 
+  // These four throw Error where the grammar is too ambiguous to follow.
   int32_t intern(int32_t position, int32_t rest);
   void expand(int32_t position, int32_t rest, State& into);
   int32_t state_of(State s);
   int32_t step(int32_t state, uint8_t byte);
   void work_out_mask(int32_t state);
   void forget();
+  bool holds_much() const;
 
   std::shared_ptr<const Grammar> grammar_;
   std::shared_ptr<const TokenTree> tree_;
@@ -80,6 +83,7 @@ class GrammarMatcher {
   std::unordered_map<uint64_t, int32_t> stack_numbers_;
   std::vector<State> states_;
   std::map<std::pair<std::vector<int32_t>, bool>, int32_t> state_numbers_;
+  size_t held_ = 0;  // stacks of all states
   int64_t masks_ = 0;
   int32_t current_ = 0;
 };

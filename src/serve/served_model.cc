@@ -46,8 +46,13 @@ void require_stop(const std::vector<int32_t>& stop_ids) {
         "The model has no token that ends an answer, so none can be held to a format");
 }
 
-// For GenerationJob::make_mask.
+// For GenerationJob::make_mask. The first is made here, where an error can refuse the request.
 std::function<TokenMask()> masks_of(std::shared_ptr<const AnswerPlan> held) {
+  try {
+    AnswerMask first(held);
+  } catch (const Error& e) {
+    throw invalid_request(fmt::format("Invalid {}", e.what()));
+  }
   return [held]() -> TokenMask {
     auto mask = std::make_shared<AnswerMask>(held);
     return [mask](std::span<const int32_t> answer) { return mask->mask(answer); };
