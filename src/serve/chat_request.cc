@@ -352,6 +352,11 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
   r.format = parse_format(f);
   if (!r.options.grammar.empty() && r.format.kind != ResponseFormat::kText)
     throw invalid_request("Invalid grammar: it can't be set along with response_format");
+  auto choice = r.tool_choice.kind;
+  if (!r.options.grammar.empty() && choice != ToolChoice::kNone &&
+      (choice != ToolChoice::kAuto || r.strict_tools))
+    throw invalid_request(
+        "Invalid grammar: it can't be set along with calls held to their schemas");
   parse_thinking(f, r);
   r.inside = f.boolean("inside").value_or(false);
   if (r.format.kind == ResponseFormat::kJsonObject) check_json_is_mentioned(r);

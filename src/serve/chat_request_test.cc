@@ -35,7 +35,7 @@ TEST(ChatRequest, EveryFieldIsRead) {
       ask(R"(,"max_tokens":7,"temperature":0.5,"top_p":0.9,"top_k":3,"min_p":0.1,"typical_p":0.8,"seed":11,"n":2,
       "presence_penalty":1,"frequency_penalty":-1,"stop":["a","b"],"stream":true,
       "stream_options":{"include_usage":true},"logprobs":true,"top_logprobs":4,
-      "logit_bias":{"5":-100,"6":2},"grammar":"root ::= \"x\"","user_id":"u",
+      "logit_bias":{"5":-100,"6":2},"user_id":"u",
       "thinking":{"type":"enabled","budget_tokens":9},
       "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}],
       "tool_choice":{"type":"function","function":{"name":"f"}}, "unknown": [1])"),
@@ -47,7 +47,6 @@ TEST(ChatRequest, EveryFieldIsRead) {
   EXPECT_EQ(o.top_k, 3);
   EXPECT_EQ(o.min_p, 0.1);
   EXPECT_EQ(o.typical_p, 0.8);
-  EXPECT_EQ(o.grammar, "root ::= \"x\"");
   EXPECT_EQ(o.seed, 11u);
   EXPECT_EQ(o.n, 2);
   EXPECT_EQ(o.presence_penalty, 1);
@@ -162,6 +161,23 @@ TEST(ChatRequest, JsonObjectNeedsTheWordInThePrompt) {
       false);
   EXPECT_THAT(r.format.schema,
               HasSubstr(R"({"z":{"type":"string"},"a")"));  // in the client's order
+}
+
+TEST(ChatRequest, AGrammarGoesWithNothingElseThatHoldsTheAnswer) {
+  std::string grammar = R"(,"grammar":"root ::= \"x\"")";
+  std::string tools = R"(,"tools":[{"type":"function","function":{"name":"look","parameters":
+      {"type":"object","properties":{},"required":[],"additionalProperties":false},"strict":)";
+  EXPECT_EQ(parse_chat_request(ask(grammar + tools + "false}}]"), false).options.grammar,
+            "root ::= \"x\"");
+  EXPECT_NO_THROW(
+      parse_chat_request(ask(grammar + tools + R"(true}}],"tool_choice":"none")"), false));
+  for (const std::string& with :
+       {tools + R"(false}}],"tool_choice":"required")",
+        tools + R"(false}}],"tool_choice":{"type":"function","function":{"name":"look"}})",
+        tools + "true}}]", std::string(R"(,"response_format":{"type":"json_schema","json_schema":
+        {"name":"x","schema":{"type":"object"}}})")})
+    EXPECT_THAT(chat_refusal(ask(grammar + with)), HasSubstr("Invalid grammar: it can't be set"))
+        << with;
 }
 
 TEST(CompletionRequest, PromptsMayBeTextsOrTokensOneOrMany) {
