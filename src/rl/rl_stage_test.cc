@@ -142,11 +142,10 @@ TEST_F(RlStageTest, OnPolicySurrogatesMakeTheSameUpdate) {
     p.surrogate = Surrogate::kClipped;
     p.correction = Correction::kTruncate;  // weights of 1 up to the mismatch
   });
-  double worst = 0;
-  for (size_t i = 0; i < plain.size(); ++i)
-    worst = std::max(worst, std::fabs(static_cast<double>(plain[i] - slow[i])));
-  EXPECT_GT(worst, 0);     // it went another way
-  EXPECT_LT(worst, 2e-4);  // Adam's first step is lr · sign: tiny gradients may differ
+  size_t moved = 0;
+  for (size_t i = 0; i < plain.size(); ++i) moved += std::fabs(plain[i] - slow[i]) > 1e-4f;
+  EXPECT_NE(slow, plain);                 // it went another way
+  EXPECT_LT(moved, plain.size() / 1000);  // Adam's first step is lr · sign: tiny gradients differ
 }
 
 // Several updates on what the sampler kept: finite, learning, and by the same numbers at first.
