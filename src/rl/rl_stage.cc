@@ -49,6 +49,11 @@ MicroBatch by_own_router(MicroBatch mb) {
   return mb;
 }
 
+// Whether rewards say something of the policy: the checker itself failed in less than half.
+bool mostly_checked(int64_t failures, std::span<const Rollout> rollouts) {
+  return 2 * failures < static_cast<int64_t>(rollouts.size());
+}
+
 // The mean of a quantity over log-probabilities of tokens.
 double mean_of(std::span<const Rollout> rollouts) {
   double sum = 0, n = 0;
@@ -399,8 +404,8 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   if (u.mismatch.tokens > 0) mismatch_.add(u.mismatch);
   add_update_metrics(u, times, m);
   say_mismatch(state.step);
-  bool checked = 2 * failures < static_cast<int64_t>(all.rollouts.size());
-  if (u.rows == 0) say_nothing_to_learn(state.step, reward_, checked);
+  if (u.rows == 0)
+    say_nothing_to_learn(state.step, reward_, mostly_checked(failures, all.rollouts));
   silent_steps_ = u.rows == 0 ? silent_steps_ + 1 : 0;
   return {.stats = u.stats,
           .sequences = static_cast<int64_t>(all.rollouts.size()),
@@ -487,7 +492,7 @@ std::optional<Error> RlStage::add_rollout_metrics(const Groups& all, int64_t ste
   curriculum_.observe(a.accuracy);
   return guard_.observe({.step = step + 1,
                          .best_score = *std::max_element(scores.begin(), scores.end()),
-                         .checked = 2 * failures < static_cast<int64_t>(all.rollouts.size()),
+                         .checked = mostly_checked(failures, all.rollouts),
                          .entropy = entropy,
                          .repetitive = repetitive / n});
 }

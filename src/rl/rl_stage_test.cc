@@ -510,7 +510,7 @@ class Counted : public Task {
   std::string name() const override { return "counted"; }
   std::string about() const override { return "one question"; }
   Levels levels() const override { return {1, 1, 1, "level"}; }
-  TaskExample example(uint64_t, int) const override { return {.question = "parity 000000"}; }
+  TaskExample example(uint64_t, int) const override { return {"parity 000000", {}, {}}; }
   double score(const TaskExample&, std::string_view) const override {
     scored.fetch_add(1);
     return 0.5;

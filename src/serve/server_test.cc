@@ -423,9 +423,11 @@ TEST_F(ServerTest, RequestsMayBePipelinedAndComeInPieces) {
   EXPECT_THAT(all, testing::Not(HasSubstr("chunked")));
 }
 
-TEST_F(ServerTest, AClientWhoLeavesEndsItsRequest) {
+TEST(Server, AClientWhoLeavesEndsItsRequest) {
+  TestServer server({.context = 4096});
+  RawClient client(server.port);
   std::string body = chat(R"(,"stream":true)");
-  body.replace(body.find(":12"), 3, ":900");
+  body.replace(body.find(":12"), 3, ":3900");
   for (bool stream : {true, false}) {
     RawClient c(server.port);
     std::string b = stream ? body : body.substr(0, body.find(",\"stream\"")) + "}";
@@ -434,12 +436,13 @@ TEST_F(ServerTest, AClientWhoLeavesEndsItsRequest) {
         "application/json\r\nContent-Length: " +
         std::to_string(b.size()) + "\r\n\r\n" + b);
     if (stream) c.until("\"content\":\"");
-    while (server.engine->stats().running == 0) std::this_thread::yield();
+    for (int i = 0; i < 10'000 && server.engine->stats().running == 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     c.close();
     EXPECT_TRUE(server.idle());
   }
   EXPECT_THAT(client.get("/metrics").body, HasSubstr("wels_cancelled_total 2"));
-  EXPECT_LT(server.engine->stats().timing.new_tokens, 1700);
+  EXPECT_LT(server.engine->stats().timing.new_tokens, 7000);
 }
 
 TEST_F(ServerTest, StreamsOfManyClientsAreComplete) {
@@ -554,7 +557,7 @@ TEST(Server, RequestsUnderWayAreAnsweredBeforeItStops) {
 
 TEST(Server, RequestsThatTakeTooLongAreGivenUp) {
   TestServerOptions o;
-  o.api.request_s = 0.05;
+  o.api.request_s = 0.005;
   TestServer server(o);
   RawClient client(server.port);
   std::string body = chat();
