@@ -64,6 +64,12 @@ double mean_of(std::span<const Rollout> rollouts) {
   return n > 0 ? sum / n : 0;
 }
 
+// Rollouts in f32 are exact: who wants speed has bf16.
+RlSettings exact_in_f32(RlSettings s) {
+  s.rollout.exact |= s.rollout.dtype == DType::kF32;
+  return s;
+}
+
 }  // namespace
 
 uint64_t hash_of_weights(Model& model) {
@@ -88,13 +94,13 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
     : dev_(dev),
       policy_(policy),
       start_(start),
-      s_(settings),
+      s_(exact_in_f32(settings)),
       trainer_config_(trainer),
       start_hash_(settings.model.contains("start")
                       ? settings.model["start"].get<std::string>()
                       : fmt::format("{:016x}", hash_of_weights(start))),
       curriculum_(settings.tasks, settings.curriculum),
-      sampler_(dev, policy, tokenizer, settings.rollout) {
+      sampler_(dev, policy, tokenizer, s_.rollout) {
   if (s_.samples < 2)
     throw Error("--samples", "one answer has no siblings to be better than", "use 2 or more");
   if (s_.algorithm.mini_batches > s_.groups)
@@ -560,7 +566,7 @@ void RlStage::say_failures(int64_t step, int64_t failures, int64_t answers) {
 }
 
 void RlStage::say_mismatch(int64_t step) {
-  bool exact = s_.rollout.attends_as_training();
+  bool exact = s_.rollout.exact;
   double bound = mismatch_bound(exact, s_.temperature);
   if (mismatch_said_ || mismatch_.largest <= bound) return;
   mismatch_said_ = true;

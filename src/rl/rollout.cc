@@ -84,8 +84,7 @@ void RolloutSampler::make_room(const Draw& draw) {
     longest = std::max(longest, rows);
     all += draw.samples * whole_pages(rows + settings_.max_tokens + 1) + whole_pages(rows);
   }
-  CacheOptions cache{.rows =
-                         settings_.attends_as_training() ? MlaRows::kExpanded : MlaRows::kLatent};
+  CacheOptions cache{.rows = settings_.exact ? MlaRows::kExpanded : MlaRows::kLatent};
   int64_t per_token = kv_token_bytes(model_.config(), settings_.dtype, cache.rows);
   int64_t most = std::max<int64_t>(memory_available_bytes() / 4 / per_token, kPageRows);
   int64_t context = longest + settings_.max_tokens + 1;

@@ -37,10 +37,8 @@ struct RolloutSettings {
   double min_p = 0;  // 0: off
   bool keep_routing = false;
   // MLA attends as in training (MlaRows::kExpanded): hidden states have the trainer's bits, and
-  // log-probabilities differ by the rounding of the softmax alone. In f32 always: who wants speed
-  // has bf16.
+  // log-probabilities differ by the rounding of the softmax alone.
   bool exact = false;
-  bool attends_as_training() const { return exact || dtype == DType::kF32; }
   bool filtered() const { return top_k > 0 || top_p < 1 || min_p > 0; }
   // Bounds of the thought, for evaluation: what they force was not drawn from the policy, so
   // nothing is to be learned from it.
