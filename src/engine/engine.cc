@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 
+#include "base/threads.h"
 #include "engine/sequence.h"
 
 namespace wels {
@@ -122,8 +124,9 @@ void Engine::take(Sequence& s, const SampledToken& token) {
   if (static_cast<int64_t>(s.history.size()) >= room()) finish(s, Finish::kContext);
 }
 
-void Engine::each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
-                         const std::function<void(size_t i, std::span<float> logits)>& fn) {
+void Engine::each_block_of_logits(
+    Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
+    const std::function<void(size_t begin, std::span<float> logits)>& fn) {
   size_t v = static_cast<size_t>(model_.config().vocab_size);
   std::vector<float> host;
   for (size_t begin = 0; begin < rows.size(); begin += kLogitRows) {
@@ -134,8 +137,16 @@ void Engine::each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>
     dev_.copy(z.t, single.t);
     host.resize(n * v);
     dev_.download(single.t, host.data());
-    for (size_t i = 0; i < n; ++i) fn(begin + i, std::span(host).subspan(i * v, v));
+    fn(begin, host);
   }
+}
+
+void Engine::each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
+                         const std::function<void(size_t i, std::span<float> logits)>& fn) {
+  size_t v = static_cast<size_t>(model_.config().vocab_size);
+  each_block_of_logits(ctx, hidden, rows, [&](size_t begin, std::span<float> logits) {
+    for (size_t i = 0; i * v < logits.size(); ++i) fn(begin + i, logits.subspan(i * v, v));
+  });
 }
 
 void Engine::replace_token(Sequence& s, SampledToken& token) {
@@ -145,15 +156,59 @@ void Engine::replace_token(Sequence& s, SampledToken& token) {
   token.id = id;
 }
 
-void Engine::sample_row(std::span<float> logits, Feed& f) {
+SamplePlace Engine::place_of(Sequence& s) {
+  SamplePlace place{.history = s.history};
+  if (s.request.mask) place.mask = s.request.mask(s.answer());
+  if (s.answered() < s.request.min_new_tokens) place.never = s.request.stop_ids;
+  return place;
+}
+
+// A row's token that was drawn beside others', or what was thrown instead.
+struct Engine::Drawn {
+  SamplePlace place;
+  SampledToken token;
+  std::exception_ptr error;
+  bool made = false;
+};
+
+// Of a block of rows, on all threads, those whose tokens depend on no other row: all but drafts.
+std::vector<Engine::Drawn> Engine::draw_alone(std::span<float> logits,
+                                              std::span<Feed* const> owner) {
+  std::vector<Drawn> out(owner.size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    Sequence& s = *owner[i]->s;
+    out[i].made = s.drafts.empty() && !s.done && s.answered() < s.request.max_new_tokens;
+    if (!out[i].made) continue;
+    try {
+      out[i].place = place_of(s);
+    } catch (...) {  // of a callback
+      out[i].error = std::current_exception();
+    }
+  }
+  size_t v = logits.size() / owner.size();
+  constexpr int64_t kLeastRows = 4;  // for a thread
+  parallel_for(static_cast<int64_t>(out.size()), kLeastRows, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      if (!out[i].made || out[i].error) continue;
+      try {
+        out[i].token =
+            sample(logits.subspan(i * v, v), out[i].place, owner[i]->s->request.sampling);
+      } catch (...) {
+        out[i].error = std::current_exception();
+      }
+    }
+  });
+  return out;
+}
+
+void Engine::sample_row(std::span<float> logits, Feed& f, Drawn& drawn) {
   Sequence& s = *f.s;
   if (s.done || f.refused) return;
   if (s.answered() >= s.request.max_new_tokens) return finish(s, Finish::kLength);
   try {
-    SamplePlace place{.history = s.history};
-    if (s.request.mask) place.mask = s.request.mask(s.answer());
-    if (s.answered() < s.request.min_new_tokens) place.never = s.request.stop_ids;
-    SampledToken token = sample(logits, place, s.request.sampling);
+    if (drawn.error) std::rethrow_exception(drawn.error);
+    SampledToken token =
+        drawn.made ? std::move(drawn.token) : sample(logits, place_of(s), s.request.sampling);
     if (s.request.replace) replace_token(s, token);
     size_t at = static_cast<size_t>(f.accepted);
     bool drafted = at < s.drafts.size();
@@ -181,8 +236,13 @@ void Engine::sample_rows(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds) 
       owner.push_back(&f);
     }
   }
-  each_logits(ctx, hidden, rows,
-              [&](size_t i, std::span<float> logits) { sample_row(logits, *owner[i]); });
+  size_t v = static_cast<size_t>(model_.config().vocab_size);
+  each_block_of_logits(ctx, hidden, rows, [&](size_t begin, std::span<float> logits) {
+    auto owners = std::span<Feed* const>(owner).subspan(begin, logits.size() / v);
+    std::vector<Drawn> drawn = draw_alone(logits, owners);
+    for (size_t i = 0; i < owners.size(); ++i)
+      sample_row(logits.subspan(i * v, v), *owners[i], drawn[i]);
+  });
 }
 
 // Forgets the rows of refused drafts and counts what is exact.

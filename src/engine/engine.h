@@ -76,6 +76,7 @@ class Engine {
  private:
   struct Sequence;
   struct Feed;
+  struct Drawn;
   struct Drafting;
   using Owned = std::unique_ptr<Sequence>;
 
@@ -87,7 +88,9 @@ class Engine {
   void take(Sequence& s, const SampledToken& token);
   void sample_rows(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
   static void replace_token(Sequence& s, SampledToken& token);
-  void sample_row(std::span<float> logits, Feed& f);
+  static SamplePlace place_of(Sequence& s);
+  static std::vector<Drawn> draw_alone(std::span<float> logits, std::span<Feed* const> owner);
+  void sample_row(std::span<float> logits, Feed& f, Drawn& drawn);
   void after_forward(std::vector<Feed>& feeds);
 
   // watch_prompt.cc
@@ -103,6 +106,8 @@ class Engine {
   void remember(Sequence& s, bool end);
   void save_page(Sequence& s, int64_t index, const PrefixCache::Rows& rows);
   // fn(i, logits) for the logits of rows[i], in order.
+  void each_block_of_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
+                            const std::function<void(size_t begin, std::span<float> logits)>& fn);
   void each_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
                    const std::function<void(size_t i, std::span<float> logits)>& fn);
 
