@@ -9,7 +9,6 @@
 
 #include "base/progress.h"
 #include "text/unicode.h"
-#include "train/status.h"
 
 namespace wels {
 namespace {

@@ -196,6 +196,10 @@ size_t utf8_complete_prefix(std::string_view bytes) {
   return bytes.size();
 }
 
+int char_columns(uint32_t code) {
+  return code < kBadByte ? utf8proc_charwidth(static_cast<int32_t>(code)) : 1;
+}
+
 bool nfc_is_trivial(std::string_view text) {
   auto* p = reinterpret_cast<const uint8_t*>(text.data());
   for (auto* end = p + text.size(); p < end;) {

@@ -74,6 +74,10 @@ void require_utf8(std::string_view text, const std::string& where);
 // become well-formed.
 size_t utf8_complete_prefix(std::string_view bytes);
 
+// Columns that a character takes on a terminal: 2 for Chinese, 0 for a combining one or a control
+// character; ill-formed bytes, shown as U+FFFD, take 1.
+int char_columns(uint32_t code);
+
 // True if NFC leaves the text as it is, found by ranges alone; false means "maybe not".
 bool nfc_is_trivial(std::string_view text);
 

@@ -1,7 +1,6 @@
 #include "train/status.h"
 
 #include <fmt/format.h>
-#include <utf8proc.h>
 
 #include "base/progress.h"
 #include "text/unicode.h"
@@ -22,10 +21,6 @@ std::string status_line(const RunStatus& s) {
   out += s.more;
   if (s.gflops > 0) out += fmt::format("  {:.0f} GFLOP/s", s.gflops);
   return out;
-}
-
-int char_columns(uint32_t code) {
-  return code < kBadByte ? utf8proc_charwidth(static_cast<int32_t>(code)) : 1;
 }
 
 std::string sample_lines(int64_t step, std::string_view text, bool dimmed) {

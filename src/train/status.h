@@ -21,10 +21,6 @@ struct RunStatus {
 // line there, shows it all: step, loss, rate, share of the peak, time left, balance.
 std::string status_line(const RunStatus& s);
 
-// Columns that a character takes on a terminal: 2 for Chinese, 0 for a combining one or a control
-// character; ill-formed bytes, shown as U+FFFD, take 1.
-int char_columns(uint32_t code);
-
 // The beginning of a text that the model wrote, a few indented lines below one that says when.
 // Control characters, which could move the cursor, become spaces. dimmed: on a terminal.
 std::string sample_lines(int64_t step, std::string_view text, bool dimmed);
