@@ -49,7 +49,7 @@ void block(const Kernels& k, const RoundedRows& x, int64_t row, const Weight& w,
   g.c = y.data;
   g.c_bf16 = y.dtype == DType::kBF16;
   g.c_stride = y.stride;
-  g.sums = thread_scratch<float>(Scratch::kA, y.rows * kQuantLanes);
+  g.sums = thread_scratch<float>(Scratch::kA, y.rows * kQuantSumLanes);
   k.quant->multiply[quant_type(type_of(w))](g);
 }
 

@@ -140,16 +140,16 @@ alignas(16) constexpr uint8_t kE2M1Codes[16] = {12, 13, 14, 15, 16, 18, 20, 24,
 
 // --- types ---
 // kSums16: how many pairs of products fit in 16 bits (maddubs; 0: not even one does).
-// codes(p, c): p is the tile at the first lane. scales(p, t, lane, s, m): p is the panel's scales.
+// codes(p, c): p is the tile at the first lane. scales(p, t, lane, s, m): p is the group's scales.
 
 template <int kType, int kSums>
 struct Type {
   static constexpr QuantPanel kPanel = kQuantPanels[kType];
   static constexpr int kGroups = 32 / kPanel.group, kSums16 = kSums, kCodes = kPanel.codes;
   static constexpr bool kMin = kPanel.has_min;
-  // Bytes asked for early. A row through Q4_K: 84 % of a plain read's speed without, 108 % with
-  // (one thread, Xeon, 2026-11-24).
-  static constexpr int kAhead = 4096;
+  // Bytes asked for early. A row through Q4_K, share of a plain read's speed, two threads, Zen 5:
+  // without 41 %, 1 KB 55, 2 KB 64, 4 KB 82, 8 KB 87, 16 KB 81 (2026-11-30).
+  static constexpr int kAhead = 8192;
   static WELS_INLINE const uint8_t* row(const uint8_t* scales, int64_t t) {
     return scales + t / kPanel.tiles * kPanel.scales;
   }
@@ -265,12 +265,42 @@ struct MXFP4 : Type<12, 4> {
   }
 };
 
-// A part of a panel after unpack(): whole codes, scales (and minima) in f32.
-constexpr int kPartTiles = 16;  // 12 KB at most: stays in L1 with the rows that pass over it
+// A group of kSide panels after unpack(): whole codes, scales (and minima) in f32. 12 KB a side
+// stay in L1 with the rows that pass over them.
+#ifdef __AVX512VNNI__
+constexpr int kSide = 2;  // one broadcast of x for two products
+#else
+constexpr int kSide = 1;
+#endif
 struct Part {
-  alignas(64) uint8_t codes[kPartTiles][8][64];
-  alignas(64) float scales[kPartTiles][4][kQuantLanes];
+  alignas(64) uint8_t codes[kQuantGroup][8][kSide][64];
+  alignas(64) float scales[kQuantGroup][4][kSide][kQuantLanes];
 };
+
+// The tiles of a group of one panel, to its side of a part.
+template <class T>
+__attribute__((noinline)) void unpack(const uint8_t* codes, int64_t tiles, int side, Part& out) {
+  const uint8_t* scales = codes + tiles * T::kCodes;
+  for (int64_t t = 0; t < tiles; ++t) {
+    for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+      IVec c[8];
+      Vec s[2], m[2];
+      T::codes(codes + t * T::kCodes + 4 * lane, c);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i][side] + 4 * lane, c[i]);
+      T::scales(scales, t, lane, s, m);
+      for (int j = 0; j < T::kGroups; ++j) {
+        store(out.scales[t][j][side] + lane, s[j]);
+        if (T::kMin) store(out.scales[t][2 + j][side] + lane, m[j]);
+      }
+    }
+  }
+}
+
+// --- products ---
+
+#ifndef __AVX512VNNI__
+// A tile of a part as a type whose codes are whole.
 template <class T>
 struct Unpacked {
   static constexpr int kGroups = T::kGroups, kSums16 = T::kSums16;
@@ -286,27 +316,7 @@ struct Unpacked {
     }
   }
 };
-
-template <class T>
-__attribute__((noinline)) void unpack(const uint8_t* codes, const uint8_t* scales, int64_t begin,
-                                      int64_t tiles, Part& out) {
-  for (int64_t t = 0; t < tiles; ++t) {
-    for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
-      IVec c[8];
-      Vec s[2], m[2];
-      T::codes(codes + (begin + t) * T::kCodes + 4 * lane, c);
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i] + 4 * lane, c[i]);
-      T::scales(scales, begin + t, lane, s, m);
-      for (int j = 0; j < T::kGroups; ++j) {
-        store(out.scales[t][j] + lane, s[j]);
-        if (T::kMin) store(out.scales[t][2 + j] + lane, m[j]);
-      }
-    }
-  }
-}
-
-// --- products ---
+#endif
 
 #ifndef __AVX512VNNI__
 // start + sum of code · q over `kSteps` steps of four columns.
@@ -355,12 +365,12 @@ WELS_INLINE void dots(const IVec* c, const QuantRecord* const* q, int j, IVec* w
 #endif
 }
 
-// acc[r] goes on over `tiles` tiles from `begin` on, of R rows `stride` bytes apart.
+// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart.
 template <class T, int R>
-WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane, int64_t begin,
-                           int64_t tiles, const QuantRecord* x, int64_t stride, Vec* acc) {
+WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane, int64_t tiles,
+                           const QuantRecord* x, int64_t stride, Vec* acc) {
   constexpr int kSteps = 8 / T::kGroups;
-  for (int64_t t = begin; t < begin + tiles; ++t, ++x) {
+  for (int64_t t = 0; t < tiles; ++t, ++x) {
     IVec c[8];
     Vec s[2], m[2];
     if (T::kAhead > 0) {
@@ -413,84 +423,169 @@ WELS_INLINE void put(const QuantBlock& g, int64_t i, int64_t j, Vec sum) {
 
 template <class T, int R>
 void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) {
-  const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
+  constexpr int64_t kGroup = quant_group_bytes(T::kPanel), kCodes = kQuantGroup * T::kCodes;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+    const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
+    const uint8_t* group = panel;
     Vec acc[R];
     for (int r = 0; r < R; ++r) acc[r] = zero();
-    sum_tiles<T, R>(panel, panel + quant_scales_at(T::kPanel, g.k), lane, 0, g.k / 32, x,
-                    g.x_stride, acc);
+    for (int64_t t = 0; t < g.k / 32; t += kQuantGroup, group += kGroup, x += kQuantGroup) {
+#pragma GCC unroll 16
+      for (int64_t i = kCodes; i < kGroup; i += 64) __builtin_prefetch(group + kGroup + i);
+      int64_t tiles = quant_group_tiles(g.k, t);
+      sum_tiles<T, R>(group, group + tiles * T::kCodes, lane, tiles, x, g.x_stride, acc);
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
   }
 }
 
-// R rows from row i0 on over a part of a panel; sums wait in g.sums between parts.
-template <class T, int R>
+// acc[r][v] goes on over the tiles of a part, of R rows and V panels.
+#ifdef __AVX512VNNI__
+template <class T, int R, int V>
+WELS_INLINE void sum_part(const Part& part, int, int64_t tiles, const QuantRecord* x,
+                          int64_t stride, Vec (*acc)[V]) {
+  constexpr int kSteps = 8 / T::kGroups;
+  for (int64_t t = 0; t < tiles; ++t, ++x) {
+    const QuantRecord* q[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) q[r] = (const QuantRecord*)((const uint8_t*)x + r * stride);
+    Vec sum[R][V];
+#pragma GCC unroll 2
+    for (int j = 0; j < T::kGroups; ++j) {
+      IVec whole[R][V];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) whole[r][v] = set_ints(T::kMin ? 0 : q[r]->start[j]);
+      }
+#pragma GCC unroll 8
+      for (int s = 0; s < kSteps; ++s) {
+        IVec c[V];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) c[v] = load_bytes(part.codes[t][j * kSteps + s][v]);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          IVec xs = set_ints(*(const int32_t*)(q[r]->q + j * 16 + 4 * s));
+#pragma GCC unroll 2
+          for (int v = 0; v < V; ++v) whole[r][v] = _mm512_dpbusd_epi32(whole[r][v], c[v], xs);
+        }
+      }
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) {
+        Vec scale = load(part.scales[t][j][v]);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          Vec f = to_float(whole[r][v]);
+          sum[r][v] = j == 0 ? mul(scale, f) : fma(scale, f, sum[r][v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) {
+#pragma GCC unroll 2
+        for (int j = 0; T::kMin && j < T::kGroups; ++j)
+          sum[r][v] = fma(load(part.scales[t][2 + j][v]), set1(q[r]->sum[j]), sum[r][v]);
+        acc[r][v] = fma(sum[r][v], set1(q[r]->scale), acc[r][v]);
+      }
+    }
+  }
+}
+#else
+template <class T, int R, int V>
+WELS_INLINE void sum_part(const Part& part, int lane, int64_t tiles, const QuantRecord* x,
+                          int64_t stride, Vec (*acc)[V]) {
+  static_assert(V == 1);
+  sum_tiles<Unpacked<T>, R>(part.codes[0][0][0], (const uint8_t*)part.scales, lane, tiles, x,
+                            stride, &acc[0][0]);
+}
+#endif
+
+// R rows from row i0 on over a part of V panels; sums wait in g.sums between parts.
+template <class T, int R, int V>
 void part_rows(const QuantBlock& g, const Part& part, int64_t begin, int64_t tiles, int64_t j,
                int64_t i0) {
   const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride) + begin;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
-    Vec acc[R];
-    float* sums = g.sums + i0 * kQuantLanes + lane;
+    Vec acc[R][V];
+    float* sums = g.sums + i0 * kQuantSumLanes + lane;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) acc[r] = begin == 0 ? zero() : load(sums + r * kQuantLanes);
-    sum_tiles<Unpacked<T>, R>(part.codes[0][0], (const uint8_t*)part.scales, lane, 0, tiles, x,
-                              g.x_stride, acc);
-    if (begin + tiles == g.k / 32) {
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v)
+        acc[r][v] = begin == 0 ? zero() : load(sums + r * kQuantSumLanes + v * kQuantLanes);
+    }
+    sum_part<T, R, V>(part, lane, tiles, x, g.x_stride, acc);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
-    } else {
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) store(sums + r * kQuantLanes, acc[r]);
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) {
+        if (begin + tiles == g.k / 32) {
+          put(g, i0 + r, j + v * kQuantLanes + lane, acc[r][v]);
+        } else {
+          store(sums + r * kQuantSumLanes + v * kQuantLanes, acc[r][v]);
+        }
+      }
     }
   }
 }
 
-// Codes are asked for one part ahead, a share with each group of rows, so that they come from
-// memory while the rows are multiplied.
+// Groups are asked for one ahead, a share with each few rows, so that they come from memory while
+// the rows are multiplied.
 struct Ahead {
   const uint8_t* next;
   int64_t left, share;  // bytes
-  Ahead(const uint8_t* next, int64_t bytes, int64_t groups)
-      : next(next), left(bytes), share((bytes / groups + 63) / 64 * 64) {}
+  Ahead() = default;
+  Ahead(const uint8_t* next, int64_t bytes, int64_t parts)
+      : next(next), left(bytes), share((bytes / parts + 63) / 64 * 64) {}
   WELS_INLINE void ask() {
     for (int64_t i = 0; i < share && left > 0; i += 64, next += 64, left -= 64)
       __builtin_prefetch(next, 0, 2);
   }
 };
 
+// All rows with V panels from column j on.
+template <class T, int V>
+void many_rows(const QuantBlock& g, const uint8_t* panel, int64_t j) {
+  constexpr int kRows = kSide == 1 && kLanes == kQuantLanes ? 8 : 4;
+  constexpr int64_t kGroup = quant_group_bytes(T::kPanel);
+  const int64_t steps = (g.m + kRows - 1) / kRows;
+  const uint8_t* group = panel;
+  Part part;
+  for (int64_t t = 0; t < g.k / 32; t += kQuantGroup, group += kGroup) {
+    int64_t tiles = quant_group_tiles(g.k, t), i = 0;
+    for (int v = 0; v < V; ++v) unpack<T>(group + v * g.w_panel, tiles, v, part);
+    bool last = t + tiles == g.k / 32, end = last && j + V * kQuantLanes >= g.n;
+    const uint8_t* next = last ? panel + V * g.w_panel : group + kGroup;
+    Ahead ahead[V];
+    for (int v = 0; v < V; ++v) ahead[v] = Ahead(next + v * g.w_panel, end ? 0 : kGroup, steps);
+    for (; i + kRows <= g.m; i += kRows) {
+      for (int v = 0; v < V; ++v) ahead[v].ask();
+      part_rows<T, kRows, V>(g, part, t, tiles, j, i);
+    }
+    if (kRows > 4 && g.m - i >= 4) part_rows<T, 4, V>(g, part, t, tiles, j, i), i += 4;
+    if (g.m - i >= 2) part_rows<T, 2, V>(g, part, t, tiles, j, i), i += 2;
+    if (g.m - i == 1) part_rows<T, 1, V>(g, part, t, tiles, j, i);
+  }
+}
+
 template <class T>
 void multiply(const QuantBlock& g) {
-#ifdef __AVX512F__
-  constexpr int kRows = 8;
-#else
-  constexpr int kRows = 4;
-#endif
   const uint8_t* panel = g.w;
-  for (int64_t j = 0; j < g.n; j += kQuantLanes, panel += g.w_panel) {
-    if (g.m <= kQuantFewRows) {
-      int64_t i = 0;
-      if (g.m == 4) few_rows<T, 4>(g, panel, j, 0), i = 4;
-      if (g.m - i >= 2) few_rows<T, 2>(g, panel, j, i), i += 2;
-      if (g.m - i == 1) few_rows<T, 1>(g, panel, j, i);
-      continue;
-    }
-    Part part;
-    for (int64_t begin = 0; begin < g.k / 32; begin += kPartTiles) {
-      int64_t tiles = g.k / 32 - begin < kPartTiles ? g.k / 32 - begin : kPartTiles, i = 0;
-      unpack<T>(panel, panel + quant_scales_at(T::kPanel, g.k), begin, tiles, part);
-      bool last = begin + tiles == g.k / 32;
-      int64_t next_tiles = j + kQuantLanes >= g.n && last ? 0 : kPartTiles;
-      Ahead ahead(last ? panel + g.w_panel : panel + (begin + tiles) * T::kCodes,
-                  next_tiles * T::kCodes, (g.m + kRows - 1) / kRows);
-      for (; i + kRows <= g.m; i += kRows) {
-        ahead.ask();
-        part_rows<T, kRows>(g, part, begin, tiles, j, i);
-      }
-      if (kRows > 4 && g.m - i >= 4) part_rows<T, 4>(g, part, begin, tiles, j, i), i += 4;
-      if (g.m - i >= 2) part_rows<T, 2>(g, part, begin, tiles, j, i), i += 2;
-      if (g.m - i == 1) part_rows<T, 1>(g, part, begin, tiles, j, i);
-    }
+  int64_t j = 0;
+  if (g.m > kQuantFewRows) {
+    for (; kSide > 1 && j + kQuantLanes < g.n; j += kSide * kQuantLanes, panel += kSide * g.w_panel)
+      many_rows<T, kSide>(g, panel, j);
+    for (; j < g.n; j += kQuantLanes, panel += g.w_panel) many_rows<T, 1>(g, panel, j);
+    return;
+  }
+  for (; j < g.n; j += kQuantLanes, panel += g.w_panel) {
+    int64_t i = 0;
+    if (g.m == 4) few_rows<T, 4>(g, panel, j, 0), i = 4;
+    if (g.m - i >= 2) few_rows<T, 2>(g, panel, j, i), i += 2;
+    if (g.m - i == 1) few_rows<T, 1>(g, panel, j, i);
   }
 }
 
@@ -546,22 +641,26 @@ double peak(int64_t rounds) {
 #else
   constexpr int kSums = 8;
 #endif
-  IVec acc[kSums];
-  for (int i = 0; i < kSums; ++i) acc[i] = set_ints(i);
+  // Of the instruction's own type: GCC 12 would store sums of IVec, which halves the rate.
+  typedef int Lanes __attribute__((vector_size(sizeof(IVec))));
+  Lanes acc[kSums];
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) acc[i] = (Lanes)set_ints(i);
   IVec a = set_bytes(1), b = set_bytes(2);
   for (int64_t r = 0; r < rounds; ++r) {
-    asm volatile("" : "+x"(a), "+x"(b));  // else the loop would be folded
 #pragma GCC unroll 32
     for (int i = 0; i < kSums; ++i) {
+      asm volatile("" : "+v"(a));  // else the loop would be folded, or a product shared
 #ifdef __AVX512VNNI__
-      acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
+      acc[i] = (Lanes)_mm512_dpbusd_epi32((IVec)acc[i], a, b);
 #else
-      acc[i] = add_ints(acc[i], pairs_of_words(pairs_of_bytes(a, b)));
+      acc[i] = (Lanes)add_ints((IVec)acc[i], pairs_of_words(pairs_of_bytes(a, b)));
 #endif
     }
   }
   IVec all = set_ints(0);
-  for (int i = 0; i < kSums; ++i) all = add_ints(all, acc[i]);
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) all = add_ints(all, (IVec)acc[i]);
   volatile int used = total(all);
   (void)used;
   return (double)rounds * kSums * kLanes * 8;

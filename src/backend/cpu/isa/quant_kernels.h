@@ -1,8 +1,9 @@
 // What products with quantised weights need from an instruction set (device.h says what they are).
 //
-// The weight lies in panels of 16 output rows (lane = row). A panel is its codes, then its scales.
-// A tile is 32 columns: 8 steps of 4 columns, a step of whole codes being 64 bytes [row][column].
-// Codes are kept in parts, in their own width (vectors of 64 bytes):
+// The weight lies in panels of 16 output rows (lane = row), a panel in groups of 16 tiles (the last
+// one may have fewer): a group is the codes of its tiles, then their scales, so that a panel is
+// read from front to back. A tile is 32 columns: 8 steps of 4 columns, a step of whole codes being
+// 64 bytes [row][column]. Codes are kept in parts, in their own width (vectors of 64 bytes):
 //
 //   nibbles  4 vectors   vector j: step j in the low nibbles, step j + 4 in the high ones
 //   pairs    2 vectors   vector j: steps 4j .. 4j+3 in bits 0-1, 2-3, 4-5, 6-7
@@ -21,6 +22,7 @@ namespace wels {
 
 inline constexpr int kQuantTypes = 13;  // numbered from DType::kQ4_0
 inline constexpr int kQuantLanes = 16;
+inline constexpr int kQuantSumLanes = 2 * kQuantLanes;
 
 struct QuantPanel {
   int codes;     // bytes of a tile
@@ -48,12 +50,17 @@ constexpr QuantPanel kQuantPanels[kQuantTypes] = {
     {256, 16, 1, 32, 12, false},            // MXFP4
 };
 
-// Of a panel of k columns: where its scales begin, and its size.
-static constexpr int64_t quant_scales_at(const QuantPanel& p, int64_t k) {
-  return (k / 32 * p.codes + 63) / 64 * 64;
+// Groups of a panel of k columns: tiles of the one that begins with tile t, its size (whole lines
+// of the cache), and a panel's.
+inline constexpr int kQuantGroup = 16;
+static constexpr int64_t quant_group_tiles(int64_t k, int64_t t) {
+  return k / 32 - t < kQuantGroup ? k / 32 - t : kQuantGroup;
+}
+static constexpr int64_t quant_group_bytes(const QuantPanel& p, int64_t tiles = kQuantGroup) {
+  return (tiles * p.codes + tiles / p.tiles * p.scales + 63) / 64 * 64;
 }
 static constexpr int64_t quant_panel_bytes(const QuantPanel& p, int64_t k) {
-  return quant_scales_at(p, k) + (k / 32 / p.tiles * p.scales + 63) / 64 * 64;
+  return k / 32 / kQuantGroup * quant_group_bytes(p) + quant_group_bytes(p, k / 32 % kQuantGroup);
 }
 
 // Bits of 32 codes come out of the file's words in this order by two swaps (quant_pack.inl).
@@ -96,7 +103,7 @@ struct QuantBlock {
   void* c;
   bool c_bf16;
   int64_t c_stride;  // elements
-  float* sums;       // work space of kQuantLanes · m, used where m > kQuantFewRows
+  float* sums;       // work space of kQuantSumLanes · m, used where m > kQuantFewRows
 };
 
 // Up to 16 rows of blocks as a file has them -> a panel: blocks taken apart, codes put side by side

@@ -274,13 +274,17 @@ void pack_panel(const QuantPackRows& rows) {
   Block b;
   for (int r = 0; r < kQuantLanes; ++r)  // lanes past the end are nobody's: any row will do
     b.row[r] = rows.src + (r < rows.rows ? r : rows.rows - 1) * rows.stride;
-  b.codes = rows.panel;
-  b.scales = rows.panel + quant_scales_at(kPanel, rows.k);
-  for (int64_t k = 0; k < rows.k; k += kPanel.tiles * 32) {
-    kBlock(b);
-    for (const uint8_t*& row : b.row) row += rows.block_bytes;
-    b.codes += kPanel.tiles * kPanel.codes;
-    b.scales += kPanel.scales;
+  uint8_t* group = rows.panel;
+  for (int64_t t = 0; t < rows.k / 32; t += kQuantGroup, group += quant_group_bytes(kPanel)) {
+    int64_t tiles = quant_group_tiles(rows.k, t);
+    b.codes = group;
+    b.scales = group + tiles * kPanel.codes;
+    for (int64_t i = 0; i < tiles; i += kPanel.tiles) {
+      kBlock(b);
+      for (const uint8_t*& row : b.row) row += rows.block_bytes;
+      b.codes += kPanel.tiles * kPanel.codes;
+      b.scales += kPanel.scales;
+    }
   }
   _mm_sfence();  // the codes are in memory before anybody is told of them
 }
