@@ -44,7 +44,7 @@ void multiply_in_place(const Kernels& k, PanelType type, const Tensor& q, const 
   g.b_panel = row_bytes(kv_b.dtype, k.gemm->panel);
   g.n = kv_b.cols;
   set_result(g, y, Accum::kSet);
-  k.gemm->multiply_narrow(g, {type, row_bytes(kv_b.dtype, kv_b.stride), nullptr, 0, first});
+  k.gemm->f32->multiply_narrow(g, {type, row_bytes(kv_b.dtype, kv_b.stride), nullptr, 0, first});
 }
 
 }  // namespace

@@ -104,21 +104,21 @@ void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& 
   CHECK(right.init.empty());
   const PackedWeight& b = right.b;
   int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1, part = 128 * depth;
-  const uint8_t* panels = b.expert(right.expert) + right.col / panel * b.panel_bytes;
+  const uint8_t* panels = right.panels(k);
   NarrowPanels narrow{b.type, b.panel_bytes / b.k, nullptr, 0, right.col};
   if (b.type == PanelType::kE4m3) {
     const Tensor& scales = b.block_scales[static_cast<size_t>(right.expert)];
     narrow.scales = scales.row<float>(0);
     narrow.scales_stride = scales.stride;
   }
-  if (depth == 1 && y.rows <= kNarrowRows) {
+  if (y.rows <= (depth == 1 ? kNarrowRows : kNarrowPairRows)) {
     GemmBlock g = left_block(x.x, b.k);
     g.b = panels;
     g.b_panel = b.panel_bytes;
     g.n = y.cols;
     g.bias = right.bias;
     set_result(g, y, accum);
-    return k.gemm->multiply_narrow(g, narrow);
+    return ops.multiply_narrow(g, narrow);
   }
   auto* units = thread_scratch<uint8_t>(Scratch::kB, part / depth * panel * 4);
   auto* sums = thread_scratch<float>(Scratch::kC, y.rows * panel);
@@ -135,8 +135,9 @@ void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& 
       g.b = units;
       g.n = n;
       bool last = from + count == b.k;
-      if (!last || c + panel < y.cols) {
-        g.next = last ? panels + b.panel_bytes : panels + narrow.step * (from + count);
+      const uint8_t* after = c + panel < y.cols ? panels + b.panel_bytes : right.next;
+      if (!last || after) {
+        g.next = last ? after : panels + narrow.step * (from + count);
         int64_t next_k = last ? std::min(part, b.k) : std::min(part, b.k - from - count);
         g.next_row_bytes = ceil_div(next_k * narrow.step, y.rows);
       }
@@ -160,8 +161,10 @@ void multiply_left(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
   if (x.scales) return multiply_codes(k, ops, x, right, y, accum);
   if (right.b.type != PanelType::kUnits) return multiply_narrow(k, ops, x, right, y, accum);
   GemmBlock g = left_block(x.x, right.b.k);
-  g.b = right.b.expert(right.expert) + right.col / k.gemm->panel * right.b.panel_bytes;
+  g.b = right.panels(k);
   g.b_panel = right.b.panel_bytes;
+  g.next = right.next;
+  g.next_row_bytes = ceil_div(g.b_panel, y.rows);
   g.n = y.cols;
   g.bias = right.bias;
   g.init = static_cast<const float*>(right.init.data);

@@ -103,8 +103,13 @@ LeftRows left_rows(const Kernels& k, const GemmOperands& ops, const Tensor& x, b
 struct RightColumns {
   const PackedWeight& b;
   int64_t expert, col = 0;
-  const float* bias = nullptr;  // of column `col`
-  Tensor init{};                // f32, the shape of y; empty: zeros
+  const float* bias = nullptr;    // of column `col`
+  Tensor init{};                  // f32, the shape of y; empty: zeros
+  const uint8_t* next = nullptr;  // panels that are multiplied by after this, or null
+
+  const uint8_t* panels(const Kernels& k) const {
+    return b.expert(expert) + col / k.gemm->panel * b.panel_bytes;
+  }
 };
 // y (+)= init + x · right + bias. FP8: each 128 of the depth is a product of its own, scaled and
 // added in f32.

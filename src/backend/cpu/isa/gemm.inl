@@ -173,10 +173,12 @@ void panel_kernel(const GemmBlock& g, const uint8_t* b, int64_t j0) {
 }
 
 template <class Step>
-void multiply(const GemmBlock& g) {
+void multiply(const GemmBlock& block) {
+  GemmBlock g = block;
   const uint8_t* b = (const uint8_t*)g.b;
   for (int64_t j = 0; j < g.n; j += kPanel, b += g.b_panel) {
     int64_t left = g.n - j;
+    g.next = left > kPanel ? b + g.b_panel : block.next;
     switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
 #ifdef __AVX512F__
       case 1:
@@ -238,15 +240,17 @@ double peak(int64_t rounds, bool bf16) {
 #include "backend/cpu/isa/gemm_narrow.inl"
 #include "backend/cpu/isa/gemm_rows.inl"
 
-const GemmOperands kGemmF32{
-    multiply<StepF32>,       pack_k_major<F32Units>, pack_n_major<F32Units>,
-    unpack<F32Units>,        fp8_rows<F32Units>,     fp8_columns<F32Units>,
-    softmax_terms<F32Units>, scale_terms<F32Units>,  logit_gradient<F32Units>};
+const GemmOperands kGemmF32{multiply<StepF32>,      pack_k_major<F32Units>,
+                            pack_n_major<F32Units>, multiply_narrow<Singles>,
+                            unpack<Singles>,        fp8_rows<F32Units>,
+                            fp8_columns<F32Units>,  softmax_terms<F32Units>,
+                            scale_terms<F32Units>,  logit_gradient<F32Units>};
 #ifdef __AVX512BF16__
-const GemmOperands kGemmBf16{
-    multiply<StepBf16>,       pack_k_major<PairUnits>, pack_n_major<PairUnits>,
-    unpack<PairUnits>,        fp8_rows<PairUnits>,     fp8_columns<PairUnits>,
-    softmax_terms<PairUnits>, scale_terms<PairUnits>,  logit_gradient<PairUnits>};
+const GemmOperands kGemmBf16{multiply<StepBf16>,      pack_k_major<PairUnits>,
+                             pack_n_major<PairUnits>, multiply_narrow<Pairs>,
+                             unpack<Pairs>,           fp8_rows<PairUnits>,
+                             fp8_columns<PairUnits>,  softmax_terms<PairUnits>,
+                             scale_terms<PairUnits>,  logit_gradient<PairUnits>};
 #endif
 
 const GemmKernels kGemm{
@@ -256,7 +260,7 @@ const GemmKernels kGemm{
 #else
     nullptr,
 #endif
-    fp8_block,  widen,     column_sum, multiply_narrow, pack_narrow, peak,
+    fp8_block,  widen,     column_sum, pack_narrow, peak,
 };
 
 }  // namespace gemm

@@ -32,8 +32,8 @@ struct GemmBlock {
   void* c;
   int64_t c_stride;  // elements
   GemmOut out;
-  // What is read after this block, brought to L2 meanwhile: next_row_bytes for each row of it.
-  // Null: nothing.
+  // What is read after the last panel (null: nothing). It and, before, each next panel are brought
+  // to L2 meanwhile, next_row_bytes for each row.
   const uint8_t* next;
   int64_t next_row_bytes;
 };
@@ -48,7 +48,8 @@ struct NarrowPanels {
   int64_t scales_stride;
   int64_t first_row;  // row of the weight that the first panel begins with
 };
-inline constexpr int64_t kNarrowRows = 12;  // of x, that pay as multiply_narrow
+inline constexpr int64_t kNarrowRows = 12;  // of x, that pay as multiply_narrow, and in pairs
+inline constexpr int64_t kNarrowPairRows = 6;
 
 // Packing of B (or of a transposed A, with a width of its own) into panels of `width` columns,
 // padded with zeros in k.
@@ -79,6 +80,8 @@ struct GemmOperands {
   void (*multiply)(const GemmBlock& g);
   void (*pack_k_major)(const PackBlock& p);
   void (*pack_n_major)(const PackBlock& p);
+  // B in narrow panels, without init and row_scale: the bits of unpacked panels.
+  void (*multiply_narrow)(const GemmBlock& g, const NarrowPanels& p);
   // k values of one narrow panel as units. scales: of the panel's columns, from the first k on (a
   // multiple of 128) on.
   void (*unpack)(const uint8_t* panel, PanelType type, const float* scales, int64_t k, void* units);
@@ -106,9 +109,6 @@ struct GemmKernels {
   // out [cols] (+)= the sum of rows, one after another. cols <= panel.
   void (*column_sum)(const void* src, bool src_bf16, int64_t stride, int64_t rows, int64_t cols,
                      float* out, bool add);
-  // f32 operands, B in narrow panels, without init and row_scale: the bits of
-  // unpacked panels.
-  void (*multiply_narrow)(const GemmBlock& g, const NarrowPanels& p);
   // Rows [n, k] of a weight, as they are stored, to narrow panels one after another.
   void (*pack_narrow)(const void* src, int64_t stride, int64_t n, int64_t k, PanelType type,
                       void* dst);

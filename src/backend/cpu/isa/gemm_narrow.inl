@@ -41,18 +41,97 @@ struct PanelE4m3 {
   }
 };
 
+// How a kernel takes narrow values: a vector of units of kDepth values of k, `step` bytes apart.
+// Scale: what depends on the scale of 128 values of k alone.
+template <class P>
+struct Singles {
+  static constexpr int kDepth = 1, kBytes = P::kBytes;
+  static constexpr bool kScaled = P::kScaled;
+  using Step = StepF32;
+  using Scale = Vec;
+  static WELS_INLINE Scale scale(float s) { return set1(s * 256.0f); }
+  static WELS_INLINE Vec load(const uint8_t* p, int64_t, int v, const Scale& s) {
+    return P::load(p, v, s);
+  }
+  static WELS_INLINE Vec load_last(const uint8_t* p, int v, const Scale& s) {
+    return P::load(p, v, s);
+  }
+};
+
+#ifdef __AVX512BF16__
+template <class P>
+struct Pairs : Singles<P> {
+  static constexpr int kDepth = 2;
+  using Step = StepBf16;
+  static WELS_INLINE Vec join(Vec first, Vec second) {
+    return (Vec)_mm512_or_si512(_mm512_cvtepu16_epi32(to_bf16(first)),
+                                _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(second)), 16));
+  }
+  static WELS_INLINE Vec load(const uint8_t* p, int64_t step, int v, const Vec& s) {
+    return join(P::load(p, v, s), P::load(p + step, v, s));
+  }
+  static WELS_INLINE Vec load_last(const uint8_t* p, int v, const Vec& s) {
+    return join(P::load(p, v, s), zero());
+  }
+};
+
+// Codes times their scale, rounded to bf16: the 128 that are not negative are made once for 128
+// values of k, and looked up.
+template <>
+struct Pairs<PanelE4m3> {
+  static constexpr int kDepth = 2, kBytes = 1;
+  static constexpr bool kScaled = true;
+  using Step = StepBf16;
+  struct Scale {
+    __m512i products[4];
+  };
+  static WELS_INLINE Scale scale(float s) {
+    Vec factor = set1(s * 256.0f);
+    Scale out;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      alignas(16) uint8_t codes[32];
+      for (int c = 0; c < 32; ++c) codes[c] = (uint8_t)(32 * i + c);
+      out.products[i] = _mm512_inserti64x4(
+          _mm512_castsi256_si512((__m256i)to_bf16(PanelE4m3::load(codes, 0, factor))),
+          (__m256i)to_bf16(PanelE4m3::load(codes, 1, factor)), 1);
+    }
+    return out;
+  }
+  static WELS_INLINE Vec look_up(__m128i first, __m128i second, const Scale& s) {
+    __m512i codes = _mm512_cvtepi8_epi16(
+        _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second)));
+    __m512i low = _mm512_permutex2var_epi16(s.products[0], codes, s.products[1]);
+    __m512i high = _mm512_permutex2var_epi16(s.products[2], codes, s.products[3]);
+    __m512i product =
+        _mm512_mask_blend_epi16(_mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x40)), low, high);
+    // product ^ (codes & sign)
+    return (Vec)_mm512_ternarylogic_epi32(product, codes, _mm512_set1_epi16((short)0x8000), 0x78);
+  }
+  static WELS_INLINE Vec load(const uint8_t* p, int64_t step, int v, const Scale& s) {
+    return look_up(_mm_loadu_si128((const __m128i*)p + v),
+                   _mm_loadu_si128((const __m128i*)(p + step) + v), s);
+  }
+  static WELS_INLINE Vec load_last(const uint8_t* p, int v, const Scale& s) {
+    return look_up(_mm_loadu_si128((const __m128i*)p + v), _mm_setzero_si128(), s);
+  }
+};
+#endif
+
 constexpr int kScaleDepth = 128;  // of k for one scale: tensor/fp8.h
 constexpr int64_t kAhead = 4096;  // bytes of a panel that are asked for early: the hardware's own
                                   // reading ahead stops at every page of 4 KB
 
-template <class P>
-WELS_INLINE Vec scale_of(const float* scales, int64_t k) {
-  return P::kScaled ? set1(scales[k / kScaleDepth] * 256.0f) : zero();
+template <class Source>
+WELS_INLINE typename Source::Scale scale_of(const float* scales, int64_t k) {
+  return Source::scale(Source::kScaled ? scales[k / kScaleDepth] : 0);
 }
 
-template <class P, int R, int V>
+template <class Source, int R, int V>
 void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, const float* scales,
                    int64_t i0, int64_t j0) {
+  using Step = typename Source::Step;
+  constexpr int64_t kScaleSteps = kScaleDepth / Source::kDepth;
   Vec acc[R][V];
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
@@ -61,21 +140,35 @@ void narrow_kernel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, 
   }
   const uint8_t* a = (const uint8_t*)g.a + i0 * g.a_row;
   const int64_t step = p.step, ahead = i0 == 0 ? kAhead : 0;  // later passes find it in L1
-  for (int64_t k = 0; k < g.steps; k += kScaleDepth) {
-    const Vec scale = scale_of<P>(scales, k);
-    const int64_t end = g.steps - k < kScaleDepth ? g.steps - k : kScaleDepth;
-    for (int64_t s = 0; s < end; ++s, a += g.a_step, b += step) {
+  for (int64_t k = 0; k < g.steps; k += kScaleSteps) {
+    const typename Source::Scale scale = scale_of<Source>(scales, k * Source::kDepth);
+    const int64_t end = g.steps - k < kScaleSteps ? g.steps - k : kScaleSteps;
+    for (int64_t s = 0; s < end; ++s, a += g.a_step, b += Source::kDepth * step) {
       Vec bv[V];
+#pragma GCC unroll 2
+      for (int d = 0; d < Source::kDepth; ++d) {
 #pragma GCC unroll 4
-      for (int i = 0; i < V * kLanes * P::kBytes; i += 64) __builtin_prefetch(b + ahead + i);
+        for (int i = 0; i < V * kLanes * Source::kBytes; i += 64)
+          __builtin_prefetch(b + d * step + ahead + i);
+      }
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) bv[v] = P::load(b, v, scale);
+      for (int v = 0; v < V; ++v) bv[v] = Source::load(b, step, v, scale);
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
-        Vec av = StepF32::spread(a + r * g.a_row);
+        Vec av = Step::spread(a + r * g.a_row);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r][v] = fma(av, bv[v], acc[r][v]);
+        for (int v = 0; v < V; ++v) acc[r][v] = Step::multiply_add(av, bv[v], acc[r][v]);
       }
+    }
+  }
+  if (g.half_step) {
+    const typename Source::Scale scale = scale_of<Source>(scales, g.steps * Source::kDepth);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      Vec bv = Source::load_last(b, v, scale);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r)
+        acc[r][v] = Step::multiply_add(Step::spread_half(a + r * g.a_row), bv, acc[r][v]);
     }
   }
   alignas(64) float tile[R][V][kLanes];
@@ -92,17 +185,17 @@ using NarrowKernel = void (*)(const GemmBlock&, const NarrowPanels&, const uint8
                               int64_t, int64_t);
 
 // All rows times one panel, in passes of equal numbers of rows: the panel is read again from L1.
-template <class P, int V>
+template <class Source, int V>
 void narrow_panel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, const float* scales,
                   int64_t j0) {
   static constexpr NarrowKernel kRows[] = {
       nullptr,
-      narrow_kernel<P, 1, V>,
-      narrow_kernel<P, 2, V>,
-      narrow_kernel<P, 3, V>,
-      narrow_kernel<P, 4, V>,
-      narrow_kernel<P, 5, V>,
-      narrow_kernel<P, 6, V>,
+      narrow_kernel<Source, 1, V>,
+      narrow_kernel<Source, 2, V>,
+      narrow_kernel<Source, 3, V>,
+      narrow_kernel<Source, 4, V>,
+      narrow_kernel<Source, 5, V>,
+      narrow_kernel<Source, 6, V>,
   };
   constexpr int64_t kPass = 6;
   for (int64_t i = 0, passes = (g.m + kPass - 1) / kPass; passes > 0; --passes) {
@@ -112,72 +205,72 @@ void narrow_panel(const GemmBlock& g, const NarrowPanels& p, const uint8_t* b, c
   }
 }
 
-template <class P>
+template <class Source>
 void multiply_narrow_type(const GemmBlock& g, const NarrowPanels& p) {
   const uint8_t* b = (const uint8_t*)g.b;
   for (int64_t j = 0; j < g.n; j += kPanel, b += g.b_panel) {
     const float* scales =
-        P::kScaled ? p.scales + (p.first_row + j) / kScaleDepth * p.scales_stride : nullptr;
+        Source::kScaled ? p.scales + (p.first_row + j) / kScaleDepth * p.scales_stride : nullptr;
     int64_t left = g.n - j;
     switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
       case 1:
-        narrow_panel<P, 1>(g, p, b, scales, j);
+        narrow_panel<Source, 1>(g, p, b, scales, j);
         break;
 #ifdef __AVX512F__
       case 2:
-        narrow_panel<P, 2>(g, p, b, scales, j);
+        narrow_panel<Source, 2>(g, p, b, scales, j);
         break;
       case 3:
-        narrow_panel<P, 3>(g, p, b, scales, j);
+        narrow_panel<Source, 3>(g, p, b, scales, j);
         break;
 #endif
       default:
-        narrow_panel<P, kPanelVecs>(g, p, b, scales, j);
+        narrow_panel<Source, kPanelVecs>(g, p, b, scales, j);
         break;
     }
   }
 }
 
+template <template <class> class Source>
 void multiply_narrow(const GemmBlock& g, const NarrowPanels& p) {
   switch (p.type) {
     case PanelType::kBf16:
-      return multiply_narrow_type<PanelBf16>(g, p);
+      return multiply_narrow_type<Source<PanelBf16>>(g, p);
     case PanelType::kF16:
-      return multiply_narrow_type<PanelF16>(g, p);
+      return multiply_narrow_type<Source<PanelF16>>(g, p);
     default:
-      return multiply_narrow_type<PanelE4m3>(g, p);
+      return multiply_narrow_type<Source<PanelE4m3>>(g, p);
   }
 }
 
-template <class Units, class P>
+template <class Source>
 void unpack_type(const uint8_t* b, const float* scales, int64_t k, void* units) {
+  constexpr int64_t kStep = kPanel * Source::kBytes;
   float* to = (float*)units;
-  for (int64_t i = 0; i < k; i += Units::kDepth) {
-    const Vec scale = scale_of<P>(scales, i);
-    for (int v = 0; v < kPanelVecs; ++v, to += kLanes) {
-      Vec first = P::load(b, v, scale);
-#ifdef __AVX512BF16__
-      if (Units::kDepth == 2) {
-        Vec second = i + 1 < k ? P::load(b + kPanel * P::kBytes, v, scale) : zero();
-        first = (Vec)_mm512_or_si512(_mm512_cvtepu16_epi32(to_bf16(first)),
-                                     _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(second)), 16));
-      }
-#endif
-      store(to, first);
+  for (int64_t from = 0; from < k; from += kScaleDepth) {
+    const typename Source::Scale scale = scale_of<Source>(scales, from);
+    const int64_t end = k - from < kScaleDepth ? k - from : kScaleDepth;
+    int64_t i = 0;
+    for (; i + Source::kDepth <= end; i += Source::kDepth, b += Source::kDepth * kStep) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVecs; ++v, to += kLanes)
+        store(to, Source::load(b, kStep, v, scale));
     }
-    b += Units::kDepth * kPanel * P::kBytes;
+    if (i < end) {
+      for (int v = 0; v < kPanelVecs; ++v, to += kLanes) store(to, Source::load_last(b, v, scale));
+    }
   }
 }
 
-template <class Units>
+template <template <class> class Source>
 void unpack(const uint8_t* panel, PanelType type, const float* scales, int64_t k, void* units) {
   switch (type) {
     case PanelType::kBf16:
-      return unpack_type<Units, PanelBf16>(panel, scales, k, units);
+      return unpack_type<Source<PanelBf16>>(panel, scales, k, units);
     case PanelType::kF16:
-      return unpack_type<Units, PanelF16>(panel, scales, k, units);
+      return unpack_type<Source<PanelF16>>(panel, scales, k, units);
     default:
-      return unpack_type<Units, PanelE4m3>(panel, scales, k, units);
+      return unpack_type<Source<PanelE4m3>>(panel, scales, k, units);
   }
 }
 
