@@ -23,7 +23,7 @@ ctest --test-dir build/release -j "$jobs" --output-on-failure --no-tests=error |
 if [ "${1:-}" != quick ]; then
   step "address and undefined-behaviour sanitizers"
   cmake --preset asan -DWELS_TESTS=ON >/dev/null
-  cmake --build --preset asan --target wels sanitized_tests
+  cmake --build --preset asan --target sanitized_tests
   # Left out: long runs over code that shorter tests pass through as well.
   ctest --test-dir build/asan -j "$jobs" --output-on-failure --no-tests=error -L sanitized \
     -E '^(MemoryPlan\.(LargerPresets|EveryDevice)|SftStage\.LearnsAnswers|RlStageTest\.AdaptersAloneLearn|DistillTest\.ADenseStudent)'

@@ -81,7 +81,10 @@ WELS_INLINE void prefetch_gradient(const GemmBlock& g, int64_t i0, int64_t j0) {
   }
 }
 
-template <class Step, int R, int V>
+// kOnce: no other rows follow, so the panel is read once, from memory, and asked for early: the
+// hardware's own reading ahead stops at every page of 4 KB.
+constexpr int64_t kReadAhead = 8192;  // bytes
+template <class Step, int R, int V, bool kOnce = false>
 void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) {
   Vec acc[R][V];
   const int last = (int)(g.n - j0 < V * kLanes ? g.n - j0 - (V - 1) * kLanes
@@ -108,8 +111,13 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
   const int64_t next_step =
       g.next && g.steps > 0 ? (R * g.next_row_bytes + g.steps - 1) / g.steps : 0;
   for (int64_t s = 0; s < g.steps; ++s) {
-    __builtin_prefetch(next, 0, 2);
-    next += next_step;
+    if (kOnce) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) __builtin_prefetch(b + kReadAhead + 64 * v);
+    } else {
+      __builtin_prefetch(next, 0, 2);
+      next += next_step;
+    }
     Vec bv[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) bv[v] = load((const float*)b + v * kLanes);
@@ -167,6 +175,11 @@ void panel_kernel(const GemmBlock& g, const uint8_t* b, int64_t j0) {
   static constexpr MicroKernel kRest[] = {nullptr, micro_kernel<Step, Rest, V>...};
   constexpr int kRows = kMaxRows[V];
   static_assert(sizeof...(Rest) == kRows - 1);
+  if (V == kPanelVecs && g.m < kRows) {
+    static constexpr MicroKernel kOnly[] = {nullptr,
+                                            micro_kernel<Step, Rest, V, V == kPanelVecs>...};
+    return kOnly[g.m](g, b, 0, j0);
+  }
   int64_t i = 0;
   for (; i + kRows <= g.m; i += kRows) micro_kernel<Step, kRows, V>(g, b, i, j0);
   if (i < g.m) kRest[g.m - i](g, b, i, j0);
