@@ -136,7 +136,9 @@ TEST(Endpoint, TheLastQuestionsOfABlockAreRefusedForGoodIfAPlainOneIsNot) {
   f.filtered = "bad";
   std::vector<std::string> q = {"good", "good", "bad"};
   EXPECT_TRUE(f.source().ask(q, 0, 2, f.journal)[2][1].refused);
-  EXPECT_EQ(json::parse(f.bodies.back())["messages"][0]["content"], "What is 1 + 1?");
+  EXPECT_TRUE(std::any_of(f.bodies.begin(), f.bodies.end(), [](const std::string& b) {
+    return json::parse(b)["messages"][0]["content"] == "What is 1 + 1?";
+  }));
   ASSERT_NE(f.journal.find(2, "bad", 1), nullptr);
   Fake broken;  // takes nothing
   broken.filtered = "model";

@@ -450,9 +450,12 @@ TEST_F(ServerTest, StreamsOfManyClientsAreComplete) {
   std::string body = chat(R"(,"stream":true)");
   body.replace(body.find(":12"), 3, ":60");
   std::string want = text_of(events(client.post("/chat/completions", body).body));
+  std::string long_body = body;  // nobody has all of it before the second event
+  long_body.replace(long_body.find(":60"), 3, ":900");
   std::vector<LoadClient> clients;
   for (int i = 0; i < 200; ++i) {
-    clients.push_back({.bodies = {body, body},
+    const std::string& b = i % 4 == 0 ? long_body : body;
+    clients.push_back({.bodies = {b, b},
                        .bytes_per_s = i % 4 == 1 ? 20000.0 : 0.0,
                        .leaves_after = i % 4 == 0 ? 2 : -1});
   }
