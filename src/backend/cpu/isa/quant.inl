@@ -277,6 +277,15 @@ struct Part {
   alignas(64) float scales[kQuantGroup][4][kSide][kQuantLanes];
 };
 
+// Whole codes are read where they are.
+#ifdef __AVX512VNNI__
+template <class T>
+constexpr bool kInPlace = T::kCodes == 512;
+#else
+template <class T>
+constexpr bool kInPlace = false;
+#endif
+
 // The tiles of a group of one panel, to its side of a part.
 template <class T>
 __attribute__((noinline)) void unpack(const uint8_t* codes, int64_t tiles, int side, Part& out) {
@@ -285,9 +294,11 @@ __attribute__((noinline)) void unpack(const uint8_t* codes, int64_t tiles, int s
     for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
       IVec c[8];
       Vec s[2], m[2];
-      T::codes(codes + t * T::kCodes + 4 * lane, c);
+      if (!kInPlace<T>) {
+        T::codes(codes + t * T::kCodes + 4 * lane, c);
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i][side] + 4 * lane, c[i]);
+        for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i][side] + 4 * lane, c[i]);
+      }
       T::scales(scales, t, lane, s, m);
       for (int j = 0; j < T::kGroups; ++j) {
         store(out.scales[t][j][side] + lane, s[j]);
@@ -443,9 +454,12 @@ void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) 
 // acc[r][v] goes on over the tiles of a part, of R rows and V panels.
 #ifdef __AVX512VNNI__
 template <class T, int R, int V>
-WELS_INLINE void sum_part(const Part& part, int, int64_t tiles, const QuantRecord* x,
-                          int64_t stride, Vec (*acc)[V]) {
+WELS_INLINE void sum_part(const QuantBlock& g, const Part& part, const uint8_t* group, int,
+                          int64_t tiles, const QuantRecord* x, Vec (*acc)[V]) {
   constexpr int kSteps = 8 / T::kGroups;
+  constexpr int64_t kStep = kInPlace<T> ? 64 : kSide * 64;
+  const int64_t stride = g.x_stride, side = kInPlace<T> ? g.w_panel : 64;
+  const uint8_t* codes = kInPlace<T> ? group : part.codes[0][0][0];
   for (int64_t t = 0; t < tiles; ++t, ++x) {
     const QuantRecord* q[R];
 #pragma GCC unroll 8
@@ -463,7 +477,8 @@ WELS_INLINE void sum_part(const Part& part, int, int64_t tiles, const QuantRecor
       for (int s = 0; s < kSteps; ++s) {
         IVec c[V];
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) c[v] = load_bytes(part.codes[t][j * kSteps + s][v]);
+        for (int v = 0; v < V; ++v)
+          c[v] = load_bytes(codes + (t * 8 + j * kSteps + s) * kStep + v * side);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           IVec xs = set_ints(*(const int32_t*)(q[r]->q + j * 16 + 4 * s));
@@ -495,18 +510,19 @@ WELS_INLINE void sum_part(const Part& part, int, int64_t tiles, const QuantRecor
 }
 #else
 template <class T, int R, int V>
-WELS_INLINE void sum_part(const Part& part, int lane, int64_t tiles, const QuantRecord* x,
-                          int64_t stride, Vec (*acc)[V]) {
+WELS_INLINE void sum_part(const QuantBlock& g, const Part& part, const uint8_t*, int lane,
+                          int64_t tiles, const QuantRecord* x, Vec (*acc)[V]) {
   static_assert(V == 1);
   sum_tiles<Unpacked<T>, R>(part.codes[0][0][0], (const uint8_t*)part.scales, lane, tiles, x,
-                            stride, &acc[0][0]);
+                            g.x_stride, &acc[0][0]);
 }
 #endif
 
-// R rows from row i0 on over a part of V panels; sums wait in g.sums between parts.
+// R rows from row i0 on over a part of V panels, whose group begins at tile `begin`; sums wait in
+// g.sums between parts.
 template <class T, int R, int V>
-void part_rows(const QuantBlock& g, const Part& part, int64_t begin, int64_t tiles, int64_t j,
-               int64_t i0) {
+void part_rows(const QuantBlock& g, const Part& part, const uint8_t* group, int64_t begin,
+               int64_t tiles, int64_t j, int64_t i0) {
   const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride) + begin;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     Vec acc[R][V];
@@ -517,7 +533,7 @@ void part_rows(const QuantBlock& g, const Part& part, int64_t begin, int64_t til
       for (int v = 0; v < V; ++v)
         acc[r][v] = begin == 0 ? zero() : load(sums + r * kQuantSumLanes + v * kQuantLanes);
     }
-    sum_part<T, R, V>(part, lane, tiles, x, g.x_stride, acc);
+    sum_part<T, R, V>(g, part, group, lane, tiles, x, acc);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
@@ -563,11 +579,11 @@ void many_rows(const QuantBlock& g, const uint8_t* panel, int64_t j) {
     for (int v = 0; v < V; ++v) ahead[v] = Ahead(next + v * g.w_panel, end ? 0 : kGroup, steps);
     for (; i + kRows <= g.m; i += kRows) {
       for (int v = 0; v < V; ++v) ahead[v].ask();
-      part_rows<T, kRows, V>(g, part, t, tiles, j, i);
+      part_rows<T, kRows, V>(g, part, group, t, tiles, j, i);
     }
-    if (kRows > 4 && g.m - i >= 4) part_rows<T, 4, V>(g, part, t, tiles, j, i), i += 4;
-    if (g.m - i >= 2) part_rows<T, 2, V>(g, part, t, tiles, j, i), i += 2;
-    if (g.m - i == 1) part_rows<T, 1, V>(g, part, t, tiles, j, i);
+    if (kRows > 4 && g.m - i >= 4) part_rows<T, 4, V>(g, part, group, t, tiles, j, i), i += 4;
+    if (g.m - i >= 2) part_rows<T, 2, V>(g, part, group, t, tiles, j, i), i += 2;
+    if (g.m - i == 1) part_rows<T, 1, V>(g, part, group, t, tiles, j, i);
   }
 }
 
