@@ -54,12 +54,12 @@ struct Gated {
     LeftRows x = left_rows(k, ops, all_x.row_range(it.row, it.rows), fp8);
     int64_t strip = (kStrip + k.gemm->panel - 1) / k.gemm->panel * k.gemm->panel;
     join_strips(k, it, strip, all_y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
-      RightColumns left{gate, it.expert, c}, right{up, it.expert, c},
-          next{gate, it.expert, c + strip};
-      left.next = right.panels(k);
-      if (next.col < it.col + it.cols) right.next = next.panels(k);
-      multiply_left(k, ops, x, left, gs, Accum::kSet);
-      multiply_left(k, ops, x, right, us, Accum::kSet);
+      RightColumns of_gate{gate, it.expert, c}, of_up{up, it.expert, c};
+      of_gate.next = of_up.panels(k);
+      if (c + strip < it.col + it.cols)
+        of_up.next = RightColumns{gate, it.expert, c + strip}.panels(k);
+      multiply_left(k, ops, x, of_gate, gs, Accum::kSet);
+      multiply_left(k, ops, x, of_up, us, Accum::kSet);
     });
   }
 

@@ -226,8 +226,7 @@ double peak_of(int64_t rounds, int per_lane) {
 #else
   constexpr int kAccumulators = 12;
 #endif
-  Vec acc[kAccumulators];  // in registers: every loop over it is unrolled
-#pragma GCC unroll 32
+  Vec acc[kAccumulators];
   for (int i = 0; i < kAccumulators; ++i) acc[i] = set1((float)i);
   Vec a = set1(1.0f), b = set1(0.5f);
   for (int64_t r = 0; r < rounds; ++r) {
@@ -236,7 +235,6 @@ double peak_of(int64_t rounds, int per_lane) {
     for (int i = 0; i < kAccumulators; ++i) acc[i] = Step::multiply_add(a, b, acc[i]);
   }
   Vec all = zero();
-#pragma GCC unroll 32
   for (int i = 0; i < kAccumulators; ++i) all = add(all, acc[i]);
   volatile float used = sum(all);
   (void)used;
