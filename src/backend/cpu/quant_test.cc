@@ -262,7 +262,7 @@ INSTANTIATE_TEST_SUITE_P(Types, Quant,
                                   std::string(name(std::get<1>(info.param).dtype));
                          });
 
-TEST(QuantPanels, TakeAtMostFourPercentMoreThanTheFile) {
+TEST(QuantPanels, TakeAtMostSixPercentMoreThanTheFile) {
   int types = 0;
   for (const QuantFormat& f : quant_formats()) {
     if (!is_quantised(f.dtype)) continue;
@@ -270,7 +270,7 @@ TEST(QuantPanels, TakeAtMostFourPercentMoreThanTheFile) {
     const QuantPanel& p = kQuantPanels[static_cast<int>(f.dtype) - static_cast<int>(DType::kQ4_0)];
     double ratio = static_cast<double>(quant_panel_bytes(p, 4096)) /
                    static_cast<double>(kQuantLanes * row_bytes(f.dtype, 4096));
-    EXPECT_LE(ratio, 1.04) << f.gguf_name;
+    EXPECT_LE(ratio, 1.06) << f.gguf_name;
     EXPECT_GE(ratio, 1) << f.gguf_name;
   }
   EXPECT_EQ(types, kQuantTypes);

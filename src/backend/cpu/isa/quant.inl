@@ -147,9 +147,12 @@ struct Type {
   static constexpr QuantPanel kPanel = kQuantPanels[kType];
   static constexpr int kGroups = 32 / kPanel.group, kSums16 = kSums, kCodes = kPanel.codes;
   static constexpr bool kMin = kPanel.has_min;
-  // Bytes asked for early. A row through Q4_K, share of a plain read's speed, two threads, Zen 5:
-  // without 41 %, 1 KB 55, 2 KB 64, 4 KB 82, 8 KB 87, 16 KB 81 (2026-11-30).
-  static constexpr int kAhead = 8192;
+  // Bytes asked for early, a share of a group with each tile, so that the requests too go from
+  // front to back: with jumps between codes and scales Zen 4's own prefetcher gives up. One thread
+  // there, Q4_K, of a plain read's 32 GB/s: 12 GB/s without either, 26 with 2 to 8 KB (2026-11-30).
+  static constexpr int kAhead = 4096;
+  static constexpr int kShare =
+      ((int)quant_group_bytes(kPanel) / 64 + kQuantGroup - 1) / kQuantGroup * 64;
   static WELS_INLINE const uint8_t* row(const uint8_t* scales, int64_t t) {
     return scales + t / kPanel.tiles * kPanel.scales;
   }
@@ -288,8 +291,8 @@ constexpr bool kInPlace = false;
 
 // The tiles of a group of one panel, to its side of a part.
 template <class T>
-__attribute__((noinline)) void unpack(const uint8_t* codes, int64_t tiles, int side, Part& out) {
-  const uint8_t* scales = codes + tiles * T::kCodes;
+__attribute__((noinline)) void unpack(const uint8_t* scales, int64_t tiles, int side, Part& out) {
+  const uint8_t* codes = scales + quant_scale_bytes(T::kPanel, tiles);
   for (int64_t t = 0; t < tiles; ++t) {
     for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
       IVec c[8];
@@ -316,7 +319,7 @@ template <class T>
 struct Unpacked {
   static constexpr int kGroups = T::kGroups, kSums16 = T::kSums16;
   static constexpr bool kMin = T::kMin;
-  static constexpr int kAhead = 0;
+  static constexpr int kAhead = 0, kShare = 0;
   static constexpr int kCodes = 512;
   static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q8_0::codes(p, c); }
   static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
@@ -376,6 +379,11 @@ WELS_INLINE void dots(const IVec* c, const QuantRecord* const* q, int j, IVec* w
 #endif
 }
 
+WELS_INLINE void ask(const uint8_t* p, int bytes) {
+#pragma GCC unroll 16
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
+
 // acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart.
 template <class T, int R>
 WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane, int64_t tiles,
@@ -384,11 +392,7 @@ WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane
   for (int64_t t = 0; t < tiles; ++t, ++x) {
     IVec c[8];
     Vec s[2], m[2];
-    if (T::kAhead > 0) {
-#pragma GCC unroll 8
-      for (int i = 0; i < T::kCodes; i += 64)
-        __builtin_prefetch(codes + t * T::kCodes + i + T::kAhead);
-    }
+    if (T::kAhead > 0) ask(scales + T::kAhead + t * T::kShare, T::kShare);
     T::codes(codes + t * T::kCodes + 4 * lane, c);
     T::scales(scales, t, lane, s, m);
     constexpr int kBeside = R < 4 ? R : 4;  // rows whose integer sums run side by side
@@ -434,17 +438,16 @@ WELS_INLINE void put(const QuantBlock& g, int64_t i, int64_t j, Vec sum) {
 
 template <class T, int R>
 void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) {
-  constexpr int64_t kGroup = quant_group_bytes(T::kPanel), kCodes = kQuantGroup * T::kCodes;
+  constexpr int64_t kGroup = quant_group_bytes(T::kPanel);
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
     const uint8_t* group = panel;
     Vec acc[R];
     for (int r = 0; r < R; ++r) acc[r] = zero();
     for (int64_t t = 0; t < g.k / 32; t += kQuantGroup, group += kGroup, x += kQuantGroup) {
-#pragma GCC unroll 16
-      for (int64_t i = kCodes; i < kGroup; i += 64) __builtin_prefetch(group + kGroup + i);
       int64_t tiles = quant_group_tiles(g.k, t);
-      sum_tiles<T, R>(group, group + tiles * T::kCodes, lane, tiles, x, g.x_stride, acc);
+      const uint8_t* codes = group + quant_scale_bytes(T::kPanel, tiles);
+      sum_tiles<T, R>(codes, group, lane, tiles, x, g.x_stride, acc);
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
@@ -459,7 +462,8 @@ WELS_INLINE void sum_part(const QuantBlock& g, const Part& part, const uint8_t* 
   constexpr int kSteps = 8 / T::kGroups;
   constexpr int64_t kStep = kInPlace<T> ? 64 : kSide * 64;
   const int64_t stride = g.x_stride, side = kInPlace<T> ? g.w_panel : 64;
-  const uint8_t* codes = kInPlace<T> ? group : part.codes[0][0][0];
+  const uint8_t* codes =
+      kInPlace<T> ? group + quant_scale_bytes(T::kPanel, tiles) : part.codes[0][0][0];
   for (int64_t t = 0; t < tiles; ++t, ++x) {
     const QuantRecord* q[R];
 #pragma GCC unroll 8

@@ -1,9 +1,10 @@
 // What products with quantised weights need from an instruction set (device.h says what they are).
 //
-// The weight lies in panels of 16 output rows (lane = row), a panel in groups of 16 tiles (the last
-// one may have fewer): a group is the codes of its tiles, then their scales, so that a panel is
-// read from front to back. A tile is 32 columns: 8 steps of 4 columns, a step of whole codes being
-// 64 bytes [row][column]. Codes are kept in parts, in their own width (vectors of 64 bytes):
+// The weight lies in panels of 16 output rows (lane = row), a panel in groups of 8 tiles (the last
+// one may have fewer): a group is the scales of its tiles, then their codes, so that a panel is
+// read from front to back, and a group is little more than a page. A tile is 32 columns: 8 steps of
+// 4 columns, a step of whole codes being 64 bytes [row][column]. Codes are kept in parts, in their
+// own width (vectors of 64 bytes):
 //
 //   nibbles  4 vectors   vector j: step j in the low nibbles, step j + 4 in the high ones
 //   pairs    2 vectors   vector j: steps 4j .. 4j+3 in bits 0-1, 2-3, 4-5, 6-7
@@ -14,7 +15,8 @@
 // 8 tiles: half d[16] (, dmin[16]), then per tile and group (of 32 or 16 columns) bytes [16]: Q4_K,
 // Q5_K scale then min; Q2_K both in one byte; Q3_K, Q6_K, IQ4_XS signed.
 //
-// So a panel has the file's bytes, and at most 4 % more where the file keeps scales of 6 bits.
+// So a panel has the file's bytes, and at most 6 % more where the file keeps scales of 6 bits or
+// those of a group are no whole lines.
 #pragma once
 #include <cstdint>
 
@@ -50,14 +52,17 @@ constexpr QuantPanel kQuantPanels[kQuantTypes] = {
     {256, 16, 1, 32, 12, false},            // MXFP4
 };
 
-// Groups of a panel of k columns: tiles of the one that begins with tile t, its size (whole lines
-// of the cache), and a panel's.
-inline constexpr int kQuantGroup = 16;
+// Groups of a panel of k columns: tiles of the one that begins with tile t, bytes of its scales and
+// of all (whole lines of the cache), and a panel's.
+inline constexpr int kQuantGroup = 8;
 static constexpr int64_t quant_group_tiles(int64_t k, int64_t t) {
   return k / 32 - t < kQuantGroup ? k / 32 - t : kQuantGroup;
 }
+static constexpr int64_t quant_scale_bytes(const QuantPanel& p, int64_t tiles = kQuantGroup) {
+  return (tiles / p.tiles * p.scales + 63) / 64 * 64;
+}
 static constexpr int64_t quant_group_bytes(const QuantPanel& p, int64_t tiles = kQuantGroup) {
-  return (tiles * p.codes + tiles / p.tiles * p.scales + 63) / 64 * 64;
+  return quant_scale_bytes(p, tiles) + tiles * p.codes;
 }
 static constexpr int64_t quant_panel_bytes(const QuantPanel& p, int64_t k) {
   return k / 32 / kQuantGroup * quant_group_bytes(p) + quant_group_bytes(p, k / 32 % kQuantGroup);

@@ -277,8 +277,8 @@ void pack_panel(const QuantPackRows& rows) {
   uint8_t* group = rows.panel;
   for (int64_t t = 0; t < rows.k / 32; t += kQuantGroup, group += quant_group_bytes(kPanel)) {
     int64_t tiles = quant_group_tiles(rows.k, t);
-    b.codes = group;
-    b.scales = group + tiles * kPanel.codes;
+    b.scales = group;
+    b.codes = group + quant_scale_bytes(kPanel, tiles);
     for (int64_t i = 0; i < tiles; i += kPanel.tiles) {
       kBlock(b);
       for (const uint8_t*& row : b.row) row += rows.block_bytes;
