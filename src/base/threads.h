@@ -5,8 +5,10 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <exception>
+#include <vector>
 
 namespace wels {
 
@@ -36,22 +38,38 @@ void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
   if (error) std::rethrow_exception(error);
 }
 
-// Calls fn(i) for every i in [0, n), handing out items one by one: for work items of unequal size.
+// Calls fn(i) for every i in [0, n), handing out items one by one. kLargestFirst: whoever is free
+// takes the next item. kNeighbours: each thread has a run of items of its own and takes from the
+// others' runs when it is through: for items of equal size that lie side by side in memory.
+enum class Order { kLargestFirst, kNeighbours };
 template <class Fn>
-void parallel_tasks(int64_t n, Fn&& fn) {
+void parallel_tasks(int64_t n, Fn&& fn, Order order = Order::kLargestFirst) {
   if (n <= 0) return;
   if (n == 1 || thread_count() == 1 || omp_in_parallel()) {
     for (int64_t i = 0; i < n; ++i) fn(i);
     return;
   }
+  int64_t runs = order == Order::kNeighbours ? std::min<int64_t>(thread_count(), n) : 1;
+  struct alignas(64) Run {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  std::vector<Run> of(static_cast<size_t>(runs));
+  for (int64_t r = 0; r < runs; ++r) {
+    of[static_cast<size_t>(r)].next = n * r / runs;
+    of[static_cast<size_t>(r)].end = n * (r + 1) / runs;
+  }
   std::exception_ptr error;
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t i = 0; i < n; ++i) {
-    try {
-      fn(i);
-    } catch (...) {
+#pragma omp parallel
+  for (int64_t r = 0; r < runs; ++r) {
+    Run& run = of[static_cast<size_t>((r + omp_get_thread_num()) % runs)];
+    for (int64_t i; (i = run.next.fetch_add(1, std::memory_order_relaxed)) < run.end;) {
+      try {
+        fn(i);
+      } catch (...) {
 #pragma omp critical(wels_parallel_for_error)
-      if (!error) error = std::current_exception();
+        if (!error) error = std::current_exception();
+      }
     }
   }
   if (error) std::rethrow_exception(error);

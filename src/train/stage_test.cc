@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -55,12 +56,15 @@ class Idle : public Stage {
 class StageTest : public testing::Test {
  protected:
   void SetUp() override {
-    s_.out = testing::TempDir() + "/stage_run";
-    fs::remove_all(s_.out);
+    std::string pattern = testing::TempDir() + "wels_stage_XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    s_.out = folder_ + "/run";
     s_.schedule.steps = 3;
     s_.quiet = true;
     model_.init(DType::kF32, 1, true);
   }
+  void TearDown() override { fs::remove_all(folder_); }
   StageResult run(Idle& stage) {
     return run_stage({.dev = *dev_,
                       .model = model_,
@@ -72,6 +76,7 @@ class StageTest : public testing::Test {
     std::string path = checkpoint_folder(s_.out, step) + "/trainer.json";
     return parse_json(read_file(path), path)["settings"]["best_step"].get<int64_t>();
   }
+  std::string folder_;  // tests run side by side
   std::unique_ptr<Device> dev_ = make_device("ref");
   Model model_{tiny_dense_config(8)};
   StageSettings s_;

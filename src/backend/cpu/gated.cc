@@ -107,8 +107,9 @@ void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& 
   ExpertUse use(expert_share_, rows_of, pool_, expert_counts_);
   Gated job(*k_, x.dtype, gate, up, PackDirection::kForward, fp8, &use);
   std::vector<RowItem> items = job.items(x.rows, rows_of, RowSplit::kSplit);
-  run_items(items.size(), 4 * x.rows * gate.rows * gate.cols,
-            [&](size_t i) { job.forward(items[i], x, y, g, u); });
+  run_items(
+      items.size(), 4 * x.rows * gate.rows * gate.cols,
+      [&](size_t i) { job.forward(items[i], x, y, g, u); }, order_of(items));
 }
 
 void CpuDevice::swiglu(const Tensor& g, const Tensor& u, Tensor y) {

@@ -347,12 +347,13 @@ void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& 
   CHECK(p.y.dtype == DType::kF32 || p.y.dtype == DType::kBF16);
   std::vector<RowItem> items =
       row_items(k, {p.x.rows, p.b->k, p.b->n, is_pairs(k, ops) ? 2 : 4, p.offsets});
-  run_items(items.size(), p.x.rows * p.b->k * p.b->n * 2, [&](size_t i) {
+  auto item = [&](size_t i) {
     const RowItem& it = items[i];
     multiply_left(k, ops, left_rows(k, ops, p.x.row_range(it.row, it.rows), p.fp8),
                   {*p.b, it.expert, it.col, p.bias ? p.bias + it.col : nullptr},
                   p.y.row_range(it.row, it.rows).col_range(it.col, it.cols), p.accum);
-  });
+  };
+  run_items(items.size(), p.x.rows * p.b->k * p.b->n * 2, item, order_of(items));
 }
 
 void multiply_transposed(const Kernels& k, const GemmOperands& ops,

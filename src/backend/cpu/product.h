@@ -62,12 +62,17 @@ inline constexpr int64_t kSerialFlops =
 
 // Calls fn(i) for i in [0, n), which cost `flops` together.
 template <class Fn>
-void run_items(size_t n, int64_t flops, Fn&& fn) {
+void run_items(size_t n, int64_t flops, Fn&& fn, Order order = Order::kLargestFirst) {
   if (flops < kSerialFlops) {
     for (size_t i = 0; i < n; ++i) fn(i);
   } else {
-    parallel_tasks(static_cast<int64_t>(n), [&](int64_t i) { fn(static_cast<size_t>(i)); });
+    parallel_tasks(
+        static_cast<int64_t>(n), [&](int64_t i) { fn(static_cast<size_t>(i)); }, order);
   }
+}
+// Few rows: the weights come from memory, and a thread reads them from front to back.
+inline Order order_of(const std::vector<RowItem>& items) {
+  return items.empty() || items[0].rows > 4 ? Order::kLargestFirst : Order::kNeighbours;
 }
 
 // y's block `it` = silu(g) · u, strip by strip of columns: multiply(c, gs, us) sets both products'

@@ -34,13 +34,20 @@ struct RoundedRows {
   }
 };
 
-// Columns [col, col + y.cols) of matrix e for the rows from `row` on: y = x · wᵀ + bias.
+const uint8_t* panels(const PackedWeight& pack, int64_t e, int64_t col) {
+  return pack.expert(e) + col / kQuantLanes * pack.panel_bytes;
+}
+
+// Columns [col, col + y.cols) of matrix e for the rows from `row` on: y = x · wᵀ + bias. next: the
+// panels that are read after these, or null.
 void block(const Kernels& k, const RoundedRows& x, int64_t row, const Weight& w,
-           const PackedWeight& pack, int64_t e, int64_t col, const float* bias, const Tensor& y) {
+           const PackedWeight& pack, int64_t e, int64_t col, const float* bias, const Tensor& y,
+           const uint8_t* next = nullptr) {
   QuantBlock g{};
+  g.next = next;
   g.x = x.row(row);
   g.x_stride = x.stride;
-  g.w = pack.expert(e) + col / kQuantLanes * pack.panel_bytes;
+  g.w = panels(pack, e, col);
   g.w_panel = pack.panel_bytes;
   g.k = pack.k;
   g.m = y.rows;
@@ -86,11 +93,12 @@ void multiply_quant(const Kernels& k, Pool& pool, const QuantProduct& p, const W
   const PackedWeight& pack = quant_packed_weight(k, w, p.use);
   RoundedRows x(k, pool, p.x, type_of(w));
   std::vector<RowItem> items = items_of(k, p, w);
-  run_items(items.size(), 2 * p.x.rows * w.rows * w.cols, [&](size_t i) {
+  auto item = [&](size_t i) {
     const RowItem& it = items[i];
     block(k, x, it.row, w, pack, it.expert, it.col, bias,
           y.row_range(it.row, it.rows).col_range(it.col, it.cols));
-  });
+  };
+  run_items(items.size(), 2 * p.x.rows * w.rows * w.cols, item, order_of(items));
 }
 
 void multiply_quant_gated(const Kernels& k, Pool& pool, const QuantProduct& p, const Weight& gate,
@@ -106,13 +114,17 @@ void multiply_quant_gated(const Kernels& k, Pool& pool, const QuantProduct& p, c
     other = std::make_unique<RoundedRows>(k, pool, p.x, type_of(up));
   const RoundedRows& x_up = other ? *other : x;
   std::vector<RowItem> items = items_of(k, p, gate);
-  run_items(items.size(), 4 * p.x.rows * gate.rows * gate.cols, [&](size_t i) {
+  auto item = [&](size_t i) {
     const RowItem& it = items[i];
     join_strips(k, it, kStrip, y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
-      block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs);
-      block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us);
+      int64_t after = std::min(c + kStrip, gate.rows - 1) / kQuantLanes * kQuantLanes;
+      block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs,
+            panels(up_pack, it.expert, c));
+      block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us,
+            panels(gate_pack, it.expert, after));
     });
-  });
+  };
+  run_items(items.size(), 4 * p.x.rows * gate.rows * gate.cols, item, order_of(items));
 }
 
 }  // namespace wels

@@ -319,7 +319,7 @@ template <class T>
 struct Unpacked {
   static constexpr int kGroups = T::kGroups, kSums16 = T::kSums16;
   static constexpr bool kMin = T::kMin;
-  static constexpr int kAhead = 0, kShare = 0;
+  static constexpr int kShare = 0;
   static constexpr int kCodes = 512;
   static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q8_0::codes(p, c); }
   static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
@@ -384,15 +384,16 @@ WELS_INLINE void ask(const uint8_t* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
-// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart.
+// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart. ahead: what to ask for.
 template <class T, int R>
-WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, int lane, int64_t tiles,
-                           const QuantRecord* x, int64_t stride, Vec* acc) {
+WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, const uint8_t* ahead,
+                           int lane, int64_t tiles, const QuantRecord* x, int64_t stride,
+                           Vec* acc) {
   constexpr int kSteps = 8 / T::kGroups;
   for (int64_t t = 0; t < tiles; ++t, ++x) {
     IVec c[8];
     Vec s[2], m[2];
-    if (T::kAhead > 0) ask(scales + T::kAhead + t * T::kShare, T::kShare);
+    ask(ahead + t * T::kShare, T::kShare);
     T::codes(codes + t * T::kCodes + 4 * lane, c);
     T::scales(scales, t, lane, s, m);
     constexpr int kBeside = R < 4 ? R : 4;  // rows whose integer sums run side by side
@@ -439,6 +440,7 @@ WELS_INLINE void put(const QuantBlock& g, int64_t i, int64_t j, Vec sum) {
 template <class T, int R>
 void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) {
   constexpr int64_t kGroup = quant_group_bytes(T::kPanel);
+  const uint8_t* end = g.w + (g.n + kQuantLanes - 1) / kQuantLanes * g.w_panel;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
     const uint8_t* group = panel;
@@ -447,7 +449,9 @@ void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) 
     for (int64_t t = 0; t < g.k / 32; t += kQuantGroup, group += kGroup, x += kQuantGroup) {
       int64_t tiles = quant_group_tiles(g.k, t);
       const uint8_t* codes = group + quant_scale_bytes(T::kPanel, tiles);
-      sum_tiles<T, R>(codes, group, lane, tiles, x, g.x_stride, acc);
+      const uint8_t* ahead = group + T::kAhead;
+      if (g.next && ahead >= end) ahead = g.next + (ahead - end);
+      sum_tiles<T, R>(codes, group, ahead, lane, tiles, x, g.x_stride, acc);
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
@@ -517,8 +521,8 @@ template <class T, int R, int V>
 WELS_INLINE void sum_part(const QuantBlock& g, const Part& part, const uint8_t*, int lane,
                           int64_t tiles, const QuantRecord* x, Vec (*acc)[V]) {
   static_assert(V == 1);
-  sum_tiles<Unpacked<T>, R>(part.codes[0][0][0], (const uint8_t*)part.scales, lane, tiles, x,
-                            g.x_stride, &acc[0][0]);
+  sum_tiles<Unpacked<T>, R>(part.codes[0][0][0], (const uint8_t*)part.scales, nullptr, lane, tiles,
+                            x, g.x_stride, &acc[0][0]);
 }
 #endif
 
