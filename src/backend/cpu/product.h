@@ -70,9 +70,12 @@ void run_items(size_t n, int64_t flops, Fn&& fn, Order order = Order::kLargestFi
         static_cast<int64_t>(n), [&](int64_t i) { fn(static_cast<size_t>(i)); }, order);
   }
 }
-// Few rows: the weights come from memory, and a thread reads them from front to back.
+// Few rows: what a product takes is the time to read its weights, which a thread does from front to
+// back.
+inline constexpr int64_t kReadingRows = 4;
 inline Order order_of(const std::vector<RowItem>& items) {
-  return items.empty() || items[0].rows > 4 ? Order::kLargestFirst : Order::kNeighbours;
+  bool reading = !items.empty() && items[0].rows <= kReadingRows;
+  return reading ? Order::kNeighbours : Order::kLargestFirst;
 }
 
 // y's block `it` = silu(g) · u, strip by strip of columns: multiply(c, gs, us) sets both products'

@@ -268,8 +268,8 @@ struct MXFP4 : Type<12, 4> {
   }
 };
 
-// A group of kSide panels after unpack(): whole codes, scales (and minima) in f32. 12 KB a side
-// stay in L1 with the rows that pass over them.
+// A group of kSide panels after unpack(): whole codes, scales (and minima) in f32. 6 KB a side stay
+// in L1 with the rows that pass over them.
 #ifdef __AVX512VNNI__
 constexpr int kSide = 2;  // one broadcast of x for two products
 #else
