@@ -288,38 +288,37 @@ int pretrain_command(PretrainFlags f) {
   return r.stopped ? 130 : 0;
 }
 
-}  // namespace
-
-void add_pretrain(CLI::App& app, Command& run) {
-  CLI::App* sub = app.add_subcommand("pretrain", "learn a model from raw text");
-  auto f = std::make_shared<PretrainFlags>();
-  PretrainSettings& s = f->settings;
-  TrainerConfig& t = s.trainer;
-  f->data.add(sub);
+// The model and its batches.
+void add_size(CLI::App* sub, PretrainFlags& f) {
+  PretrainSettings& s = f.settings;
   sub->add_option("-o,--out", s.out, "run folder")->capture_default_str();
-  CLI::Option* preset = sub->add_option("--preset", f->preset, "nano, micro, mini, small, base")
-                            ->capture_default_str();
-  sub->add_option("--depth", f->depth, "one dial instead of a preset: number of blocks")
+  sub->add_option("--preset", f.preset, "nano, micro, mini, small, base")->capture_default_str();
+  sub->add_option("--depth", f.depth, "one dial instead of a preset: number of blocks")
       ->check(CLI::Range(2, 32));
-  sub->add_option("--config", f->config, "a config.json instead of a preset")
+  sub->add_option("--config", f.config, "a config.json instead of a preset")
       ->check(CLI::ExistingFile);
-  sub->add_option("--seq", f->seq, "sequence length (0: the preset's)")
+  sub->add_option("--seq", f.seq, "sequence length (0: the preset's)")
       ->check(CLI::NonNegativeNumber);
-  sub->add_option("--batch-tokens", f->batch, "tokens per step (0: the preset's)")
+  sub->add_option("--batch-tokens", f.batch, "tokens per step (0: the preset's)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--micro-batch", s.micro_batch_tokens, "tokens per forward and backward")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--steps", f->steps, "optimiser steps (0: 20 tokens per active parameter)")
+}
+
+// How long, and the learning rate and batch over the steps.
+void add_schedule(CLI::App* sub, PretrainFlags& f) {
+  PretrainSettings& s = f.settings;
+  sub->add_option("--steps", f.steps, "optimiser steps (0: 20 tokens per active parameter)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")
       ->check(CLI::NonNegativeNumber);
-  sub->add_option("--lr", f->lr, "peak learning rate (0: the preset's)")
+  sub->add_option("--lr", f.lr, "peak learning rate (0: the preset's)")
       ->check(CLI::NonNegativeNumber);
-  sub->add_option("--schedule", f->schedule, "v3 (warm-up, constant, cosine) or wsd")
+  sub->add_option("--schedule", f.schedule, "v3 (warm-up, constant, cosine) or wsd")
       ->check(CLI::IsMember({"v3", "wsd"}))
       ->capture_default_str();
-  sub->add_option("--warmup", f->warmup, "steps of warm-up (default: 2 %)")
+  sub->add_option("--warmup", f.warmup, "steps of warm-up (default: 2 %)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--final-ratio", s.schedule.final_ratio, "last learning rate / peak")
       ->check(CLI::Range(0.0, 1.0))
@@ -342,7 +341,12 @@ void add_pretrain(CLI::App& app, Command& run) {
                   "share of the steps over which the batch grows")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  sub->add_option("--optimizer", f->optimizer, "adamw or muon")
+}
+
+// The optimiser.
+void add_optimizer(CLI::App* sub, PretrainFlags& f) {
+  TrainerConfig& t = f.settings.trainer;
+  sub->add_option("--optimizer", f.optimizer, "adamw or muon")
       ->check(CLI::IsMember({"adamw", "muon"}))
       ->capture_default_str();
   sub->add_option("--momentum", t.optimizer.momentum, "Muon's (Nesterov)")
@@ -363,11 +367,17 @@ void add_pretrain(CLI::App& app, Command& run) {
   sub->add_option("--clip", t.optimizer.clip, "largest gradient norm (0: off)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  sub->add_option("--dtype", f->dtype, "bf16 or f32 activations")
+}
+
+// What is learned, in which numbers, by which losses.
+void add_method(CLI::App* sub, PretrainFlags& f) {
+  PretrainSettings& s = f.settings;
+  TrainerConfig& t = f.settings.trainer;
+  sub->add_option("--dtype", f.dtype, "bf16 or f32 activations")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
-  sub->add_flag("--fp8", f->fp8, "matrix products in FP8 as V3 (emulated on the CPU)");
-  sub->add_flag("--recompute", f->recompute, "recompute each block in the backward");
+  sub->add_flag("--fp8", f.fp8, "matrix products in FP8 as V3 (emulated on the CPU)");
+  sub->add_flag("--recompute", f.recompute, "recompute each block in the backward");
   sub->add_option("--bias-update", t.bias_update, "speed of the aux-loss-free balancing (0: off)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -375,21 +385,25 @@ void add_pretrain(CLI::App& app, Command& run) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_flag("--bias-centred", t.bias_centred, "keep the mean of the selection biases");
-  sub->add_option("--mtp", f->mtp, "MTP modules (default: the preset's 1)")
-      ->check(CLI::Range(0, 8));
+  sub->add_option("--mtp", f.mtp, "MTP modules (default: the preset's 1)")->check(CLI::Range(0, 8));
   sub->add_option("--mtp-lambda", s.mtp_lambda, "weight of the MTP loss")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  sub->add_option("--experts", f->experts, "routed experts (0: a dense model)")
+  sub->add_option("--experts", f.experts, "routed experts (0: a dense model)")
       ->check(CLI::Range(0, 1024));
-  sub->add_option("--experts-per-token", f->chosen, "chosen experts")->check(CLI::Range(1, 64));
-  sub->add_flag("--dense", f->dense, "the dense model of equal active FLOPs");
+  sub->add_option("--experts-per-token", f.chosen, "chosen experts")->check(CLI::Range(1, 64));
+  sub->add_flag("--dense", f.dense, "the dense model of equal active FLOPs");
   sub->add_option("--ema", s.ema, "decay of an average of the weights, saved as OUT/ema (0: none)")
       ->check(CLI::Range(0.0, 0.99999));
   sub->add_option("--qk-clip", t.qk_clip, "MLA: largest attention score of a head (0: off)")
       ->check(CLI::NonNegativeNumber);
   sub->add_flag("--document-mask", s.document_mask,
                 "documents packed into one sequence do not see each other (V3: they do)");
+}
+
+// What happens between the steps.
+void add_upkeep(CLI::App* sub, PretrainFlags& f) {
+  PretrainSettings& s = f.settings;
   sub->add_option("--seed", s.seed, "of weights and data order")->capture_default_str();
   sub->add_option("--save-every", s.save_every, "steps")
       ->check(CLI::PositiveNumber)
@@ -403,14 +417,27 @@ void add_pretrain(CLI::App& app, Command& run) {
   sub->add_option("--sample-every", s.sample_every, "steps (0: never)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  sub->add_option("--sample-prompt", f->sample_prompt, "what samples begin with");
+  sub->add_option("--sample-prompt", f.sample_prompt, "what samples begin with");
   sub->add_option("--keep", s.keep, "checkpoints kept beside the best")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+}
+
+}  // namespace
+
+void add_pretrain(CLI::App& app, Command& run) {
+  CLI::App* sub = app.add_subcommand("pretrain", "learn a model from raw text");
+  auto f = std::make_shared<PretrainFlags>();
+  f->data.add(sub);
+  add_size(sub, *f);
+  add_schedule(sub, *f);
+  add_optimizer(sub, *f);
+  add_method(sub, *f);
+  add_upkeep(sub, *f);
   f->device.add(sub);
   f->ui.add(sub);
-  sub->callback([f, preset, &run] {
-    f->preset_given = preset->count() > 0;
+  sub->callback([f, sub, &run] {
+    f->preset_given = sub->count("--preset") > 0;
     run = [f] { return pretrain_command(*f); };
   });
 }
