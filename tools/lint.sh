@@ -30,7 +30,7 @@ serve     engine tasks model nn data backend/device.h text formats tensor base
 agent     train parallel tasks model nn data backend/device.h text formats tensor base
 '
 
-mapfile -t files < <(find src tests bench -type f \( -name '*.cc' -o -name '*.h' -o -name '*.inl' \) 2>/dev/null | sort)
+mapfile -t files < <(find src tests bench -name node_modules -prune -o -type f \( -name '*.cc' -o -name '*.h' -o -name '*.inl' \) -print 2>/dev/null | sort)
 if [ ${#files[@]} -gt 0 ]; then
   awk -v layers="$layers" '
     function report(why) { printf "%s:%d: %s\n", FILENAME, FNR, why; bad = 1 }
