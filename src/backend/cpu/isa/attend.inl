@@ -119,9 +119,14 @@ inline void put_elements(const T* src, int d, float* dst, int at) {
     uint16_t* out = (uint16_t*)dst + at;
     int i = 0;
     for (; i + 32 <= d; i += 32) _mm512_storeu_si512(out + i, _mm512_loadu_si512(src + i));
+    // In whole vectors as far as they go: on Zen 4 a store by mask takes as long as a dozen.
+    if (i + 16 <= d) {
+      _mm256_storeu_si256((__m256i*)(out + i), _mm256_loadu_si256((const __m256i*)(src + i)));
+      i += 16;
+    }
     if (i < d) {
-      __mmask32 part = (__mmask32)((1ull << (d - i)) - 1);
-      _mm512_mask_storeu_epi16(out + i, part, _mm512_maskz_loadu_epi16(part, src + i));
+      __mmask16 part = (__mmask16)((1u << (d - i)) - 1);
+      _mm256_mask_storeu_epi16(out + i, part, _mm256_maskz_loadu_epi16(part, src + i));
     }
 #endif
   }

@@ -11,15 +11,29 @@ constexpr int kTileRows = 4, kTileVecs = 2;
 // i).
 enum class Walk { kAlongRow, kAcrossRows };
 
+// What a product does to C. kGoOn: the sums begin with what C holds, so that a product cut into
+// passes over its summands has the bits of a whole one. kAdd: they are added to C at the end, which
+// does not wait for C at the beginning (8 × 3 sums of 32 units: 97 % of the peak in place of 93).
+enum class Into { kSet, kGoOn, kAdd };
+
+// Not inlined: with the registers of its callers this loop's would be saved and restored for every
+// tile, which costs a tenth of the time.
 template <class E, Walk kWalk, int kRows, int kVecs>
-inline __attribute__((always_inline)) void product_tile(const float* a, long a_ld, const float* b,
-                                                        long b_ld, float* c, long c_ld, int units,
-                                                        bool add) {
+__attribute__((noinline)) void product_tile(const float* a, long a_ld, const float* b, long b_ld,
+                                            float* c, long c_ld, int units, Into into) {
   Vec sum[kRows][kVecs];
+  if (into == Into::kGoOn) {
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-    for (int n = 0; n < kVecs; ++n) sum[i][n] = add ? load(c + i * c_ld + n * kLanes) : zero();
+      for (int n = 0; n < kVecs; ++n) sum[i][n] = load(c + i * c_ld + n * kLanes);
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 3
+      for (int n = 0; n < kVecs; ++n) sum[i][n] = zero();
+    }
   }
   const float* upper = a + 4 * a_ld;  // two bases keep all eight rows within x86's addressing modes
   for (int u = 0; u < units; ++u) {
@@ -38,27 +52,39 @@ inline __attribute__((always_inline)) void product_tile(const float* a, long a_l
     upper += 1;
     b += b_ld;
   }
+  asm("" : "+r"(c), "+r"(c_ld));  // else the rows' addresses are kept in vector registers meanwhile
+  if (into == Into::kAdd) {
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 3
-    for (int n = 0; n < kVecs; ++n) store(c + i * c_ld + n * kLanes, sum[i][n]);
+      for (int n = 0; n < kVecs; ++n) {
+        float* to = c + i * c_ld + n * kLanes;
+        store(to, add(load(to), sum[i][n]));
+      }
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 3
+      for (int n = 0; n < kVecs; ++n) store(c + i * c_ld + n * kLanes, sum[i][n]);
+    }
   }
 }
 
 // kRows rows of C, n lanes wide.
 template <class E, Walk kWalk, int kRows>
 inline void product_rows(const float* a, long a_ld, const float* b, long b_ld, float* c, long c_ld,
-                         int n, int units, bool add) {
+                         int n, int units, Into into) {
   int v = n / kLanes;
   while (v > 0) {
     if (kTileVecs == 3 && (v == 3 || v > 4)) {
-      product_tile<E, kWalk, kRows, kTileVecs>(a, a_ld, b, b_ld, c, c_ld, units, add);
+      product_tile<E, kWalk, kRows, kTileVecs>(a, a_ld, b, b_ld, c, c_ld, units, into);
       v -= 3, b += 3 * kLanes, c += 3 * kLanes;
     } else if (v >= 2) {
-      product_tile<E, kWalk, kRows, 2>(a, a_ld, b, b_ld, c, c_ld, units, add);
+      product_tile<E, kWalk, kRows, 2>(a, a_ld, b, b_ld, c, c_ld, units, into);
       v -= 2, b += 2 * kLanes, c += 2 * kLanes;
     } else {
-      product_tile<E, kWalk, kRows, 1>(a, a_ld, b, b_ld, c, c_ld, units, add);
+      product_tile<E, kWalk, kRows, 1>(a, a_ld, b, b_ld, c, c_ld, units, into);
       v = 0;
     }
   }
@@ -80,7 +106,7 @@ struct NonZero {
 // its bits.
 template <class E, Walk kWalk, class PartOf>
 inline void product(int m, int n, const float* a, long a_ld, const float* b, long b_ld, float* c,
-                    long c_ld, bool add, PartOf part) {
+                    long c_ld, Into into, PartOf part) {
   const long row = kWalk == Walk::kAcrossRows ? 1 : a_ld,
              unit = kWalk == Walk::kAcrossRows ? a_ld : 1;
   int i = 0;
@@ -89,7 +115,7 @@ inline void product(int m, int n, const float* a, long a_ld, const float* b, lon
     NonZero p = part(i, kRows);
     product_rows<E, kWalk, kRows>(a + i * row + p.u0 * unit, a_ld, b + p.u0 * b_ld + p.n0, b_ld,
                                   c + i * c_ld + p.n0, c_ld, n - p.n0,
-                                  p.u1 > p.u0 ? p.u1 - p.u0 : 0, add);
+                                  p.u1 > p.u0 ? p.u1 - p.u0 : 0, into);
     i += kRows;
   };
   while (m - i >= kTileRows) group(Number<kTileRows>());
@@ -106,8 +132,8 @@ void attend_product(const float* a, int a_ld, const float* b, int b_ld, float* c
                     int n, int units, bool add) {
   for (int u = 0; u < units || u == 0; u += kUnitsPerPass) {
     int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
-    product<E, Walk::kAlongRow>(m, n, a + u, a_ld, b + (long)u * b_ld, b_ld, c, c_ld, add || u > 0,
-                                [&](int, int) {
+    product<E, Walk::kAlongRow>(m, n, a + u, a_ld, b + (long)u * b_ld, b_ld, c, c_ld,
+                                add || u > 0 ? Into::kGoOn : Into::kSet, [&](int, int) {
                                   return NonZero{0, 0, end};
                                 });
   }

@@ -71,7 +71,7 @@ inline void tile_scores(const float* k, int k_ld, int n_keys, const float* q, in
   for (int u = 0; u < units; u += kUnitsPerPass) {
     int end = units - u < kUnitsPerPass ? units - u : kUnitsPerPass;
     product<E, Walk::kAlongRow>(n_keys, lanes, k + u, k_ld, q + u * q_ld, q_ld, s, kAttendCols,
-                                u > 0, [&](int j, int) {
+                                u > 0 ? Into::kGoOn : Into::kSet, [&](int j, int) {
                                   int n0 = 0;
                                   while (n0 < lanes - kLanes && limit[n0 + kLanes - 1] <= j)
                                     n0 += kLanes;
@@ -165,7 +165,8 @@ __attribute__((noinline)) void add_values(const AttendForwardTile& t, int key, i
   for (int c = 0; c < t.dv_pad; c += step) {
     const int width = t.dv_pad - c < step ? t.dv_pad - c : step;
     product<E, Walk::kAcrossRows>(t.cols, width, t.p, kAttendCols, v + c, t.v_ld, t.o + c, t.dv_pad,
-                                  t.more || key > 0, [&](int i, int rows) {
+                                  t.more || key > 0 ? Into::kAdd : Into::kSet,
+                                  [&](int i, int rows) {
                                     int seen = clamp_keys(limit[i + rows - 1], n);
                                     return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                   });
@@ -276,12 +277,14 @@ void backward_tile(const AttendBackwardTile& t) {
     return NonZero{0, c / E::kPair, col_units};
   };
   constexpr int kRowUnits = kAttendCols / E::kPair;
+  const Into of_keys = t.first_cols ? Into::kSet : Into::kAdd;
   product<E, Walk::kAlongRow>(t.n_keys, t.dv_pad, p_rows, kRowUnits, t.dy_pairs, t.dv_pad, t.dv,
-                              t.dv_pad, !t.first_cols, seeing);
+                              t.dv_pad, of_keys, seeing);
   product<E, Walk::kAlongRow>(t.n_keys, t.dk_pad, ds_rows, kRowUnits, t.q_pairs, t.dk_pad, t.dk,
-                              t.dk_pad, !t.first_cols, seeing);
+                              t.dk_pad, of_keys, seeing);
   product<E, Walk::kAcrossRows>(t.cols, t.dk_pad, ds_pairs, kAttendCols, t.k_pairs, t.dk_pad, t.dq,
-                                t.dk_pad, !t.first_keys, [&](int i, int rows) {
+                                t.dk_pad, t.first_keys ? Into::kSet : Into::kAdd,
+                                [&](int i, int rows) {
                                   int seen = clamp_keys(t.limit[i + rows - 1], t.n_keys);
                                   return NonZero{0, 0, (seen + E::kPair - 1) / E::kPair};
                                 });
