@@ -45,19 +45,28 @@ struct Gated {
 
   std::vector<RowItem> items(int64_t rows, std::span<const int32_t> offsets,
                              RowSplit::Columns columns) const {
-    return row_items(k, {rows, gate.k, gate.n, is_pairs(k, ops) ? 2 : 4, offsets, columns});
+    return row_items(k, {.rows = rows,
+                         .depth = gate.k,
+                         .cols = gate.n,
+                         .element_bytes = is_pairs(k, ops) ? 2 : 4,
+                         .offsets = offsets,
+                         .columns = columns,
+                         .part = depth_part(gate, is_pairs(k, ops))});
   }
 
-  // g, u: empty if nobody keeps them.
-  void forward(const RowItem& it, const Tensor& all_x, const Tensor& all_y, const Tensor& g,
-               const Tensor& u) const {
+  // g, u: empty if nobody keeps them. after: what this thread does next, or null.
+  void forward(const RowItem& it, const RowItem* after, const Tensor& all_x, const Tensor& all_y,
+               const Tensor& g, const Tensor& u) const {
     LeftRows x = left_rows(k, ops, all_x.row_range(it.row, it.rows), fp8);
     int64_t strip = (kStrip + k.gemm->panel - 1) / k.gemm->panel * k.gemm->panel;
     join_strips(k, it, strip, all_y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
       RightColumns of_gate{gate, it.expert, c}, of_up{up, it.expert, c};
       of_gate.next = of_up.panels(k);
-      if (c + strip < it.col + it.cols)
+      if (c + strip < it.col + it.cols) {
         of_up.next = RightColumns{gate, it.expert, c + strip}.panels(k);
+      } else if (after) {
+        of_up.next = RightColumns{gate, after->expert, after->col}.panels(k);
+      }
       multiply_left(k, ops, x, of_gate, gs, Accum::kSet);
       multiply_left(k, ops, x, of_up, us, Accum::kSet);
     });
@@ -109,7 +118,7 @@ void CpuDevice::gated_matmul(const Tensor& x, const Weight& gate, const Weight& 
   std::vector<RowItem> items = job.items(x.rows, rows_of, RowSplit::kSplit);
   run_items(
       items.size(), 4 * x.rows * gate.rows * gate.cols,
-      [&](size_t i) { job.forward(items[i], x, y, g, u); }, order_of(items));
+      [&](size_t i) { job.forward(items[i], item_after(items, i), x, y, g, u); }, order_of(items));
 }
 
 void CpuDevice::swiglu(const Tensor& g, const Tensor& u, Tensor y) {

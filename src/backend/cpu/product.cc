@@ -1,5 +1,7 @@
 #include "backend/cpu/product.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -11,6 +13,16 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Bytes of x that a chunk of rows may take: half of the L2 cache, where the panel of the weight is
+// too.
+int64_t cached_rows() {
+  static const int64_t bytes = [] {
+    const int64_t l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return std::clamp<int64_t>(l2 > 0 ? l2 / 2 : 0, 256 << 10, 1 << 20);
+  }();
+  return bytes;
+}
+
 }  // namespace
 
 std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s) {
@@ -19,7 +31,7 @@ std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s) {
   std::span<const int32_t> offsets =
       s.offsets.empty() ? std::span<const int32_t>(whole) : s.offsets;
   bool serial = s.rows * s.depth * s.cols * 2 < kSerialFlops || thread_count() == 1;
-  int64_t fit = kCachedRows / (s.depth * s.element_bytes);
+  int64_t fit = cached_rows() / ((s.part ? s.part : s.depth) * s.element_bytes);
   if (s.columns == RowSplit::kWhole && !serial) fit = std::min(fit, s.rows / (4 * thread_count()));
   fit = std::clamp<int64_t>(fit / kUnit * kUnit, kUnit, kMost);
   int64_t chunks = 0;
@@ -28,7 +40,7 @@ std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s) {
   int64_t panel = s.panel ? s.panel : k.gemm->panel, panels = ceil_div(s.cols, panel);
   int64_t splits = 1;
   if (s.columns == RowSplit::kSplit && !serial && chunks > 0)
-    splits = std::clamp<int64_t>(ceil_div(4 * thread_count(), chunks), 1, panels);
+    splits = std::clamp<int64_t>(ceil_div(8 * thread_count(), chunks), 1, panels);
   int64_t split_cols = ceil_div(panels, splits) * panel;
   std::vector<RowItem> items;
   for (size_t e = 0; e + 1 < offsets.size(); ++e) {
@@ -61,12 +73,22 @@ LeftRows left_rows(const Kernels& k, const GemmOperands& ops, const Tensor& x, b
   return {codes, scales};
 }
 
+int64_t depth_part(const PackedWeight& b, bool pairs) {
+  constexpr int64_t kSteps = 1024, kNarrowSteps = 128;
+  const int64_t depth = pairs ? 2 : 1;
+  if (b.type != PanelType::kUnits) return kNarrowSteps * depth;
+  if (b.k <= kSteps * depth * 3 / 2) return b.k;
+  return ceil_div(ceil_div(b.k, ceil_div(b.k, kSteps * depth)), 2) * 2;
+}
+
 namespace {
+
+constexpr int64_t kGroupColumns = 256;  // whose f32 sums stay in L2; whole panels
 
 void multiply_codes(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
                     const RightColumns& right, const Tensor& y, Accum accum) {
   int64_t depth = x.x.cols, blocks = ceil_div(depth, kFp8Block);
-  int64_t group = std::max<int64_t>(256, k.gemm->panel);  // columns whose f32 sums stay in L2
+  const int64_t group = kGroupColumns;
   float* sums = thread_scratch<float>(Scratch::kC, y.rows * group);
   for (int64_t c = 0; c < y.cols; c += group) {
     int64_t n = std::min(group, y.cols - c);
@@ -103,7 +125,8 @@ void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& 
                      const RightColumns& right, const Tensor& y, Accum accum) {
   CHECK(right.init.empty());
   const PackedWeight& b = right.b;
-  int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1, part = 128 * depth;
+  int64_t panel = k.gemm->panel, depth = is_pairs(k, ops) ? 2 : 1,
+          part = depth_part(b, is_pairs(k, ops));
   const uint8_t* panels = right.panels(k);
   NarrowPanels narrow{b.type, b.panel_bytes / b.k, nullptr, 0, right.col};
   if (b.type == PanelType::kE4m3) {
@@ -121,35 +144,40 @@ void multiply_narrow(const Kernels& k, const GemmOperands& ops, const LeftRows& 
     return ops.multiply_narrow(g, narrow);
   }
   auto* units = thread_scratch<uint8_t>(Scratch::kB, part / depth * panel * 4);
-  auto* sums = thread_scratch<float>(Scratch::kC, y.rows * panel);
-  for (int64_t c = 0; c < y.cols; c += panel, panels += b.panel_bytes) {
-    int64_t n = std::min(panel, y.cols - c);
-    const float* scales = narrow.scales
-                              ? narrow.scales + (right.col + c) / kFp8Block * narrow.scales_stride
-                              : nullptr;
+  auto* sums = thread_scratch<float>(Scratch::kC, y.rows * kGroupColumns);
+  for (int64_t first = 0; first < y.cols; first += kGroupColumns) {
+    const int64_t end = std::min(first + kGroupColumns, y.cols);
     for (int64_t from = 0; from < b.k; from += part) {
-      int64_t count = std::min(part, b.k - from);
-      ops.unpack(panels + narrow.step * from, b.type, scales ? scales + from / kFp8Block : nullptr,
-                 count, units);
-      GemmBlock g = left_block(x.x.col_range(from, count), count);
-      g.b = units;
-      g.n = n;
-      bool last = from + count == b.k;
-      const uint8_t* after = c + panel < y.cols ? panels + b.panel_bytes : right.next;
-      if (!last || after) {
-        g.next = last ? after : panels + narrow.step * (from + count);
-        int64_t next_k = last ? std::min(part, b.k) : std::min(part, b.k - from - count);
-        g.next_row_bytes = ceil_div(next_k * narrow.step, y.rows);
+      const int64_t count = std::min(part, b.k - from);
+      const bool last = from + count == b.k;
+      for (int64_t c = first; c < end; c += panel) {
+        const int64_t n = std::min(panel, end - c);
+        const uint8_t* of_panel = panels + c / panel * b.panel_bytes;
+        const float* scales =
+            narrow.scales ? narrow.scales + (right.col + c) / kFp8Block * narrow.scales_stride +
+                                from / kFp8Block
+                          : nullptr;
+        ops.unpack(of_panel + narrow.step * from, b.type, scales, count, units);
+        GemmBlock g = left_block(x.x.col_range(from, count), count);
+        g.b = units;
+        g.n = n;
+        // What is unpacked next: of the group's next panel, then of its first again, then of the
+        // next group.
+        if (c + panel < end) {
+          g.next = of_panel + b.panel_bytes + narrow.step * from;
+        } else if (!last) {
+          g.next = panels + first / panel * b.panel_bytes + narrow.step * (from + count);
+        } else {
+          g.next = end < y.cols ? of_panel + b.panel_bytes : right.next;
+        }
+        g.next_row_bytes = ceil_div(count * narrow.step, y.rows);
+        const Tensor sum(sums + (c - first), DType::kF32, y.rows, n, kGroupColumns);
+        g.init = from > 0 ? sum.row<float>(0) : nullptr;
+        g.init_stride = kGroupColumns;
+        if (last) g.bias = right.bias ? right.bias + c : nullptr;
+        set_result(g, last ? y.col_range(c, n) : sum, last ? accum : Accum::kSet);
+        ops.multiply(g);
       }
-      g.init = from > 0 ? sums : nullptr;
-      g.init_stride = panel;
-      if (from + count < b.k) {
-        set_result(g, Tensor(sums, DType::kF32, y.rows, n, panel), Accum::kSet);
-      } else {
-        g.bias = right.bias ? right.bias + c : nullptr;
-        set_result(g, y.col_range(c, n), accum);
-      }
-      ops.multiply(g);
     }
   }
 }
@@ -160,17 +188,35 @@ void multiply_left(const Kernels& k, const GemmOperands& ops, const LeftRows& x,
                    const RightColumns& right, const Tensor& y, Accum accum) {
   if (x.scales) return multiply_codes(k, ops, x, right, y, accum);
   if (right.b.type != PanelType::kUnits) return multiply_narrow(k, ops, x, right, y, accum);
-  GemmBlock g = left_block(x.x, right.b.k);
-  g.b = right.panels(k);
-  g.b_panel = right.b.panel_bytes;
-  g.next = right.next;
-  g.next_row_bytes = ceil_div(g.b_panel, y.rows);
-  g.n = y.cols;
-  g.bias = right.bias;
-  g.init = static_cast<const float*>(right.init.data);
-  g.init_stride = right.init.stride;
-  set_result(g, y, accum);
-  ops.multiply(g);
+  // A part of the depth at a time, so that a panel's and x's stay in L2; the sums go on from part
+  // to part.
+  const int64_t part = depth_part(right.b, is_pairs(k, ops)), depth = right.b.k;
+  const int64_t group = part < depth ? kGroupColumns : y.cols;
+  float* sums = part < depth ? thread_scratch<float>(Scratch::kC, y.rows * group) : nullptr;
+  for (int64_t c = 0; c < y.cols; c += group) {
+    const int64_t n = std::min(group, y.cols - c);
+    const Tensor sum(sums, DType::kF32, y.rows, n, group), to = y.col_range(c, n);
+    Tensor init = right.init.empty() ? Tensor() : right.init.col_range(c, n);
+    for (int64_t from = 0; from < depth; from += part, init = sum) {
+      const int64_t count = std::min(part, depth - from);
+      const bool last = from + count == depth;
+      GemmBlock g = left_block(x.x.col_range(from, count), count);
+      const uint8_t* panels = right.panels(k) + c / k.gemm->panel * right.b.panel_bytes;
+      const int64_t step = k.gemm->panel * 4 / (is_pairs(k, ops) ? 2 : 1);
+      g.b = panels + from * step;
+      g.b_panel = right.b.panel_bytes;
+      g.next = !last            ? panels + (from + count) * step
+               : c + n < y.cols ? panels + n / k.gemm->panel * right.b.panel_bytes
+                                : right.next;
+      g.next_row_bytes = ceil_div(count * step, y.rows);
+      g.n = n;
+      g.init = static_cast<const float*>(init.data);
+      g.init_stride = init.stride;
+      if (last) g.bias = right.bias ? right.bias + c : nullptr;
+      set_result(g, last ? to : sum, last ? accum : Accum::kSet);
+      ops.multiply(g);
+    }
+  }
 }
 
 namespace {
@@ -345,12 +391,17 @@ void multiply_rows(const Kernels& k, const GemmOperands& ops, const RowProduct& 
   CHECK(p.y.cols == p.b->n);
   CHECK(p.y.rows == p.x.rows);
   CHECK(p.y.dtype == DType::kF32 || p.y.dtype == DType::kBF16);
-  std::vector<RowItem> items =
-      row_items(k, {p.x.rows, p.b->k, p.b->n, is_pairs(k, ops) ? 2 : 4, p.offsets});
+  std::vector<RowItem> items = row_items(k, {.rows = p.x.rows,
+                                             .depth = p.b->k,
+                                             .cols = p.b->n,
+                                             .element_bytes = is_pairs(k, ops) ? 2 : 4,
+                                             .offsets = p.offsets,
+                                             .part = depth_part(*p.b, is_pairs(k, ops))});
   auto item = [&](size_t i) {
-    const RowItem& it = items[i];
-    multiply_left(k, ops, left_rows(k, ops, p.x.row_range(it.row, it.rows), p.fp8),
-                  {*p.b, it.expert, it.col, p.bias ? p.bias + it.col : nullptr},
+    const RowItem &it = items[i], *after = item_after(items, i);
+    RightColumns right{*p.b, it.expert, it.col, p.bias ? p.bias + it.col : nullptr};
+    if (after) right.next = RightColumns{*p.b, after->expert, after->col}.panels(k);
+    multiply_left(k, ops, left_rows(k, ops, p.x.row_range(it.row, it.rows), p.fp8), right,
                   p.y.row_range(it.row, it.rows).col_range(it.col, it.cols), p.accum);
   };
   run_items(items.size(), p.x.rows * p.b->k * p.b->n * 2, item, order_of(items));

@@ -50,12 +50,14 @@ struct RowSplit {
   std::span<const int32_t> offsets;
   enum Columns { kSplit, kWhole } columns = kSplit;
   int64_t panel = 0;  // columns are split at multiples of it; 0: the f32 and bf16 kernels'
+  int64_t part = 0;   // of the depth, that is worked on at a time (0: all of it)
 };
-inline constexpr int64_t kCachedRows = 1 << 20;  // bytes
-// Row chunks whose part of x takes up to kCachedRows of L2, all of about one size. Where they are
-// few for the threads, columns are split too, or (kWhole) chunks are made smaller. Each chunk reads
-// the whole weight, and widens it where it is stored in fewer bytes.
+// Row chunks whose part of x takes up to half of the L2 cache, all of about one size. Where they
+// are few for the threads, columns are split too, or (kWhole) chunks are made smaller. Each chunk
+// reads the whole weight, and widens it where it is stored in fewer bytes.
 std::vector<RowItem> row_items(const Kernels& k, const RowSplit& s);
+// The part of the depth that a product with b works on at a time.
+int64_t depth_part(const PackedWeight& b, bool pairs);
 
 inline constexpr int64_t kSerialFlops =
     400'000;  // below it a parallel region costs more than it gains
@@ -76,6 +78,13 @@ inline constexpr int64_t kReadingRows = 4;
 inline Order order_of(const std::vector<RowItem>& items) {
   bool reading = !items.empty() && items[0].rows <= kReadingRows;
   return reading ? Order::kNeighbours : Order::kLargestFirst;
+}
+
+// The item that a thread takes up after item i, as far as can be told before: null at the end.
+inline const RowItem* item_after(const std::vector<RowItem>& items, size_t i) {
+  const bool neighbours = order_of(items) == Order::kNeighbours;
+  const size_t next = i + (neighbours ? 1 : static_cast<size_t>(thread_count()));
+  return next < items.size() ? &items[next] : nullptr;
 }
 
 // y's block `it` = silu(g) · u, strip by strip of columns: multiply(c, gs, us) sets both products'

@@ -64,7 +64,7 @@ std::vector<RowItem> items_of(const Kernels& k, const QuantProduct& p, const Wei
   return row_items(k, {.rows = p.x.rows,
                        .depth = w.cols,
                        .cols = w.rows,
-                       .element_bytes = 2,
+                       .element_bytes = 1,
                        .offsets = p.offsets,
                        .panel = kQuantLanes});
 }

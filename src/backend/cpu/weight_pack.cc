@@ -315,8 +315,7 @@ const PackedWeight& quant_packed_weight(const Kernels& kernels, const Weight& w,
     kernels.quant->pack[quant_type(value.dtype)](
         {value.row_raw(row), row_bytes(value.dtype, value.stride),
          static_cast<int>(std::min<int64_t>(kQuantLanes, w.rows - row)), w.cols,
-         info(value.dtype).bytes,
-         const_cast<uint8_t*>(out.expert(e)) + panel * out.panel_bytes});
+         info(value.dtype).bytes, const_cast<uint8_t*>(out.expert(e)) + panel * out.panel_bytes});
   });
   return out;
 }

@@ -81,10 +81,15 @@ WELS_INLINE void prefetch_gradient(const GemmBlock& g, int64_t i0, int64_t j0) {
   }
 }
 
-// kOnce: no other rows follow, so the panel is read once, from memory, and asked for early: the
-// hardware's own reading ahead stops at every page of 4 KB.
+// What a micro-kernel asks for in a step, as the hardware's own reading ahead stops at every page
+// of 4 KB. The fewer rows there are, the more of the time is waiting for panels.
+enum class Ahead {
+  kLine,   // many rows: one line of the next panel, to L2
+  kLines,  // fewer: several lines of it
+  kOwn,  // the first of few rows: what of this panel, and then of the next, comes kReadAhead later
+};
 constexpr int64_t kReadAhead = 8192;  // bytes
-template <class Step, int R, int V, bool kOnce = false>
+template <class Step, int R, int V, Ahead kAhead = Ahead::kLine>
 void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) {
   Vec acc[R][V];
   const int last = (int)(g.n - j0 < V * kLanes ? g.n - j0 - (V - 1) * kLanes
@@ -110,12 +115,16 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
   const uint8_t* next = g.next ? g.next + i0 * g.next_row_bytes : a;
   const int64_t next_step =
       g.next && g.steps > 0 ? (R * g.next_row_bytes + g.steps - 1) / g.steps : 0;
+  const int64_t own_steps = g.next ? g.steps - kReadAhead / (kPanel * 4) : g.steps;
   for (int64_t s = 0; s < g.steps; ++s) {
-    if (kOnce) {
+    if (kAhead == Ahead::kOwn) {
+      const uint8_t* ahead = s < own_steps ? b + kReadAhead : g.next + (s - own_steps) * kPanel * 4;
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) __builtin_prefetch(b + kReadAhead + 64 * v);
+      for (int v = 0; v < V; ++v) __builtin_prefetch(ahead + 64 * v);
     } else {
-      __builtin_prefetch(next, 0, 2);
+#pragma GCC unroll 4
+      for (int v = 0; v < (kAhead == Ahead::kLines ? kPanelVecs : 1); ++v)
+        __builtin_prefetch(next + 64 * v, 0, 2);
       next += next_step;
     }
     Vec bv[V];
@@ -168,21 +177,27 @@ void micro_kernel(const GemmBlock& g, const uint8_t* b, int64_t i0, int64_t j0) 
 
 using MicroKernel = void (*)(const GemmBlock&, const uint8_t*, int64_t, int64_t);
 
-// All rows times one panel of V vectors, which stays in L1 meanwhile. Rest: the numbers of rows
-// that may be left over.
-template <class Step, int V, int... Rest>
+// All rows times one panel of V vectors, which stays in L1 or L2 meanwhile. Rows: the numbers of
+// rows that one pass may have.
+template <class Step, int V, int... Rows>
 void panel_kernel(const GemmBlock& g, const uint8_t* b, int64_t j0) {
-  static constexpr MicroKernel kRest[] = {nullptr, micro_kernel<Step, Rest, V>...};
   constexpr int kRows = kMaxRows[V];
-  static_assert(sizeof...(Rest) == kRows - 1);
-  if (V == kPanelVecs && g.m < kRows) {
-    static constexpr MicroKernel kOnly[] = {nullptr,
-                                            micro_kernel<Step, Rest, V, V == kPanelVecs>...};
-    return kOnly[g.m](g, b, 0, j0);
-  }
+  static_assert(sizeof...(Rows) == kRows);
+  static constexpr MicroKernel kLine[] = {nullptr, micro_kernel<Step, Rows, V, Ahead::kLine>...};
+  const MicroKernel* kernels = kLine;
   int64_t i = 0;
-  for (; i + kRows <= g.m; i += kRows) micro_kernel<Step, kRows, V>(g, b, i, j0);
-  if (i < g.m) kRest[g.m - i](g, b, i, j0);
+  if constexpr (V == kPanelVecs) {
+    static constexpr MicroKernel kOwn[] = {nullptr, micro_kernel<Step, Rows, V, Ahead::kOwn>...};
+    static constexpr MicroKernel kLines[] = {nullptr,
+                                             micro_kernel<Step, Rows, V, Ahead::kLines>...};
+    if (g.m < 2 * kRows) {
+      i = g.m < kRows ? g.m : kRows;
+      kOwn[i](g, b, 0, j0);
+    }
+    if (g.next_row_bytes * kRows > 64 * g.steps) kernels = kLines;
+  }
+  for (; i + kRows <= g.m; i += kRows) kernels[kRows](g, b, i, j0);
+  if (i < g.m) kernels[g.m - i](g, b, i, j0);
 }
 
 template <class Step>
@@ -195,23 +210,23 @@ void multiply(const GemmBlock& block) {
     switch (left >= kPanel ? kPanelVecs : (int)((left + kLanes - 1) / kLanes)) {
 #ifdef __AVX512F__
       case 1:
-        panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j);
+        panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(g, b, j);
         break;
       case 2:
-        panel_kernel<Step, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(g, b, j);
+        panel_kernel<Step, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(g, b, j);
         break;
       case 3:
-        panel_kernel<Step, 3, 1, 2, 3, 4, 5, 6, 7>(g, b, j);
+        panel_kernel<Step, 3, 1, 2, 3, 4, 5, 6, 7, 8>(g, b, j);
         break;
       default:
-        panel_kernel<Step, 4, 1, 2, 3, 4, 5>(g, b, j);
+        panel_kernel<Step, 4, 1, 2, 3, 4, 5, 6>(g, b, j);
         break;
 #else
       case 1:
-        panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7>(g, b, j);
+        panel_kernel<Step, 1, 1, 2, 3, 4, 5, 6, 7, 8>(g, b, j);
         break;
       default:
-        panel_kernel<Step, 2, 1, 2, 3, 4, 5>(g, b, j);
+        panel_kernel<Step, 2, 1, 2, 3, 4, 5, 6>(g, b, j);
         break;
 #endif
     }
