@@ -19,6 +19,7 @@
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "base/median.h"
 #include "base/progress.h"
 #include "base/rng.h"
 #include "base/threads.h"
@@ -140,11 +141,6 @@ Repack repack(Run& run, int64_t packed) {
   double again = seconds();
   run.measure_ceilings();
   return {first - later, again - later, packed + run.all_weight_bytes()};
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
 }
 
 struct Prefill {

@@ -38,12 +38,12 @@ void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
   if (error) std::rethrow_exception(error);
 }
 
-// Calls fn(i) for every i in [0, n), handing out items one by one. kLargestFirst: whoever is free
+// Calls fn(i) for every i in [0, n), handing out items one by one. kInTurn: whoever is free
 // takes the next item. kNeighbours: each thread has a run of items of its own and takes from the
 // others' runs when it is through: for items of equal size that lie side by side in memory.
-enum class Order { kLargestFirst, kNeighbours };
+enum class Order { kInTurn, kNeighbours };
 template <class Fn>
-void parallel_tasks(int64_t n, Fn&& fn, Order order = Order::kLargestFirst) {
+void parallel_tasks(int64_t n, Fn&& fn, Order order = Order::kInTurn) {
   if (n <= 0) return;
   if (n == 1 || thread_count() == 1 || omp_in_parallel()) {
     for (int64_t i = 0; i < n; ++i) fn(i);

@@ -38,10 +38,15 @@ std::vector<int32_t> NgramIndex::draft(std::span<const int32_t> text, int64_t mo
 }
 
 void DraftBudget::Mean::add(double x) {
-  if (count >= 8) x = std::min(x, 3 * value);
   ++count;
-  value += (x - value) / static_cast<double>(std::min<int64_t>(count, 10));
+  if (count <= 3) {
+    value = count == 1 ? x : std::min(value, x);
+  } else {
+    value += (x - value) / static_cast<double>(std::min<int64_t>(count - 2, 10));
+  }
 }
+
+void DraftBudget::Mean::add_time(double x) { add(count >= 8 ? std::min(x, 3 * value) : x); }
 
 DraftBudget::Width& DraftBudget::width(int64_t sequences) {
   size_t w = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(sequences)));
@@ -71,14 +76,16 @@ int64_t DraftBudget::choose(int64_t sequences, int64_t drafting, int64_t most) {
 void DraftBudget::step_took(int64_t sequences, int64_t drafts, double seconds) {
   Width& w = width(sequences);
   if (drafts == 0) {
-    w.plain.add(seconds);
+    w.plain.add_time(seconds);
   } else if (w.plain.count > 0) {
-    w.row.add((seconds - w.plain.value) / static_cast<double>(drafts));
+    // Within what a row can cost, whatever the two steps' luck was.
+    const double row = (seconds - w.plain.value) / static_cast<double>(drafts);
+    w.row.add(std::clamp(row, 0.0, w.plain.value));
   }
 }
 
 void DraftBudget::drafting_took(int64_t sequences, int64_t drafts, double seconds) {
-  width(sequences).draft.add(seconds / static_cast<double>(drafts));
+  width(sequences).draft.add_time(seconds / static_cast<double>(drafts));
 }
 
 void DraftBudget::outcome(int64_t accepted, bool refused) {

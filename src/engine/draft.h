@@ -52,11 +52,13 @@ class DraftBudget {
 
  private:
   static constexpr int kProbe = 64;
-  // A running mean over about ten values, which one slow step can't move far.
+  // A running mean over about ten values. The first three count by their least: they are those of
+  // cold caches and of memory that is still to come.
   struct Mean {
     double value = 0;
     int64_t count = 0;
     void add(double x);
+    void add_time(double x);  // that one slow step can't move far
   };
   struct Width {
     Mean plain, row, draft;  // seconds: a step, a draft's row in a step, drafting it

@@ -59,6 +59,24 @@ TEST(DraftBudget, KnowsThatTheOthersOfAStepGainNothing) {
   }
 }
 
+// As seen: the first steps take twice as long as the later ones, and a row costs less than two
+// steps differ by.
+TEST(DraftBudget, ColdFirstStepsDoNotMakeRowsCheaperThanNothing) {
+  DraftBudget budget;
+  int64_t drafted = 0;
+  for (int i = 0; i < 400; ++i) {
+    int64_t k = budget.choose(1, 1, 3);
+    const double cold = i == 0 ? 2.2 : i == 1 ? 1.3 : i % 7 == 0 ? 1.1 : 1.0;
+    budget.step_took(1, k, cold * (0.0015 + 0.0001 * static_cast<double>(k)));
+    if (k > 0) {
+      budget.drafting_took(1, k, 0.00006 * static_cast<double>(k));
+      budget.outcome(i % 4 == 0 ? 0 : k, i % 4 == 0);
+    }
+    drafted += k > 0;
+  }
+  EXPECT_GT(drafted, 380);
+}
+
 TEST(DraftBudget, OneSlowStepDoesNotChangeItsMind) {
   DraftBudget budget;
   for (int i = 0; i < 30; ++i) {

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/memory_nodes.h"
 
 namespace wels {
 namespace {
@@ -30,6 +31,8 @@ void* allocate_host(int64_t bytes) {
   // Whole huge pages only: one more for the rest would be resident to its end.
   if (bytes >= kHugePage) {
     ::madvise(p, static_cast<size_t>(bytes / kHugePage * kHugePage), MADV_HUGEPAGE);
+    static const std::vector<int> nodes = memory_nodes();
+    if (nodes.size() > 1) spread_over_nodes(p, bytes / kHugePage * kHugePage, nodes);
   }
   host_bytes_now.fetch_add(bytes, std::memory_order_relaxed);
   return p;

@@ -42,8 +42,8 @@ class Pool {
   std::shared_ptr<State> state_;
 };
 
-// 64-byte aligned host memory; blocks >= 2 MB are aligned to and advised for huge pages. Throws
-// Error when there is none.
+// 64-byte aligned host memory; blocks >= 2 MB are aligned to and advised for huge pages, and spread
+// over all memory nodes where there are several. Throws Error when there is none.
 void* allocate_host(int64_t bytes);
 void free_host(void* p, int64_t bytes);
 // All bytes of allocate_host in this process that free_host has not got back: weights, states,

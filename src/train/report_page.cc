@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/machine.h"
+#include "base/median.h"
 #include "base/progress.h"
 
 namespace wels {
@@ -41,10 +42,7 @@ double median_value(const ReportRun& run, const char* name) {
   for (const StepMetrics& m : run.lines) {
     if (std::isfinite(m.scalar(name))) all.push_back(m.scalar(name));
   }
-  if (all.empty()) return kNone;
-  std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2),
-                   all.end());
-  return all[all.size() / 2];
+  return median(std::move(all));
 }
 
 struct Fact {

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/median.h"
 #include "base/progress.h"
 #include "train/metrics.h"
 #include "train/report.h"
@@ -29,13 +30,6 @@ double last_max_violation(const std::vector<StepMetrics>& lines) {
     }
   }
   return count > 0 ? sum / static_cast<double>(count) : std::nan("");
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) return std::nan("");
-  auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 std::string number(double x, int digits) {

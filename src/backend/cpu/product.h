@@ -64,7 +64,7 @@ inline constexpr int64_t kSerialFlops =
 
 // Calls fn(i) for i in [0, n), which cost `flops` together.
 template <class Fn>
-void run_items(size_t n, int64_t flops, Fn&& fn, Order order = Order::kLargestFirst) {
+void run_items(size_t n, int64_t flops, Fn&& fn, Order order = Order::kInTurn) {
   if (flops < kSerialFlops) {
     for (size_t i = 0; i < n; ++i) fn(i);
   } else {
@@ -77,7 +77,7 @@ void run_items(size_t n, int64_t flops, Fn&& fn, Order order = Order::kLargestFi
 inline constexpr int64_t kReadingRows = 4;
 inline Order order_of(const std::vector<RowItem>& items) {
   bool reading = !items.empty() && items[0].rows <= kReadingRows;
-  return reading ? Order::kNeighbours : Order::kLargestFirst;
+  return reading ? Order::kNeighbours : Order::kInTurn;
 }
 
 // The item that a thread takes up after item i, as far as can be told before: null at the end.
