@@ -74,7 +74,7 @@ LeftRows left_rows(const Kernels& k, const GemmOperands& ops, const Tensor& x, b
 }
 
 int64_t depth_part(const PackedWeight& b, bool pairs) {
-  constexpr int64_t kSteps = 1024, kNarrowSteps = 128;
+  constexpr int64_t kSteps = 1024, kNarrowSteps = 512;
   const int64_t depth = pairs ? 2 : 1;
   if (b.type != PanelType::kUnits) return kNarrowSteps * depth;
   if (b.k <= kSteps * depth * 3 / 2) return b.k;
