@@ -119,7 +119,7 @@ inline void put_elements(const T* src, int d, float* dst, int at) {
     uint16_t* out = (uint16_t*)dst + at;
     int i = 0;
     for (; i + 32 <= d; i += 32) _mm512_storeu_si512(out + i, _mm512_loadu_si512(src + i));
-    // In whole vectors as far as they go: on Zen 4 a store by mask takes as long as a dozen.
+    // In whole vectors as far as they go.
     if (i + 16 <= d) {
       _mm256_storeu_si256((__m256i*)(out + i), _mm256_loadu_si256((const __m256i*)(src + i)));
       i += 16;

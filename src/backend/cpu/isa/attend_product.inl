@@ -17,7 +17,7 @@ enum class Walk { kAlongRow, kAcrossRows };
 enum class Into { kSet, kGoOn, kAdd };
 
 // Not inlined: with the registers of its callers this loop's would be saved and restored for every
-// tile, which costs a tenth of the time.
+// tile, which costs some percent of the time (docs/log.md).
 template <class E, Walk kWalk, int kRows, int kVecs>
 __attribute__((noinline)) void product_tile(const float* a, long a_ld, const float* b, long b_ld,
                                             float* c, long c_ld, int units, Into into) {
