@@ -99,23 +99,43 @@ struct ForwardWork {
 // Where the keys [j, j + n) lie: fills k, and where there are such, shared and v.
 struct KeyPointers {
   const void *k[kChunk], *shared[kChunk], *v[kChunk];
-  int type;                    // of the rows, as AttendTable::rows counts
-  bool has_shared = false;     // k holds dk columns, shared the others
-  bool v_in_k = false;         // values are the first columns of the keys
+  int type;                 // of the rows, as AttendTable::rows counts
+  bool has_shared = false;  // k holds dk columns, shared the others
+  bool v_in_k = false;      // values are the first columns of the keys
+  bool one_page = false;    // they lie behind each other, row_bytes apart
+  int64_t row_bytes = 0;
   const void* next = nullptr;  // the keys behind them,
   int64_t next_bytes = 0;      // where they lie in one piece and are read as a whole
 };
 
-// Where a step's packed values lie.
+// Where the keys and values of a step lie as the tiles read them.
 struct PackedKeys {
+  const float* k;
+  int k_ld;
   const float* v;
   int v_ld;
+  float* v_pairs = nullptr;  // work space where v is rows
 };
 
-// The n keys to w.k, and their values.
+// Whether the cache's rows are the layout `rows` as they are. Not where neighbours share few sets
+// of the L1 cache.
+bool in_place(const AttendShape& a, const KeyPointers& keys) {
+  return keys.one_page && !keys.has_shared && keys.type == a.kernels->pair - 1 &&
+         a.dk % a.kernels->pair == 0 && a.dv % 16 == 0 && keys.row_bytes % 4 == 0 &&
+         keys.row_bytes % 2048 != 0 && reinterpret_cast<uintptr_t>(keys.k[0]) % 4 == 0 &&
+         reinterpret_cast<uintptr_t>(keys.v[0]) % 4 == 0;
+}
+
+// The n keys and their values for several tiles, or for one, which reads everything once.
 PackedKeys pack_keys(const AttendShape& a, const AttendParams& p, const KeyPointers& keys, int n,
-                     const ForwardWork& w) {
+                     bool one_tile, const ForwardWork& w) {
   const AttendTable& kernels = *a.kernels;
+  float* pairs = one_tile && kernels.pair > 1 ? w.v : nullptr;
+  if (one_tile && in_place(a, keys)) {
+    const int ld = static_cast<int>(keys.row_bytes / 4);
+    return {static_cast<const float*>(keys.k[0]), ld, static_cast<const float*>(keys.v[0]), ld,
+            pairs};
+  }
   auto* pack = kernels.rows[keys.type];
   if (keys.has_shared) {
     pack(keys.k, p.dk, keys.shared, p.dr, n, w.k, a.k_ld);
@@ -125,9 +145,9 @@ PackedKeys pack_keys(const AttendShape& a, const AttendParams& p, const KeyPoint
   if (!keys.v_in_k) pack(keys.v, a.dv, nullptr, 0, n, w.v_rows, a.v_ld);
   const float* rows = keys.v_in_k ? w.k : w.v_rows;
   const int ld = keys.v_in_k ? a.k_ld : a.v_ld;
-  if (kernels.pair == 1) return {rows, ld};
+  if (one_tile || kernels.pair == 1) return {w.k, a.k_ld, rows, ld, pairs};
   kernels.pairs(rows, ld, n, a.dv_pad, w.v);
-  return {w.v, a.dv_pad};
+  return {w.k, a.k_ld, w.v, a.dv_pad};
 }
 
 // Scores of a cache of Q8_0 are in int8 where whole blocks make a key, whatever the rows of a call.
@@ -168,7 +188,7 @@ void round_queries(const Kernels& k, const AttendShape& a, const void* const* ro
 
 // Keys for scores in int8, values as pack_keys has them.
 PackedKeys pack_int8_keys(const Kernels& k, const AttendShape& a, const AttendParams& p,
-                          const KeyPointers& keys, int n, const ForwardWork& w) {
+                          const KeyPointers& keys, int n, bool one_tile, const ForwardWork& w) {
   const AttendTable& kernels = *a.kernels;
   const int of_k = keys.has_shared ? p.dk : a.dk;
   k.attend_int8->pack(keys.k, of_k / 32, keys.shared, (a.dk - of_k) / 32, n, w.k8);
@@ -176,9 +196,10 @@ PackedKeys pack_int8_keys(const Kernels& k, const AttendShape& a, const AttendPa
   float* rows = a.v_ld <= a.k_ld ? w.k : w.v_rows;
   const int ld = std::max(a.v_ld, a.v_ld <= a.k_ld ? a.k_ld : 0);
   kernels.rows[keys.type](keys.v, a.dv, nullptr, 0, n, rows, ld);
-  if (kernels.pair == 1) return {rows, ld};
+  if (one_tile || kernels.pair == 1)
+    return {w.k, a.k_ld, rows, ld, kernels.pair > 1 ? w.v : nullptr};
   kernels.pairs(rows, ld, n, a.dv_pad, w.v);
-  return {w.v, a.dv_pad};
+  return {w.k, a.k_ld, w.v, a.dv_pad};
 }
 
 // Columns [c0, c0 + cols) against the chunks [first, end): state[t] of tile t.
@@ -188,9 +209,10 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
                 Fill&& fill, const ForwardWork& w, float* states, const Kernels* int8 = nullptr) {
   const AttendTable& kernels = *a.kernels;
   const void* rows[kAttendCols];
-  // One tile reads every key once, so its keys are packed as they are needed and stay in the L2
-  // cache; several tiles share the whole packed chunk.
-  const int step = cols <= kAttendCols ? kAttendKeys : kChunk;
+  // One tile reads every key once, so its keys are packed as they are needed, if at all, and stay
+  // in the L2 cache; several tiles share the whole packed chunk.
+  const bool one_tile = cols <= kAttendCols;
+  const int step = one_tile ? kAttendKeys : kChunk;
   const int q_ld = std::min(kAttendCols, (cols + 15) / 16 * 16);
   for (int t = 0; t < cols; t += kAttendCols) {
     int n = std::min(kAttendCols, cols - t);
@@ -216,8 +238,8 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
     for (int from = 0; from < n_keys; from += step) {
       const int n_step = std::min(step, n_keys - from);
       fill(key + from, n_step, keys);
-      const PackedKeys packed =
-          int8 ? pack_int8_keys(*int8, a, p, keys, n_step, w) : pack_keys(a, p, keys, n_step, w);
+      const PackedKeys packed = int8 ? pack_int8_keys(*int8, a, p, keys, n_step, one_tile, w)
+                                     : pack_keys(a, p, keys, n_step, one_tile, w);
       for (int t = 0; t < cols; t += kAttendCols) {
         const int n = std::min(kAttendCols, cols - t);
         int skip = 0;  // columns of the tile that see nothing of the chunk
@@ -231,12 +253,13 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
         State state(states + t / kAttendCols * State::floats(a));
         State to = chunk == first ? state : State(w.chunk);
         kernels.forward_tile({w.q + static_cast<int64_t>(t) * a.dk_units,
-                              w.k,
+                              packed.k,
                               packed.v,
+                              packed.v_pairs,
                               w.limit,
                               a.dk_units,
                               q_ld,
-                              a.k_ld,
+                              packed.k_ld,
                               packed.v_ld,
                               a.dv_pad,
                               n,
@@ -379,9 +402,11 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
                j % page_rows;
       };
       const int64_t after = key + n, rows = std::min<int64_t>(kAttendKeys, s.k_rows - after);
+      keys.one_page = page_rows % kAttendKeys == 0 && key % kAttendKeys == 0 && n <= kAttendKeys;
+      keys.row_bytes = row_bytes(pool.dtype, pool.stride);
       const bool whole = p.kv_heads == 1 && page_rows % kAttendKeys == 0 && rows > 0;
       keys.next = whole ? pool.row_raw(place(after)) : nullptr;
-      keys.next_bytes = whole ? rows * row_bytes(pool.dtype, pool.stride) : 0;
+      keys.next_bytes = whole ? rows * keys.row_bytes : 0;
       for (int j = 0; j < n; ++j) {
         const int64_t at = place(key + j);
         keys.k[j] = element(pool, at, kc);

@@ -34,20 +34,13 @@ struct RoundedRows {
   }
 };
 
-const uint8_t* panels(const PackedWeight& pack, int64_t e, int64_t col) {
-  return pack.expert(e) + col / kQuantLanes * pack.panel_bytes;
-}
-
-// Columns [col, col + y.cols) of matrix e for the rows from `row` on: y = x · wᵀ + bias. next: the
-// panels that are read after these, or null.
+// Columns [col, col + y.cols) of matrix e for the rows from `row` on: y = x · wᵀ + bias.
 void block(const Kernels& k, const RoundedRows& x, int64_t row, const Weight& w,
-           const PackedWeight& pack, int64_t e, int64_t col, const float* bias, const Tensor& y,
-           const uint8_t* next = nullptr) {
+           const PackedWeight& pack, int64_t e, int64_t col, const float* bias, const Tensor& y) {
   QuantBlock g{};
-  g.next = next;
   g.x = x.row(row);
   g.x_stride = x.stride;
-  g.w = panels(pack, e, col);
+  g.w = pack.expert(e) + col / kQuantLanes * pack.panel_bytes;
   g.w_panel = pack.panel_bytes;
   g.k = pack.k;
   g.m = y.rows;
@@ -116,12 +109,11 @@ void multiply_quant_gated(const Kernels& k, Pool& pool, const QuantProduct& p, c
   std::vector<RowItem> items = items_of(k, p, gate);
   auto item = [&](size_t i) {
     const RowItem& it = items[i];
-    join_strips(k, it, kStrip, y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
-      int64_t after = std::min(c + kStrip, gate.rows - 1) / kQuantLanes * kQuantLanes;
-      block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs,
-            panels(up_pack, it.expert, c));
-      block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us,
-            panels(gate_pack, it.expert, after));
+    // Few rows are small anyway, and their weights are read the longer in one piece.
+    const int64_t strip = it.rows <= kQuantFewRows ? it.cols : kStrip;
+    join_strips(k, it, strip, y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
+      block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs);
+      block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us);
     });
   };
   run_items(items.size(), 4 * p.x.rows * gate.rows * gate.cols, item, order_of(items));

@@ -18,13 +18,15 @@ namespace wels {
 
 constexpr int kAttendCols = 64;  // queries of a tile
 constexpr int kAttendKeys = 64;  // keys of a tile, aligned to the segment's first key
+constexpr int kValueCols = 48;   // columns of the values that are made pairs at a time
 
 // One tile of columns against n_keys <= a whole chunk of keys: plain online softmax, starting from
 // nothing or going on (`more`) behind a multiple of kAttendKeys.
 struct AttendForwardTile {
   const float* q;      // transposed [dk_units][q_ld]
   const float* k;      // rows [n_keys][k_ld]
-  const float* v;      // pairs [n_keys / pair][v_ld]
+  const float* v;      // pairs [n_keys / pair][v_ld]; where there is v_pairs, rows [n_keys][v_ld]
+  float* v_pairs;      // scratch [64 / pair][kValueCols], or null
   const float* limit;  // [64] of these keys, how many a column sees, ascending
   int dk_units, q_ld, k_ld, v_ld, dv_pad, cols, n_keys;
   bool more;          // m, l and o hold the keys before

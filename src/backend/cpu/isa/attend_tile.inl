@@ -38,7 +38,7 @@ __attribute__((noinline)) void score_16_keys(const float* k, int k_ld, const flo
     for (int v = 0; v < end; ++v, q += q_ld) {
       const Vec qv = load(q);
 #pragma GCC unroll 16
-      for (int i = 0; i < kKeys; ++i) sum[i] = E::mac(set1(base[i / 4][row[i % 4]]), qv, sum[i]);
+      for (int i = 0; i < kKeys; ++i) sum[i] = E::mac_unit(base[i / 4] + row[i % 4], qv, sum[i]);
 #pragma GCC unroll 4
       for (const float*& p : base) ++p;
     }
@@ -159,12 +159,18 @@ template <class E>
 __attribute__((noinline)) void add_values(const AttendForwardTile& t, int key, int n,
                                           const float* limit, int lanes) {
   // One vector of columns takes what the registers hold of each value at a time, so that these come
-  // from the L2 cache once.
-  const int step = lanes == kLanes ? kTileVecs * kLanes : t.dv_pad;
-  const float* v = t.v + (long)(key / E::kPair) * t.v_ld;
+  // from the L2 cache once; and pairs that only this tile reads do not leave the L1 cache.
+  const int step = t.v_pairs || lanes == kLanes ? kValueCols : t.dv_pad;
   for (int c = 0; c < t.dv_pad; c += step) {
     const int width = t.dv_pad - c < step ? t.dv_pad - c : step;
-    product<E, Walk::kAcrossRows>(t.cols, width, t.p, kAttendCols, v + c, t.v_ld, t.o + c, t.dv_pad,
+    const float* v = t.v + (long)(key / E::kPair) * t.v_ld + c;
+    int v_ld = t.v_ld;
+    if (t.v_pairs) {
+      attend_pairs<E>(t.v + (long)key * t.v_ld + c / E::kPair, t.v_ld, n, width, t.v_pairs);
+      v = t.v_pairs;
+      v_ld = width;
+    }
+    product<E, Walk::kAcrossRows>(t.cols, width, t.p, kAttendCols, v, v_ld, t.o + c, t.dv_pad,
                                   t.more || key > 0 ? Into::kAdd : Into::kSet,
                                   [&](int i, int rows) {
                                     int seen = clamp_keys(limit[i + rows - 1], n);

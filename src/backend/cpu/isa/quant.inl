@@ -147,12 +147,6 @@ struct Type {
   static constexpr QuantPanel kPanel = kQuantPanels[kType];
   static constexpr int kGroups = 32 / kPanel.group, kSums16 = kSums, kCodes = kPanel.codes;
   static constexpr bool kMin = kPanel.has_min;
-  // Bytes asked for early, a share of a group with each tile, so that the requests too go from
-  // front to back: with jumps between codes and scales Zen 4's own prefetcher gives up. One thread
-  // there, Q4_K, of a plain read's 32 GB/s: 12 GB/s without either, 26 with 2 to 8 KB (2026-11-30).
-  static constexpr int kAhead = 4096;
-  static constexpr int kShare =
-      ((int)quant_group_bytes(kPanel) / 64 + kQuantGroup - 1) / kQuantGroup * 64;
   static WELS_INLINE const uint8_t* row(const uint8_t* scales, int64_t t) {
     return scales + t / kPanel.tiles * kPanel.scales;
   }
@@ -289,24 +283,31 @@ template <class T>
 constexpr bool kInPlace = false;
 #endif
 
+// Scales of a group's tiles, out [tiles][4][ld]: two of scales, two of minima.
+template <class T>
+WELS_INLINE void decode_scales(const uint8_t* scales, int64_t tiles, int lane, float* out, int ld) {
+  for (int64_t t = 0; t < tiles; ++t, out += 4 * ld) {
+    Vec s[2], m[2];
+    T::scales(scales, t, lane, s, m);
+#pragma GCC unroll 2
+    for (int j = 0; j < T::kGroups; ++j) {
+      store(out + j * ld, s[j]);
+      if (T::kMin) store(out + (2 + j) * ld, m[j]);
+    }
+  }
+}
+
 // The tiles of a group of one panel, to its side of a part.
 template <class T>
 __attribute__((noinline)) void unpack(const uint8_t* scales, int64_t tiles, int side, Part& out) {
   const uint8_t* codes = scales + quant_scale_bytes(T::kPanel, tiles);
-  for (int64_t t = 0; t < tiles; ++t) {
-    for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+  for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
+    decode_scales<T>(scales, tiles, lane, out.scales[0][0][side] + lane, kSide * kQuantLanes);
+    for (int64_t t = 0; !kInPlace<T> && t < tiles; ++t) {
       IVec c[8];
-      Vec s[2], m[2];
-      if (!kInPlace<T>) {
-        T::codes(codes + t * T::kCodes + 4 * lane, c);
+      T::codes(codes + t * T::kCodes + 4 * lane, c);
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i][side] + 4 * lane, c[i]);
-      }
-      T::scales(scales, t, lane, s, m);
-      for (int j = 0; j < T::kGroups; ++j) {
-        store(out.scales[t][j][side] + lane, s[j]);
-        if (T::kMin) store(out.scales[t][2 + j][side] + lane, m[j]);
-      }
+      for (int i = 0; i < 8; ++i) store_bytes(out.codes[t][i][side] + 4 * lane, c[i]);
     }
   }
 }
@@ -319,16 +320,8 @@ template <class T>
 struct Unpacked {
   static constexpr int kGroups = T::kGroups, kSums16 = T::kSums16;
   static constexpr bool kMin = T::kMin;
-  static constexpr int kShare = 0;
   static constexpr int kCodes = 512;
   static WELS_INLINE void codes(const uint8_t* p, IVec* c) { Q8_0::codes(p, c); }
-  static WELS_INLINE void scales(const uint8_t* p, int64_t t, int lane, Vec* s, Vec* m) {
-    const float* f = (const float*)p + t * 4 * kQuantLanes + lane;
-    for (int j = 0; j < kGroups; ++j) {
-      s[j] = load(f + j * kQuantLanes);
-      if (kMin) m[j] = load(f + (2 + j) * kQuantLanes);
-    }
-  }
 };
 #endif
 
@@ -379,23 +372,21 @@ WELS_INLINE void dots(const IVec* c, const QuantRecord* const* q, int j, IVec* w
 #endif
 }
 
-WELS_INLINE void ask(const uint8_t* p, int bytes) {
-#pragma GCC unroll 16
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
-}
-
-// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart. ahead: what to ask for.
+// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart; scales: of
+// decode_scales.
 template <class T, int R>
-WELS_INLINE void sum_tiles(const uint8_t* codes, const uint8_t* scales, const uint8_t* ahead,
-                           int lane, int64_t tiles, const QuantRecord* x, int64_t stride,
-                           Vec* acc) {
+WELS_INLINE void sum_tiles(const uint8_t* codes, const float* scales, int lane, int64_t tiles,
+                           const QuantRecord* x, int64_t stride, Vec* acc) {
   constexpr int kSteps = 8 / T::kGroups;
-  for (int64_t t = 0; t < tiles; ++t, ++x) {
+  for (int64_t t = 0; t < tiles; ++t, ++x, scales += 4 * kQuantLanes) {
     IVec c[8];
     Vec s[2], m[2];
-    ask(ahead + t * T::kShare, T::kShare);
     T::codes(codes + t * T::kCodes + 4 * lane, c);
-    T::scales(scales, t, lane, s, m);
+#pragma GCC unroll 2
+    for (int j = 0; j < T::kGroups; ++j) {
+      s[j] = load(scales + j * kQuantLanes);
+      if (T::kMin) m[j] = load(scales + (2 + j) * kQuantLanes);
+    }
     constexpr int kBeside = R < 4 ? R : 4;  // rows whose integer sums run side by side
 #pragma GCC unroll 2
     for (int r0 = 0; r0 < R; r0 += kBeside) {
@@ -437,10 +428,11 @@ WELS_INLINE void put(const QuantBlock& g, int64_t i, int64_t j, Vec sum) {
   }
 }
 
+// A panel is read strictly from front to back, the scales of a group before its codes, and nothing
+// is asked for: the hardware's own reading ahead does better (docs/log.md, 2026-11-30).
 template <class T, int R>
 void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) {
   constexpr int64_t kGroup = quant_group_bytes(T::kPanel);
-  const uint8_t* end = g.w + (g.n + kQuantLanes - 1) / kQuantLanes * g.w_panel;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
     const uint8_t* group = panel;
@@ -449,9 +441,9 @@ void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) 
     for (int64_t t = 0; t < g.k / 32; t += kQuantGroup, group += kGroup, x += kQuantGroup) {
       int64_t tiles = quant_group_tiles(g.k, t);
       const uint8_t* codes = group + quant_scale_bytes(T::kPanel, tiles);
-      const uint8_t* ahead = group + T::kAhead;
-      if (g.next && ahead >= end) ahead = g.next + (ahead - end);
-      sum_tiles<T, R>(codes, group, ahead, lane, tiles, x, g.x_stride, acc);
+      alignas(64) float scales[kQuantGroup][4][kQuantLanes];
+      decode_scales<T>(group, tiles, lane, scales[0][0], kQuantLanes);
+      sum_tiles<T, R>(codes, scales[0][0], lane, tiles, x, g.x_stride, acc);
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
@@ -521,8 +513,8 @@ template <class T, int R, int V>
 WELS_INLINE void sum_part(const QuantBlock& g, const Part& part, const uint8_t*, int lane,
                           int64_t tiles, const QuantRecord* x, Vec (*acc)[V]) {
   static_assert(V == 1);
-  sum_tiles<Unpacked<T>, R>(part.codes[0][0][0], (const uint8_t*)part.scales, nullptr, lane, tiles,
-                            x, g.x_stride, &acc[0][0]);
+  sum_tiles<Unpacked<T>, R>(part.codes[0][0][0], part.scales[0][0][0] + lane, lane, tiles, x,
+                            g.x_stride, &acc[0][0]);
 }
 #endif
 
@@ -532,6 +524,7 @@ template <class T, int R, int V>
 void part_rows(const QuantBlock& g, const Part& part, const uint8_t* group, int64_t begin,
                int64_t tiles, int64_t j, int64_t i0) {
   const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride) + begin;
+  const bool last = begin + tiles == g.k / 32;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     Vec acc[R][V];
     float* sums = g.sums + i0 * kQuantSumLanes + lane;
@@ -546,7 +539,7 @@ void part_rows(const QuantBlock& g, const Part& part, const uint8_t* group, int6
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
-        if (begin + tiles == g.k / 32) {
+        if (last) {
           put(g, i0 + r, j + v * kQuantLanes + lane, acc[r][v]);
         } else {
           store(sums + r * kQuantSumLanes + v * kQuantLanes, acc[r][v]);
@@ -585,11 +578,15 @@ void many_rows(const QuantBlock& g, const uint8_t* panel, int64_t j) {
     const uint8_t* next = last ? panel + V * g.w_panel : group + kGroup;
     Ahead ahead[V];
     for (int v = 0; v < V; ++v) ahead[v] = Ahead(next + v * g.w_panel, end ? 0 : kGroup, steps);
-    for (; i + kRows <= g.m; i += kRows) {
+    // One row alone takes as long as two or three: 9 rows are 4, 3 and 2.
+    while (g.m - i >= kRows && g.m - i != kRows + 1) {
       for (int v = 0; v < V; ++v) ahead[v].ask();
-      part_rows<T, kRows, V>(g, part, group, t, tiles, j, i);
+      part_rows<T, kRows, V>(g, part, group, t, tiles, j, i), i += kRows;
     }
-    if (kRows > 4 && g.m - i >= 4) part_rows<T, 4, V>(g, part, group, t, tiles, j, i), i += 4;
+    for (int v = 0; v < V; ++v) ahead[v].ask();
+    if (kRows > 4 && g.m - i >= 4 && g.m - i != 5)
+      part_rows<T, 4, V>(g, part, group, t, tiles, j, i), i += 4;
+    if (g.m - i == 3 || g.m - i == 5) part_rows<T, 3, V>(g, part, group, t, tiles, j, i), i += 3;
     if (g.m - i >= 2) part_rows<T, 2, V>(g, part, group, t, tiles, j, i), i += 2;
     if (g.m - i == 1) part_rows<T, 1, V>(g, part, group, t, tiles, j, i);
   }

@@ -102,8 +102,7 @@ struct QuantBlock {
   const QuantRecord* x;
   int64_t x_stride;  // bytes
   const uint8_t* w;
-  int64_t w_panel;      // bytes from panel to panel
-  const uint8_t* next;  // what is read after these panels; null: what lies behind them
+  int64_t w_panel;  // bytes from panel to panel
   int64_t k, m, n;
   const float* bias;  // [n] or null
   void* c;
