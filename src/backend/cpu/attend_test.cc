@@ -284,14 +284,24 @@ std::vector<CachedCase> cached_cases() {
   AttendParams expanded;  // MLA: keys and values of each head, then k^R
   expanded.heads = expanded.kv_heads = 4, expanded.dk = 16, expanded.dr = 8, expanded.dv = 12,
   expanded.k_step = expanded.v_step = 28, expanded.scale = 0.2f, expanded.shared_col = 112;
-  return {{latent, 0, 0, 64}, {odd, 2, 2, 30}, {grouped, 0, 64, 112}, {expanded, 0, 16, 120}};
+  AttendParams even = grouped;  // keys and values whole vectors: read where they lie
+  even.dv = even.v_step = 32;
+  return {{latent, 0, 0, 64},
+          {odd, 2, 2, 30},
+          {grouped, 0, 64, 112},
+          {even, 0, 64, 128},
+          {expanded, 0, 16, 120}};
+}
+// In pages of 64 the keys of a tile lie in one.
+std::vector<std::pair<DType, int>> types_and_pages() {
+  return {{DType::kF32, 16}, {DType::kBF16, 16}, {DType::kF32, 64}, {DType::kBF16, 64}};
 }
 
 TEST(AttendCached, matches_the_plain_loops) {
   RefDevice<double> ref;
   for (const CachedCase& c : cached_cases()) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
-      Paged a(dtype, 1700, c.width, 16, 1);
+    for (auto [dtype, page_rows] : types_and_pages()) {
+      Paged a(dtype, 1700, c.width, page_rows, 1);
       Data wide = as(a.pool, DType::kF64);
       std::span<const int32_t> pages(a.pages);
       for (const std::vector<CachedSegment>& segments :
@@ -301,12 +311,12 @@ TEST(AttendCached, matches_the_plain_loops) {
         int64_t n = segments.back().q_begin + segments.back().q_rows;
         Data q(dtype, n, c.p.heads * (c.p.dk + c.p.dr), 5), q_wide = as(q, DType::kF64);
         Data want(DType::kF64, n, c.p.heads * c.p.dv);
-        ref.attend_cached(q_wide.t, wide.t, 16, segments, c.p, c.k_col, c.v_col, want.t);
+        ref.attend_cached(q_wide.t, wide.t, page_rows, segments, c.p, c.k_col, c.v_col, want.t);
         for (const std::string& isa : isas()) {
           SCOPED_TRACE(isa + " " + std::string(name(dtype)) + " width " + std::to_string(c.width));
           CpuDevice device(isa);
           Data y(dtype, n, c.p.heads * c.p.dv);
-          device.attend_cached(q.t, a.pool.t, 16, segments, c.p, c.k_col, c.v_col, y.t);
+          device.attend_cached(q.t, a.pool.t, page_rows, segments, c.p, c.k_col, c.v_col, y.t);
           expect_close(y, want, "y");
         }
       }
@@ -317,18 +327,18 @@ TEST(AttendCached, matches_the_plain_loops) {
 TEST(AttendCached, whole_prefill_chunks_and_single_tokens_have_the_same_bits) {
   int threads = thread_count();
   for (const CachedCase& c : cached_cases()) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (auto [dtype, page_rows] : types_and_pages()) {
       const int64_t n = 1150;
-      Paged a(dtype, n, c.width, 16, 1);
+      Paged a(dtype, n, c.width, page_rows, 1);
       Data q(dtype, n, c.p.heads * (c.p.dk + c.p.dr), 5), whole(dtype, n, c.p.heads * c.p.dv);
       CpuDevice device;
       std::vector<CachedSegment> all = {{0, n, n, a.pages}};
-      device.attend_cached(q.t, a.pool.t, 16, all, c.p, c.k_col, c.v_col, whole.t);
+      device.attend_cached(q.t, a.pool.t, page_rows, all, c.p, c.k_col, c.v_col, whole.t);
       auto check = [&](int64_t begin, int64_t rows) {
         Data y(dtype, rows, whole.t.cols);
         std::vector<CachedSegment> one = {{0, rows, begin + rows, a.pages}};
-        device.attend_cached(q.t.row_range(begin, rows), a.pool.t, 16, one, c.p, c.k_col, c.v_col,
-                             y.t);
+        device.attend_cached(q.t.row_range(begin, rows), a.pool.t, page_rows, one, c.p, c.k_col,
+                             c.v_col, y.t);
         EXPECT_EQ(
             std::memcmp(y.t.row_raw(0), whole.t.row_raw(begin), static_cast<size_t>(y.t.bytes())),
             0)
