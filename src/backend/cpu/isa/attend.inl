@@ -80,8 +80,8 @@ struct OperandBf16 {
   static constexpr int kPair = 2;
   static constexpr bool kShortExp = true;
   static Vec mac(Vec a, Vec b, Vec c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
-  // GCC 12 would broadcast by an instruction of its own: 174 in place of 232 of 235 GFLOP/s on Zen
-  // 4 where each is used once.
+  // GCC 12 would broadcast by an instruction of its own, for which products wait: 174 in place of
+  // 232 of 235 GFLOP/s on Zen 4 where each is used once.
   static Vec mac_unit(const float* a, Vec b, Vec c) {
     asm("vdpbf16ps %1%{1to16%}, %2, %0" : "+v"(c) : "m"(*a), "v"(b));
     return c;
@@ -235,20 +235,16 @@ void attend_pairs(const float* rows, int ld, int n, int d_pad, float* dst) {
     }
   } else {
 #ifdef __AVX512BF16__
-    // x0 y0 x1 y1 .. of 16 columns, and of the next 16.
-    const __m512i first =
-        _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                         37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i second = _mm512_or_si512(first, _mm512_set1_epi16(16));
     for (int i = 0; i < n; i += 2, dst += d_pad) {
       const uint16_t* even = (const uint16_t*)(rows + i * ld);
       const uint16_t* odd = (const uint16_t*)(rows + (i + 1) * ld);
       int c = 0;
       if (i + 1 < n) {
         for (; c + 32 <= d_pad; c += 32) {
-          const __m512i x = _mm512_loadu_si512(even + c), y = _mm512_loadu_si512(odd + c);
-          _mm512_storeu_si512(dst + c, _mm512_permutex2var_epi16(x, first, y));
-          _mm512_storeu_si512(dst + c + 16, _mm512_permutex2var_epi16(x, second, y));
+          __m512i both[2];
+          interleave(even + c, odd + c, both);
+          _mm512_storeu_si512(dst + c, both[0]);
+          _mm512_storeu_si512(dst + c + 16, both[1]);
         }
       }
       for (; c < d_pad; c += 16) {

@@ -42,11 +42,17 @@ __attribute__((noinline)) void product_tile(const float* a, long a_ld, const flo
     for (int n = 0; n < kVecs; ++n) bv[n] = load(b + n * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      Vec av = set1(kWalk == Walk::kAcrossRows ? a[i]
-                    : i < 4                    ? a[i * a_ld]
-                                               : upper[(i - 4) * a_ld]);
+      const float* unit = kWalk == Walk::kAcrossRows ? a + i
+                          : i < 4                    ? a + i * a_ld
+                                                     : upper + (i - 4) * a_ld;
+      if constexpr (kVecs < 3) {
+#pragma GCC unroll 2
+        for (int n = 0; n < kVecs; ++n) sum[i][n] = E::mac_unit(unit, bv[n], sum[i][n]);
+      } else {
+        const Vec av = set1(*unit);
 #pragma GCC unroll 3
-      for (int n = 0; n < kVecs; ++n) sum[i][n] = E::mac(av, bv[n], sum[i][n]);
+        for (int n = 0; n < kVecs; ++n) sum[i][n] = E::mac(av, bv[n], sum[i][n]);
+      }
     }
     a += kWalk == Walk::kAcrossRows ? a_ld : 1;
     upper += 1;

@@ -58,15 +58,6 @@ struct PairUnits {
     n == kLanes ? store_bf16(p, v) : store_part_bf16(p, v, n);
   }
 };
-// 32 columns of two rows of bf16 as 32 pairs, in order.
-WELS_INLINE void interleave(const uint16_t* even, const uint16_t* odd, __m512i* pairs) {
-  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-  __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
-  pairs[0] = _mm512_permutex2var_epi16(a, first, b);
-  pairs[1] = _mm512_permutex2var_epi16(a, second, b);
-}
 
 // The weight gradient's packing of bf16 rows in whole steps of two. Returns how many columns are
 // done: all but fewer than 32.

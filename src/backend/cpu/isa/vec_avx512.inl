@@ -50,3 +50,14 @@ inline Vec load_part_bf16(const uint16_t* p, int n) {
 inline void store_part_bf16(uint16_t* p, Vec v, int n) {
   _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), to_bf16(v));
 }
+#ifdef __AVX512BF16__
+// 32 columns of two rows of bf16 as 32 pairs, in order.
+inline void interleave(const uint16_t* even, const uint16_t* odd, __m512i* pairs) {
+  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+  __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
+  pairs[0] = _mm512_permutex2var_epi16(a, first, b);
+  pairs[1] = _mm512_permutex2var_epi16(a, second, b);
+}
+#endif
