@@ -15,10 +15,6 @@
 namespace wels {
 namespace {
 
-constexpr int64_t kStrip = 64;  // columns of g and u that are joined while still in L1 or L2
-constexpr int64_t kWholeRows =
-    4;  // so few are small anyway, and weights are read longer in one piece
-
 struct Gated {
   const Kernels& k;
   const GemmOperands& ops;
@@ -60,8 +56,7 @@ struct Gated {
   void forward(const RowItem& it, const RowItem* after, const Tensor& all_x, const Tensor& all_y,
                const Tensor& g, const Tensor& u) const {
     LeftRows x = left_rows(k, ops, all_x.row_range(it.row, it.rows), fp8);
-    const int64_t columns = it.rows <= kWholeRows ? it.cols : kStrip;
-    const int64_t strip = (columns + k.gemm->panel - 1) / k.gemm->panel * k.gemm->panel;
+    const int64_t strip = strip_of(it, k.gemm->panel);
     join_strips(k, it, strip, all_y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
       RightColumns of_gate{gate, it.expert, c}, of_up{up, it.expert, c};
       of_gate.next = of_up.panels(k);

@@ -87,6 +87,14 @@ inline const RowItem* item_after(const std::vector<RowItem>& items, size_t i) {
   return next < items.size() ? &items[next] : nullptr;
 }
 
+// Columns of g and u that are joined while still in L1 or L2, whole panels; of few rows, which are
+// small anyway, all, so that each weight is read in one piece.
+inline int64_t strip_of(const RowItem& it, int64_t panel) {
+  constexpr int64_t kStrip = 64;
+  const int64_t columns = it.rows <= kReadingRows ? it.cols : kStrip;
+  return (columns + panel - 1) / panel * panel;
+}
+
 // y's block `it` = silu(g) · u, strip by strip of columns: multiply(c, gs, us) sets both products'
 // columns [c, c + gs.cols), in g and u where they are kept, else in the thread's scratch (kOther).
 template <class Fn>

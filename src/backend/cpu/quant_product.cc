@@ -10,8 +10,6 @@
 namespace wels {
 namespace {
 
-constexpr int64_t kStrip = 4 * kQuantLanes;  // columns of g and u joined while in L1 or L2
-
 DType type_of(const Weight& w) { return w.value[0].dtype; }
 
 // All rows of x as the kernels read them.
@@ -109,12 +107,11 @@ void multiply_quant_gated(const Kernels& k, Pool& pool, const QuantProduct& p, c
   std::vector<RowItem> items = items_of(k, p, gate);
   auto item = [&](size_t i) {
     const RowItem& it = items[i];
-    // Few rows are small anyway, and their weights are read the longer in one piece.
-    const int64_t strip = it.rows <= kQuantFewRows ? it.cols : kStrip;
-    join_strips(k, it, strip, y, g, u, [&](int64_t c, const Tensor& gs, const Tensor& us) {
-      block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs);
-      block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us);
-    });
+    join_strips(k, it, strip_of(it, kQuantLanes), y, g, u,
+                [&](int64_t c, const Tensor& gs, const Tensor& us) {
+                  block(k, x, it.row, gate, gate_pack, it.expert, c, nullptr, gs);
+                  block(k, x_up, it.row, up, up_pack, it.expert, c, nullptr, us);
+                });
   };
   run_items(items.size(), 4 * p.x.rows * gate.rows * gate.cols, item, order_of(items));
 }
