@@ -53,45 +53,92 @@ DraftBudget::Width& DraftBudget::width(int64_t sequences) {
   return widths_[std::min(w, widths_.size() - 1)];
 }
 
+DraftBudget::Depth& DraftBudget::depth(int64_t sequences, int64_t drafting, int64_t drafts) {
+  const int64_t each = (drafts + drafting - 1) / drafting;
+  return width(sequences).depths[static_cast<size_t>(std::clamp<int64_t>(each, 1, kDepths) - 1)];
+}
+
+double DraftBudget::Width::cost(int64_t k) const {
+  const int64_t at = std::min(k, kDepths) - 1;
+  int64_t below = at, above = at;
+  auto known = [&](int64_t i) { return depths[static_cast<size_t>(i)].known(); };
+  while (below >= 0 && !known(below)) --below;
+  while (above < kDepths && !known(above)) ++above;
+  if (below < 0 && above == kDepths) return -1;
+  if (below < 0) below = above;
+  if (above == kDepths) above = below;
+  const double low = depths[static_cast<size_t>(below)].cost(),
+               high = depths[static_cast<size_t>(above)].cost();
+  if (below == above) return low;
+  return low + (high - low) * static_cast<double>(at - below) / static_cast<double>(above - below);
+}
+
 int64_t DraftBudget::choose(int64_t sequences, int64_t drafting, int64_t most) {
   Width& w = width(sequences);
   if (w.plain.count < 3) return 0;
-  if (w.row.count < 4) return most;
-  double n = static_cast<double>(drafting), cost = w.row.value + w.draft.value;
-  double tokens = static_cast<double>(sequences), best_rate = tokens / w.plain.value, power = 1;
+  if (w.cost(1) < 0) return most;
+  const auto n = static_cast<double>(drafting);
+  double tokens = static_cast<double>(sequences), best_rate = tokens / w.plain.value;
+  double accepted = 0.7, share = 1;  // as if two first drafts had been seen; others as those before
   int64_t best = 0;
   for (int64_t k = 1; k <= most; ++k) {
-    power *= acceptance();
-    tokens += n * power;
-    double rate = tokens / (w.plain.value + n * static_cast<double>(k) * cost);
+    if (k <= kDepths) {
+      const Place& place = places_[static_cast<size_t>(k - 1)];
+      accepted = (place.accepted + 2 * accepted) / (place.offered + 2);
+    }
+    share *= accepted;
+    tokens += n * share;
+    const double seconds =
+        w.plain.value + w.following.value + n * static_cast<double>(k) * w.cost(k);
+    const double rate = tokens / seconds;
     if (rate > best_rate) {
       best_rate = rate;
       best = k;
     }
   }
-  if (++w.asked % kProbe != 0) return best;
-  return best > 0 ? 0 : std::min<int64_t>(most, 1);
+  ++w.asked;
+  if (w.asked % kProbe == 0) return best > 0 ? 0 : std::min<int64_t>(most, 1);
+  if (best == 0 || best > kDepths) return best;
+  // One more and one fewer in turns: often while that is not known.
+  for (const int64_t step : {1, -1}) {
+    const int64_t other = best + step;
+    if (other < 1 || other > std::min(most, kDepths)) continue;
+    const int64_t turn = w.depths[static_cast<size_t>(other - 1)].known() ? kProbe / 2 : 4;
+    if (w.asked % turn == (step > 0 ? 1 : 1 + turn / 2)) return other;
+  }
+  return best;
 }
 
-void DraftBudget::step_took(int64_t sequences, int64_t drafts, double seconds) {
+void DraftBudget::step_took(int64_t sequences, int64_t drafting, int64_t drafts, double seconds) {
   Width& w = width(sequences);
   if (drafts == 0) {
     w.plain.add_time(seconds);
   } else if (w.plain.count > 0) {
     // Within what a row can cost, whatever the two steps' luck was.
     const double row = (seconds - w.plain.value) / static_cast<double>(drafts);
-    w.row.add(std::clamp(row, 0.0, w.plain.value));
+    depth(sequences, drafting, drafts).row.add(std::clamp(row, 0.0, w.plain.value));
   }
 }
 
-void DraftBudget::drafting_took(int64_t sequences, int64_t drafts, double seconds) {
-  width(sequences).draft.add_time(seconds / static_cast<double>(drafts));
+void DraftBudget::drafting_took(int64_t sequences, int64_t drafting, int64_t drafts,
+                                double seconds) {
+  depth(sequences, drafting, drafts).draft.add_time(seconds / static_cast<double>(drafts));
+}
+
+void DraftBudget::following_took(int64_t sequences, double seconds) {
+  width(sequences).following.add_time(seconds);
 }
 
 void DraftBudget::outcome(int64_t accepted, bool refused) {
   constexpr double kForget = 0.98;
-  accepted_ = accepted_ * kForget + static_cast<double>(accepted);
-  offered_ = offered_ * kForget + static_cast<double>(accepted) + (refused ? 1 : 0);
+  auto count = [&](int64_t place, bool right) {
+    if (place >= kDepths) return;
+    Place& p = places_[static_cast<size_t>(place)];
+    p.accepted = p.accepted * kForget + (right ? 1 : 0);
+    p.offered = p.offered * kForget + 1;
+  };
+  for (int64_t i = 0; i < accepted; ++i) count(i, true);
+  if (refused) count(accepted, false);
 }
 
 }  // namespace wels

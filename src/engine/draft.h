@@ -34,24 +34,29 @@ class NgramIndex {
 };
 
 // How many tokens it pays to draft, from what steps have taken and how many drafts were accepted.
-// With acceptance a, a step of k drafts gives 1 + a + .. + a^k tokens a sequence (Leviathan et al.,
-// eq. 1) in the time of a plain step plus k times that of a draft and its row. Now and then a step
-// tries the other thing, so that the figures stay true: one of kProbe. Times depend on how many
-// sequences share a step, so each power of two has its own.
+// A step of k drafts gives 1 + a1 + a1·a2 + .. tokens a sequence, with the share ai of the i-th
+// drafts that are accepted where those before them were (Leviathan et al., eq. 1, has one a; an MTP
+// module that goes on from its own drafts is less and less right), in the time of a plain step plus
+// what drafting and the drafts' rows take. Neither share nor time is in proportion to k, so both
+// are kept for each. Now and then a step tries another number, so that the figures stay true. Times
+// depend on how many sequences share a step, so each power of two has its own.
 class DraftBudget {
  public:
   // Drafts for each of `drafting` sequences in a step of `sequences` in all; 0: they don't pay (or
   // that is not known yet).
   int64_t choose(int64_t sequences, int64_t drafting, int64_t most);
-  // A step of the model over nothing but decode rows, `drafts` of them drafts.
-  void step_took(int64_t sequences, int64_t drafts, double seconds);
-  void drafting_took(int64_t sequences, int64_t drafts, double seconds);
+  // A step of the model over nothing but decode rows, `drafts` of them drafts of `drafting`
+  // sequences.
+  void step_took(int64_t sequences, int64_t drafting, int64_t drafts, double seconds);
+  void drafting_took(int64_t sequences, int64_t drafting, int64_t drafts, double seconds);
+  // What it takes to draft at all, however many: the module's own pass over the rows of a step.
+  void following_took(int64_t sequences, double seconds);
   // Of one sequence's drafts: accepted ones, and whether one was refused.
   void outcome(int64_t accepted, bool refused);
-  double acceptance() const { return accepted_ / offered_; }
 
  private:
-  static constexpr int kProbe = 64;
+  static constexpr int64_t kDepths = 8;  // numbers of drafts that are told apart
+  static constexpr int kProbe = 64;      // steps from one without drafts to the next
   // A running mean over about ten values. The first three count by their least: they are those of
   // cold caches and of memory that is still to come.
   struct Mean {
@@ -60,13 +65,25 @@ class DraftBudget {
     void add(double x);
     void add_time(double x);  // that one slow step can't move far
   };
+  struct Depth {
+    Mean row, draft;  // seconds: a draft's row in a step, drafting it
+    bool known() const { return row.count >= 4; }
+    double cost() const { return row.value + draft.value; }
+  };
   struct Width {
-    Mean plain, row, draft;  // seconds: a step, a draft's row in a step, drafting it
+    Mean plain, following;  // seconds of a step without drafts, and beside drafting ones
+    std::array<Depth, kDepths> depths;  // of steps of 1, 2, .. drafts a sequence
     int64_t asked = 0;
+    // Seconds of each of k drafts, between what is known of fewer and of more; none known: below 0.
+    double cost(int64_t k) const;
+  };
+  struct Place {
+    double accepted = 0, offered = 0;
   };
   Width& width(int64_t sequences);
+  Depth& depth(int64_t sequences, int64_t drafting, int64_t drafts);
   std::array<Width, 16> widths_;
-  double accepted_ = 1.4, offered_ = 2;  // as if two had been seen
+  std::array<Place, kDepths> places_;  // of the first, second, .. draft
 };
 
 }  // namespace wels

@@ -24,13 +24,15 @@ bool Engine::wants_module(const Sequence& s) const {
 // The time of a step without prompts, for the budgets it says something about.
 void Engine::note_step(const std::vector<Feed>& feeds, int64_t drafts, double seconds) {
   bool mtp = false, ngram = false;
+  int64_t drafting = 0;
   for (const Feed& f : feeds) {
     if (f.s->drafts.empty()) continue;
+    ++drafting;
     (f.s->request.speculate == Speculate::kMtp ? mtp : ngram) = true;
   }
   int64_t n = static_cast<int64_t>(feeds.size());
-  if (!ngram) mtp_budget_.step_took(n, drafts, seconds);
-  if (!mtp) ngram_budget_.step_took(n, drafts, seconds);
+  if (!ngram) mtp_budget_.step_took(n, drafting, drafts, seconds);
+  if (!mtp) ngram_budget_.step_took(n, drafting, drafts, seconds);
 }
 
 // As many as pay, or as were asked for, and can still be of use.
@@ -61,7 +63,7 @@ void Engine::draft_ngrams(std::vector<Feed>& feeds, int64_t answering) {
 
 // The module follows every row of the model, so that it has the keys for its drafts.
 void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, int64_t answering) {
-  double begin = now_s();
+  const double begin = now_s();
   Batch next;
   std::vector<int32_t> rows;
   std::vector<Drafting> drafting;
@@ -79,15 +81,19 @@ void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, in
   }
   if (rows.empty()) return;
   Var h = model_.draft(ctx, select_rows(ctx, hidden, rows), next, kv_);
+  const double followed = now_s();
   int64_t n = static_cast<int64_t>(drafting.size());
+  if (std::ssize(rows) <= n * (kMtpDrafts + 1))  // no prompts
+    mtp_budget_.following_took(answering, followed - begin);
   int64_t most = n > 0 ? mtp_budget_.choose(answering, n, kMtpDrafts) : 0;
-  int64_t pages = kv_.available_pages(), wanted = 0;
+  int64_t pages = kv_.available_pages(), wanted = 0, wanting = 0;
   for (Drafting& d : drafting) {
     d.wanted = std::max<int64_t>(wanted_drafts(*d.s, most), 0);
     int64_t missing = kv_.missing_pages(d.s->kv, d.wanted + 1);
     if (missing > pages) d.wanted = 0;
     pages -= d.wanted > 0 ? missing : 0;
     wanted += d.wanted;
+    wanting += d.wanted > 0;
     d.s->idle_drafts = most > 0 || d.s->request.drafts > 0 ? 0 : d.s->idle_drafts + 1;
     if (d.s->idle_drafts < kIdleSteps) continue;
     d.s->seen = -1;
@@ -95,7 +101,7 @@ void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, in
   }
   if (wanted == 0) return;
   draft_on(ctx, h, std::move(drafting));
-  mtp_budget_.drafting_took(answering, wanted, now_s() - begin);
+  mtp_budget_.drafting_took(answering, wanting, wanted, now_s() - followed);
 }
 
 // Draws a token from each row of the module and goes on from that with the module's own state in

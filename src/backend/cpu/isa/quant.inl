@@ -372,8 +372,8 @@ WELS_INLINE void dots(const IVec* c, const QuantRecord* const* q, int j, IVec* w
 #endif
 }
 
-// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart; scales: of
-// decode_scales.
+// acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart; scales as decode_scales
+// leaves them.
 template <class T, int R>
 WELS_INLINE void sum_tiles(const uint8_t* codes, const float* scales, int lane, int64_t tiles,
                            const QuantRecord* x, int64_t stride, Vec* acc) {
