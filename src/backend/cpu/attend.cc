@@ -3,11 +3,11 @@
 //
 // Both are one algorithm. The queries of a kv head are columns (attend_kernels.h), 64 to a tile.
 // Keys are taken in chunks of kChunk, always counted from the segment's first key: a chunk's keys
-// and values are packed once for up to kBlockCols columns, every tile runs its softmax over the
-// chunk from nothing, and the chunks' results are merged in order. The chunking is the same
-// whatever the split of the work, so a row's bits are too, and a decoded token has the bits of a
-// prefilled one. Source: Dao et al. 2022 (tiles), Dao 2023, "Flash-Decoding" (chunks of the context
-// in parallel).
+// and values are packed once for up to kBlockCols columns (for one tile alone a cache of the
+// activations' type is read where it lies), every tile runs its softmax over the chunk from
+// nothing, and the chunks' results are merged in order. The chunking is the same whatever the split
+// of the work, so a row's bits are too, and a decoded token has the bits of a prefilled one.
+// Source: Dao et al. 2022 (tiles), Dao 2023, "Flash-Decoding" (chunks of the context in parallel).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
