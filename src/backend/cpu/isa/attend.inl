@@ -80,8 +80,8 @@ struct OperandBf16 {
   static constexpr int kPair = 2;
   static constexpr bool kShortExp = true;
   static Vec mac(Vec a, Vec b, Vec c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
-  // GCC 12 would broadcast by an instruction of its own, for which products wait: 174 in place of
-  // 232 of 235 GFLOP/s on Zen 4 where each is used once.
+  // GCC 12 would broadcast by an instruction of its own: 174 in place of 232 of 235 GFLOP/s on
+  // Zen 4 where each is used once.
   static Vec mac_unit(const float* a, Vec b, Vec c) {
     asm("vdpbf16ps %1%{1to16%}, %2, %0" : "+v"(c) : "m"(*a), "v"(b));
     return c;

@@ -83,8 +83,8 @@ WELS_INLINE void prefetch_gradient(const GemmBlock& g, int64_t i0, int64_t j0) {
 
 // What a micro-kernel asks for in a step, as the hardware's own reading ahead stops at every page
 // of 4 KB. The fewer rows there are, the more of the time is waiting for panels; but where memory
-// is the limit, reading from front to back is faster without: the requests take the loads' place
-// (one row on one thread of Zen 4: 93 % of what a plain read reaches in place of 85).
+// is the limit, reading from front to back is faster without (one row on one thread of Zen 4: 93 %
+// of what a plain read reaches in place of 85).
 enum class Ahead {
   kNone,   // the first pass over a panel of few rows
   kLines,  // more: several lines of the next panel, to L2
