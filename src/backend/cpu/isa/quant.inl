@@ -373,14 +373,17 @@ WELS_INLINE void dots(const IVec* c, const QuantRecord* const* q, int j, IVec* w
 }
 
 // acc[r] goes on over the tiles of a group, of R rows `stride` bytes apart; scales as decode_scales
-// leaves them.
-template <class T, int R>
+// leaves them. kShare bytes from `ahead` on are asked for with each tile, to L2.
+template <class T, int R, int kShare = 0>
 WELS_INLINE void sum_tiles(const uint8_t* codes, const float* scales, int lane, int64_t tiles,
-                           const QuantRecord* x, int64_t stride, Vec* acc) {
+                           const QuantRecord* x, int64_t stride, Vec* acc,
+                           const uint8_t* ahead = nullptr) {
   constexpr int kSteps = 8 / T::kGroups;
   for (int64_t t = 0; t < tiles; ++t, ++x, scales += 4 * kQuantLanes) {
     IVec c[8];
     Vec s[2], m[2];
+#pragma GCC unroll 10
+    for (int b = 0; b < kShare; b += 64) __builtin_prefetch(ahead + t * kShare + b, 0, 2);
     T::codes(codes + t * T::kCodes + 4 * lane, c);
 #pragma GCC unroll 2
     for (int j = 0; j < T::kGroups; ++j) {
@@ -428,11 +431,13 @@ WELS_INLINE void put(const QuantBlock& g, int64_t i, int64_t j, Vec sum) {
   }
 }
 
-// A panel is read strictly from front to back, the scales of a group before its codes, and nothing
-// is asked for: the hardware's own reading ahead does better (docs/log.md, 2026-11-30).
+// A panel is read strictly from front to back, the scales of a group before its codes. For one row
+// and two nothing is asked for, as the hardware's own reading ahead does better; the first four
+// rows take so long that the next group is asked for (docs/log.md, 2026-11-30).
 template <class T, int R>
 void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) {
   constexpr int64_t kGroup = quant_group_bytes(T::kPanel);
+  constexpr int kShare = R == 4 ? ((int)kGroup / 64 + kQuantGroup - 1) / kQuantGroup * 64 : 0;
   for (int lane = 0; lane < kQuantLanes; lane += kLanes) {
     const QuantRecord* x = (const QuantRecord*)((const uint8_t*)g.x + i0 * g.x_stride);
     const uint8_t* group = panel;
@@ -443,7 +448,12 @@ void few_rows(const QuantBlock& g, const uint8_t* panel, int64_t j, int64_t i0) 
       const uint8_t* codes = group + quant_scale_bytes(T::kPanel, tiles);
       alignas(64) float scales[kQuantGroup][4][kQuantLanes];
       decode_scales<T>(group, tiles, lane, scales[0][0], kQuantLanes);
-      sum_tiles<T, R>(codes, scales[0][0], lane, tiles, x, g.x_stride, acc);
+      if (kShare > 0 && i0 == 0) {
+        sum_tiles<T, R, kShare>(codes, scales[0][0], lane, tiles, x, g.x_stride, acc,
+                                group + kGroup);
+      } else {
+        sum_tiles<T, R>(codes, scales[0][0], lane, tiles, x, g.x_stride, acc);
+      }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) put(g, i0 + r, j + lane, acc[r]);
@@ -592,11 +602,19 @@ void many_rows(const QuantBlock& g, const uint8_t* panel, int64_t j) {
   }
 }
 
+// Up to so many rows codes are unpacked in registers where they are used, again for every four; for
+// more, a part of a panel is unpacked to the L1 cache for all rows.
+#ifdef __AVX512VNNI__
+constexpr int64_t kFewRows = 8;
+#else
+constexpr int64_t kFewRows = 4;
+#endif
+
 template <class T>
 void multiply(const QuantBlock& g) {
   const uint8_t* panel = g.w;
   int64_t j = 0;
-  if (g.m > kQuantFewRows) {
+  if (g.m > kFewRows) {
     for (; kSide > 1 && j + kQuantLanes < g.n; j += kSide * kQuantLanes, panel += kSide * g.w_panel)
       many_rows<T, kSide>(g, panel, j);
     for (; j < g.n; j += kQuantLanes, panel += g.w_panel) many_rows<T, 1>(g, panel, j);
@@ -604,7 +622,7 @@ void multiply(const QuantBlock& g) {
   }
   for (; j < g.n; j += kQuantLanes, panel += g.w_panel) {
     int64_t i = 0;
-    if (g.m == 4) few_rows<T, 4>(g, panel, j, 0), i = 4;
+    for (; g.m - i >= 4; i += 4) few_rows<T, 4>(g, panel, j, i);
     if (g.m - i >= 2) few_rows<T, 2>(g, panel, j, i), i += 2;
     if (g.m - i == 1) few_rows<T, 1>(g, panel, j, i);
   }

@@ -108,7 +108,7 @@ struct QuantBlock {
   void* c;
   bool c_bf16;
   int64_t c_stride;  // elements
-  float* sums;       // work space of kQuantSumLanes · m, used where m > kQuantFewRows
+  float* sums;       // work space of kQuantSumLanes · m, used for many rows
 };
 
 // Up to 16 rows of blocks as a file has them -> a panel: blocks taken apart, codes put side by side
@@ -129,9 +129,5 @@ struct QuantKernels {
   // Multiply-adds · 2 of int8 done by `rounds` rounds of independent register operations.
   double (*peak)(int64_t rounds);
 };
-
-// Up to so many rows codes are unpacked in registers where they are used; for more, a part of a
-// panel is unpacked to the L1 cache for all rows.
-inline constexpr int64_t kQuantFewRows = 4;
 
 }  // namespace wels
