@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What an MTP module's drafts gain: a dense model of 20 blocks (V3's attention, width 256, 13.1 M parameters) learns to sort step by
-# step, character by character, for a quarter of an hour; then it writes 1,500 tokens plain, with its module's drafts and with
-# n-grams of its own text, in turns, at temperature 0 and 0.8. The three texts of a temperature must be the same.
+# step, character by character, for a quarter of an hour; then it writes 1,500 tokens plain, with its module's drafts (as many as pay,
+# one, two and three a step) and with n-grams of its own text, in turns, at temperature 0 and 0.8 on two threads and at 0 on one. The
+# texts of a temperature must be the same.
 #   recipes/speculation.sh      OUT/model stays for more runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,13 +23,13 @@ JSON
   "$wels" export "$out/run" --folder "$model"
 fi
 prompt=$'--- sorting 6\nsort 46 14 29 50 20 67\n'
-for temperature in 0 0.8; do
+for case in "2 0" "2 0.8" "1 0"; do
+  read -r threads temperature <<< "$case"
   for run in 1 2 3; do
-    for drafts in none mtp ngram; do
-      echo "temperature $temperature, $drafts: $("$wels" generate "$model" --prompt "$prompt" -n 1500 --temperature "$temperature" \
-        --seed 1 --speculate "$drafts" 2>&1 > "$out/text.$drafts" | tail -2 | tr '\n' ' ')"
+    for drafts in none mtp ngram "mtp --drafts 1" "mtp --drafts 2" "mtp --drafts 3"; do
+      echo "$threads threads, temperature $temperature, $drafts: $("$wels" generate "$model" --prompt "$prompt" -n "${WELS_TOKENS:-1500}" \
+        --threads "$threads" --temperature "$temperature" --seed 1 --speculate $drafts 2>&1 > "$out/text.${drafts// /}" | tail -2 | tr '\n' ' ')"
+      cmp "$out/text.none" "$out/text.${drafts// /}"
     done
-    cmp "$out/text.none" "$out/text.mtp"
-    cmp "$out/text.none" "$out/text.ngram"
   done
 done
