@@ -1,13 +1,13 @@
 #include "apps/chat_commands.h"
 
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <cstring>
 
 #include "apps/server_chat.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "text/bpe_trainer.h"
 
 namespace wels {
@@ -98,8 +98,8 @@ TEST(ChatCommands, TheRestDoesWhatItSays) {
   run_command(s, "/set system  Be brief.\nAnd kind.");
   EXPECT_EQ(run_command(s, "/show system"), "Be brief.\nAnd kind.\n");
   s.talk.say("user", "x");
-  std::string path =
-      testing::TempDir() + "wels_chat_commands_" + std::to_string(::getpid()) + ".json";
+  TestFolder folder;
+  std::string path = folder / "talk.json";
   EXPECT_EQ(run_command(s, "/save " + path), "saved 2 messages\n");
   run_command(s, "/clear");
   EXPECT_EQ(s.talk.messages().size(), 1u);
@@ -147,9 +147,9 @@ TEST(ChatCommands, TheRestDoesWhatItSays) {
 }
 
 TEST(ChatCommands, AServerGetsTheSchemaInTheOrderOfItsFile) {
-  std::string path = testing::TempDir() + "wels_chat_schema_" + std::to_string(::getpid());
-  write_file_atomic(path,
-                    R"({"properties": {"why": {}, "answer": {}}, "additionalProperties": 0})");
+  TestFolder folder;
+  std::string path = folder.file(
+      "schema.json", R"({"properties": {"why": {}, "answer": {}}, "additionalProperties": 0})");
   ChatState s = state_with(ChatTemplate::kDeepSeekV31);
   s.settings.format.schema = path;
   ServerFlags flags;

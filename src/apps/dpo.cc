@@ -210,10 +210,11 @@ int dpo_command(DpoFlags f) {
   report.finish(r);
   const DpoSummary& e =
       stage.last_evaluation().pairs > 0 ? stage.last_evaluation() : stage.last_step();
-  fmt::print("{}; loss {:.4f}, margin {:.3f}, {:.1f} % of {} pairs right\n", how_it_ended(r),
-             e.loss, e.margin, 100 * e.accuracy,
-             data.held_out.size() > 0 ? "held-out" : "the last step's");
-  fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
+  fmt::print("{}", how_it_ended(r));
+  if (r.evaluated)
+    fmt::print("; loss {:.4f}, margin {:.3f}, {:.1f} % of {} pairs right", e.loss, e.margin,
+               100 * e.accuracy, data.held_out.size() > 0 ? "held-out" : "the last step's");
+  fmt::print("\ncheckpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;
 }

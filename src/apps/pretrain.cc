@@ -281,9 +281,11 @@ int pretrain_command(PretrainFlags f) {
   info.status = r.stopped ? "stopped" : "finished";
   info.total_steps = r.stopped ? info.total_steps : r.steps;
   ctx.report();
-  fmt::print("{}; validation {:.4f} nats per token, {:.4f} bits per byte (best {:.4f} nats)\n",
-             how_it_ended(r), r.validation_loss, r.validation_bits_per_byte, r.best);
-  fmt::print("checkpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
+  fmt::print("{}", how_it_ended(r));
+  if (r.evaluated)
+    fmt::print("; validation {:.4f} nats per token, {:.4f} bits per byte (best {:.4f} nats)",
+               r.validation_loss, r.validation_bits_per_byte, r.best);
+  fmt::print("\ncheckpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);
   if (r.stopped) fmt::print("the same command resumes it\n");
   return r.stopped ? 130 : 0;
 }

@@ -146,7 +146,7 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   report.finish(r);
   const AnswerEvaluation& e = stage.last_evaluation();
   fmt::print("{}", how_it_ended(r));
-  if (e.tokens > 0)
+  if (r.evaluated && e.tokens > 0)
     fmt::print("; held-out answers: {:.4f} nats per token, {:.2f} % of tokens (best {:.4f} nats)",
                e.loss, 100 * e.accuracy, r.best);
   fmt::print("\ncheckpoint {}\nreport {}/report.html\n", r.checkpoint, s.out);

@@ -1,9 +1,9 @@
 #include "apps/sft_model.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "formats/hf_config.h"
 #include "model/tiny_config_test.h"
 #include "text/bpe_trainer.h"
@@ -15,8 +15,8 @@ namespace {
 // A base as `wels pretrain` leaves it states no chat template; the checkpoints of a fine-tuned one
 // do, and their documents begin with bos.
 TEST(SftModel, DocumentsBeginAsThoseOfItsCheckpointsWill) {
-  std::string base = testing::TempDir() + "wels_sft_base_" + std::to_string(::getpid());
-  make_folder(base);
+  TestFolder folder;
+  const std::string& base = folder.path();
   static const std::vector<std::string_view> text{"the cat sat on the mat"};
   std::string vocab = write_tokenizer_json(train_bpe(text, deepseek_style_options(280)));
   write_file_atomic(base + "/tokenizer.json", vocab);

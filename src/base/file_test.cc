@@ -1,26 +1,20 @@
 #include "base/file.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/mapped_pages.h"
+#include "base/test_folder.h"
 
 namespace wels {
 namespace {
 
-std::string scratch(const std::string& name) {
-  auto dir =
-      std::filesystem::temp_directory_path() / ("wels_file_test_" + std::to_string(::getpid()));
-  std::filesystem::create_directories(dir);
-  return (dir / name).string();
-}
-
 TEST(AtomicFile, LeavesTheOldFileUntilCommit) {
-  std::string path = scratch("a.txt");
+  TestFolder folder;
+  std::string path = folder / "a.txt";
   write_file_atomic(path, "old");
   {
     AtomicFile f(path);
@@ -36,7 +30,8 @@ TEST(AtomicFile, LeavesTheOldFileUntilCommit) {
 }
 
 TEST(MappedFile, MapsContentAndRefusesFoldersAndMissingFiles) {
-  std::string path = scratch("b.bin");
+  TestFolder folder;
+  std::string path = folder / "b.bin";
   write_file_atomic(path, "bytes");
   EXPECT_EQ(MappedFile(path).text(), "bytes");
   EXPECT_THROW(MappedFile(path + ".missing"), Error);
@@ -44,14 +39,16 @@ TEST(MappedFile, MapsContentAndRefusesFoldersAndMissingFiles) {
 }
 
 TEST(FolderLock, IsExclusive) {
-  std::string dir = scratch("locked");
+  TestFolder folder;
+  std::string dir = folder / "locked";
   make_folder(dir);
   FolderLock held(dir);
   EXPECT_THROW(FolderLock again(dir), Error);
 }
 
 TEST(MappedPages, AreDroppedAndReadAgainAndOtherMemoryIsLeftAlone) {
-  std::string content(size_t{16} << 20, 'a'), path = scratch("large");
+  TestFolder folder;
+  std::string content(size_t{16} << 20, 'a'), path = folder / "large";
   for (size_t i = 0; i < content.size(); i += 999) content[i] = static_cast<char>(i);
   write_file_atomic(path, content);
   MappedFile file(path);

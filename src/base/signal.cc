@@ -68,4 +68,8 @@ bool InterruptSignal::requested() const { return caught != 0; }
 
 bool stop_requested() { return caught != 0; }
 
+void throw_if_stopped() {
+  if (stop_requested()) throw Interrupted();
+}
+
 }  // namespace wels

@@ -36,5 +36,6 @@ class Interrupted : public Error {
  public:
   Interrupted() : Error("stopped", "a signal came before the end") {}
 };
+void throw_if_stopped();  // Interrupted, if stop_requested()
 
 }  // namespace wels

@@ -2,9 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include "base/test_folder.h"
+#include "data/compressed_test.h"
 #include "data/examples.h"
 #include "data/json_lines.h"
-#include "data/test_folder.h"
 #include "text/bpe_trainer.h"
 
 namespace wels {

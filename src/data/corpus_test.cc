@@ -2,11 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include "base/test_folder.h"
+#include "data/compressed_test.h"
 #include "base/rng.h"
 #include "data/byte_stream.h"
 #include "data/file_kind.h"
 #include "data/man_page.h"
-#include "data/test_folder.h"
 #include "data/utf8_cleaner.h"
 
 namespace wels {

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <set>
 
-#include "data/test_folder.h"
+#include "base/test_folder.h"
 #include "text/bpe_trainer.h"
 
 namespace wels {

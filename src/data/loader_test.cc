@@ -6,7 +6,7 @@
 #include <map>
 #include <set>
 
-#include "data/test_folder.h"
+#include "base/test_folder.h"
 
 namespace wels {
 namespace {

@@ -5,11 +5,11 @@
 #include <cstring>
 #include <fstream>
 
+#include "base/test_folder.h"
 #include "base/rng.h"
 #include "base/threads.h"
 #include "data/prepare.h"
 #include "data/sample.h"
-#include "data/test_folder.h"
 #include "text/tokenizer.h"
 
 namespace wels {

@@ -3,11 +3,11 @@
 
 #include <gmock/gmock.h>
 
+#include "base/test_folder.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "data/corpus.h"
 #include "data/examples.h"
-#include "data/test_folder.h"
 #include "text/bpe_trainer.h"
 
 namespace wels {

@@ -371,6 +371,7 @@ UpdateReport RlStage::learn(Trainer& trainer, std::vector<TrainSequence>& sequen
       }
       UpdateReport one = update_policy(trainer, some, sizes(some.size() / samples), settings, lr);
       if (one.rows == 0) continue;
+      settings.to_its_end = true;  // from the first update on
       sum.rows += one.rows;
       StepStats before = std::exchange(sum.stats, one.stats);
       sum.stats.skipped |= before.skipped;

@@ -6,7 +6,10 @@
 
 #include <atomic>
 #include <cmath>
+#include <csignal>
 
+#include "base/signal.h"
+#include "base/test_folder.h"
 #include "formats/hf_config.h"
 #include "rl/rl_base_test.h"
 
@@ -75,8 +78,9 @@ TEST_F(RlStageTest, TheStatusSaysNothingOfGreedyAnswersBeforeThereAreAny) {
 
 // Counted, said, and no collapse.
 TEST_F(RlStageTest, AFailingCheckerStopsNothing) {
-  std::string file = testing::TempDir() + "/rl_failing.jsonl";
-  write_file_atomic(file, "{\"question\": \"parity 010101\", \"answer\": \"odd\"}\n");
+  TestFolder folder;
+  std::string file =
+      folder.file("failing.jsonl", "{\"question\": \"parity 010101\", \"answer\": \"odd\"}\n");
   RlSettings s = settings("reinforce");
   s.tasks = file + "@command=exit 3";
   s.groups = s.samples = 2;
@@ -334,15 +338,20 @@ struct RunOptions {
   bool by_adapters = false;
   int64_t save_every = 1, keep = 100;
   int64_t doubted_from = 0;  // step from which on the answers are doubtful; 0: as they are
+  int64_t signal_in = 0;     // a stop signal comes in this step; 0: none
 };
 
-// Says that the policy is collapsing from some step on, and gives up six steps later.
-class Doubted : public RlStage {
+// Says that the policy is collapsing from some step on, and gives up six steps later; is sent a
+// signal.
+class Troubled : public RlStage {
  public:
-  Doubted(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
-          const RlSettings& settings, const TrainerConfig& trainer, int64_t from)
-      : RlStage(dev, policy, start, tokenizer, settings, trainer), from_(from) {}
+  Troubled(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
+           const RlSettings& settings, const TrainerConfig& trainer, const RunOptions& o)
+      : RlStage(dev, policy, start, tokenizer, settings, trainer),
+        from_(o.doubted_from),
+        signal_in_(o.signal_in) {}
   StageStep step(Trainer& trainer, const TrainerState& state, double lr, StepMetrics& m) override {
+    if (state.step + 1 == signal_in_) std::raise(SIGTERM);
     StageStep done = RlStage::step(trainer, state, lr, m);
     step_ = state.step + 1;
     if (from_ > 0 && doubtful_steps() > 6) done.collapse = Error("training", "all is lost");
@@ -353,9 +362,11 @@ class Doubted : public RlStage {
   }
 
  private:
-  int64_t from_, step_ = 0;
+  int64_t from_, signal_in_, step_ = 0;
 };
-void run(const std::string& out, const RlSettings& s, int64_t steps, RunOptions options = {}) {
+
+StageResult run(const std::string& out, const RlSettings& s, int64_t steps,
+                RunOptions options = {}) {
   bool by_adapters = options.by_adapters;
   auto dev = make_device("cpu");
   Tokenizer tokenizer = Tokenizer::load(test_base_folder());
@@ -377,9 +388,10 @@ void run(const std::string& out, const RlSettings& s, int64_t steps, RunOptions 
     };
     parts.load_model = [&](const std::string& folder) { load_lora(folder, *policy); };
   }
-  Doubted stage(*dev, *policy, by_adapters ? *policy : *start, tokenizer, s, stage_settings.trainer,
-                options.doubted_from);
-  run_stage({.dev = *dev, .model = *policy, .parts = parts, .report = {}}, stage_settings, stage);
+  Troubled stage(*dev, *policy, by_adapters ? *policy : *start, tokenizer, s,
+                 stage_settings.trainer, options);
+  return run_stage({.dev = *dev, .model = *policy, .parts = parts, .report = {}}, stage_settings,
+                   stage);
 }
 
 TEST_F(RlStageTest, AResumedRunIsTheUninterruptedOneBitForBit) {
@@ -394,9 +406,8 @@ TEST_F(RlStageTest, AResumedRunIsTheUninterruptedOneBitForBit) {
   dapo.samples = 4;
   for (const RlSettings& s : {grpo, dapo}) {
     SCOPED_TRACE(s.algorithm.name);
-    std::string whole = testing::TempDir() + "/rl_whole", cut = testing::TempDir() + "/rl_cut";
-    fs::remove_all(whole);
-    fs::remove_all(cut);
+    TestFolder folder;
+    std::string whole = folder / "whole", cut = folder / "cut";
     run(whole, s, 5);
     fs::copy(whole, cut, fs::copy_options::recursive);
     for (int64_t step : list_checkpoints(cut)) {  // as if it had been killed behind step 2
@@ -413,13 +424,36 @@ TEST_F(RlStageTest, AResumedRunIsTheUninterruptedOneBitForBit) {
   }
 }
 
+// A signal gives its step up before the update: rollouts, counters and the curriculum are as if it
+// had not begun.
+TEST_F(RlStageTest, ARunThatASignalStoppedIsTheUninterruptedOneBitForBit) {
+  RlSettings s = settings("grpo");
+  s.reference_refresh = 2;  // in the step that is given up
+  s.tasks = "parity:3-6";
+  s.curriculum = true;
+  TestFolder folder;
+  std::string whole = folder / "whole", cut = folder / "cut";
+  run(whole, s, 5);
+  StageResult r = run(cut, s, 5, {.signal_in = 3});
+  EXPECT_TRUE(r.stopped);
+  EXPECT_EQ(r.steps, 2);
+  run(cut, s, 5);
+  for (const char* file : {"model.safetensors", "trainer.safetensors"})
+    EXPECT_TRUE(bytes_of(whole, 5, file) == bytes_of(cut, 5, file)) << file;
+  auto counters = [&](const std::string& at) {
+    auto j = nlohmann::json::parse(bytes_of(at, 5, "trainer.json"))["settings"]["counters"];
+    j.erase("sampled_tokens");  // without those of cached prompts, which a new process has not
+    return j;
+  };
+  EXPECT_EQ(counters(cut), counters(whole));
+}
+
 TEST_F(RlStageTest, AResumedRunOfAdaptersIsTheUninterruptedOneBitForBit) {
   RlSettings s = settings("grpo");
   s.algorithm.mini_batches = 2;
   s.reference_refresh = 3;  // behind the resume, and the copy of before it
-  std::string whole = testing::TempDir() + "/rl_lora_whole", cut = testing::TempDir() + "/rl_lora";
-  fs::remove_all(whole);
-  fs::remove_all(cut);
+  TestFolder folder;
+  std::string whole = folder / "whole", cut = folder / "cut";
   run(whole, s, 7, {.by_adapters = true});
   fs::copy(whole, cut, fs::copy_options::recursive);
   for (int64_t step : list_checkpoints(cut)) {
@@ -437,8 +471,8 @@ TEST_F(RlStageTest, AResumedRunOfAdaptersIsTheUninterruptedOneBitForBit) {
 
 // A run whose answers are never right: the checkpoints of the collapse are put aside.
 TEST_F(RlStageTest, ACollapsedRunGoesOnFromBeforeTheCollapse) {
-  std::string out = testing::TempDir() + "/rl_collapse";
-  fs::remove_all(out);
+  TestFolder folder;
+  std::string out = folder / "run";
   RlSettings s = settings("reinforce");
   s.groups = s.samples = 2;
   s.rollout.max_tokens = 1;  // no room for an answer

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "rl/collapse.h"
 #include "rl/curriculum.h"
 #include "rl/evaluation.h"
@@ -164,8 +165,8 @@ TEST(Curriculum, NarrowsEveryRangeAndKeepsShares) {
 }
 
 TEST(Curriculum, KnowsTheQuotesOfCommands) {
-  std::string file = testing::TempDir() + "/curriculum_quotes.jsonl";
-  write_file_atomic(file, "{\"question\": \"q?\", \"answer\": \"A\"}\n");
+  TestFolder folder;
+  std::string file = folder.file("quotes.jsonl", "{\"question\": \"q?\", \"answer\": \"A\"}\n");
   std::string judged = file + "@command=judge 'a,b:1-2*3'";
   EXPECT_EQ(narrowed_spec(TaskMixture(judged + ", parity:4-6"), 0, 3), judged + ",parity:4-4");
   EXPECT_EQ(narrowed_spec(TaskMixture("parity:4-6," + judged), 2, 3), "parity:4-6," + judged);

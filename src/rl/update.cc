@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/signal.h"
 
 namespace wels {
 namespace {
@@ -160,6 +161,7 @@ void each_sequence_logp(const PackedSequences& packed, std::span<const TrainSequ
                         const std::function<std::vector<double>(const MicroBatch&)>& values,
                         const std::function<void(size_t i, std::span<const double>)>& fn) {
   for (size_t bin = 0; bin < packed.micro_batches.size(); ++bin) {
+    throw_if_stopped();
     std::vector<double> logp = values(packed.micro_batches[bin]);
     for (size_t k = 0; k < packed.sequence[bin].size(); ++k) {
       Place at = place_of(packed, sequences, bin, k);
@@ -187,7 +189,7 @@ UpdateReport update_policy(Trainer& trainer, std::span<TrainSequence> sequences,
   PackedSequences packed = pack_sequences(sequences, chosen, settings.micro_batch_tokens);
   report.rows = packed.rows;
   PolicyPass pass(packed, sequences, settings, report);
-  report.stats = trainer.step(packed.micro_batches, pass.objective(), lr);
+  report.stats = trainer.step(packed.micro_batches, pass.objective(), lr, settings.to_its_end);
   return report;
 }
 

@@ -47,7 +47,7 @@ struct Mismatch {
 double mismatch_bound(bool exact, double temperature);
 
 // values(mb) gives log-probabilities of a micro-batch's targets; fn(i, logp) gets those of sequence
-// i's tokens.
+// i's tokens. Throws Interrupted (base/signal.h) after a stop signal.
 void each_sequence_logp(const PackedSequences& packed, std::span<const TrainSequence> sequences,
                         const std::function<std::vector<double>(const MicroBatch&)>& values,
                         const std::function<void(size_t i, std::span<const double>)>& fn);
@@ -65,6 +65,7 @@ struct UpdateSettings {
   // The weights are those that sampled: old log-probabilities are the trainer's own of this very
   // pass.
   bool on_policy = true;
+  bool to_its_end = false;  // not given up for a signal (Trainer::step)
 };
 
 // Gives sequences their weights in the mean and makes one step. Those without any gradient

@@ -173,7 +173,7 @@ std::string ProcessResult::reason() const {
 }
 
 ProcessResult run_process(const ProcessJob& job) {
-  if (stop_requested()) throw Interrupted();
+  throw_if_stopped();
   ProcessResult result;
   Fd in = memory_file(job.input);
   std::vector<Fd> files;

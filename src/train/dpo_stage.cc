@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/signal.h"
+
 namespace wels {
 namespace {
 
@@ -192,6 +194,7 @@ double DpoStage::validate(Trainer& trainer, StepMetrics* m, bool averaged) {
   PairBatch batch = pack_pairs(data_.held_out, pairs, s_.micro_batch_tokens);
   DpoSummary sum;
   for (size_t i = 0; i < batch.micro_batches.size(); ++i) {
+    throw_if_stopped();
     const MicroBatch& mb = batch.micro_batches[i];
     std::vector<double> logps = segment_sums(mb, all_rows(mb), trainer.log_probabilities(mb));
     for (size_t j = 0; j < batch.pairs[i].size(); ++j) {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "base/progress.h"
+#include "base/signal.h"
 
 namespace wels {
 namespace {
@@ -53,6 +54,7 @@ Evaluation evaluate(Trainer& trainer, const Tokenizer& tokenizer, const TokenSha
   double nats = 0, bytes = 0;
   std::vector<int64_t> windows = validation_windows(shard, sequence_length, count);
   for (size_t i = 0; i < windows.size();) {
+    throw_if_stopped();
     MicroBatch mb;
     while (i < windows.size() &&
            mb.batch.rows() + sequence_length <= std::max(rows_at_once, sequence_length)) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/signal.h"
 #include "base/threads.h"
 
 namespace wels {
@@ -100,6 +101,7 @@ AnswerEvaluation evaluate_answers(Device& dev, Model& model, Pool& pool,
   AnswerEvaluation e;
   Scored sum;
   for (const MicroBatch& mb : pack(examples, s)) {
+    throw_if_stopped();
     Scored part = score(dev, model, pool, s.trainer, mb);
     sum.nats += part.nats;
     sum.right += part.right;

@@ -79,7 +79,8 @@ void require_same(const json& then, const json& now, const std::string& run) {
 // Settings that only some runs have (a chat template, adapters): a run keeps them when it goes on.
 void require_none_missing(const json& then, const json& now, const std::string& run) {
   for (auto& [key, value] : then.items()) {
-    if (key == "best_step" || key == "counters" || now.contains(key)) continue;
+    if (key == "best_step" || key == "counters" || key == "unevaluated" || now.contains(key))
+      continue;
     throw Error(run, fmt::format("was started with {} {}, which is not set now", key, value.dump()),
                 "give the same settings to resume, or another --out for a new run");
   }
@@ -127,11 +128,13 @@ class Run {
     make_folder(s_.out + "/checkpoints");
     if (s_.ema > 0) ema_ = std::make_unique<WeightEma>(c.dev, c.model, s_.ema);
     resume();
-    metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl",
-                                               state_.step > 0 ? state_.step : -1);
-    samples_ = std::make_unique<SampleWriter>(s_.out + "/samples.jsonl",
-                                              state_.step > 0 ? state_.step : -1);
-    events_ = std::make_unique<TfEventsWriter>(s_.out, state_.step > 0 ? state_.step : -1);
+    StepMetrics last;
+    bool again = make_up_evaluation(last);
+    int64_t kept = state_.step > 0 ? state_.step : -1, whole = again ? kept - 1 : kept;
+    metrics_ = std::make_unique<MetricsWriter>(s_.out + "/metrics.jsonl", whole);
+    samples_ = std::make_unique<SampleWriter>(s_.out + "/samples.jsonl", kept);
+    events_ = std::make_unique<TfEventsWriter>(s_.out, whole);
+    if (again) write(last);
     peak_flops_ = c.dev.measure_peak_flops(s_.trainer.dtype);
   }
 
@@ -140,7 +143,7 @@ class Run {
     if (c_.report) c_.report();  // from now on the folder says what the run is
     while (state_.step < s_.schedule.steps && !stop_.requested()) one_step();
     bool unsaved = state_.step > last_saved_ || list_checkpoints(s_.out).empty();
-    if (!evaluated_ && !given_up_) validate(nullptr);
+    if (!evaluated_) validate(nullptr);
     if (unsaved || best_is_now_) save();
     line_.finish(seconds_seen_ > 0 ? status() : "");  // a run that was over made no step
     if (c_.report) c_.report();
@@ -175,10 +178,20 @@ class Run {
     settings_ = then;
     last_saved_ = state_.step;
     best_step_ = then.value("best_step", int64_t{-1});
+    unevaluated_ = then.value("unevaluated", "");
     if (then.contains("counters")) stage_.restore(then["counters"]);
     if (ema_) save_average();
     if (state_.step < s_.schedule.steps)
       log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
+  }
+
+  // The evaluation that a signal cut short in the checkpoint's last step. False: there was none, or
+  // another signal came. m: that step's metrics, now whole.
+  bool make_up_evaluation(StepMetrics& m) {
+    if (unevaluated_.empty() || !parse_json_line(unevaluated_, &m)) return false;
+    validate(&m);
+    if (evaluated_) unevaluated_.clear();
+    return evaluated_;
   }
 
   // A run given in minutes: measures gradients only, so that no state changes. Throws Interrupted:
@@ -231,18 +244,24 @@ class Run {
     add_metrics(done, lr, seconds, m);
     if (done.enough) s_.schedule.steps = state_.step;
     bool last = state_.step == s_.schedule.steps;
-    if (state_.step % s_.eval_every == 0 || last) validate(&m);
+    bool due = state_.step % s_.eval_every == 0 || last;
+    if (due) validate(&m);
     if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) {
       std::string text = stage_.sample();
       if (!text.empty()) m.add_text(metric::kSample, text);
       if (!text.empty() && !s_.quiet)
         terminal::write_line(sample_lines(state_.step, text, terminal::is_tty()));
     }
-    metrics_->write(m);
+    unevaluated_ = due && !evaluated_ ? to_json_line(m) : "";
+    write(m);
     samples_->write(state_.step, stage_.rollouts());
-    events_->write(state_.step, unix_seconds(), m.scalars);
     if (state_.step % s_.save_every == 0 || last) save();
     if (!s_.quiet && line_.due()) line_.update(status());
+  }
+
+  void write(const StepMetrics& m) {
+    metrics_->write(m);
+    events_->write(m.step, unix_seconds(), m.scalars);
   }
 
   // What was saved since the collapse began is put aside, so that the newest checkpoint is good.
@@ -250,9 +269,9 @@ class Run {
     // state_.step does not count this step yet: this is before_doubt()'s bound.
     set_aside_checkpoints(s_.out, state_.step - stage_.doubtful_steps());
     std::vector<int64_t> good = list_checkpoints(s_.out);
-    std::string from = good.empty() ? "no checkpoint is from before, only the model it began with"
-                                    : "the last good checkpoint is " +
-                                          checkpoint_folder(s_.out, good.back());
+    std::string from =
+        good.empty() ? "no checkpoint is from before, only the model it began with"
+                     : "the last good checkpoint is " + checkpoint_folder(s_.out, good.back());
     throw Error(e.where(), e.fact() + "; " + from, e.hint());
   }
 
@@ -332,27 +351,35 @@ class Run {
     if (!bias.values.empty()) m.add(metric::kBias, std::move(bias));
   }
 
+  // Gives up for a signal: nothing is known then, and nothing is added to m.
   void validate(StepMetrics* m) {
+    StepMetrics with = m ? *m : StepMetrics();
     double value = 0;
     try {
-      value = stage_.validate(trainer_, m, false);
+      throw_if_stopped();
+      value = stage_.validate(trainer_, m ? &with : nullptr, false);
+      if (m && ema_) validate_average(with);
     } catch (const Interrupted&) {
       given_up_ = true;
       return;
     }
     evaluated_ = true;
-    if (m && ema_) {
-      ema_->exchange();
-      try {
-        stage_.validate(trainer_, m, true);
-      } catch (const Interrupted&) {  // without its figures then
-      }
-      ema_->exchange();
-    }
+    if (m) *m = std::move(with);
     if (state_.best_validation < 0 || value < state_.best_validation) {
       state_.best_validation = value;
       best_is_now_ = true;
     }
+  }
+
+  void validate_average(StepMetrics& m) {
+    ema_->exchange();
+    try {
+      stage_.validate(trainer_, &m, true);
+    } catch (const Interrupted&) {
+      ema_->exchange();
+      throw;
+    }
+    ema_->exchange();
   }
 
   void save() {
@@ -361,6 +388,8 @@ class Run {
     settings_["best_step"] = best_step_;
     json counters = stage_.counters();
     if (!counters.empty()) settings_["counters"] = counters;
+    settings_.erase("unevaluated");
+    if (!unevaluated_.empty()) settings_["unevaluated"] = unevaluated_;
     state_.settings = settings_.dump();
     state_.optimizer_steps = trainer_.optimizer().steps();
     if (ema_) state_.ema_updates = ema_->updates();
@@ -429,6 +458,7 @@ class Run {
   double flops_per_token_, peak_flops_ = 0;
   json settings_;
   TrainerState state_;
+  std::string unevaluated_;  // metrics of the last step, whose evaluation was given up
   std::unique_ptr<WeightEma> ema_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<SampleWriter> samples_;

@@ -1,8 +1,11 @@
 #include "train/stage.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -24,7 +27,7 @@ class Idle : public Stage {
  public:
   nlohmann::json own = nlohmann::json::object();
   int64_t stop_in_step = 0;
-  bool stop_in_evaluation = false, stop_in_rehearsal = false;
+  bool stop_in_evaluation = false, stop_in_average = false, stop_in_rehearsal = false;
   double held_out = 1;
   int evaluations = 0, rehearsals = 0;
 
@@ -36,9 +39,10 @@ class Idle : public Stage {
     done.nothing_to_learn = true;
     return done;
   }
-  double validate(Trainer&, StepMetrics*, bool) override {
+  double validate(Trainer&, StepMetrics* m, bool averaged) override {
     ++evaluations;
-    if (stop_in_evaluation) stop();
+    if (m && !averaged) m->add(metric::kValLoss, held_out);
+    if (averaged ? stop_in_average : stop_in_evaluation) stop();
     return held_out;
   }
   void rehearse(Trainer&) override {
@@ -130,6 +134,38 @@ TEST_F(StageTest, AnInterruptedLastEvaluationIsMadeUpFor) {
   EXPECT_TRUE(!r.stopped && r.evaluated);
   EXPECT_EQ(r.best, 0.5);
   EXPECT_EQ(best_step(3), 3);
+}
+
+// What was cut short in the middle of a run belongs to its step in the end, and once.
+TEST_F(StageTest, AnInterruptedEvaluationStandsInItsStepsMetricsOnceItIsMadeUpFor) {
+  s_.eval_every = 2;
+  s_.ema = 0.9;
+  s_.schedule.steps = 4;
+  for (bool average : {false, true}) {
+    s_.out = fmt::format("{}/run{}", folder_, average);
+    Idle stage;
+    (average ? stage.stop_in_average : stage.stop_in_evaluation) = true;
+    StageResult r = run(stage);
+    EXPECT_TRUE(r.stopped && !r.evaluated);
+    EXPECT_EQ(r.steps, 2);
+    run(stage);  // again, before it is made up for
+    stage = Idle();
+    stage.held_out = 0.5;
+    r = run(stage);
+    EXPECT_TRUE(!r.stopped && r.evaluated);
+    EXPECT_EQ(stage.evaluations, 4);  // of steps 2 and 4, each with its average's
+    std::vector<StepMetrics> all = read_metrics(s_.out + "/metrics.jsonl");
+    ASSERT_EQ(all.size(), 4u);
+    for (size_t i = 0; i < all.size(); ++i) {
+      EXPECT_EQ(all[i].step, static_cast<int64_t>(i) + 1);
+      EXPECT_EQ(std::isfinite(all[i].scalar(metric::kValLoss)), i % 2 == 1) << "step " << i + 1;
+      EXPECT_TRUE(std::isfinite(all[i].scalar(metric::kTokens)));
+    }
+    EXPECT_EQ(std::count_if(all[1].scalars.begin(), all[1].scalars.end(),
+                            [](const auto& s) { return s.first == metric::kValLoss; }),
+              1);
+    EXPECT_EQ(all[1].scalar(metric::kValLoss), 0.5);
+  }
 }
 
 TEST_F(StageTest, ARunThatIsStoppedWhileItsStepsAreMeasuredHasNotBegun) {

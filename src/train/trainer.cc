@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/signal.h"
 #include "train/qk_clip.h"
 
 namespace wels {
@@ -182,18 +183,23 @@ void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Obje
   stats.backward_s += now_s() - t1;
 }
 
-StepStats Trainer::gradients(std::span<const MicroBatch> batch, const Objective& objective) {
+StepStats Trainer::gradients(std::span<const MicroBatch> batch, const Objective& objective,
+                             bool to_its_end) {
   StepStats stats;
   model_.clear_gradients();
   double sequences = 0;
   for (const MicroBatch& mb : batch) sequences += static_cast<double>(mb.batch.segments.size());
-  for (const MicroBatch& mb : batch) one_micro_batch(mb, sequences, objective, stats);
+  for (const MicroBatch& mb : batch) {
+    if (!to_its_end) throw_if_stopped();
+    one_micro_batch(mb, sequences, objective, stats);
+  }
   stats.gradient_norm = optimizer_.gradient_norm();
   return stats;
 }
 
-StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& objective, double lr) {
-  StepStats stats = gradients(batch, objective);
+StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& objective, double lr,
+                        bool to_its_end) {
+  StepStats stats = gradients(batch, objective, to_its_end);
   double t0 = now_s();
   if (!std::isfinite(stats.gradient_norm) || !std::isfinite(stats.total())) {
     stats.skipped = true;

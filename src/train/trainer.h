@@ -100,10 +100,14 @@ class Trainer {
   Trainer(Device& dev, Model& model, TrainerConfig config);
 
   // Forward, backward and update over all micro-batches as one batch. lr: this step's learning
-  // rate.
-  StepStats step(std::span<const MicroBatch> batch, const Objective& objective, double lr);
-  // Forward and backward only: gradients stay in the weights (tests, gradient studies).
-  StepStats gradients(std::span<const MicroBatch> batch, const Objective& objective);
+  // rate. After a stop signal, throws Interrupted (base/signal.h) at the next micro-batch, with
+  // nothing updated; to_its_end: goes on (one of several updates of which some are made).
+  StepStats step(std::span<const MicroBatch> batch, const Objective& objective, double lr,
+                 bool to_its_end = false);
+  // Forward and backward only: gradients stay in the weights (tests, gradient studies). Throws
+  // Interrupted as step does.
+  StepStats gradients(std::span<const MicroBatch> batch, const Objective& objective,
+                      bool to_its_end = false);
   // The function of this name, with the trainer's model and types.
   std::vector<double> log_probabilities(const MicroBatch& mb);
 

@@ -28,6 +28,17 @@ ls "$scratch"/stopped/checkpoints/step-* >/dev/null || fail "Ctrl-C saved nothin
 "$wels" "${args[@]}" --out "$scratch/stopped" --threads 2 >/dev/null 2>&1
 [ "$(digest "$scratch/stopped")" = "$want" ] || fail "stopped and resumed: other bits"
 
+# A step that would take an hour is given up within its micro-batch, with what there was before it.
+huge=("${args[@]/#1024/99999999}")
+"$wels" "${huge[@]}" --out "$scratch/huge" >"$scratch/out" 2>&1 & pid=$!
+for _ in $(seq 1200); do [ -s "$scratch/huge/run.json" ] && break; sleep 0.05; done
+[ -s "$scratch/huge/run.json" ] || { cat "$scratch/out"; fail "no run with a huge step began"; }
+kill -TERM "$pid"
+code=0; wait "$pid" || code=$?
+[ "$code" -eq 130 ] || { cat "$scratch/out"; fail "SIGTERM within a step ended with $code instead of 130"; }
+grep -q '^stopped after 0 steps' "$scratch/out" || { cat "$scratch/out"; fail "SIGTERM within a step"; }
+"$wels" info "$scratch/huge" >/dev/null || fail "nothing whole is left after SIGTERM within a step"
+
 # The average of the weights is there at every stop, and again where it was lost; a run that is over says no more than that.
 rm -rf "$scratch/whole/ema"
 "$wels" "${args[@]}" --out "$scratch/whole" --threads 2 >"$scratch/out" 2>"$scratch/err"
