@@ -131,11 +131,14 @@ class OwnTexts {
       q.sampling.seed = Rng(f_.texts.seed, kReplayStream, 2 * place).next_u64();
       q.stop_ids = {*m_.tokenizer->eos()};
       q.reuse = Reuse::kExact;
+      q.cancelled = stop_requested;
       requests.push_back(std::move(q));
     }
+    std::vector<GenerateResult> written = engine_->run(std::move(requests));
+    throw_if_stopped();
     HeldOutParts out;
     int64_t i = 0;
-    for (const GenerateResult& g : engine_->run(std::move(requests))) {
+    for (const GenerateResult& g : written) {
       r.sampled_tokens += static_cast<int64_t>(g.tokens.size());
       // A character may be cut at the end, or wrong bytes written.
       std::string text = utf8_lossy(m_.tokenizer->decode(g.tokens, true));
@@ -163,11 +166,14 @@ HeldOutParts own_texts(const ReplayFlags& f, const std::string& model, const std
   StatusLine line(20);
   HeldOutParts all;
   for (int64_t b = 0; bytes_of(all.train) < bytes; ++b) {
-    if (stop.requested()) {
+    HeldOutParts block;
+    try {
+      throw_if_stopped();
+      block = texts.block(b, r);
+    } catch (const Interrupted&) {
       r.stopped = true;
       return all;
     }
-    HeldOutParts block = texts.block(b, r);
     if (bytes_of(block.train) < kLeastBytesOfBlock || block.held_out.empty())
       throw Error(model, "writes next to nothing by itself: there is nothing to repeat",
                   "give a corpus: --replay CORPUS, or learn without: --replay-share 0");

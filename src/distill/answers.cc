@@ -53,11 +53,16 @@ void require_same_run(const std::string& folder, const json& now) {
 
 // Counts by name, so that writing and reading cannot differ.
 std::vector<std::pair<const char*, int64_t*>> counts(CollectReport& r) {
-  return {{"questions", &r.questions},   {"answers", &r.answers},
-          {"right", &r.right},           {"cut", &r.cut},
-          {"duplicates", &r.duplicates}, {"kept", &r.kept},
-          {"tokens", &r.tokens},         {"solved", &r.solved},
-          {"unreadable", &r.unreadable}, {"refused", &r.refused},
+  return {{"questions", &r.questions},
+          {"answers", &r.answers},
+          {"right", &r.right},
+          {"cut", &r.cut},
+          {"duplicates", &r.duplicates},
+          {"kept", &r.kept},
+          {"tokens", &r.tokens},
+          {"solved", &r.solved},
+          {"unreadable", &r.unreadable},
+          {"refused", &r.refused},
           {"ms", &r.ms}};
 }
 
@@ -103,15 +108,26 @@ void score(Block& b) {
 }
 
 // Takes the answers from the journal where all are there.
+// All answers to a question; false, and none, where one is missing.
+bool take_question(const AnswerJournal& journal, int64_t number, const std::string& question,
+                   int64_t tries, std::vector<GivenAnswer>& given) {
+  for (int64_t k = 0; k < tries; ++k) {
+    const GivenAnswer* a = journal.find(number, question, k);
+    if (!a) {
+      given.clear();
+      return false;
+    }
+    given.push_back(*a);
+  }
+  return true;
+}
+
 bool take_all(const AnswerJournal& journal, std::span<const std::string> questions, int64_t tries,
               std::vector<std::vector<GivenAnswer>>& given) {
   given.assign(questions.size(), {});
   for (size_t q = 0; q < questions.size(); ++q) {
-    for (int64_t k = 0; k < tries; ++k) {
-      const GivenAnswer* a = journal.find(static_cast<int64_t>(q), questions[q], k);
-      if (!a) return false;
-      given[q].push_back(*a);
-    }
+    if (!take_question(journal, static_cast<int64_t>(q), questions[q], tries, given[q]))
+      return false;
   }
   return true;
 }
@@ -226,31 +242,48 @@ std::string EngineAnswers::about() const {
                      sampler_.settings().max_tokens, sampler_.settings().thinking, seed_);
 }
 
+GivenAnswer EngineAnswers::given(const Rollout& r) const {
+  std::span<const int32_t> text = r.tokens;
+  if (r.ended) text = text.first(text.size() - 1);
+  std::string content = sampler_.tokenizer().decode(text);
+  if (sampler_.settings().thinking && content.find(kThinkEnd) != std::string::npos)
+    content = std::string(kThinkBegin) + content;
+  return {.content = std::move(content),
+          .answer = r.parts.answer,
+          .ended = r.ended,
+          .tokens = static_cast<int64_t>(r.tokens.size())};
+}
+
 std::vector<std::vector<GivenAnswer>> EngineAnswers::ask(std::span<const std::string> questions,
                                                          int64_t first, int64_t tries,
-                                                         AnswerJournal&) {
+                                                         AnswerJournal& journal) {
+  std::vector<std::vector<GivenAnswer>> out(questions.size());
+  std::vector<size_t> open;  // the questions that have not all their answers
   std::vector<std::vector<int32_t>> prompts;
-  for (const std::string& q : questions) prompts.push_back(sampler_.prompt(q));
+  for (size_t q = 0; q < questions.size(); ++q) {
+    if (take_question(journal, static_cast<int64_t>(q), questions[q], tries, out[q])) continue;
+    open.push_back(q);
+    prompts.push_back(sampler_.prompt(questions[q]));
+  }
+  auto number = [&](int64_t prompt) {
+    return static_cast<int64_t>(open[static_cast<size_t>(prompt)]);
+  };
   auto luck = [&](int64_t prompt, int64_t sample) {
-    auto place = static_cast<uint64_t>((first + prompt) * tries + sample);
+    auto place = static_cast<uint64_t>((first + number(prompt)) * tries + sample);
     return Rng(seed_, kAnswerStream, 2 * place).next_u64();
   };
-  std::vector<Rollout> said = sampler_.sample(
-      {.prompts = prompts, .samples = tries, .temperature = temperature_, .seed = luck});
-  std::vector<std::vector<GivenAnswer>> out(questions.size());
-  for (size_t i = 0; i < said.size(); ++i) {
-    const Rollout& r = said[i];
-    std::span<const int32_t> text = r.tokens;
-    if (r.ended) text = text.first(text.size() - 1);
-    std::string content = sampler_.tokenizer().decode(text);
-    if (sampler_.settings().thinking && content.find(kThinkEnd) != std::string::npos)
-      content = std::string(kThinkBegin) + content;
-    out[i / static_cast<size_t>(tries)].push_back(
-        {.content = std::move(content),
-         .answer = r.parts.answer,
-         .ended = r.ended,
-         .tokens = static_cast<int64_t>(r.tokens.size())});
-  }
+  auto keep = [&](int64_t prompt, int64_t sample, const Rollout& r) {
+    int64_t q = number(prompt);
+    const std::string& question = questions[static_cast<size_t>(q)];
+    if (!journal.find(q, question, sample)) journal.add(q, question, sample, given(r));
+  };
+  std::vector<Rollout> said = sampler_.sample({.prompts = prompts,
+                                               .samples = tries,
+                                               .temperature = temperature_,
+                                               .seed = luck,
+                                               .rescued = keep});
+  for (size_t i = 0; i < said.size(); ++i)
+    out[open[i / static_cast<size_t>(tries)]].push_back(given(said[i]));
   return out;
 }
 
@@ -326,12 +359,14 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
     }
     std::string part = block_path(folder, block, ".part");
     AnswerJournal journal(part);
-    if (!take_all(journal, questions, s.tries, b.given))
-      b.given = source.ask(questions, first, s.tries, journal);
     try {
+      if (!take_all(journal, questions, s.tries, b.given)) {
+        b.given.clear();
+        b.given = source.ask(questions, first, s.tries, journal);
+      }
       score(b);
-    } catch (const Interrupted&) {  // checked when the run goes on
-      add_missing(b, questions, journal);
+    } catch (const Interrupted&) {  // asked for the rest, or checked, when the run goes on
+      if (!b.given.empty()) add_missing(b, questions, journal);
       all.stopped = true;
       break;
     }

@@ -7,7 +7,7 @@
 //   FOLDER/block-000012.json  what came of the block: counts
 //   FOLDER/block-000012.jsonl {"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}
 //   FOLDER/block-000013.part  answers to the block that is being asked: an endpoint's as they come,
-//                             a model's where a signal came before they were checked
+//                             a model's that were whole when a signal came
 //
 // A block's .jsonl is written last and renamed into place, so it is there whole or not at all, and
 // a run that was stopped or killed goes on with the first block that is missing, of which what is
@@ -70,7 +70,8 @@ class AnswerSource {
                                                     AnswerJournal& journal) = 0;
 };
 
-// A model, by the engine: the same answers for the same arguments.
+// A model, by the engine: the same answers for the same arguments. Of a block that a signal cuts
+// short the journal gets what was whole.
 class EngineAnswers : public AnswerSource {
  public:
   EngineAnswers(RolloutSampler& sampler, std::string model, double temperature, uint64_t seed)
@@ -80,6 +81,7 @@ class EngineAnswers : public AnswerSource {
                                             int64_t tries, AnswerJournal& journal) override;
 
  private:
+  GivenAnswer given(const Rollout& r) const;
   RolloutSampler& sampler_;
   std::string model_;
   double temperature_;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "distill/answers.h"
 #include "model/tiny_config_test.h"
 #include "rl/rl_base_test.h"
 #include "text/chat_training.h"
@@ -191,6 +192,46 @@ TEST_F(DistillTest, OnItsOwnTextAStudentComesCloserToo) {
     last += kl[kl.size() - 1 - i] / 10;
   }
   EXPECT_LT(last, 0.85 * first) << first << " -> " << last;  // 0.72 seen, on three instruction sets
+}
+
+TEST_F(DistillTest, AnswersThatHadEndedWhenASignalCameAreNotAskedForAgain) {
+  constexpr int64_t kNever = int64_t{1} << 40, kTries = 3;
+  int64_t polls = kNever;
+  RolloutSettings settings{.dtype = DType::kF32, .max_tokens = 30};
+  settings.stop = [&] { return --polls < 0; };
+  RolloutSampler sampler(*dev, student, tokenizer, settings);
+  EngineAnswers source(sampler, "student", 1.0, 1);
+  std::vector<std::string> questions;
+  TaskMixture tasks("parity:6");
+  for (int64_t i = 0; i < 20; ++i)
+    questions.push_back(tasks.item(1, i, TaskSplit::kTrain).example.question);
+  auto texts = [&](AnswerJournal& journal) {
+    std::vector<std::string> out;
+    for (const auto& of_one : source.ask(questions, 0, kTries, journal)) {
+      EXPECT_EQ(of_one.size(), static_cast<size_t>(kTries));
+      for (const GivenAnswer& a : of_one) out.push_back(a.content);
+    }
+    return out;
+  };
+  AnswerJournal none, journal;
+  std::vector<std::string> whole = texts(none);
+  int64_t prompts = sampler.timing().prompt_tokens;
+  polls = (kNever - polls) / 2;
+  EXPECT_THROW(source.ask(questions, 0, kTries, journal), Interrupted);
+  int64_t kept = 0, whole_questions = 0;
+  for (int64_t q = 0; q < 20; ++q) {
+    int64_t of_one = 0;
+    for (int64_t k = 0; k < kTries; ++k)
+      of_one += journal.find(q, questions[static_cast<size_t>(q)], k) != nullptr;
+    kept += of_one;
+    whole_questions += of_one == kTries;
+  }
+  EXPECT_GT(kept, 0);
+  EXPECT_LT(whole_questions, 20);
+  EXPECT_GT(whole_questions, 0);
+  polls = kNever;
+  EXPECT_EQ(texts(journal), whole);
+  EXPECT_LT(sampler.timing().prompt_tokens, prompts);
 }
 
 TEST_F(DistillTest, StepsDependOnWeightsAndPlaceOnly) {

@@ -113,6 +113,7 @@ GenerateRequest RolloutSampler::request(const Draw& draw, int64_t prompt, int64_
   r.on_token = [this](const SampledToken& t) {
     return std::find(stop_ids_.begin(), stop_ids_.end(), t.id) == stop_ids_.end();
   };
+  r.cancelled = settings_.stop;
   r.reuse = Reuse::kExact;  // the same bits with any number of siblings
   r.scope = std::to_string(prompt);
   r.speculate = settings_.speculate;
@@ -169,12 +170,20 @@ std::vector<Rollout> RolloutSampler::sample(const Draw& draw) {
     for (int64_t k = 0; k < draw.samples; ++k)
       requests.push_back(request(draw, static_cast<int64_t>(i), k));
   }
+  std::vector<GenerateResult> results = engine_->run(std::move(requests));
+  bool stopped = settings_.stop && settings_.stop();
   std::vector<Rollout> out;
-  for (GenerateResult& r : engine_->run(std::move(requests))) {
-    size_t prompt = out.size() / static_cast<size_t>(draw.samples);
-    out.push_back(rollout(std::move(r), prompts.empty() ? std::span<const int16_t>()
-                                                        : std::span(prompts[prompt].experts)));
+  for (GenerateResult& r : results) {
+    auto place = static_cast<int64_t>(out.size());
+    int64_t prompt = place / draw.samples;
+    bool given_up = r.finish == GenerateResult::Finish::kCancelled;  // or the end-of-text token
+    out.push_back(rollout(
+        std::move(r), prompts.empty() ? std::span<const int16_t>()
+                                      : std::span(prompts[static_cast<size_t>(prompt)].experts)));
+    if (stopped && draw.rescued && (out.back().ended || !given_up))
+      draw.rescued(prompt, place % draw.samples, out.back());
   }
+  if (stopped) throw Interrupted();
   const GenerateTiming& after = engine_->timing();
   timing_ = {.prompt_tokens = after.prompt_tokens - before.prompt_tokens,
              .new_tokens = after.new_tokens - before.new_tokens,

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "base/signal.h"
 #include "engine/engine.h"
 #include "rl/think_bounds.h"
 #include "tasks/answer.h"
@@ -43,6 +44,8 @@ struct RolloutSettings {
   // Bounds of the thought, for evaluation: what they force was not drawn from the policy, so
   // nothing is to be learned from it.
   ThinkBounds think = {};
+  // Asked before every token; true: the completions under way are given up.
+  std::function<bool()> stop = stop_requested;
 };
 
 // One completion.
@@ -77,9 +80,12 @@ class RolloutSampler {
     int64_t samples = 1;                                           // completions of each prompt
     double temperature = 1;                                        // 0: the most probable tokens
     std::function<uint64_t(int64_t prompt, int64_t sample)> seed;  // may be empty at 0
+    // Where the others are given up: told of those that had come to their end.
+    std::function<void(int64_t prompt, int64_t sample, const Rollout&)> rescued = {};
   };
   // [prompts · samples], a prompt's completions together. The same arguments and weights give the
-  // same bits, whatever the machine's memory and threads. Throws what the engine refuses.
+  // same bits, whatever the machine's memory and threads. Throws what the engine refuses, and
+  // Interrupted (base/signal.h) once RolloutSettings::stop says so.
   std::vector<Rollout> sample(const Draw& draw);
 
   const Tokenizer& tokenizer() const { return tokenizer_; }

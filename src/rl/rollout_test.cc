@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <map>
+
 #include "rl/rl_base_test.h"
 
 namespace wels {
@@ -45,6 +47,39 @@ TEST_F(RolloutTest, CompletionsEndWithTheEndOfTextOrAtTheLimit) {
   }
   EXPECT_GT(ended, 20);
   EXPECT_GT(cut, 3);
+}
+
+TEST_F(RolloutTest, WhatIsGivenUpLeavesWhatHadEndedAndTheSamplerAsItWas) {
+  constexpr int64_t kNever = int64_t{1} << 40;
+  int64_t polls = kNever;  // until it is to stop; every sequence asks before every token
+  RolloutSettings settings{.dtype = DType::kF32, .max_tokens = 16};
+  settings.stop = [&] { return --polls < 0; };
+  RolloutSampler sampler(*dev, *start, tokenizer, settings);
+  std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 10);
+  std::map<int64_t, std::vector<int32_t>> rescued;
+  RolloutSampler::Draw draw{.prompts = prompts, .samples = 4, .seed = luck};
+  draw.rescued = [&](int64_t prompt, int64_t sample, const Rollout& r) {
+    rescued[prompt * 4 + sample] = r.tokens;
+  };
+  std::vector<Rollout> whole = sampler.sample(draw);
+  EXPECT_TRUE(rescued.empty());
+  int64_t all = kNever - polls;
+  for (int64_t after : {int64_t{0}, int64_t{5}, int64_t{45}, all - 20}) {
+    SCOPED_TRACE(after);
+    rescued.clear();
+    polls = after;
+    EXPECT_THROW(sampler.sample(draw), Interrupted);
+    EXPECT_EQ(rescued.empty(), after <= 45);
+    EXPECT_LT(rescued.size(), size_t{40});
+    for (const auto& [place, tokens] : rescued)
+      EXPECT_EQ(tokens, whole[static_cast<size_t>(place)].tokens);
+  }
+  polls = kNever;
+  std::vector<Rollout> again = sampler.sample(draw);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_EQ(again[i].tokens, whole[i].tokens);
+    EXPECT_EQ(again[i].logp, whole[i].logp);
+  }
 }
 
 TEST_F(RolloutTest, APromptIsComputedOnceForAllItsCompletions) {
