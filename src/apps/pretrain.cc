@@ -9,6 +9,7 @@
 #include "apps/commands.h"
 #include "apps/pretrain_data.h"
 #include "apps/run_sections.h"
+#include "apps/stage_flags.h"
 #include "apps/ui_flags.h"
 #include "backend/registry.h"
 #include "base/error.h"
@@ -405,24 +406,11 @@ void add_method(CLI::App* sub, PretrainFlags& f) {
 
 // What happens between the steps.
 void add_upkeep(CLI::App* sub, PretrainFlags& f) {
-  PretrainSettings& s = f.settings;
-  sub->add_option("--seed", s.seed, "of weights and data order")->capture_default_str();
-  sub->add_option("--save-every", s.save_every, "steps")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--eval-every", s.eval_every, "steps")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  sub->add_option("--eval-sequences", s.eval_sequences, "validation sequences (0: all)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_option("--sample-every", s.sample_every, "steps (0: never)")
+  add_upkeep_flags(sub, f.settings);
+  sub->add_option("--eval-sequences", f.settings.eval_sequences, "validation sequences (0: all)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   sub->add_option("--sample-prompt", f.sample_prompt, "what samples begin with");
-  sub->add_option("--keep", s.keep, "checkpoints kept beside the best")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
 }
 
 }  // namespace

@@ -35,6 +35,10 @@ void StageFlags::add(CLI::App* sub, StageSettings& s) {
   sub->add_option("--balance-alpha", t.balance_alpha, "sequence-wise balance loss (0: off)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  add_upkeep_flags(sub, s);
+}
+
+void add_upkeep_flags(CLI::App* sub, StageSettings& s) {
   sub->add_option("--seed", s.seed, "of weights and data order")->capture_default_str();
   sub->add_option("--save-every", s.save_every, "steps")
       ->check(CLI::PositiveNumber)

@@ -7,6 +7,9 @@
 
 namespace wels {
 
+// What happens between the steps of any stage, and the seed.
+void add_upkeep_flags(CLI::App* sub, StageSettings& s);
+
 struct StageFlags {
   std::string dtype = "bf16", optimizer = "adamw";
   int64_t steps = 0, warmup = -1;

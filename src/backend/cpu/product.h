@@ -80,10 +80,11 @@ inline Order order_of(const std::vector<RowItem>& items) {
   return reading ? Order::kNeighbours : Order::kInTurn;
 }
 
-// The item that a thread takes up after item i, as far as can be told before: null at the end.
+// The item that a thread takes up after item i, as far as can be told before; its weights are asked
+// for early. Null at the end, and of few rows, whose kernels ask for nothing.
 inline const RowItem* item_after(const std::vector<RowItem>& items, size_t i) {
-  const bool neighbours = order_of(items) == Order::kNeighbours;
-  const size_t next = i + (neighbours ? 1 : static_cast<size_t>(thread_count()));
+  if (order_of(items) == Order::kNeighbours) return nullptr;
+  const size_t next = i + static_cast<size_t>(thread_count());
   return next < items.size() ? &items[next] : nullptr;
 }
 
