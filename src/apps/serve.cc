@@ -14,6 +14,7 @@
 #include "base/signal.h"
 #include "serve/api.h"
 #include "serve/http_server.h"
+#include "serve/page.h"
 
 namespace wels {
 namespace {
@@ -35,10 +36,6 @@ struct ServeFlags {
 struct ModelFlags {
   std::string name, path;
 };
-
-bool is_loopback(const std::string& address) {
-  return address.starts_with("127.") || address == "::1";
-}
 
 // "out/mine" and "mine.gguf" are both "mine".
 std::string name_of(const std::string& path) {
@@ -102,7 +99,8 @@ std::unique_ptr<ModelHost> host_model(const ServeFlags& f, const ModelFlags& whi
 }
 
 int serve(ServeFlags f) {
-  bool loopback = is_loopback(f.http.address);
+  if (f.http.address == "localhost") f.http.address = "127.0.0.1";
+  bool loopback = names_loopback(f.http.address);
   if (f.keys.empty() && !loopback) {
     throw Error("--host",
                 f.http.address + " can be reached from elsewhere, and anybody could use it",

@@ -44,8 +44,7 @@ ChatMessage message(const char* role, std::string content) {
 
 // {"name", "arguments"} or a list of such, as ShareGPT writes calls.
 ChatMessage calling(const std::string& value, const std::string& where) {
-  parse_json(value, where + ": function_call");
-  Json calls = Json::parse(value);
+  Json calls = parse_ordered_json(value, where + ": function_call");
   if (!calls.is_array()) calls = Json::array({calls});
   Json list = Json::array();
   for (const Json& call : calls) list.push_back({{"type", "function"}, {"function", call}});
@@ -121,8 +120,7 @@ uint64_t question_hash(const std::vector<ChatMessage>& messages) {
 }
 
 Json parse_object(std::string_view line, const std::string& where) {
-  parse_json(line, where);  // all the checks
-  Json json = Json::parse(line);
+  Json json = parse_ordered_json(line, where);
   if (!json.is_object()) throw Error(where, "is not a JSON object", kFormats);
   return json;
 }

@@ -39,9 +39,9 @@ void GrammarBuilder::define(int32_t rule, std::vector<Sequence> alternatives) {
 }
 
 int32_t GrammarBuilder::set_symbol(const ByteSet& s) {
-  auto it = std::find(sets_.begin(), sets_.end(), s);
-  if (it == sets_.end()) it = sets_.insert(sets_.end(), s);
-  return -2 - static_cast<int32_t>(it - sets_.begin());
+  auto [it, fresh] = set_numbers_.try_emplace(s.bits, static_cast<int32_t>(sets_.size()));
+  if (fresh) sets_.push_back(s);
+  return -2 - it->second;
 }
 
 GrammarBuilder::Sequence GrammarBuilder::text(std::string_view bytes) {
@@ -101,11 +101,29 @@ void GrammarBuilder::add_utf8(std::vector<Sequence>& out, uint32_t first, uint32
   out.push_back(std::move(s));
 }
 
+namespace {
+
+constexpr CharRange kSurrogates{0xD800, 0xDFFF};  // no characters
+
+void cut_surrogates(std::vector<CharRange>& ranges) {
+  for (size_t i = 0, n = ranges.size(); i < n; ++i) {
+    CharRange& r = ranges[i];
+    if (r.first > kSurrogates.second || r.second < kSurrogates.first) continue;
+    CharRange above{std::max(r.first, kSurrogates.second + 1), r.second};
+    r.second = std::min(r.second, kSurrogates.first - 1);
+    if (above.first <= above.second) ranges.push_back(above);
+  }
+  std::erase_if(ranges, [](CharRange r) { return r.first > r.second; });
+}
+
+}  // namespace
+
 GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharRange> ranges) {
+  for (CharRange r : ranges) CHECK(r.first <= r.second && r.second <= kLastChar);
+  cut_surrogates(ranges);
   std::sort(ranges.begin(), ranges.end());
   std::vector<CharRange> joined;
   for (CharRange r : ranges) {
-    CHECK(r.first <= r.second && r.second <= kLastChar);
     if (!joined.empty() && r.first <= joined.back().second + 1) {
       joined.back().second = std::max(joined.back().second, r.second);
     } else {
@@ -124,9 +142,7 @@ GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharRange> ranges) {
   return any_of(std::move(alternatives));
 }
 
-// Surrogates are no characters.
 GrammarBuilder::Sequence GrammarBuilder::none_of(std::vector<CharRange> ranges) {
-  ranges.push_back({0xD800, 0xDFFF});
   return one_of(all_but(std::move(ranges)));
 }
 

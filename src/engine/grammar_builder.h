@@ -1,6 +1,7 @@
 // What the notations of grammars have in common: rules are made from the inside out as expressions,
 // and checked once all are there.
 #pragma once
+#include <array>
 #include <map>
 #include <utility>
 #include <vector>
@@ -28,7 +29,8 @@ class GrammarBuilder {
   void define(int32_t rule, std::vector<Sequence> alternatives);
 
   Sequence text(std::string_view bytes);
-  Sequence one_of(std::vector<CharRange> ranges);   // a character
+  // A character. Surrogates are none, and left out of any range.
+  Sequence one_of(std::vector<CharRange> ranges);
   Sequence none_of(std::vector<CharRange> ranges);  // any character but these
   Sequence any_of(std::vector<Sequence> alternatives);
   // x least to most times; most may be kUnbounded.
@@ -48,6 +50,7 @@ class GrammarBuilder {
   size_t symbols_ = 0;
   std::vector<std::vector<Sequence>> rules_;
   std::vector<ByteSet> sets_;
+  std::map<std::array<uint64_t, 4>, int32_t> set_numbers_;
 };
 
 }  // namespace wels

@@ -10,9 +10,11 @@
 // Where properties are listed, further ones are allowed only if additionalProperties says so.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 
 #include "base/error.h"
 #include "engine/grammar_builder.h"
@@ -26,6 +28,7 @@ using Json = nlohmann::ordered_json;
 using Sequence = GrammarBuilder::Sequence;
 constexpr int64_t kUnbounded = GrammarBuilder::kUnbounded;
 constexpr int64_t kDigits = 16;  // of a number's integer and of its fraction
+constexpr size_t kLongestName = 1000, kMostNames = 5000;  // of properties; in all of a schema
 
 const std::set<std::string> kAnnotations = {
     "title",      "description", "default",         "examples",        "$schema",  "$id",
@@ -41,6 +44,9 @@ class SchemaCompiler {
   }
 
   Grammar compile() {
+    if (names_in(schema_) > kMostNames)
+      fail("#", fmt::format("has more than {} properties and keywords", kMostNames),
+           "use a smaller one");
     int32_t root = build_.new_rule();
     refs_["#"] = root;
     build_.define(root, {value(schema_, "#")});
@@ -56,6 +62,17 @@ class SchemaCompiler {
   [[noreturn]] static void fail(const std::string& path, const std::string& what,
                                 const std::string& hint = "") {
     throw Error("json schema, " + printable(path), what, hint);
+  }
+  [[noreturn]] static void fail_type(const std::string& path) {
+    fail(path, "\"type\" is none of JSON's types",
+         "use object, array, string, number, integer, boolean or null");
+  }
+  static size_t names_in(const Json& s) {
+    size_t n = s.is_object() ? s.size() : 0;
+    if (s.is_structured()) {
+      for (const Json& below : s) n += names_in(below);
+    }
+    return n;
   }
   static void only(const Json& s, const std::string& path, const std::set<std::string>& known) {
     for (const auto& [key, unused] : s.items()) {
@@ -196,6 +213,8 @@ class SchemaCompiler {
     if (s.contains("allOf")) return merged(s, path);
     if (s.contains("const")) {
       only(s, path, {"const", "type"});
+      if (s.contains("type") && !is_of(s["const"], s["type"], path))
+        fail(path, "\"const\" is not of its \"type\"");
       return build_.text(s["const"].dump());
     }
     if (s.contains("enum")) return enumeration(s, path);
@@ -233,9 +252,7 @@ class SchemaCompiler {
         {"value", {}}};
     std::string name = type.is_string() ? type.get<std::string>() : "";
     auto known = kKnown.find(name);
-    if (known == kKnown.end() || (name == "value" && s.contains("type")))
-      fail(path, "\"type\" is none of JSON's types",
-           "use object, array, string, number, integer, boolean or null");
+    if (known == kKnown.end() || (name == "value" && s.contains("type"))) fail_type(path);
     std::set<std::string> keys = known->second;
     if (several) {
       for (const auto& [unused, others] : kKnown) keys.insert(others.begin(), others.end());
@@ -275,11 +292,31 @@ class SchemaCompiler {
     return build_.any_of(std::move(out));
   }
 
+  // type: a name or a list of them.
+  static bool is_of(const Json& v, const Json& type, const std::string& path) {
+    if (type.is_array())
+      return std::any_of(type.begin(), type.end(),
+                         [&](const Json& one) { return is_of(v, one, path); });
+    std::string name = type.is_string() ? type.get<std::string>() : "";
+    if (name == "object") return v.is_object();
+    if (name == "array") return v.is_array();
+    if (name == "string") return v.is_string();
+    if (name == "number") return v.is_number();
+    if (name == "integer")
+      return v.is_number_integer() || (v.is_number() && std::floor(v.get<double>()) == v);
+    if (name == "boolean") return v.is_boolean();
+    if (name == "null") return v.is_null();
+    fail_type(path);
+  }
+
   Sequence enumeration(const Json& s, const std::string& path) {
     only(s, path, {"enum", "type"});
     if (!s["enum"].is_array() || s["enum"].empty()) fail(path, "\"enum\" must list values");
     std::vector<Sequence> out;
-    for (const Json& v : s["enum"]) out.push_back(build_.text(v.dump()));
+    for (const Json& v : s["enum"]) {
+      if (!s.contains("type") || is_of(v, s["type"], path)) out.push_back(build_.text(v.dump()));
+    }
+    if (out.empty()) fail(path, "\"enum\" lists no value of its \"type\"");
     return build_.any_of(std::move(out));
   }
 
@@ -303,15 +340,20 @@ class SchemaCompiler {
       }
       if (!part->is_object()) fail(path + "/allOf", "must be a list of schemas");
       for (const auto& [key, v] : part->items()) {
-        if (key == "properties" && v.is_object() && sum.contains(key)) {
+        bool both = sum.contains(key);
+        if (key == "properties" && both && !(v.is_object() && sum[key].is_object()))
+          fail(path + "/allOf", "\"properties\" must be an object");
+        if (key == "required" && both && !(v.is_array() && sum[key].is_array()))
+          fail(path + "/allOf", "\"required\" must be a list of names");
+        if (key == "properties" && both) {
           for (const auto& [name, p] : v.items()) {
             if (sum[key].contains(name) && sum[key][name] != p)
               fail(path + "/allOf", "gives \"" + printable(name) + "\" two schemas");
             sum[key][name] = p;
           }
-        } else if (key == "required" && v.is_array() && sum.contains(key)) {
+        } else if (key == "required" && both) {
           for (const Json& name : v) sum[key].push_back(name);
-        } else if (sum.contains(key) && !kAnnotations.contains(key) && sum[key] != v) {
+        } else if (both && !kAnnotations.contains(key) && sum[key] != v) {
           fail(path + "/allOf", fmt::format("gives \"{}\" twice", printable(key)));
         } else {
           sum[key] = v;
@@ -335,6 +377,11 @@ class SchemaCompiler {
         if (required.insert(name.get<std::string>()).second && !listed.contains(name))
           names.push_back(name.get<std::string>());
       }
+    }
+    for (const std::string& name : names) {
+      if (name.size() > kLongestName)
+        fail(path, fmt::format("a property's name has more than {} bytes", kLongestName),
+             "shorten it");
     }
     bool free = !s.contains("properties") && !s.contains("additionalProperties");
     Json more = s.contains("additionalProperties") ? s["additionalProperties"] : Json(free);
@@ -361,30 +408,40 @@ class SchemaCompiler {
   // Characters of a key that is none of the names: a tree of the names' beginnings, left with a
   // character that no name has there, or ended where no name ends. Without escapes, so that none
   // can be spelled otherwise.
-  Sequence not_one_of(const std::vector<std::string>& names) {
+  Sequence not_one_of(std::vector<std::string> names) {
+    std::sort(names.begin(), names.end());
     return names.empty() ? build_.repeat(json_plain_char(build_), 0, kUnbounded)
-                         : not_below({names.begin(), names.end()});
+                         : not_below(names, 0);
   }
-  Sequence not_below(const std::set<std::string>& rests) {
-    std::map<uint32_t, std::set<std::string>> by_first;
-    bool ends = false;
-    for (const std::string& r : rests) {
-      if (r.empty()) {
-        ends = true;
-        continue;
-      }
-      size_t n = 0;
-      uint32_t c = first_char(r, n);
-      by_first[c].insert(r.substr(n));
-    }
+  // names: sorted, different, and the same up to byte `at`.
+  Sequence not_below(std::span<const std::string> names, size_t at) {
+    bool ends = names[0].size() == at;
+    if (ends) names = names.subspan(1);
+    struct Branch {
+      uint32_t first;
+      size_t next;  // byte behind it
+      std::span<const std::string> names;
+    };
+    std::vector<Branch> branches;
     std::vector<CharRange> taken;
-    std::vector<Sequence> out;
-    for (const auto& [c, below] : by_first) {
+    for (size_t from = 0, to = 0; from < names.size(); from = to) {
+      size_t n = 0;
+      uint32_t c = first_char(std::string_view(names[from]).substr(at), n);
+      auto begins_so = [&](const std::string& other) {
+        return other.compare(at, n, names[from], at, n) == 0;
+      };
+      while (to < names.size() && begins_so(names[to])) ++to;
+      branches.push_back({c, at + n, names.subspan(from, to - from)});
       taken.push_back({c, c});
-      if (is_json_plain(c)) out.push_back(build_.join({build_.one_of({{c, c}}), not_below(below)}));
     }
-    out.push_back(build_.join(
-        {json_plain_char(build_, taken), build_.repeat(json_plain_char(build_), 0, kUnbounded)}));
+    // What leaves the tree here is made first: the grammar's limit ends this before it is too deep.
+    std::vector<Sequence> out{build_.join(
+        {json_plain_char(build_, taken), build_.repeat(json_plain_char(build_), 0, kUnbounded)})};
+    for (const Branch& b : branches) {
+      if (is_json_plain(b.first))
+        out.push_back(
+            build_.join({build_.one_of({{b.first, b.first}}), not_below(b.names, b.next)}));
+    }
     if (!ends) out.push_back({});
     return build_.any_of(std::move(out));
   }
@@ -536,8 +593,7 @@ class SchemaCompiler {
 }  // namespace
 
 Grammar Grammar::from_json_schema(std::string_view text) {
-  parse_json(text, "json schema");  // its checks; what follows keeps the order of properties
-  return SchemaCompiler(Json::parse(text)).compile();
+  return SchemaCompiler(parse_ordered_json(text, "json schema")).compile();
 }
 
 Grammar Grammar::json_object() { return SchemaCompiler(Json(true)).any_object(); }

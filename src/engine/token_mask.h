@@ -18,6 +18,9 @@
 
 namespace wels {
 
+// Error::where() of what only shows while tokens are generated: that a grammar is too ambiguous.
+inline constexpr const char* kGrammarError = "grammar";
+
 // The bytes of every token as a tree, in depth-first order. One for a model, shared by all
 // requests.
 class TokenTree {

@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "base/check.h"
 #include "base/error.h"
 
 namespace wels {
@@ -87,6 +88,74 @@ nlohmann::json parse_json(std::string_view text, const std::string& where) {
   } catch (const json::exception& e) {
     throw Error(where, "not valid JSON" + reason_of(e.what()));
   }
+}
+
+namespace {
+
+// Fills an ordered object in the text's order. The library's own parser looks through all keys of
+// an object for each new one, which strangers could make last for minutes.
+class OrderedBuilder final : public nlohmann::json_sax<nlohmann::ordered_json> {
+ public:
+  using Json = nlohmann::ordered_json;
+  explicit OrderedBuilder(Json& root) : root_(root) {}
+
+  bool null() override { return put(nullptr); }
+  bool boolean(bool v) override { return put(v); }
+  bool number_integer(number_integer_t v) override { return put(v); }
+  bool number_unsigned(number_unsigned_t v) override { return put(v); }
+  bool number_float(number_float_t v, const string_t&) override { return put(v); }
+  bool string(string_t& v) override { return put(std::move(v)); }
+  bool binary(binary_t& v) override { return put(std::move(v)); }
+  bool start_object(std::size_t) override { return open(Json::object()); }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& v) override {
+    key_ = std::move(v);
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const Json::exception&) override {
+    return false;
+  }
+
+ private:
+  Json* place(Json v) {
+    if (open_.empty()) return &(root_ = std::move(v));
+    Json& in = *open_.back();
+    if (in.is_array()) {
+      in.push_back(std::move(v));
+      return &in.back();
+    }
+    auto& members = static_cast<Json::object_t::Container&>(*in.get_ptr<Json::object_t*>());
+    members.emplace_back(std::move(key_), std::move(v));
+    return &members.back().second;
+  }
+  bool put(Json v) {
+    place(std::move(v));
+    return true;
+  }
+  // What holds an open container does not grow until it is closed, so the pointer stays good.
+  bool open(Json v) {
+    open_.push_back(place(std::move(v)));
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+  Json& root_;
+  std::vector<Json*> open_;
+  std::string key_;
+};
+
+}  // namespace
+
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& where) {
+  parse_json(text, where);
+  nlohmann::ordered_json out;
+  OrderedBuilder builder(out);
+  CHECK(nlohmann::ordered_json::sax_parse(text.begin(), text.end(), &builder));
+  return out;
 }
 
 }  // namespace wels

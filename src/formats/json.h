@@ -13,6 +13,9 @@ namespace wels {
 // than 64.
 nlohmann::json parse_json(std::string_view text, const std::string& where);
 
+// The same with the keys of every object in the text's order.
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& where);
+
 // The text made safe to print inside a message: control characters and broken UTF-8 replaced, at
 // most 120 bytes.
 std::string printable(std::string_view text);

@@ -83,19 +83,24 @@ void parse_tools(const JsonFields& f, ChatRequest& r) {
     if (!schema) t.missing("input_schema");
     function["parameters"] = schema->value();
     std::string text = function.dump();
-    r.tools.push_back(parse_function(JsonFields(text, function)));
+    add_function(JsonFields(text, function), r);
   });
   auto choice = f.object("tool_choice");
   if (!choice) return;
   std::string type = choice->required("type", choice->text("type"));
-  if (type == "none") r.tool_choice.kind = ToolChoice::kNone;
-  if (type == "any") r.tool_choice.kind = ToolChoice::kRequired;
-  if (type == "tool") {
+  if (type == "none") {
+    r.tool_choice.kind = ToolChoice::kNone;
+  } else if (type == "any") {
+    r.tool_choice.kind = ToolChoice::kRequired;
+  } else if (type == "tool") {
     r.tool_choice.kind = ToolChoice::kNamed;
     r.tool_choice.name = choice->required("name", choice->text("name"));
     bool there = false;
     for (const ChatTool& t : r.tools) there |= t.name == r.tool_choice.name;
     if (!there) throw invalid_request("Invalid tool_choice: no tool of that name");
+  } else if (type != "auto") {
+    choice->refuse(choice->path() / "type", "unknown variant `" + printable(type) +
+                                                "`, expected one of `none`, `auto`, `any`, `tool`");
   }
   if (type == "any" && r.tools.empty())
     throw invalid_request("Invalid tool_choice: 'any' without tools");
@@ -137,8 +142,17 @@ ChatRequest parse_messages_request(std::string_view body, bool counting) {
   if (r.options.stop.size() > 16) throw invalid_request("Invalid stop_sequences: at most 16");
   if (auto metadata = f.object("metadata"))
     r.options.user_id = metadata->text("user_id").value_or("").substr(0, 512);
+  if (auto output = f.object("output_config")) {
+    if (auto effort = output->text("effort"))
+      r.effort = parse_effort(*output, output->path() / "effort", *effort);
+  }
   if (auto thinking = f.object("thinking")) {
-    r.thinking = thinking->text("type").value_or("disabled") == "enabled";
+    std::string type = thinking->text("type").value_or("disabled");
+    if (type != "enabled" && type != "disabled" && type != "adaptive")
+      thinking->refuse(thinking->path() / "type",
+                       "unknown variant `" + printable(type) +
+                           "`, expected `enabled`, `adaptive` or `disabled`");
+    r.thinking = type != "disabled";
     if (*r.thinking) r.thinking_budget = thinking->integer("budget_tokens");
     if (r.thinking_budget && *r.thinking_budget < 0)
       throw invalid_request("Invalid thinking budget: it must not be negative");

@@ -74,6 +74,7 @@ class MessagesWriter : public EventWriter {
           delta(R"({"type":"input_json_delta","partial_json":)" + json_string(d.text) + "}", out);
           break;
         case Delta::kFinish:
+          out_of_time_ = d.finish == FinishReason::kInsufficientResource;
           stop_ = stop_json(d.finish, d.stop_string);
       }
     }
@@ -81,8 +82,9 @@ class MessagesWriter : public EventWriter {
 
   void end(const Usage& usage, const std::optional<Error>& error, std::string& out) override {
     close(out);
-    if (error) {
-      out += "event: error\ndata: " + anthropic_error(500, error->what()) + "\n\n";
+    if (error || out_of_time_) {
+      ApiError e = error ? generation_error(*error) : out_of_time();
+      out += "event: error\ndata: " + anthropic_error(e.response().status, e.message()) + "\n\n";
       return;
     }
     event("message_delta", R"("delta":{)" + stop_ + R"(},"usage":)" + usage_text(usage), out);
@@ -116,6 +118,7 @@ class MessagesWriter : public EventWriter {
   int64_t prompt_;
   std::optional<Delta::Kind> open_;
   int index_ = -1;
+  bool out_of_time_ = false;  // which is no stop_reason
   std::string stop_ = R"("stop_reason":"end_turn","stop_sequence":null)";
 };
 

@@ -47,6 +47,21 @@ struct Releaser {
   }
 };
 
+// Of the answers that one request may ask for.
+constexpr size_t kMostChoices = 2048, kMostPromptTokens = size_t{1} << 24;
+
+void check_size(const GenerationJob& job) {
+  size_t tokens = 0;
+  for (const auto& p : job.prompts) tokens += p.size() * static_cast<size_t>(job.n);
+  size_t choices = job.prompts.size() * static_cast<size_t>(job.n);
+  if (choices > kMostChoices)
+    throw invalid_request(fmt::format("Invalid n: {} prompts times {} are more than {} answers",
+                                      job.prompts.size(), job.n, kMostChoices));
+  if (tokens > kMostPromptTokens)
+    throw invalid_request(fmt::format("The prompts, each n times, have {} tokens: more than {}",
+                                      tokens, kMostPromptTokens));
+}
+
 SteadyClock::time_point in_seconds(double s) {
   return SteadyClock::now() + std::chrono::milliseconds(static_cast<int64_t>(s * 1000));
 }
@@ -109,10 +124,11 @@ std::optional<HttpResponse> Api::refuse(const HttpRequest& head) {
     return forbidden("The Host header does not name this machine").response();
   if (head.method == "OPTIONS") {
     HttpResponse r = empty_response(204);
-    r.headers = {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
-                 {"Access-Control-Allow-Headers",
-                  "Authorization, Content-Type, x-api-key, anthropic-version, anthropic-beta"},
-                 {"Access-Control-Max-Age", "86400"}};
+    r.headers = {
+        {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+        {"Access-Control-Allow-Headers",
+         head.wanted_headers.empty() ? "Authorization, Content-Type" : head.wanted_headers},
+        {"Access-Control-Max-Age", "86400"}};
     return r;
   }
   const Route* route = find_route(head.method, path, &other_method);
@@ -129,24 +145,18 @@ std::optional<HttpResponse> Api::refuse(const HttpRequest& head) {
 }
 
 void Api::handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
-  boost::asio::post(workers_, [this, request = std::move(request), exchange]() mutable {
-    Call call;
-    bool other = false;
-    std::string path = local_path(request.path, call.beta);
-    call.route = find_route(request.method, path, &other);
-    call.request = std::move(request);
-    call.exchange = std::move(exchange);
-    run_route(call);
-  });
+  Call call;
+  bool other = false;
+  call.route = find_route(request.method, local_path(request.path, call.beta), &other);
+  call.request = std::move(request);
+  call.exchange = std::move(exchange);
+  if (call.route->run == &Api::health) return run_route(call);  // whatever the workers are at
+  boost::asio::post(workers_, [this, call = std::move(call)]() mutable { run_route(call); });
 }
 
 void Api::run_route(Call& call) {
   auto refuse = [&](const ApiError& e) {
-    if (call.late) return refuse_late(call, e);
-    HttpResponse r = e.response();
-    if (call.route->anthropic && r.content_type == "application/json")
-      r.body = anthropic_error(r.status, e.message());
-    answer(call, std::move(r));
+    call.late ? refuse_late(call, e) : answer_error(call, e);
   };
   try {
     bool local = names_loopback(call.request.peer);
@@ -174,6 +184,13 @@ void Api::run_route(Call& call) {
 void Api::answer(const Call& call, HttpResponse r) {
   metrics_.answered(call.route->path, r.status);
   call.exchange->respond(std::move(r));
+}
+
+void Api::answer_error(const Call& call, const ApiError& e) {
+  HttpResponse r = e.response();
+  if (call.route->anthropic && r.content_type == "application/json")
+    r.body = anthropic_error(r.status, e.message());
+  answer(call, std::move(r));
 }
 
 void Api::answer_json(const Call& call, std::string body) {
@@ -246,6 +263,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
                    std::unique_ptr<EventWriter> writer, Whole whole) {
   if (metrics_.queued >= options_.queue_limit)
     throw overloaded("The server is overloaded, please try again later", 2);
+  check_size(job);
   ++metrics_.active;  // before stopping_ is read: stop() waits for one of us
   Releaser release{[this] { --metrics_.active; }};
   if (stopping_) throw overloaded("The server is being stopped", 5);
@@ -294,9 +312,12 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
       g->take(deltas);
       if (std::optional<Error> e = g->error()) {
         log_warn("{}: {}", call.route->path, e->what());
-        return answer(call, server_error(e->what()).response());
+        return answer_error(call, generation_error(*e));
       }
-      answer_json(call, whole(collect_answers(std::move(deltas), g->choices()), *g));
+      std::vector<Answer> answers = collect_answers(std::move(deltas), g->choices());
+      if (call.route->anthropic && answers[0].finish == FinishReason::kInsufficientResource)
+        return answer_error(call, out_of_time());  // it has no stop_reason for that
+      answer_json(call, whole(answers, *g));
     });
   });
   if (late) {

@@ -61,6 +61,7 @@ class Api : public HttpHandler {
   void run_route(Call& call);
   void answer(const Call& call, HttpResponse r);
   void answer_json(const Call& call, std::string body);
+  void answer_error(const Call& call, const ApiError& e);
   bool from_loopback_page(const std::string& origin) const;
 
   // The model of this name. Not loaded: the call waits for it, a stream with signs of life, and

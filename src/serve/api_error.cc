@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "engine/token_mask.h"
+
 namespace wels {
 namespace {
 
@@ -83,6 +85,12 @@ ApiError overloaded(const std::string& message, int retry_after_s) {
 ApiError server_error(const std::string& message) {
   return json_error(500, message, "server_error", "internal_error");
 }
+
+ApiError generation_error(const Error& e) {
+  return e.where() == kGrammarError ? invalid_request(e.what()) : server_error(e.what());
+}
+
+ApiError out_of_time() { return overloaded("The answer took longer than a request may here", 5); }
 
 ApiError not_found(const std::string& message) {
   return json_error(404, message, "invalid_request_error", "not_found");

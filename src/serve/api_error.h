@@ -4,6 +4,7 @@
 #include <exception>
 #include <string>
 
+#include "base/error.h"
 #include "serve/http.h"
 
 namespace wels {
@@ -38,8 +39,11 @@ ApiError insufficient_balance();                       // 402
 ApiError rate_limited(const std::string& message, int retry_after_s);  // 429
 ApiError overloaded(const std::string& message, int retry_after_s);    // 503
 ApiError server_error(const std::string& message);                     // 500
-ApiError not_found(const std::string& message);                        // 404, of the page's routes
-HttpResponse empty_response(int status);                               // 404 and 405 have no body
-HttpResponse fresh_json(std::string body);                             // 200, that nobody may keep
+// Why an answer could not be generated to its end: 400 where the request's grammar is at fault.
+ApiError generation_error(const Error& e);
+ApiError out_of_time();                          // 503: an answer took longer than it may
+ApiError not_found(const std::string& message);  // 404, of the page's routes
+HttpResponse empty_response(int status);         // 404 and 405 have no body
+HttpResponse fresh_json(std::string body);       // 200, that nobody may keep
 
 }  // namespace wels

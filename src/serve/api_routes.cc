@@ -1,6 +1,7 @@
 // The routes of DeepSeek's and OpenAI's API.
 #include <fmt/format.h>
 
+#include <charconv>
 #include <sstream>
 
 #include "base/version.h"
@@ -91,6 +92,7 @@ std::vector<Echo> echoes(const Tokenizer& t, const Generation& g, bool logprobs)
         for (auto [id, logp] : known[k - 1].top)
           token.top.push_back({std::string(t.token_bytes(id)), logp});
       }
+      token.shown = !t.is_special(prompt[k]);
       e.tokens.push_back(std::move(token));
     }
     out.push_back(std::move(e));
@@ -123,6 +125,24 @@ void Api::completions(Call& call) {
            });
 }
 
+namespace {
+
+std::string percent_decoded(std::string_view path) {
+  std::string out;
+  for (size_t i = 0; i < path.size(); ++i) {
+    unsigned byte = 0;
+    auto digits = path.substr(std::min(i + 1, path.size()), 2);
+    bool escape =
+        path[i] == '%' && digits.size() == 2 &&
+        std::from_chars(digits.data(), digits.data() + 2, byte, 16).ptr == digits.data() + 2;
+    out += escape ? static_cast<char>(byte) : path[i];
+    if (escape) i += 2;
+  }
+  return out;
+}
+
+}  // namespace
+
 void Api::models(Call& call) {
   bool beta = false;
   std::string path = local_path(call.request.path, beta);
@@ -131,7 +151,7 @@ void Api::models(Call& call) {
   };
   std::string list;
   for (const std::string& name : models_.names()) {
-    if (path == "/models/" + name) return answer_json(call, entry(name));
+    if (percent_decoded(path) == "/models/" + name) return answer_json(call, entry(name));
     list += (list.empty() ? "" : ",") + entry(name);
   }
   if (path != "/models") return answer(call, empty_response(404));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "formats/json.h"
 #include "serve/api_error.h"
@@ -152,36 +153,9 @@ ResponseFormat parse_format(const JsonFields& f) {
   return format;
 }
 
-// DeepSeek asks for the word, so that a model is not left to write white space for ever.
-void check_json_is_mentioned(const ChatRequest& r) {
-  for (const ChatMessage& m : r.messages) {
-    std::string text = m.content.value_or("");
-    std::transform(text.begin(), text.end(), text.begin(),
-                   [](unsigned char c) { return std::tolower(c); });
-    if (text.find("json") != std::string::npos) return;
-  }
-  throw invalid_request(
-      "Prompt must contain the word 'json' in some form to use 'response_format' of type "
-      "'json_object'.");
-}
-
-// OpenAI's names as DeepSeek takes them.
-ReasoningEffort parse_effort(const JsonFields& f, const std::string& name) {
-  for (const char* low : {"minimal", "low"}) {
-    if (name == low) return ReasoningEffort::kLow;
-  }
-  for (const char* high : {"medium", "high", "xhigh"}) {
-    if (name == high) return ReasoningEffort::kHigh;
-  }
-  for (const char* most : {"max", "ultra"}) {
-    if (name == most) return ReasoningEffort::kMax;
-  }
-  f.refuse(f.path() / "reasoning_effort",
-           "unknown variant `" + printable(name) + "`, expected one of `low`, `high`, `max`");
-}
-
 void parse_thinking(const JsonFields& f, ChatRequest& r) {
-  if (auto effort = f.text("reasoning_effort")) r.effort = parse_effort(f, *effort);
+  if (auto effort = f.text("reasoning_effort"))
+    r.effort = parse_effort(f, f.path() / "reasoning_effort", *effort);
   if (auto t = f.object("thinking")) {
     std::string type = t->required("type", t->text("type"));
     if (type != "enabled" && type != "disabled")
@@ -206,6 +180,33 @@ int parse_top_logprobs(const JsonFields& f) {
 
 }  // namespace
 
+// DeepSeek asks for the word, so that a model is not left to write white space for ever.
+void check_json_is_mentioned(const ChatRequest& r) {
+  for (const ChatMessage& m : r.messages) {
+    std::string text = m.content.value_or("");
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
+    if (text.find("json") != std::string::npos) return;
+  }
+  throw invalid_request(
+      "Prompt must contain the word 'json' in some form to use 'response_format' of type "
+      "'json_object'.");
+}
+
+// OpenAI's names as DeepSeek takes them.
+ReasoningEffort parse_effort(const JsonFields& f, const JsonPath& at, const std::string& name) {
+  for (const char* low : {"minimal", "low"}) {
+    if (name == low) return ReasoningEffort::kLow;
+  }
+  for (const char* high : {"medium", "high", "xhigh"}) {
+    if (name == high) return ReasoningEffort::kHigh;
+  }
+  for (const char* most : {"max", "ultra"}) {
+    if (name == most) return ReasoningEffort::kMax;
+  }
+  f.refuse(at, "unknown variant `" + printable(name) + "`, expected one of `low`, `high`, `max`");
+}
+
 void check_range(const char* name, double value, double least, double most) {
   if (value >= least && value <= most) return;
   throw invalid_request(
@@ -228,15 +229,6 @@ std::string message_text(const JsonFields& f, const char* key) {
   return out;
 }
 
-ChatTool parse_function(const JsonFields& function) {
-  ChatTool tool;
-  tool.name = function.required("name", function.text("name"));
-  check_name(tool.name);
-  tool.description = function.text("description").value_or("");
-  if (auto parameters = function.object("parameters")) tool.parameters = parameters->value().dump();
-  return tool;
-}
-
 namespace {
 
 void check_strict_schema(const std::string& name, const Json& schema, const std::string& at) {
@@ -249,11 +241,14 @@ void check_strict_schema(const std::string& name, const Json& schema, const std:
   }
   if (!schema.is_object()) return;
   if (auto p = schema.find("properties"); p != schema.end() && p->is_object()) {
-    auto required = schema.find("required");
+    std::set<std::string> required;
+    if (auto list = schema.find("required"); list != schema.end() && list->is_array()) {
+      for (const Json& name : *list) {
+        if (name.is_string()) required.insert(name.get<std::string>());
+      }
+    }
     for (const auto& [key, value] : p->items()) {
-      bool listed = required != schema.end() && required->is_array() &&
-                    std::find(required->begin(), required->end(), key) != required->end();
-      if (!listed) throw wrong("must list all its properties as required");
+      if (!required.contains(key)) throw wrong("must list all its properties as required");
       check_strict_schema(name, value, at + "." + key);
     }
     auto more = schema.find("additionalProperties");
@@ -272,8 +267,32 @@ void check_strict_schema(const std::string& name, const Json& schema, const std:
 
 }  // namespace
 
-void check_strict(const ChatTool& tool) {
-  check_strict_schema(tool.name, Json::parse(tool.parameters), "parameters");
+void add_function(const JsonFields& function, ChatRequest& r) {
+  ChatTool tool;
+  tool.name = function.required("name", function.text("name"));
+  check_name(tool.name);
+  tool.description = function.text("description").value_or("");
+  if (auto parameters = function.object("parameters")) tool.parameters = parameters->value().dump();
+  bool strict = function.boolean("strict").value_or(false);
+  if (strict)
+    check_strict_schema(tool.name, parse_ordered_json(tool.parameters, "parameters"), "parameters");
+  if (!r.tools.empty() && strict != r.strict_tools)
+    throw invalid_request("Invalid tools: all functions must be strict, or none");
+  r.strict_tools = strict;
+  r.tools.push_back(std::move(tool));
+  if (r.tools.size() > kMostTools)
+    throw invalid_request(fmt::format("Invalid tools: at most {} are allowed", kMostTools));
+}
+
+std::string parse_user_id(const JsonFields& f) {
+  std::string id = f.text("user_id").value_or("");
+  if (id.size() > kLongestUser) {
+    throw invalid_request(
+        fmt::format("Invalid 'user_id': string too long. Expected a string with maximum length {}, "
+                    "but got a string with length {} instead",
+                    kLongestUser, id.size()));
+  }
+  return id;
 }
 
 GenerationOptions parse_options(const JsonFields& f) {
@@ -305,13 +324,7 @@ GenerationOptions parse_options(const JsonFields& f) {
     o.include_usage = so->boolean("include_usage").value_or(false);
   }
   o.logit_bias = parse_logit_bias(f);
-  o.user_id = f.text("user_id").value_or("");
-  if (o.user_id.size() > kLongestUser) {
-    throw invalid_request(
-        fmt::format("Invalid 'user_id': string too long. Expected a string with maximum length {}, "
-                    "but got a string with length {} instead",
-                    kLongestUser, o.user_id.size()));
-  }
+  o.user_id = parse_user_id(f);
   return o;
 }
 
@@ -329,7 +342,6 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
   if (r.messages.empty()) throw invalid_request("Empty input messages");
   r.options = parse_options(f);
   r.options.top_logprobs = parse_top_logprobs(f);
-  size_t strict = 0;
   f.each("tools", [&](const Json& item, const JsonPath& at) {
     JsonFields tool(body, item, at);
     std::string type = tool.required("type", tool.text("type"));
@@ -337,17 +349,8 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
       tool.refuse(at / "type", "unknown variant `" + printable(type) + "`, expected `function`");
     auto function = tool.object("function");
     if (!function) tool.missing("function");
-    r.tools.push_back(parse_function(*function));
-    if (function->boolean("strict").value_or(false)) {
-      check_strict(r.tools.back());
-      ++strict;
-    }
+    add_function(*function, r);
   });
-  if (r.tools.size() > kMostTools)
-    throw invalid_request(fmt::format("Invalid tools: at most {} are allowed", kMostTools));
-  if (strict != 0 && strict != r.tools.size())
-    throw invalid_request("Invalid tools: all functions must be strict, or none");
-  r.strict_tools = strict > 0;
   r.tool_choice = parse_tool_choice(f, r.tools);
   r.format = parse_format(f);
   if (!r.options.grammar.empty() && r.format.kind != ResponseFormat::kText)

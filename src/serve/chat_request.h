@@ -75,10 +75,14 @@ EmbeddingRequest parse_embedding_request(std::string_view body);
 // Parts that other APIs share.
 void check_range(const char* name, double value, double least, double most);
 std::string message_text(const JsonFields& f, const char* key);  // a string, or parts of type text
-ChatTool parse_function(const JsonFields& function);
-// DeepSeek's rules for strict tools: every object of the schema lists all its properties as
-// required and has no others. Throws ApiError.
-void check_strict(const ChatTool& tool);
+// Adds a function to the request's tools. "strict": all functions are then, and their schemas keep
+// DeepSeek's rules: every object lists all its properties as required and has no others.
+void add_function(const JsonFields& function, ChatRequest& r);
+// "low", "high", "max" and OpenAI's other names. at: where it stands.
+ReasoningEffort parse_effort(const JsonFields& f, const JsonPath& at, const std::string& name);
+// json_object: the word must be in a message, as DeepSeek asks.
+void check_json_is_mentioned(const ChatRequest& r);
+std::string parse_user_id(const JsonFields& f);
 GenerationOptions parse_options(const JsonFields& f);
 
 }  // namespace wels

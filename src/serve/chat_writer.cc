@@ -81,7 +81,7 @@ class ChatWriter : public EventWriter {
   void end(const Usage& usage, const std::optional<Error>& error, std::string& out) override {
     usage_ = usage_json(usage);
     if (error) {
-      out += "data: " + error_body(error->what(), "server_error", "internal_error") + "\n\n";
+      out += "data: " + generation_error(*error).response().body + "\n\n";
       return;
     }
     flush_finish(true, out);

@@ -2,6 +2,8 @@
 // harnesses read them.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "serve/api_error.h"
 #include "serve/json_text.h"
 #include "serve/logprob_text.h"
@@ -10,10 +12,20 @@
 namespace wels {
 namespace {
 
+// Characters that begin in these bytes: a token may end within one.
+size_t characters(std::string_view utf8) {
+  return static_cast<size_t>(std::count_if(utf8.begin(), utf8.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
+}
+
 // {"tokens", "token_logprobs", "top_logprobs", "text_offset"}; `unknown` tokens at the beginning
 // have no log-probability.
 class LogprobLists {
  public:
+  // offset: characters of text before it.
+  explicit LogprobLists(size_t offset = 0) : offset_(offset) {}
+  size_t offset() const { return offset_; }
   void add(const std::vector<TokenLogprob>& tokens, size_t unknown) {
     for (size_t i = 0; i < tokens.size(); ++i) {
       const TokenLogprob& t = tokens[i];
@@ -21,7 +33,7 @@ class LogprobLists {
       std::string text = utf8_lossy(t.bytes);
       tokens_ += comma + json_string(text);
       offsets_ += comma + std::to_string(offset_);
-      offset_ += t.bytes.size();
+      if (t.shown) offset_ += characters(t.bytes);
       if (i < unknown) {
         logprobs_ += std::string(comma) + "null";
         top_ += std::string(comma) + "null";
@@ -43,7 +55,7 @@ class LogprobLists {
 
  private:
   std::string tokens_, logprobs_, top_, offsets_;
-  size_t count_ = 0, offset_ = 0;
+  size_t count_ = 0, offset_;
 };
 
 std::string head(const ResponseInfo& info) {
@@ -56,7 +68,9 @@ std::string head(const ResponseInfo& info) {
 class CompletionWriter : public EventWriter {
  public:
   CompletionWriter(const ResponseInfo& info, bool include_usage, std::vector<std::string> echoes)
-      : head_("data: " + head(info)), include_usage_(include_usage), echoes_(std::move(echoes)) {}
+      : head_("data: " + head(info)), include_usage_(include_usage), echoes_(std::move(echoes)) {
+    for (const std::string& e : echoes_) offsets_.push_back(characters(e));
+  }
 
   void begin(std::string& out) override {
     for (size_t i = 0; i < echoes_.size(); ++i) chunk(i, echoes_[i], "null", "null", out);
@@ -66,8 +80,10 @@ class CompletionWriter : public EventWriter {
     for (const Delta& d : deltas) {
       size_t choice = static_cast<size_t>(d.choice);
       if (d.kind == Delta::kContent) {
-        LogprobLists part;
+        if (offsets_.size() <= choice) offsets_.resize(choice + 1);
+        LogprobLists part(offsets_[choice]);
         part.add(d.logprobs, 0);
+        offsets_[choice] = part.offset();
         chunk(choice, d.text, d.logprobs.empty() ? "null" : part.json(), "null", out);
       } else if (d.kind == Delta::kFinish) {
         flush_finish("", out);
@@ -78,7 +94,7 @@ class CompletionWriter : public EventWriter {
 
   void end(const Usage& usage, const std::optional<Error>& error, std::string& out) override {
     if (error) {
-      out += "data: " + error_body(error->what(), "server_error", "internal_error") + "\n\n";
+      out += "data: " + generation_error(*error).response().body + "\n\n";
       return;
     }
     std::string json = ",\"usage\":" + usage_json(usage);
@@ -110,6 +126,7 @@ class CompletionWriter : public EventWriter {
   std::string head_;
   bool include_usage_;
   std::vector<std::string> echoes_;
+  std::vector<size_t> offsets_;  // characters sent, by choice
   std::optional<std::pair<size_t, std::string>> finish_;
 };
 

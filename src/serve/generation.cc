@@ -223,8 +223,8 @@ void Generation::finished(int choice, GenerateResult r) {
   decoders_[i].finish(deltas);
   Delta end{.kind = Delta::kFinish, .choice = choice};
   using Finish = GenerateResult::Finish;
-  bool by_itself = r.finish == Finish::kStop || stopped_[i];
   end.stop_string = decoders_[i].stop_found();
+  bool by_itself = r.finish == Finish::kStop || stopped_[i] || !end.stop_string.empty();
   if (by_itself) {
     end.finish = decoders_[i].calls() > 0 ? FinishReason::kToolCalls : FinishReason::kStop;
   } else if (r.finish == Finish::kLength || r.finish == Finish::kContext) {

@@ -30,6 +30,7 @@ struct TokenLogprob {
     double logp;
   };
   std::vector<Other> top;
+  bool shown = true;  // its bytes are in the text
 };
 
 enum class FinishReason { kStop, kLength, kToolCalls, kInsufficientResource, kError };

@@ -15,6 +15,7 @@ struct HttpRequest {
   // Of these headers:
   std::string authorization, api_key, content_type, host, origin, version, accept_encoding,
       if_none_match, last_event_id;
+  std::string wanted_headers;  // Access-Control-Request-Headers, of a page elsewhere
   bool has_body = false;
   std::string body;
   std::string peer;  // the client's address, for the log

@@ -34,6 +34,15 @@ std::string field(const http::fields& fields, const char* name) {
   return it == fields.end() ? "" : std::string(it->value());
 }
 
+// "http://host/path", as proxies are asked, is "/path" here.
+std::string origin_form(std::string_view target) {
+  size_t scheme = target.find("://");
+  if (target.starts_with('/') || scheme == std::string_view::npos) return std::string(target);
+  size_t path = target.find_first_of("/?", scheme + 3);
+  if (path == std::string_view::npos) return "/";
+  return (target[path] == '?' ? "/" : "") + std::string(target.substr(path));
+}
+
 template <class Stream>
 class Session : public SessionBase, public std::enable_shared_from_this<Session<Stream>> {
  public:
@@ -68,7 +77,7 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     if (source_) {
       send_body(source_->keep_alive());
     } else if (patient_) {
-      begin_chunks({});
+      if (!chunked_begun_) begin_chunks({});
       send_body("\n");
     }
   }
@@ -151,7 +160,7 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     const auto& head = parser_->get();
     request_ = {};
     request_.method = std::string(head.method_string());
-    std::string target(head.target());
+    std::string target = origin_form(std::string_view(head.target().data(), head.target().size()));
     size_t mark = target.find('?');
     request_.path = target.substr(0, mark);
     if (mark != std::string::npos) request_.query = target.substr(mark + 1);
@@ -163,6 +172,7 @@ class Session : public SessionBase, public std::enable_shared_from_this<Session<
     request_.version = field(head, "anthropic-version");
     request_.accept_encoding = field(head, http::field::accept_encoding);
     request_.if_none_match = field(head, http::field::if_none_match);
+    request_.wanted_headers = field(head, http::field::access_control_request_headers);
     request_.last_event_id = field(head, "last-event-id");
     request_.peer = peer_;
     keep_alive_ = parser_->keep_alive();

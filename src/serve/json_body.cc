@@ -90,11 +90,10 @@ Json parse_body(std::string_view text) {
   if (text.find_first_not_of(kSpace) == std::string_view::npos)
     throw syntax_error(std::string(kStart) + "EOF while parsing a value at line 1 column 0");
   try {
-    parse_json(text, "body");  // all the checks; the second reading keeps the order of keys
+    return parse_ordered_json(text, "body");
   } catch (const Error& e) {
     throw syntax_error(kStart + e.fact());
   }
-  return Json::parse(text);
 }
 
 JsonPath JsonPath::operator/(const std::string& key) const {

@@ -4,6 +4,8 @@
 #include <openssl/evp.h>
 #include <zlib.h>
 
+#include <boost/asio/ip/address.hpp>
+
 #include "base/check.h"
 #include "base/error.h"
 
@@ -77,18 +79,33 @@ const Page& page() {
   return p;
 }
 
-std::string_view host_of(std::string_view text) {
+// The name or address in a URL's origin, a Host header or alone, in small letters.
+std::string host_of(std::string_view text) {
   if (size_t scheme = text.find("://"); scheme != std::string_view::npos)
     text.remove_prefix(scheme + 3);
-  if (text.starts_with('[')) return text.substr(0, text.find(']') + 1);
-  return text.substr(0, text.find(':'));
+  if (text.starts_with('[')) {
+    text = text.substr(1, text.find(']') - 1);
+  } else if (text.find(':') == text.rfind(':')) {  // else an IPv6 address without a port
+    text = text.substr(0, text.find(':'));
+  }
+  std::string host(text);
+  for (char& c : host) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (host.ends_with('.')) host.pop_back();
+  return host;
 }
 
 }  // namespace
 
 bool names_loopback(std::string_view text) {
-  std::string_view host = host_of(text);
-  return host == "localhost" || host == "127.0.0.1" || host == "[::1]";
+  std::string host = host_of(text);
+  if (host == "localhost") return true;
+  boost::system::error_code not_an_address;
+  auto address = boost::asio::ip::make_address(host, not_an_address);
+  if (not_an_address) return false;
+  if (address.is_v6() && address.to_v6().is_v4_mapped())
+    return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6())
+        .is_loopback();
+  return address.is_loopback();
 }
 
 std::string gunzip(std::string_view bytes) {

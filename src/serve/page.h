@@ -20,7 +20,8 @@ bool accepts_gzip(std::string_view header);
 // Scripts and style sheets of `html` by their hashes; nothing else may run.
 std::string content_security_policy(std::string_view html);
 
-// Whether "http://localhost:5173", "127.0.0.1:80", "[::1]" (an Origin or a Host) is this machine.
+// Whether an Origin, a Host or an address is this machine: "http://localhost:5173", "127.0.0.1:80",
+// "[::1]", "::ffff:127.0.0.1".
 bool names_loopback(std::string_view text);
 
 }  // namespace wels

@@ -43,14 +43,19 @@ void parse_tools(const JsonFields& f, ChatRequest& r) {
     JsonFields t(f.body(), item, at);
     if (t.text("type").value_or("") != "function")
       t.refuse(at, "unsupported tool, expected one of type `function`");
-    r.tools.push_back(parse_function(t));
+    add_function(t, r);
   });
   const Json* choice = f.any("tool_choice");
   if (!choice) return;
   if (choice->is_string()) {
     std::string s = choice->get<std::string>();
-    if (s == "none") r.tool_choice.kind = ToolChoice::kNone;
-    if (s == "required") r.tool_choice.kind = ToolChoice::kRequired;
+    if (s == "none")
+      r.tool_choice.kind = ToolChoice::kNone;
+    else if (s == "required")
+      r.tool_choice.kind = ToolChoice::kRequired;
+    else if (s != "auto")
+      f.refuse(f.path() / "tool_choice", "unknown variant `" + printable(s) +
+                                             "`, expected one of `none`, `auto`, `required`");
   } else {
     JsonFields named(f.body(), *choice, f.path() / "tool_choice");
     r.tool_choice.kind = ToolChoice::kNamed;
@@ -68,12 +73,29 @@ void parse_format(const JsonFields& f, ChatRequest& r) {
   auto format = text ? text->object("format") : std::nullopt;
   if (!format) return;
   std::string type = format->required("type", format->text("type"));
-  if (type == "json_object") r.format.kind = ResponseFormat::kJsonObject;
-  if (type == "json_schema") {
+  if (type == "json_object") {
+    r.format.kind = ResponseFormat::kJsonObject;
+    check_json_is_mentioned(r);
+  } else if (type == "json_schema") {
     auto schema = format->object("schema");
     if (!schema) format->missing("schema");
     r.format = {ResponseFormat::kJsonSchema, schema->value().dump()};
+  } else if (type != "text") {
+    format->refuse(
+        format->path() / "type",
+        fmt::format("unknown variant `{}`, expected one of `text`, `json_object`, `json_schema`",
+                    printable(type)));
   }
+}
+
+void parse_reasoning(const JsonFields& f, ChatRequest& r) {
+  auto reasoning = f.object("reasoning");
+  auto effort = reasoning ? reasoning->text("effort") : std::nullopt;
+  if (!effort) return;
+  if (*effort == "none")
+    r.thinking = false;
+  else
+    r.effort = parse_effort(*reasoning, reasoning->path() / "effort", *effort);
 }
 
 }  // namespace
@@ -111,8 +133,10 @@ ChatRequest parse_responses_request(std::string_view body) {
   r.options.top_p = f.number("top_p").value_or(1);
   check_range("top_p", r.options.top_p, 0, 1);
   r.options.stream = f.boolean("stream").value_or(false);
+  r.options.user_id = parse_user_id(f);
   parse_tools(f, r);
   parse_format(f, r);
+  parse_reasoning(f, r);
   return r;
 }
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "serve/api_error.h"
 #include "serve/json_text.h"
 #include "serve/responses.h"
 
@@ -23,8 +24,9 @@ struct Item {
                ? R"({"type":"reasoning_text","text":)" + json_string(text) + "}"
                : R"({"type":"output_text","text":)" + json_string(text) + R"(,"annotations":[]})";
   }
-  std::string json(bool done) const {
-    const char* status = done ? "completed" : "in_progress";
+  // status: "in_progress" (nothing of it is shown yet), "completed" or "incomplete".
+  std::string json(const char* status) const {
+    bool done = std::string_view(status) != "in_progress";
     std::string content = done ? "[" + part() + "]" : "[]";
     if (kind == kReasoning)
       return fmt::format(R"({{"type":"reasoning","id":"{}","summary":[],"content":{}}})", id,
@@ -61,8 +63,22 @@ std::string response_json(const ResponseInfo& info, const ChatRequest& r, const 
 }
 
 const char* status_of(FinishReason f) {
-  return f == FinishReason::kLength || f == FinishReason::kInsufficientResource ? "incomplete"
-                                                                                : "completed";
+  return f == FinishReason::kInsufficientResource ? "failed"
+         : f == FinishReason::kLength             ? "incomplete"
+                                                  : "completed";
+}
+// Of the last item.
+const char* item_status(FinishReason f) {
+  return f == FinishReason::kStop || f == FinishReason::kToolCalls ? "completed" : "incomplete";
+}
+
+std::string error_json(const std::string& message) {
+  return R"({"code":"server_error","message":)" + json_string(message) + "}";
+}
+
+// "null", or why a response failed without an error of its own.
+std::string failure(FinishReason f) {
+  return f == FinishReason::kInsufficientResource ? error_json(out_of_time().message()) : "null";
 }
 
 class ResponsesWriter : public EventWriter {
@@ -88,10 +104,9 @@ class ResponsesWriter : public EventWriter {
   }
 
   void end(const Usage& usage, const std::optional<Error>& error, std::string& out) override {
-    close(out);
+    close(out, error ? "incomplete" : item_status(finish_));
     const char* status = error ? "failed" : status_of(finish_);
-    std::string why =
-        error ? R"({"code":"server_error","message":)" + json_string(error->what()) + "}" : "null";
+    std::string why = error ? error_json(error->what()) : failure(finish_);
     event(std::string("response.") + status,
           "\"response\":" + response_json(info_, request_, status, done_, usage_text(usage), why),
           out);
@@ -108,10 +123,10 @@ class ResponsesWriter : public EventWriter {
     return item_->kind == Item::kCall ? out : out + ",\"content_index\":0";
   }
   void open(Item item, std::string& out) {
-    close(out);
+    close(out, "completed");
     item_ = std::move(item);
     event("response.output_item.added",
-          fmt::format(R"("output_index":{},"item":{})", index_, item_->json(false)), out);
+          fmt::format(R"("output_index":{},"item":{})", index_, item_->json("in_progress")), out);
     if (item_->kind != Item::kCall)
       event("response.content_part.added", place() + ",\"part\":" + item_->part(), out);
   }
@@ -130,7 +145,7 @@ class ResponsesWriter : public EventWriter {
     std::string fields = place() + ",\"delta\":" + json_string(d.text);
     event(std::string(stem()) + ".delta", fields, out);
   }
-  void close(std::string& out) {
+  void close(std::string& out, const char* status) {
     if (!item_) return;
     const char* field = item_->kind == Item::kCall ? "arguments" : "text";
     event(std::string(stem()) + ".done",
@@ -138,8 +153,8 @@ class ResponsesWriter : public EventWriter {
     if (item_->kind != Item::kCall)
       event("response.content_part.done", place() + ",\"part\":" + item_->part(), out);
     event("response.output_item.done",
-          fmt::format(R"("output_index":{},"item":{})", index_, item_->json(true)), out);
-    done_ += (done_.empty() ? "" : ",") + item_->json(true);
+          fmt::format(R"("output_index":{},"item":{})", index_, item_->json(status)), out);
+    done_ += (done_.empty() ? "" : ",") + item_->json(status);
     item_.reset();
     ++index_;
   }
@@ -156,13 +171,19 @@ class ResponsesWriter : public EventWriter {
 
 std::string responses_response(const ResponseInfo& info, const ChatRequest& request,
                                const Answer& a, const Usage& usage) {
-  std::string output;
-  auto add = [&](const Item& item) { output += (output.empty() ? "" : ",") + item.json(true); };
-  if (!a.reasoning.empty()) add({Item::kReasoning, "rs_" + new_uuid(), a.reasoning, "", ""});
-  if (!a.content.empty()) add({Item::kMessage, "msg_" + new_uuid(), a.content, "", ""});
+  std::vector<Item> items;
+  if (!a.reasoning.empty())
+    items.push_back({Item::kReasoning, "rs_" + new_uuid(), a.reasoning, "", ""});
+  if (!a.content.empty()) items.push_back({Item::kMessage, "msg_" + new_uuid(), a.content, "", ""});
   for (const Answer::Call& c : a.calls)
-    add({Item::kCall, "fc_" + new_uuid(), c.arguments, c.id, c.name});
-  return response_json(info, request, status_of(a.finish), output, usage_text(usage));
+    items.push_back({Item::kCall, "fc_" + new_uuid(), c.arguments, c.id, c.name});
+  std::string output;
+  for (const Item& item : items) {
+    bool last = &item == &items.back();
+    output += (output.empty() ? "" : ",") + item.json(last ? item_status(a.finish) : "completed");
+  }
+  return response_json(info, request, status_of(a.finish), output, usage_text(usage),
+                       failure(a.finish));
 }
 
 std::unique_ptr<EventWriter> make_responses_writer(ResponseInfo info, ChatRequest request) {

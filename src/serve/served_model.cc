@@ -15,10 +15,12 @@ namespace {
 
 constexpr int64_t kChatTokens = 4096, kReasonerTokens = 32768, kCompletionTokens = 16;
 
+constexpr const char* kCallsBegin = "<｜tool▁calls▁begin｜>";
+
 // Markers whose text an answer's parts are told by, special tokens in some vocabularies.
 constexpr const char* kMarkers[] = {"<think>",
                                     "</think>",
-                                    "<｜tool▁calls▁begin｜>",
+                                    kCallsBegin,
                                     "<｜tool▁calls▁end｜>",
                                     "<｜tool▁call▁begin｜>",
                                     "<｜tool▁call▁end｜>",
@@ -284,6 +286,9 @@ std::shared_ptr<AnswerPlan> ServedModel::plan(const ChatRequest& r, bool thinkin
   if (r.tool_choice.kind == ToolChoice::kRequired || r.tool_choice.kind == ToolChoice::kNamed) {
     p->parts = forced_calls(r);
   } else if (r.strict_tools && r.tool_choice.kind == ToolChoice::kAuto) {
+    if (tokenizer_.encode(kCallsBegin).size() != 1)
+      throw invalid_request(std::string("Strict functions need a model with a token ") +
+                            kCallsBegin + ": drop strict, or set tool_choice to required");
     p->parts = forced_calls(r);
     p->parts_from = p->parts[0].tokens.at(0);
   } else if (r.format.kind == ResponseFormat::kJsonObject) {

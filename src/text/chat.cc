@@ -536,8 +536,7 @@ std::vector<int32_t> fim_to_tokens(std::string_view before, std::string_view aft
 }
 
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where) {
-  parse_json(json, where);  // all the checks; the second reading keeps the order of keys
-  auto list = nlohmann::ordered_json::parse(json);
+  auto list = parse_ordered_json(json, where);
   if (!list.is_array())
     throw Error(where, "not a list of messages", "[{\"role\": \"user\", \"content\": \"...\"}]");
   std::vector<ChatMessage> out;

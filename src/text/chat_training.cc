@@ -224,8 +224,7 @@ PromptAndAnswer prompt_and_answer(std::optional<ChatTemplate> chat_template,
 }
 
 std::string describe_tools(std::string_view tools, const std::string& where) {
-  parse_json(tools, where);  // all the checks; the second reading keeps the order of keys
-  auto list = nlohmann::ordered_json::parse(tools);
+  auto list = parse_ordered_json(tools, where);
   if (!list.is_array()) throw Error(where, "\"tools\" is not a list", "[{\"type\", \"function\"}]");
   std::string out = "## Tools\nYou have access to the following tools:\n";
   for (const auto& item : list) {
