@@ -1,5 +1,6 @@
 #include "engine/grammar.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -366,6 +367,11 @@ TEST(Grammar, SchemasThatCannotBeEnforcedAreRefusedWithTheirPath) {
       {R"({"type": "string", "pattern": "(?=a)b"})", "pattern"},
       {R"({"type": "string", "pattern": "^a|b$"})", "parentheses"},
       {R"({"enum": []})", "must list"},
+      {R"({"type": "string", "enum": [1]})", "no value of its"},
+      {R"({"type": "thing", "enum": [1]})", "none of JSON's types"},
+      {R"({"type": "integer", "const": "a"})", "not of its"},
+      {R"({"properties": 5, "allOf": [{"properties": {"a": {}}}]})", "must be an object"},
+      {R"({"required": "x", "allOf": [{"required": ["a"]}]})", "must be a list"},
       {R"({"required": ["a"], "additionalProperties": false})", "is required, but no property"},
       {R"({"anyOf": [{"type": "null"}], "minimum": 3})", "minimum"},
       {R"({"type": "number", "minimum": 0.5})", "whole number"},
@@ -378,6 +384,44 @@ TEST(Grammar, SchemasThatCannotBeEnforcedAreRefusedWithTheirPath) {
       EXPECT_TRUE(std::regex_search(e.what(), std::regex(message))) << text << "\n" << e.what();
     }
   }
+}
+
+TEST(Grammar, AnEnumKeepsToItsType) {
+  Grammar g = Grammar::from_json_schema(R"({"type": ["string", "null"], "enum": ["a", 1, null]})");
+  EXPECT_TRUE(matches(g, "\"a\""));
+  EXPECT_TRUE(matches(g, "null"));
+  EXPECT_FALSE(matches(g, "1"));
+}
+
+// Each of these once took minutes, or the stack.
+TEST(Grammar, LargeSchemasAreReadOrRefusedAtOnce) {
+  std::string letters(30'000, 'a'), many = "{\"properties\": {\"x\": {}", classes = "root ::= ";
+  for (int i = 0; i < 100'000; ++i) many += ",\"k" + std::to_string(i) + "\": {}";
+  for (int i = 0; i < 60'000; ++i) {
+    uint32_t c = 0x4e00 + static_cast<uint32_t>(i) % 0x5000,
+             to = c + 1 + static_cast<uint32_t>(i / 0x5000);
+    classes += fmt::format("{}[\\u{:04x}-\\u{:04x}]", i > 0 ? " | " : "", c, to);
+  }
+  for (const std::string& schema :
+       {R"({"type": "object", "required": [")" + letters + R"("]})",
+        R"({"additionalProperties": true, "properties": {")" + letters + R"(": {}}})",
+        many + "}}"}) {
+    EXPECT_THROW(Grammar::from_json_schema(schema), Error) << schema.substr(0, 60);
+  }
+  std::string long_name(1000, 'a');
+  Grammar g = Grammar::from_json_schema(R"({"required": [")" + long_name + R"("]})");
+  EXPECT_TRUE(matches(g, "{\"" + long_name + "\":1,\"aaa\":2}"));
+  EXPECT_FALSE(matches(g, "{\"" + long_name + "\":1,\"" + long_name + "\":2}"));
+  EXPECT_TRUE(matches(Grammar::from_gbnf(classes), "\u4e01"));
+}
+
+TEST(Grammar, RangesLeaveSurrogatesOut) {
+  Grammar g = Grammar::from_gbnf("root ::= [\\uD7FF-\\uE000]");
+  EXPECT_TRUE(matches(g, "\xed\x9f\xbf"));
+  EXPECT_TRUE(matches(g, "\xee\x80\x80"));
+  EXPECT_FALSE(matches(g, "\xed\xa0\x80"));
+  EXPECT_FALSE(matches(g, "\xed\xbf\xbf"));
+  EXPECT_THROW(Grammar::from_gbnf("root ::= [\\uD800-\\uDFFF]"), Error);
 }
 
 TEST(Grammar, JsonObjectTakesObjectsOnly) {

@@ -17,7 +17,8 @@ constexpr int64_t kMostMasks = 2'000;  // 32 MB with 129,280 tokens
 constexpr size_t kMostWays = 10'000;
 
 [[noreturn]] void throw_ambiguous() {
-  throw Error(kGrammarError, "is too ambiguous: a text can be read in more ways than can be followed",
+  throw Error(kGrammarError,
+              "is too ambiguous: a text can be read in more ways than can be followed",
               "let alternatives begin differently, or put what they have in common before them");
 }
 

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
+#include <type_traits>
+#include <unordered_set>
 #include <vector>
 
 #include "base/check.h"
@@ -54,50 +55,20 @@ std::string reason_of(std::string_view what) {
   return place + ": " + printable(what);
 }
 
-}  // namespace
-
-nlohmann::json parse_json(std::string_view text, const std::string& where) {
-  using nlohmann::json;
-  constexpr int kDeepest = 64;
-  std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first
-  auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    switch (event) {
-      case json::parse_event_t::object_start:
-        keys.emplace_back();
-        [[fallthrough]];
-      case json::parse_event_t::array_start:
-        if (depth >= kDeepest)
-          throw Error(where, fmt::format("JSON nested deeper than {}", kDeepest));
-        break;
-      case json::parse_event_t::object_end:
-        keys.pop_back();
-        break;
-      case json::parse_event_t::key:
-        if (!keys.back().insert(parsed.get<std::string>()).second) {
-          throw Error(where, fmt::format("key \"{}\" appears twice in one JSON object",
-                                         printable(parsed.get_ref<const std::string&>())));
-        }
-        break;
-      default:
-        break;
-    }
-    return true;
-  };
-  try {
-    return json::parse(text.begin(), text.end(), check);
-  } catch (const json::exception& e) {
-    throw Error(where, "not valid JSON" + reason_of(e.what()));
-  }
-}
-
-namespace {
-
-// Fills an ordered object in the text's order. The library's own parser looks through all keys of
-// an object for each new one, which strangers could make last for minutes.
-class OrderedBuilder final : public nlohmann::json_sax<nlohmann::ordered_json> {
+// Builds a value with the checks of parse_json, in time that grows with the text: the library's
+// parsers with a callback or of ordered objects look through a container for each of its members,
+// which strangers could make last for minutes.
+template <class Json>
+class Builder final : public nlohmann::json_sax<Json> {
  public:
-  using Json = nlohmann::ordered_json;
-  explicit OrderedBuilder(Json& root) : root_(root) {}
+  using typename nlohmann::json_sax<Json>::number_integer_t;
+  using typename nlohmann::json_sax<Json>::number_unsigned_t;
+  using typename nlohmann::json_sax<Json>::number_float_t;
+  using typename nlohmann::json_sax<Json>::string_t;
+  using typename nlohmann::json_sax<Json>::binary_t;
+
+  explicit Builder(const std::string& where) : where_(where) {}
+  Json take() { return std::move(root_); }
 
   bool null() override { return put(nullptr); }
   bool boolean(bool v) override { return put(v); }
@@ -111,24 +82,36 @@ class OrderedBuilder final : public nlohmann::json_sax<nlohmann::ordered_json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& v) override {
+    if (!open_.back().keys.insert(v).second)
+      throw Error(where_, fmt::format("key \"{}\" appears twice in one JSON object", printable(v)));
     key_ = std::move(v);
     return true;
   }
-  bool parse_error(std::size_t, const std::string&, const Json::exception&) override {
-    return false;
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) override {
+    throw Error(where_, "not valid JSON" + reason_of(e.what()));
   }
 
  private:
+  static constexpr size_t kDeepest = 64;
+  struct Open {
+    Json* value;
+    std::unordered_set<std::string> keys;  // of an object
+  };
   Json* place(Json v) {
     if (open_.empty()) return &(root_ = std::move(v));
-    Json& in = *open_.back();
+    Json& in = *open_.back().value;
     if (in.is_array()) {
       in.push_back(std::move(v));
       return &in.back();
     }
-    auto& members = static_cast<Json::object_t::Container&>(*in.get_ptr<Json::object_t*>());
-    members.emplace_back(std::move(key_), std::move(v));
-    return &members.back().second;
+    auto& members = *in.template get_ptr<typename Json::object_t*>();
+    if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) {
+      auto& list = static_cast<typename Json::object_t::Container&>(members);
+      list.emplace_back(std::move(key_), std::move(v));
+      return &list.back().second;
+    } else {
+      return &members.emplace(std::move(key_), std::move(v)).first->second;
+    }
   }
   bool put(Json v) {
     place(std::move(v));
@@ -136,26 +119,37 @@ class OrderedBuilder final : public nlohmann::json_sax<nlohmann::ordered_json> {
   }
   // What holds an open container does not grow until it is closed, so the pointer stays good.
   bool open(Json v) {
-    open_.push_back(place(std::move(v)));
+    if (open_.size() >= kDeepest)
+      throw Error(where_, fmt::format("JSON nested deeper than {}", kDeepest));
+    open_.push_back({place(std::move(v)), {}});
     return true;
   }
   bool close() {
     open_.pop_back();
     return true;
   }
-  Json& root_;
-  std::vector<Json*> open_;
+
+  const std::string& where_;
+  Json root_;
+  std::vector<Open> open_;
   std::string key_;
 };
 
+template <class Json>
+Json parse(std::string_view text, const std::string& where) {
+  Builder<Json> builder(where);
+  CHECK(Json::sax_parse(text.begin(), text.end(), &builder));
+  return builder.take();
+}
+
 }  // namespace
 
+nlohmann::json parse_json(std::string_view text, const std::string& where) {
+  return parse<nlohmann::json>(text, where);
+}
+
 nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& where) {
-  parse_json(text, where);
-  nlohmann::ordered_json out;
-  OrderedBuilder builder(out);
-  CHECK(nlohmann::ordered_json::sax_parse(text.begin(), text.end(), &builder));
-  return out;
+  return parse<nlohmann::ordered_json>(text, where);
 }
 
 }  // namespace wels

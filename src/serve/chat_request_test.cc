@@ -226,6 +226,40 @@ TEST(MessagesRequest, BlocksBecomeMessages) {
       HasSubstr("unsupported content block `image`"));
 }
 
+TEST(MessagesRequest, UnknownChoicesAreRefusedAndEffortIsRead) {
+  auto parse = [](const std::string& more) {
+    return parse_messages_request(
+        R"({"model":"m","max_tokens":5,"messages":[{"role":"user","content":"q"}],)" + more + "}",
+        false);
+  };
+  EXPECT_EQ(parse(R"("output_config":{"effort":"low"})").effort, ReasoningEffort::kLow);
+  EXPECT_EQ(parse(R"("thinking":{"type":"adaptive"})").thinking, true);
+  for (const char* wrong : {R"("output_config":{"effort":"zzz"})",
+                            R"("tool_choice":{"type":"foo"})", R"("thinking":{"type":"foo"})"})
+    EXPECT_THAT(refusal([&] { parse(wrong); }), HasSubstr("unknown variant")) << wrong;
+}
+
+TEST(ResponsesRequest, WhatCannotBeHonouredIsRefused) {
+  auto parse = [](const std::string& more) {
+    return parse_responses_request(R"({"model":"m","input":"q",)" + more + "}");
+  };
+  ChatRequest r = parse(
+      R"("user_id":"u","reasoning":{"effort":"low"},"tools":[{"type":"function","name":"f",
+      "strict":true,"parameters":{"type":"object","properties":{"a":{}},"required":["a"]}}])");
+  EXPECT_EQ(r.options.user_id, "u");
+  EXPECT_EQ(r.effort, ReasoningEffort::kLow);
+  EXPECT_TRUE(r.strict_tools);
+  EXPECT_EQ(parse(R"("reasoning":{"effort":"none"})").thinking, false);
+  for (auto [wrong, why] : {std::pair{R"("tool_choice":"foo")", "unknown variant `foo`"},
+                            {R"("text":{"format":{"type":"foo"}})", "unknown variant `foo`"},
+                            {R"("text":{"format":{"type":"json_object"}})", "the word 'json'"},
+                            {R"("reasoning":{"effort":"zzz"})", "reasoning.effort"},
+                            {R"("tools":[{"type":"function","name":"f","strict":true,
+                                "parameters":{"properties":{"a":{}}}}])",
+                             "must list all its properties"}})
+    EXPECT_THAT(refusal([&] { parse(wrong); }), HasSubstr(why)) << wrong;
+}
+
 TEST(ResponsesRequest, ItemsBecomeMessages) {
   ChatRequest r = parse_responses_request(
       R"({"model":"m","instructions":"i","input":[{"role":"user","content":[{"type":"input_text","text":"q"}]},

@@ -72,6 +72,17 @@ TEST(Page, OnlyThisMachinesNameOpensIt) {
   EXPECT_THAT(r.head, Not(HasSubstr("Access-Control-Allow-Origin")));
 }
 
+TEST(Page, ThisMachineHasManyNames) {
+  for (const char* name :
+       {"localhost", "LocalHost:8080", "localhost.", "http://localhost:5173", "127.0.0.1:80",
+        "127.0.0.2", "[::1]", "[::1]:8080", "::1", "::ffff:127.0.0.1", "https://[::1]:1"})
+    EXPECT_TRUE(names_loopback(name)) << name;
+  for (const char* name : {"", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example",
+                           "http://evil.example:127", "0.0.0.0", "::", "[::2]", "10.0.0.1",
+                           "::ffff:10.0.0.1", "127.1", "[", "]"})
+    EXPECT_FALSE(names_loopback(name)) << name;
+}
+
 TEST(Page, TheConfigurationSaysWhatIsServed) {
   TestServer server;
   nlohmann::json j = RawClient(server.port).get("/ui/config.json").json();

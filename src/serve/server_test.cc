@@ -160,7 +160,8 @@ TEST_F(ServerTest, GrammarsHold) {
           .json();
   EXPECT_TRUE(std::regex_match(r["choices"][0]["text"].get<std::string>(), std::regex(pattern)))
       << r;
-  for (const char* wrong : {R"(,"grammar":"root")", R"(,"grammar":1)", R"(,"typical_p":2)"})
+  for (const char* wrong : {R"(,"grammar":"root")", R"(,"grammar":1)", R"(,"typical_p":2)",
+                            R"(,"grammar":"root ::= (\"a\"?){10000}")"})
     EXPECT_EQ(client.post("/chat/completions", chat(wrong)).status, 400) << wrong;
 }
 
@@ -308,6 +309,9 @@ TEST_F(ServerTest, SmallRoutes) {
   EXPECT_EQ(models["data"].size(), 3u);
   EXPECT_EQ(client.get("/v1/models/tiny").json()["id"], "tiny");
   EXPECT_EQ(client.get("/models/other").status, 404);
+  EXPECT_EQ(client.get("/models/t%69ny").json()["id"], "tiny");
+  EXPECT_EQ(client.get("/models/tiny%").status, 404);
+  EXPECT_EQ(client.get("http://localhost/v1/models/tiny").json()["id"], "tiny");
   EXPECT_EQ(client.get("/health").json()["status"], "ok");
   EXPECT_EQ(client.get("/user/balance").json()["is_available"], true);
   EXPECT_THAT(client.get("/metrics").body,
@@ -340,6 +344,9 @@ TEST_F(ServerTest, WrongRequestsGetDeepSeeksStatuses) {
             "passed gpt-4.");
   r = client.post("/chat/completions", chat(R"(,"max_tokens":2000)").replace(0, 0, ""));
   EXPECT_EQ(r.status, 400);  // the key comes twice
+  std::string list = R"({"model":"tiny","n":100,"max_tokens":1,"prompt":[[1])";
+  for (int i = 0; i < 100; ++i) list += ",[1]";
+  EXPECT_THAT(client.post("/completions", list + "]}").body, HasSubstr("more than 2048 answers"));
   std::string too_long = chat();
   too_long.replace(too_long.find(":12"), 3, ":2000");
   EXPECT_THAT(client.post("/chat/completions", too_long).body,
@@ -366,6 +373,11 @@ TEST_F(ServerTest, PagesOfThisMachineMayCallOthersMayNot) {
   RawClient::Response r = client.response();
   EXPECT_EQ(r.status, 204);
   EXPECT_THAT(r.head, HasSubstr("Access-Control-Allow-Headers"));
+  client.send(
+      "OPTIONS /chat/completions HTTP/1.1\r\nHost: LOCALHOST.\r\nOrigin: http://127.0.0.1\r\n"
+      "Access-Control-Request-Headers: authorization,x-stainless-lang\r\n\r\n");
+  EXPECT_THAT(client.response().head,
+              HasSubstr("Access-Control-Allow-Headers: authorization,x-stainless-lang"));
 }
 
 TEST_F(ServerTest, BrokenHttpEndsItsConnectionOnly) {
@@ -509,6 +521,34 @@ TEST(Server, SlowHeadersAreCutOffAndTheQueueIsBounded) {
   EXPECT_LE(refused, 8);
 }
 
+TEST(Server, AnAnswerThatTakesLongHasOneHead) {
+  TestServerOptions o;
+  o.limits.keep_alive_s = 0.05;
+  o.names = {"one", "two"};  // the first is there when it begins
+  o.on_load = [] { std::this_thread::sleep_for(std::chrono::milliseconds(800)); };
+  TestServer server(o);
+  RawClient client(server.port);
+  RawClient::Response r = client.post("/chat/completions", chat("", "two"));
+  EXPECT_THAT(r.body, StartsWith("\n\n"));  // more than one sign of life
+  EXPECT_THAT(r.body, testing::Not(HasSubstr("HTTP/1.1")));
+  EXPECT_EQ(r.json()["usage"]["completion_tokens"], 12);
+  EXPECT_EQ(client.get("/health").status, 200);  // on the same connection
+}
+
+TEST(Server, ARequestThatTakesLongToReadStopsNobodyFromAskingForHealth) {
+  TestServer server;
+  RawClient slow(server.port), other(server.port);
+  std::string keys;
+  for (int i = 0; i < 200'000; ++i) keys += ",\"k" + std::to_string(i) + "\":1";
+  std::string body = chat(R"(,"x":{"k":1)" + keys + "}");
+  slow.send(
+      "POST /chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+      "Content-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n" + body);
+  EXPECT_EQ(other.get("/health").json()["status"], "ok");
+  EXPECT_EQ(slow.response().json()["usage"]["completion_tokens"], 12);
+}
+
 TEST(Server, InTheStyleOf2026NamesThinkUnlessToldOtherwise) {
   TestServerOptions o;
   o.style = ApiStyle::k2026;
@@ -567,6 +607,16 @@ TEST(Server, RequestsThatTakeTooLongAreGivenUp) {
   body.replace(body.find(":12"), 3, ":1000");
   json r = client.post("/chat/completions", body).json();
   EXPECT_EQ(r["choices"][0]["finish_reason"], "insufficient_system_resource") << r;
+  o.api.request_s = 1e-6;  // nothing is generated
+  TestServer none(o);
+  RawClient other(none.port);
+  body = R"({"model":"tiny","max_tokens":1000,"messages":[{"role":"user","content":"hi"}]})";
+  RawClient::Response m = other.post("/anthropic/v1/messages", body);
+  EXPECT_EQ(m.status, 503);
+  EXPECT_EQ(m.json()["error"]["type"], "overloaded_error") << m.body;
+  r = other.post("/responses", R"({"model":"tiny","max_output_tokens":1000,"input":"hi"})").json();
+  EXPECT_EQ(r["status"], "failed") << r;
+  EXPECT_EQ(r["error"]["code"], "server_error");
 }
 
 }  // namespace

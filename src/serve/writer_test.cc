@@ -156,6 +156,32 @@ TEST(CompletionWriter, EchoCarriesThePromptsLogProbabilities) {
   EXPECT_EQ(c["finish_reason"], "length");
 }
 
+TEST(CompletionWriter, OffsetsCountCharactersOfTheTextThatIsShown) {
+  std::vector<Delta> d;
+  d.push_back({.kind = Delta::kContent, .text = "é", .logprobs = {{3, "é", -3, {}}}});
+  d.push_back({.kind = Delta::kContent, .text = "c", .logprobs = {{4, "c", -3, {}}}});
+  d.push_back({.kind = Delta::kFinish, .finish = FinishReason::kLength});
+  Echo echo{"ü", {{0, "<begin>", 0, {}, false}, {1, "ü", -2, {}}}};
+  json r = json::parse(completion_response(kInfo, collect_answers(d, 1), {echo}, kUsage, true));
+  EXPECT_EQ(r["choices"][0]["logprobs"]["text_offset"], json({0, 0, 1, 2}));
+  std::vector<json> all = events(written(*make_completion_writer(kInfo, false, {"ü"}), d));
+  std::vector<json> offsets;
+  for (const json& e : all) {
+    if (e.is_object() && e["choices"][0]["logprobs"].is_object())
+      offsets.push_back(e["choices"][0]["logprobs"]["text_offset"]);
+  }
+  EXPECT_THAT(offsets, ElementsAre(json({1}), json({2})));
+}
+
+// Anthropic's API has no reason to stop for it.
+TEST(MessagesWriter, AnAnswerThatTookTooLongEndsWithAnError) {
+  std::vector<Delta> d = answer_deltas();
+  d.back().finish = FinishReason::kInsufficientResource;
+  std::vector<json> all = events(written(*make_messages_writer(kInfo, 100), d));
+  EXPECT_EQ(all.back()["type"], "error");
+  EXPECT_EQ(all.back()["error"]["type"], "overloaded_error");
+}
+
 TEST(MessagesWriter, BlocksAreOpenedAndClosedInOrder) {
   std::vector<json> all = events(written(*make_messages_writer(kInfo, 100), answer_deltas()));
   std::vector<std::string> types;
@@ -195,6 +221,24 @@ TEST(ResponsesWriter, EventsAreNumberedAndEndWithTheWholeResponse) {
       responses_response(kInfo, request, collect_answers(answer_deltas(), 1)[0], kUsage));
   EXPECT_EQ(whole["output"].size(), 3u);
   EXPECT_EQ(whole["usage"]["output_tokens_details"]["reasoning_tokens"], 2);
+}
+
+// An agent must not run a call that was cut.
+TEST(ResponsesWriter, TheLastItemOfACutAnswerIsIncomplete) {
+  ChatRequest request;
+  std::vector<Delta> d = answer_deltas();
+  d.back().finish = FinishReason::kLength;
+  json streamed = events(written(*make_responses_writer(kInfo, request), d)).back()["response"];
+  json whole = json::parse(responses_response(kInfo, request, collect_answers(d, 1)[0], kUsage));
+  for (const json& r : {streamed, whole}) {
+    EXPECT_EQ(r["status"], "incomplete");
+    EXPECT_EQ(r["output"][1]["status"], "completed");
+    EXPECT_EQ(r["output"][2]["status"], "incomplete");
+  }
+  d.back().finish = FinishReason::kInsufficientResource;
+  json late = events(written(*make_responses_writer(kInfo, request), d)).back();
+  EXPECT_EQ(late["type"], "response.failed");
+  EXPECT_EQ(late["response"]["error"]["code"], "server_error");
 }
 
 }  // namespace
