@@ -46,12 +46,13 @@ const std::vector<Api::Route>& Api::routes() {
        "model:string! input:string! encoding_format:string user_id:string"},
       {"POST", "/responses", Auth::kKey, &Api::responses, "Answer a conversation, as items",
        "model:string! input:string! instructions:string stream:boolean max_output_tokens:integer "
-       "temperature:number top_p:number tools:array tool_choice:string text:object"},
+       "temperature:number top_p:number tools:array tool_choice:string text:object "
+       "reasoning:object user_id:string"},
       {"POST", "/anthropic/v1/messages", Auth::kKey, &Api::messages,
        "Answer a conversation, in Anthropic's form",
        "model:string! messages:array! max_tokens:integer! system:string stream:boolean "
        "stop_sequences:array temperature:number top_p:number thinking:object tools:array "
-       "tool_choice:object metadata:object",
+       "tool_choice:object metadata:object output_config:object",
        true},
       {"POST", "/anthropic/v1/messages/count_tokens", Auth::kKey, &Api::count_tokens,
        "Tokens of a conversation", "model:string! messages:array! system:string tools:array", true},
