@@ -28,6 +28,8 @@
 namespace wels {
 namespace {
 
+constexpr int64_t kSampleTokens = 120;
+
 struct PretrainFlags {
   DeviceFlags device;
   UiFlags ui;
@@ -212,6 +214,26 @@ ModelConfig with_tokenizer(const PretrainFlags& f, ModelConfig cfg, const Tokeni
   return cfg;
 }
 
+// What samples begin with. Throws Error where the model cannot go on from it.
+std::vector<int32_t> sample_prompt(const std::string& text, const Tokenizer& tokenizer,
+                                   int64_t positions) {
+  std::vector<int32_t> ids;
+  try {
+    ids = tokenizer.encode_document(text);
+  } catch (const Error& e) {
+    throw Error("--sample-prompt", e.what(), "use what the tokenizer has");
+  }
+  if (ids.empty()) ids = {0};
+  auto length = static_cast<int64_t>(ids.size());
+  if (length >= positions) {
+    throw Error(
+        "--sample-prompt",
+        fmt::format("{} tokens do not fit into the model's {} positions", length, positions),
+        "shorten it");
+  }
+  return ids;
+}
+
 int stopped_early() {
   fmt::print("stopped before training; the same command starts again\n");
   return 130;
@@ -235,6 +257,8 @@ int pretrain_command(PretrainFlags f) {
   fill_settings(f, shape, cfg);
   s.tokenizer = tokenizer_choice(f.data, shape.model.vocab_size, start);
   require_memory(*dev, s, cfg);
+  std::vector<int32_t> prompt =
+      sample_prompt(f.sample_prompt, tokenizer, cfg.max_position_embeddings);
 
   TextEncoder encoder = text_encoder(tokenizer);
   Prepared shards = prepare_run(f.data, files, encoder, s.out, s.seed, start);
@@ -262,11 +286,11 @@ int pretrain_command(PretrainFlags f) {
                       .sample = {},
                       .report = {}};
   ctx.sample = [&] {
-    Engine engine(*dev, model, s.trainer.dtype, 512);
+    int64_t context = static_cast<int64_t>(prompt.size()) + kSampleTokens;
+    Engine engine(*dev, model, s.trainer.dtype, std::min(context, cfg.max_position_embeddings));
     std::vector<GenerateRequest> r(1);
-    r[0].prompt = tokenizer.encode_document(f.sample_prompt);
-    if (r[0].prompt.empty()) r[0].prompt = {0};
-    r[0].max_new_tokens = 120;
+    r[0].prompt = prompt;
+    r[0].max_new_tokens = kSampleTokens;
     r[0].sampling.temperature = 0.8;
     r[0].sampling.seed = s.seed;
     std::vector<int32_t> ids = engine.run(r)[0].tokens;

@@ -246,17 +246,27 @@ class Run {
     bool last = state_.step == s_.schedule.steps;
     bool due = state_.step % s_.eval_every == 0 || last;
     if (due) validate(&m);
-    if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) {
-      std::string text = stage_.sample();
-      if (!text.empty()) m.add_text(metric::kSample, text);
-      if (!text.empty() && !s_.quiet)
-        terminal::write_line(sample_lines(state_.step, text, terminal::is_tty()));
-    }
+    if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) sample(m);
     unevaluated_ = due && !evaluated_ ? to_json_line(m) : "";
     write(m);
     samples_->write(state_.step, stage_.rollouts());
     if (state_.step % s_.save_every == 0 || last) save();
     if (!s_.quiet && line_.due()) line_.update(status());
+  }
+
+  // What the model writes is only looked at: a failure of it must not cost the run.
+  void sample(StepMetrics& m) {
+    std::string text;
+    try {
+      text = stage_.sample();
+    } catch (const Interrupted&) {  // the loop ends with this step
+      return;
+    } catch (const Error& e) {
+      log_warn("step {}: no sample: {}", state_.step, e.what());
+    }
+    if (text.empty()) return;
+    m.add_text(metric::kSample, text);
+    if (!s_.quiet) terminal::write_line(sample_lines(state_.step, text, terminal::is_tty()));
   }
 
   void write(const StepMetrics& m) {

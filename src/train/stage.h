@@ -58,7 +58,7 @@ class Stage {
   // least of (nats per token, or 1 - accuracy). averaged: the weights are the moving average.
   virtual double validate(Trainer& trainer, StepMetrics* m, bool averaged) = 0;
 
-  // What the model writes now; empty: nothing to show.
+  // What the model writes now; empty: nothing to show. An Error is only warned of.
   virtual std::string sample() { return {}; }
   // Some of what the model wrote in the last step, for samples.jsonl; empty: it wrote nothing.
   virtual std::vector<StageSample> rollouts() const { return {}; }

@@ -29,6 +29,7 @@ class Idle : public Stage {
   int64_t stop_in_step = 0;
   bool stop_in_evaluation = false, stop_in_average = false, stop_in_rehearsal = false;
   double held_out = 1;
+  bool sample_fails = false;
   int evaluations = 0, rehearsals = 0;
 
   nlohmann::json settings() const override { return own; }
@@ -44,6 +45,10 @@ class Idle : public Stage {
     if (m && !averaged) m->add(metric::kValLoss, held_out);
     if (averaged ? stop_in_average : stop_in_evaluation) stop();
     return held_out;
+  }
+  std::string sample() override {
+    if (sample_fails) throw Error("prompt", "does not fit");
+    return {};
   }
   void rehearse(Trainer&) override {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -166,6 +171,14 @@ TEST_F(StageTest, AnInterruptedEvaluationStandsInItsStepsMetricsOnceItIsMadeUpFo
               1);
     EXPECT_EQ(all[1].scalar(metric::kValLoss), 0.5);
   }
+}
+
+TEST_F(StageTest, ASampleThatFailsDoesNotEndTheRun) {
+  s_.sample_every = 1;
+  Idle stage;
+  stage.sample_fails = true;
+  EXPECT_EQ(run(stage).steps, 3);
+  EXPECT_EQ(read_metrics(s_.out + "/metrics.jsonl").size(), 3u);
 }
 
 TEST_F(StageTest, ARunThatIsStoppedWhileItsStepsAreMeasuredHasNotBegun) {

@@ -64,6 +64,9 @@ expect '.--vocab: says how many tokens bpe learns' pretrain text.txt --out a --v
 expect 'beyond the model' pretrain text.txt --out a --preset nano --seq 100000
 expect 'vocab_size: 200 is less than.*use at least' pretrain text.txt --out a --vocab 200
 expect 'the tokenizer has no fill-in-the-middle tokens; use one with' pretrain text.txt --out a --tokenizer char --fim 0.1
+expect '.--sample-prompt: .*É' pretrain text.txt --out a --tokenizer char --sample-prompt 'Él dijo' "${small[@]:0:8}"
+expect '.--sample-prompt: 5[0-9]{3} tokens do not fit into the model.s 4096 positions; shorten it' \
+  pretrain text.txt --out a --tokenizer char --sample-prompt "$(head -c 5000 text.txt)"
 expect 'memory: training needs .* are free: .* are missing; use --micro-batch [0-9]' \
   pretrain text.txt --out a --preset base --vocab 400 --micro-batch 200000000 --batch-tokens 200000000
 expect 'memory: training needs .* are missing; use a smaller --preset, --depth, --vocab or --seq' pretrain text.txt --out a --depth 32 --vocab 400 --experts 1024
