@@ -83,7 +83,7 @@ bool wait_for(const StopSignal& stop, double seconds) {
 class CollectPage {
  public:
   CollectPage(std::string out, const std::string& teacher) : out_(std::move(out)) {
-    info_.name = std::filesystem::path(out_).filename().string();
+    info_.name = folder_name(out_);
     info_.started = unix_seconds();
     info_.sections = {{"Recipe", {{"stage", "the teacher answers"}, {"teacher", teacher}}}};
     write();

@@ -200,14 +200,12 @@ int dpo_command(DpoFlags f) {
   const Preferences& shown = data.held_out.size() > 0 ? data.held_out : data.train;
   DpoStage stage(*dev, *m.model, data, reference.train, reference.held_out, s,
                  [&] { return answer_now(*dev, m, s.trainer.dtype, shown.chosen.example(0)); });
-  RunReport report(s.out, s.schedule.steps,
-                   sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
-  StageResult r = run_stage({.dev = *dev,
-                             .model = *m.model,
-                             .parts = checkpoint_parts(m),
-                             .report = [&] { report.write(); }},
-                            s, stage);
-  report.finish(r);
+  RunReport report(s.out, sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
+  StageContext ctx{
+      .dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&](int64_t steps) {
+        report.write(steps);
+      }};
+  auto r = report.watch<StageResult>([&] { return run_stage(ctx, s, stage); });
   const DpoSummary& e =
       stage.last_evaluation().pairs > 0 ? stage.last_evaluation() : stage.last_step();
   fmt::print("{}", how_it_ended(r));

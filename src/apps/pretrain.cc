@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "apps/commands.h"
 #include "apps/pretrain_data.h"
@@ -88,6 +87,9 @@ void fill_settings(PretrainFlags& f, const PresetSettings& p, const ModelConfig&
   s.trainer.dtype = f.dtype == "f32" ? DType::kF32 : DType::kBF16;
   s.trainer.fp8 = f.fp8;
   s.trainer.recompute = f.recompute;
+  if (static_cast<float>(s.trainer.optimizer.eps) <= 0)
+    throw Error("--eps", fmt::format("{} is 0 in 32 bits", s.trainer.optimizer.eps),
+                "use 1e-30 or more");
   if (f.fp8 && f.dtype != "bf16")
     throw Error("--fp8", "goes with --dtype bf16", "drop --dtype f32");
   if (s.trainer.qk_clip > 0 && !cfg.is_mla())
@@ -182,19 +184,12 @@ InfoSection data_section(const DataFlags& d, const std::string& tokenizer, const
   return out;
 }
 
-RunInfo run_info(const PretrainFlags& f, const ModelConfig& cfg, const TokenShard& train,
-                 const TokenShard& validation, double peak_flops) {
-  const PretrainSettings& s = f.settings;
-  RunInfo info;
-  info.name = std::filesystem::path(s.out).filename().string();
-  info.started = info.updated = unix_seconds();
-  info.total_steps = s.schedule.steps;
-  info.sections.push_back(recipe_section(f, cfg));
-  info.sections.push_back(model_section(cfg));
-  info.sections.push_back(data_section(f.data, s.tokenizer, train, validation));
-  append_command(info.sections);
-  info.sections.push_back(machine_section(machine(), thread_count(), peak_flops / 1e9));
-  return info;
+std::vector<InfoSection> sections(const PretrainFlags& f, const ModelConfig& cfg,
+                                  const TokenShard& train, const TokenShard& validation,
+                                  double peak_flops) {
+  return {recipe_section(f, cfg), model_section(cfg),
+          data_section(f.data, f.settings.tokenizer, train, validation),
+          machine_section(machine(), thread_count(), peak_flops / 1e9)};
 }
 
 // --- the command ---
@@ -221,7 +216,7 @@ std::vector<int32_t> sample_prompt(const std::string& text, const Tokenizer& tok
   try {
     ids = tokenizer.encode_document(text);
   } catch (const Error& e) {
-    throw Error("--sample-prompt", e.what(), "use what the tokenizer has");
+    throw Error("--sample-prompt", e.fact(), e.hint());
   }
   if (ids.empty()) ids = {0};
   auto length = static_cast<int64_t>(ids.size());
@@ -296,16 +291,10 @@ int pretrain_command(PretrainFlags f) {
     std::vector<int32_t> ids = engine.run(r)[0].tokens;
     return f.sample_prompt + tokenizer.decode(ids, true);
   };
-  RunInfo info = run_info(f, cfg, train, validation, dev->measure_peak_flops(s.trainer.dtype));
-  ctx.report = [&] {
-    info.updated = unix_seconds();
-    write_run_info(s.out, info);
-    write_report(s.out + "/report.html", {s.out});
-  };
-  PretrainResult r = pretrain(ctx, s);
-  info.status = r.stopped ? "stopped" : "finished";
-  info.total_steps = r.stopped ? info.total_steps : r.steps;
-  ctx.report();
+  RunReport report(s.out,
+                   sections(f, cfg, train, validation, dev->measure_peak_flops(s.trainer.dtype)));
+  ctx.report = [&](int64_t steps) { report.write(steps); };
+  auto r = report.watch<PretrainResult>([&] { return pretrain(ctx, s); });
   fmt::print("{}", how_it_ended(r));
   if (r.evaluated)
     fmt::print("; validation {:.4f} nats per token, {:.4f} bits per byte (best {:.4f} nats)",

@@ -182,20 +182,12 @@ RlOutcome rl_job(RlFlags f) {
   make_folder(f.settings.out);  // now that tasks and settings are known to go together
   FolderLock lock(f.settings.out);
   std::unique_ptr<RunsUi> ui = f.ui.start(f.settings.out);
-  RunReport report(f.settings.out, f.settings.schedule.steps, sections(f, m));
-  StageContext ctx{.dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&] {
-                     report.write();
-                   }};
-  StageResult r;
-  try {
-    r = run_stage(ctx, f.settings, stage);
-  } catch (const Interrupted&) {  // before the first step
-    throw;
-  } catch (const Error& e) {
-    report.failed(e.what());
-    throw;
-  }
-  report.finish(r);
+  RunReport report(f.settings.out, sections(f, m));
+  StageContext ctx{
+      .dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&](int64_t steps) {
+        report.write(steps);
+      }};
+  auto r = report.watch<StageResult>([&] { return run_stage(ctx, f.settings, stage); });
   print_result(r, stage, f.settings.out);
   return {r, stage.sampled_tokens()};
 }

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <fstream>
 
+#include "base/file.h"
+#include "base/log.h"
 #include "base/machine.h"
 #include "base/progress.h"
+#include "train/run_folder.h"
 
 namespace wels {
 namespace {
@@ -29,6 +31,16 @@ std::string command_line() {
   return out;
 }
 
+// When the run of this folder began; 0: it has none that could go on.
+double started_before(const std::string& out) {
+  if (list_checkpoints(out).empty()) return 0;
+  try {
+    return read_run_info(out).started;
+  } catch (const Error&) {  // damaged: it is written anew
+    return 0;
+  }
+}
+
 }  // namespace
 
 InfoSection model_section(const ModelConfig& cfg) {
@@ -47,27 +59,24 @@ InfoSection model_section(const ModelConfig& cfg) {
            {"MTP", count(n.mtp)}}};
 }
 
-void append_command(std::vector<InfoSection>& sections) {
-  std::string line = command_line();
-  if (!line.empty()) sections.push_back({"Command", {{"as typed", line}}});
-}
-
 std::string how_it_ended(const StageResult& r) {
   return fmt::format("{} {} steps, {} tokens{}", r.stopped ? "stopped after" : "done:", r.steps,
                      human_count(static_cast<double>(r.tokens)),
                      r.tokens_per_s > 0 ? ", " + human_rate(r.tokens_per_s, "tok") : "");
 }
 
-RunReport::RunReport(std::string out, int64_t total_steps, std::vector<InfoSection> sections)
-    : out_(std::move(out)) {
-  info_.name = std::filesystem::path(out_).filename().string();
-  info_.started = info_.updated = unix_seconds();
-  info_.total_steps = total_steps;
+RunReport::RunReport(std::string out, std::vector<InfoSection> sections) : out_(std::move(out)) {
+  info_.name = folder_name(out_);
+  info_.started = started_before(out_);
+  if (info_.started <= 0) info_.started = unix_seconds();
   info_.sections = std::move(sections);
-  append_command(info_.sections);
+  std::string line = command_line();
+  if (!line.empty()) info_.sections.push_back({"Command", {{"as typed", line}}});
 }
 
-void RunReport::write() {
+void RunReport::write(int64_t total_steps) {
+  written_ = true;
+  info_.total_steps = total_steps;
   info_.updated = unix_seconds();
   write_run_info(out_, info_);
   write_report(out_ + "/report.html", {out_});
@@ -75,13 +84,17 @@ void RunReport::write() {
 
 void RunReport::finish(const StageResult& r) {
   info_.status = r.stopped ? "stopped" : "finished";
-  if (!r.stopped) info_.total_steps = r.steps;
-  write();
+  write(r.stopped ? info_.total_steps : r.steps);
 }
 
 void RunReport::failed(const std::string& what) {
+  if (!written_) return;
   info_.status = "failed: " + what;
-  write_run_info(out_, info_);
+  try {
+    write(info_.total_steps);
+  } catch (const Error& e) {  // on a full disk, say: what ended the run is the news
+    log_warn("{}", e.what());
+  }
 }
 
 }  // namespace wels

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "apps/commands.h"
 #include "apps/run_sections.h"
@@ -136,14 +135,12 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
       make ? make(*dev, m, data, s, sample)
            : std::make_unique<SftStage>(*dev, *m.model, *data.train, *data.held_out, s, sample);
   SftStage& stage = *made;
-  RunReport report(s.out, s.schedule.steps,
-                   sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
-  StageResult r = run_stage({.dev = *dev,
-                             .model = *m.model,
-                             .parts = checkpoint_parts(m),
-                             .report = [&] { report.write(); }},
-                            s, stage);
-  report.finish(r);
+  RunReport report(s.out, sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
+  StageContext ctx{
+      .dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&](int64_t steps) {
+        report.write(steps);
+      }};
+  auto r = report.watch<StageResult>([&] { return run_stage(ctx, s, stage); });
   const AnswerEvaluation& e = stage.last_evaluation();
   fmt::print("{}", how_it_ended(r));
   if (r.evaluated && e.tokens > 0)

@@ -43,7 +43,7 @@ void add_upkeep_flags(CLI::App* sub, StageSettings& s) {
   sub->add_option("--save-every", s.save_every, "steps")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--eval-every", s.eval_every, "steps")
+  sub->add_option("--eval-every", s.eval_every, "steps; what is saved is evaluated as well")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--sample-every", s.sample_every, "steps (0: never)")

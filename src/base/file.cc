@@ -208,6 +208,11 @@ void make_folder(const std::string& path) {
   if (::access(path.c_str(), W_OK) != 0) fail(path, "cannot write to the folder", errno);
 }
 
+std::string folder_name(const std::string& path) {
+  std::filesystem::path p = std::filesystem::absolute(path).lexically_normal();
+  return (p.has_filename() ? p : p.parent_path()).filename().string();
+}
+
 void sync_folder(const std::string& path) {
   int fd = ::open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail(path, "cannot open the folder", errno);

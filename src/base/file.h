@@ -72,6 +72,8 @@ class FolderLock {
 
 // Makes the folder and its parents; throws Error where it can't be made or written to.
 void make_folder(const std::string& path);
+// The folder's own name: "mine" of "out/mine", "out/mine/" and, within it, of ".".
+std::string folder_name(const std::string& path);
 // fsync of a folder, so that renames in it are durable.
 void sync_folder(const std::string& path);
 

@@ -38,6 +38,12 @@ TEST(MappedFile, MapsContentAndRefusesFoldersAndMissingFiles) {
   EXPECT_THROW(MappedFile(std::filesystem::path(path).parent_path().string()), Error);
 }
 
+TEST(FolderName, IsTheLastPartHoweverItIsWritten) {
+  for (const char* path : {"out/mine", "out/mine/", "out/mine//", "out/./mine/.", "out/x/../mine"})
+    EXPECT_EQ(folder_name(path), "mine") << path;
+  EXPECT_EQ(folder_name("."), std::filesystem::current_path().filename().string());
+}
+
 TEST(FolderLock, IsExclusive) {
   TestFolder folder;
   std::string dir = folder / "locked";

@@ -35,8 +35,8 @@ struct PretrainContext {
   const std::string& tokenizer_json;
   const TokenShard& train;
   const TokenShard& validation;
-  std::function<std::string()> sample;  // what the model writes now; may be empty
-  std::function<void()> report;         // writes the run's report; may be empty
+  std::function<std::string()> sample;              // what the model writes now; may be empty
+  std::function<void(int64_t total_steps)> report;  // writes the run's report; may be empty
 };
 
 // Throws Error saying how much is missing and what to change where a run cannot fit into the memory

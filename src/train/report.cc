@@ -198,11 +198,6 @@ void make_names_unique(std::vector<ReportRun>& runs) {
   }
 }
 
-std::string folder_name(const std::string& folder) {
-  std::filesystem::path p = std::filesystem::absolute(folder).lexically_normal();
-  return (p.has_filename() ? p : p.parent_path()).filename().string();
-}
-
 }  // namespace
 
 void write_run_info(const std::string& folder, const RunInfo& info) {

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <limits>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/median.h"
 #include "base/progress.h"
 #include "train/metrics.h"
@@ -49,11 +49,9 @@ std::string table_line(const std::string& folder) {
     best = std::isfinite(best) ? std::min(best, loss) : loss;
   }
   std::erase_if(rates, [](double x) { return !std::isfinite(x); });
-  std::string name = std::filesystem::path(folder).filename().string();
-  if (name.empty()) name = std::filesystem::path(folder).parent_path().filename().string();
   int64_t steps = lines.empty() ? 0 : lines.back().step;
   double tokens = lines.empty() ? 0 : lines.back().scalar(metric::kTokens);
-  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", name, steps,
+  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", folder_name(folder), steps,
                      human_count(std::isfinite(tokens) ? tokens : 0), number(last, 4),
                      number(best, 4), number(bits, 4), number(last_max_violation(lines), 2),
                      number(median(rates), 0));

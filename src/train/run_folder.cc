@@ -146,7 +146,8 @@ TrainerState load_checkpoint(const std::string& folder, const CheckpointParts& p
   s.sequences = field<int64_t>(j, "sequences", path);
   s.tokens = field<int64_t>(j, "tokens", path);
   s.elapsed_s = field<double>(j, "elapsed_s", path);
-  s.best_validation = field<double>(j, "best_validation", path);
+  if (!j.contains("best_validation") || !j["best_validation"].is_null())  // as NaN was written once
+    s.best_validation = field<double>(j, "best_validation", path);
   s.skipped_in_a_row = field<int64_t>(j, "skipped_in_a_row", path);
   s.settings = field<json>(j, "settings", path).dump();
   // Moments first: nothing of the model is touched if they are damaged.

@@ -140,13 +140,15 @@ class Run {
 
   StageResult go() {
     if (s_.minutes > 0 && state_.step == 0 && !calibrated_) calibrate();
-    if (c_.report) c_.report();  // from now on the folder says what the run is
+    if (c_.report) c_.report(s_.schedule.steps);  // from now on the folder says what the run is
     while (state_.step < s_.schedule.steps && !stop_.requested()) one_step();
     bool unsaved = state_.step > last_saved_ || list_checkpoints(s_.out).empty();
     if (!evaluated_) validate(nullptr);
-    if (unsaved || best_is_now_) save();
+    if (!sound()) throw diverged();
+    note_best();
+    if (unsaved || best_is_unsaved_) save();
     line_.finish(seconds_seen_ > 0 ? status() : "");  // a run that was over made no step
-    if (c_.report) c_.report();
+    if (c_.report) c_.report(s_.schedule.steps);
     return {.steps = state_.step,
             .tokens = state_.tokens,
             .best = state_.best_validation,
@@ -190,6 +192,7 @@ class Run {
   bool make_up_evaluation(StepMetrics& m) {
     if (unevaluated_.empty() || !parse_json_line(unevaluated_, &m)) return false;
     validate(&m);
+    note_best();  // the step is saved
     if (evaluated_) unevaluated_.clear();
     return evaluated_;
   }
@@ -244,13 +247,14 @@ class Run {
     add_metrics(done, lr, seconds, m);
     if (done.enough) s_.schedule.steps = state_.step;
     bool last = state_.step == s_.schedule.steps;
-    bool due = state_.step % s_.eval_every == 0 || last;
+    bool saves = state_.step % s_.save_every == 0 || last;
+    bool due = state_.step % s_.eval_every == 0 || saves;
     if (due) validate(&m);
     if (s_.sample_every > 0 && (state_.step % s_.sample_every == 0 || last)) sample(m);
     unevaluated_ = due && !evaluated_ ? to_json_line(m) : "";
     write(m);
     samples_->write(state_.step, stage_.rollouts());
-    if (state_.step % s_.save_every == 0 || last) save();
+    if (saves) save();
     if (!s_.quiet && line_.due()) line_.update(status());
   }
 
@@ -278,11 +282,29 @@ class Run {
   [[noreturn]] void end_collapsed(const Error& e) {
     // state_.step does not count this step yet: this is before_doubt()'s bound.
     set_aside_checkpoints(s_.out, state_.step - stage_.doubtful_steps());
+    throw Error(e.where(), e.fact() + "; " + newest_before(state_.step + 1), e.hint());
+  }
+
+  std::string newest_before(int64_t step) const {
     std::vector<int64_t> good = list_checkpoints(s_.out);
-    std::string from =
-        good.empty() ? "no checkpoint is from before, only the model it began with"
-                     : "the last good checkpoint is " + checkpoint_folder(s_.out, good.back());
-    throw Error(e.where(), e.fact() + "; " + from, e.hint());
+    std::erase_if(good, [step](int64_t x) { return x >= step; });
+    return good.empty() ? "no checkpoint is from before, only the model it began with"
+                        : "the last good checkpoint is " + checkpoint_folder(s_.out, good.back());
+  }
+
+  // Whether the model is worth a checkpoint, as far as is known.
+  bool sound() const {
+    return state_.skipped_in_a_row == 0 && !(evaluated_ && !std::isfinite(validation_));
+  }
+
+  Error diverged() const {
+    std::string what = fmt::format("the validation of step {} is not finite", state_.step);
+    if (int64_t n = state_.skipped_in_a_row; n == 1)
+      what = fmt::format("step {}, the last one, is not finite", state_.step);
+    else if (n > 1)
+      what = fmt::format("{} steps in a row are not finite", n);
+    return Error("training", what + "; " + newest_before(state_.step),
+                 "start again with a lower --lr in another --out");
   }
 
   // The newest checkpoint from before a collapse that may have begun; -1: none.
@@ -301,10 +323,7 @@ class Run {
       return;
     }
     log_warn("step {}: the loss or a gradient is not finite; the step is skipped", state_.step);
-    if (++state_.skipped_in_a_row >= kMostSkipsInARow) {
-      throw Error("training", fmt::format("{} steps in a row were not finite", kMostSkipsInARow),
-                  "the last checkpoint is good; resume with a lower --lr in another folder");
-    }
+    if (++state_.skipped_in_a_row >= kMostSkipsInARow) throw diverged();
   }
 
   void add_metrics(const StageStep& done, double lr, double seconds, StepMetrics& m) {
@@ -374,11 +393,17 @@ class Run {
       return;
     }
     evaluated_ = true;
+    validation_ = value;
     if (m) *m = std::move(with);
-    if (state_.best_validation < 0 || value < state_.best_validation) {
-      state_.best_validation = value;
-      best_is_now_ = true;
-    }
+  }
+
+  // Of the steps that are saved, this one included.
+  void note_best() {
+    if (!evaluated_ || !std::isfinite(validation_)) return;
+    if (state_.best_validation >= 0 && validation_ >= state_.best_validation) return;
+    state_.best_validation = validation_;
+    best_step_ = state_.step;
+    best_is_unsaved_ = true;
   }
 
   void validate_average(StepMetrics& m) {
@@ -392,9 +417,14 @@ class Run {
     ema_->exchange();
   }
 
+  // A model that is not sound takes no good checkpoint's place.
   void save() {
-    if (best_is_now_) best_step_ = state_.step;
-    best_is_now_ = false;
+    if (!sound()) {
+      log_warn("step {}: not saved: it, or its validation, is not finite", state_.step);
+      return;
+    }
+    note_best();
+    best_is_unsaved_ = false;
     settings_["best_step"] = best_step_;
     json counters = stage_.counters();
     if (!counters.empty()) settings_["counters"] = counters;
@@ -407,7 +437,7 @@ class Run {
     if (ema_) save_average();
     last_saved_ = state_.step;
     prune_checkpoints(s_.out, s_.keep, {best_step_, before_doubt()});
-    if (c_.report) c_.report();
+    if (c_.report) c_.report(s_.schedule.steps);
   }
 
   // What a checkpoint holds beside the weights.
@@ -476,7 +506,8 @@ class Run {
   StatusLine line_{20};
   int64_t last_saved_ = -1, best_step_ = -1, tokens_seen_ = 0;
   double seconds_seen_ = 0, step_seconds_ = 0, loss_ = 0, max_violation_ = -1;
-  bool calibrated_ = false, evaluated_ = false, best_is_now_ = false;
+  double validation_ = 0;  // of state_.step, where evaluated_
+  bool calibrated_ = false, evaluated_ = false, best_is_unsaved_ = false;
   bool given_up_ = false;  // a step or an evaluation, for a signal
 };
 

@@ -24,18 +24,19 @@ struct StageSettings {
   double minutes = 0;  // > 0: as many steps as fit, measured over the first ones
   double ema = 0;      // > 0: decay of an average of the weights, kept beside them
   uint64_t seed = 1;
+  // What is saved at its interval is always evaluated too.
   int64_t save_every = 500, eval_every = 100, sample_every = 200, keep = 2;
   bool quiet = false;
 };
 
 // What a step did.
 struct StageStep {
-  StepStats stats;                // of its update; of the last one where there were several
-  int64_t sequences = 0;          // consumed
-  int64_t tokens = 0;             // trained on
-  double loss = 0;                // what the status line shows
-  bool nothing_to_learn = false;  // no update was made, and none was due
-  bool enough = false;            // the run ends with this step, whatever the schedule says
+  StepStats stats;                     // of its update; of the last one where there were several
+  int64_t sequences = 0;               // consumed
+  int64_t tokens = 0;                  // trained on
+  double loss = 0;                     // what the status line shows
+  bool nothing_to_learn = false;       // no update was made, and none was due
+  bool enough = false;                 // the run ends with this step, whatever the schedule says
   std::optional<Error> collapse = {};  // the model is beyond use, and no update was made
 };
 
@@ -83,14 +84,15 @@ class Stage {
 
 struct StageContext {
   Device& dev;
-  Model& model;                  // allocated and initialised
-  CheckpointParts parts;         // whole_model(), or what else a checkpoint of this run is
-  std::function<void()> report;  // writes the run's report; may be empty
+  Model& model;           // allocated and initialised
+  CheckpointParts parts;  // whole_model(), or what else a checkpoint of this run is
+  // Writes the run's report; may be empty.
+  std::function<void(int64_t total_steps)> report;
 };
 
 struct StageResult {
   int64_t steps = 0, tokens = 0;
-  double best = 0;  // the least that validate() returned; -1: it was not called to the end
+  double best = 0;  // the least that validate() returned of saved steps; -1: of none
   double tokens_per_s = 0;
   double elapsed_s = 0;    // of all steps, those before a resume included
   bool stopped = false;    // by a signal; resume continues
@@ -104,7 +106,9 @@ double training_flops_per_token(const ModelConfig& cfg);
 // Runs until the schedule's last step or a stop signal. If the run folder has a checkpoint it
 // continues from the newest, bit for bit as if it had never stopped; with settings that differ in
 // anything but output and intervals it throws Error, and Interrupted where a signal came before the
-// steps of a run given in minutes were measured. The caller holds the folder's lock.
+// steps of a run given in minutes were measured. A model whose last step or validation is not
+// finite is not saved, and the run that ends with it throws Error. The caller holds the folder's
+// lock.
 StageResult run_stage(const StageContext& ctx, const StageSettings& settings, Stage& stage);
 
 }  // namespace wels

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <thread>
 
 #include "backend/registry.h"
@@ -29,22 +30,28 @@ class Idle : public Stage {
   int64_t stop_in_step = 0;
   bool stop_in_evaluation = false, stop_in_average = false, stop_in_rehearsal = false;
   double held_out = 1;
+  std::map<int64_t, double> held_out_of;  // a step, where it is another
+  int64_t not_finite_from = 0;
   bool sample_fails = false;
   int evaluations = 0, rehearsals = 0;
 
   nlohmann::json settings() const override { return own; }
   StageStep step(Trainer&, const TrainerState& state, double, StepMetrics&) override {
     if (state.step + 1 == stop_in_step) stop();
+    step_ = state.step + 1;
     StageStep done;
+    done.stats.skipped = not_finite_from > 0 && step_ >= not_finite_from;
     done.tokens = 1;
     done.nothing_to_learn = true;
     return done;
   }
   double validate(Trainer&, StepMetrics* m, bool averaged) override {
     ++evaluations;
-    if (m && !averaged) m->add(metric::kValLoss, held_out);
+    auto other = held_out_of.find(step_);
+    double value = other == held_out_of.end() ? held_out : other->second;
+    if (m && !averaged) m->add(metric::kValLoss, value);
     if (averaged ? stop_in_average : stop_in_evaluation) stop();
-    return held_out;
+    return value;
   }
   std::string sample() override {
     if (sample_fails) throw Error("prompt", "does not fit");
@@ -56,6 +63,7 @@ class Idle : public Stage {
   }
 
  private:
+  int64_t step_ = 0;
   [[noreturn]] static void stop() {
     std::raise(SIGINT);
     throw Interrupted();
@@ -78,14 +86,24 @@ class StageTest : public testing::Test {
     return run_stage({.dev = *dev_,
                       .model = model_,
                       .parts = whole_model(model_, {{"tokenizer.json", "{}"}}),
-                      .report = {}},
+                      .report = [this](int64_t steps) { planned_ = steps; }},
                      s_, stage);
   }
+  std::string state_path(int64_t step) { return checkpoint_folder(s_.out, step) + "/trainer.json"; }
   int64_t best_step(int64_t step) {
-    std::string path = checkpoint_folder(s_.out, step) + "/trainer.json";
-    return parse_json(read_file(path), path)["settings"]["best_step"].get<int64_t>();
+    return parse_json(read_file(state_path(step)), "")["settings"]["best_step"].get<int64_t>();
   }
-  std::string folder_;  // tests run side by side
+  void expect_divergence(Idle& stage, const std::string& text) {
+    try {
+      run(stage);
+      ADD_FAILURE() << "a diverged run ends well";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), testing::HasSubstr(text));
+      EXPECT_THAT(e.what(), testing::HasSubstr("start again with a lower --lr in another --out"));
+    }
+  }
+  int64_t planned_ = 0;  // steps, as the report was told last
+  std::string folder_;   // tests run side by side
   std::unique_ptr<Device> dev_ = make_device("ref");
   Model model_{tiny_dense_config(8)};
   StageSettings s_;
@@ -173,6 +191,54 @@ TEST_F(StageTest, AnInterruptedEvaluationStandsInItsStepsMetricsOnceItIsMadeUpFo
   }
 }
 
+TEST_F(StageTest, TheBestCheckpointIsTheBestOfThoseThatAreSaved) {
+  s_.schedule.steps = 6;
+  s_.save_every = 3;
+  s_.eval_every = 2;
+  Idle stage;
+  stage.held_out_of = {{2, 0.1}, {3, 0.5}, {4, 0.2}, {6, 0.7}};
+  EXPECT_EQ(run(stage).best, 0.5);
+  EXPECT_EQ(stage.evaluations, 4);  // those that are saved as well
+  EXPECT_EQ(best_step(6), 3);
+  EXPECT_EQ(run(stage).best, 0.5);
+}
+
+TEST_F(StageTest, WhatIsSavedWhileStepsAreNotFiniteTakesNoGoodCheckpointsPlace) {
+  s_.schedule.steps = 40;
+  s_.save_every = s_.keep = 1;
+  Idle stage;
+  stage.not_finite_from = 4;
+  expect_divergence(stage, "5 steps in a row are not finite; the last good checkpoint is " +
+                               checkpoint_folder(s_.out, 3));
+  EXPECT_EQ(list_checkpoints(s_.out).back(), 3);
+  s_.schedule.steps = 4;
+  s_.out += "_short";
+  expect_divergence(stage, "step 4, the last one, is not finite; the last good checkpoint is " +
+                               checkpoint_folder(s_.out, 3));
+}
+
+TEST_F(StageTest, ARunWhoseLastValidationIsNotFiniteFails) {
+  s_.save_every = 1;
+  Idle stage;
+  stage.held_out_of = {{2, NAN}, {3, INFINITY}};
+  expect_divergence(stage, "validation of step 3 is not finite; the last good checkpoint is " +
+                               checkpoint_folder(s_.out, 1));
+  EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(1));
+  s_.out += "_at_once";
+  stage.held_out = NAN;
+  stage.held_out_of.clear();
+  expect_divergence(stage, "no checkpoint is from before");
+}
+
+TEST_F(StageTest, ABestValidationThatIsNotFiniteIsNone) {
+  Idle stage;
+  run(stage);
+  nlohmann::json state = parse_json(read_file(state_path(3)), "");
+  state["best_validation"] = nullptr;
+  write_file_atomic(state_path(3), state.dump());
+  EXPECT_EQ(run(stage).best, 1);
+}
+
 TEST_F(StageTest, ASampleThatFailsDoesNotEndTheRun) {
   s_.sample_every = 1;
   Idle stage;
@@ -189,6 +255,7 @@ TEST_F(StageTest, ARunThatIsStoppedWhileItsStepsAreMeasuredHasNotBegun) {
   EXPECT_TRUE(list_checkpoints(s_.out).empty());
   stage = Idle();
   EXPECT_EQ(run(stage).steps, 10);  // the least that is made
+  EXPECT_EQ(planned_, 10);
   EXPECT_EQ(stage.rehearsals, 4);
 }
 
