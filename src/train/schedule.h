@@ -30,7 +30,7 @@ inline double learning_rate(const Schedule& s, int64_t step) {
   if (step < s.warmup) return s.peak * (t + 1) / static_cast<double>(s.warmup);
   double total = static_cast<double>(s.steps);
   if (s.kind == Schedule::Kind::kWsd) {
-    double begin = total * (1 - s.wsd_decay);
+    double begin = std::max(total * (1 - s.wsd_decay), static_cast<double>(s.warmup));
     return t < begin ? s.peak : s.peak * std::max(0.0, (total - t) / (total - begin));
   }
   double begin = std::max(total * s.stable, static_cast<double>(s.warmup)),

@@ -49,6 +49,14 @@ TEST(Schedule, WsdHoldsAndThenFallsLinearlyToZero) {
   EXPECT_EQ(learning_rate(s, 1000), 0);
 }
 
+TEST(Schedule, WsdDoesNotFallBeforeTheWarmUpIsOver) {
+  Schedule s{.kind = Schedule::Kind::kWsd, .peak = 1.0, .steps = 100, .warmup = 90};
+  EXPECT_DOUBLE_EQ(learning_rate(s, 89), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 90), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 95), 0.5);
+  EXPECT_EQ(learning_rate(s, 100), 0);
+}
+
 TEST(Schedule, TheBatchGrowsLinearlyToItsFullSize) {
   Schedule s{.steps = 100, .batch_start = 0.2, .ramp_share = 0.5};
   EXPECT_EQ(batch_sequences(s, 0, 40), 8);
