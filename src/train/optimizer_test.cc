@@ -11,6 +11,7 @@
 #include "train/ema.h"
 #include "train/presets.h"
 #include "train/qk_clip.h"
+#include "train/trainer.h"
 
 namespace wels {
 namespace {
@@ -371,6 +372,28 @@ TEST_P(OptimizerTest, QkClipBringsTheHeadsThatExceedTauBackToTau) {
     }
     EXPECT_EQ(qk_clip(*dev_, *model_, before, 1e9), 0);
   }
+}
+
+TEST_P(OptimizerTest, QkClipSeesAllMicroBatchesOfAStep) {
+  each([&](Weight& w, const WeightSpec& spec) {  // scores of order one
+    if (spec.kind != WeightKind::kMatrix) return;
+    for (Tensor& t : w.value) dev_->axpby(0.0f, t, 8.0f, t);
+  });
+  std::vector<MicroBatch> batch(2);
+  batch[0].targets = batch[1].targets = {1, 2, 3, 4};
+  batch[0].batch.append(batch[0].targets);
+  batch[1].batch.append(std::vector<int32_t>{20, 9, 17, 5});
+  Pool pool;
+  auto largest = [&](size_t i) {
+    return max_attention_scores(*dev_, pool, *model_, batch[i].batch, dtype_)[0][1];
+  };
+  if (largest(0) > largest(1)) std::swap(batch[0], batch[1]);
+  double less = largest(0), more = largest(1);
+  ASSERT_GT(more, std::max(less, 0.0));
+  double tau = (std::max(less, 0.0) + more) / 2;  // of the second alone
+  Trainer trainer(*dev_, *model_, {.dtype = dtype_, .qk_clip = tau});
+  trainer.step(batch, pretrain_objective(batch, 0, 0), 0);
+  EXPECT_NEAR(largest(1), tau, 1e-4 * tau);
 }
 
 // The measure itself, with attention replaced by its definition: all scores of block 0, pair by

@@ -209,11 +209,24 @@ StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& obje
   optimizer_.step(lr, stats.clip);
   update_router_bias(stats);
   if (config_.qk_clip > 0 && model_.config().is_mla()) {
-    qk_clip(dev_, model_, max_attention_scores(dev_, pool_, model_, batch[0].batch, config_.dtype),
-            config_.qk_clip);
+    qk_clip(dev_, model_, largest_scores(batch), config_.qk_clip);
   }
   stats.update_s = now_s() - t0;
   return stats;
+}
+
+// max_attention_scores over a whole step.
+std::vector<std::vector<double>> Trainer::largest_scores(std::span<const MicroBatch> batch) {
+  std::vector<std::vector<double>> out;
+  for (const MicroBatch& mb : batch) {
+    auto more = max_attention_scores(dev_, pool_, model_, mb.batch, config_.dtype);
+    if (out.empty()) out = more;
+    for (size_t layer = 0; layer < more.size(); ++layer) {
+      for (size_t h = 0; h < more[layer].size(); ++h)
+        out[layer][h] = std::max(out[layer][h], more[layer][h]);
+    }
+  }
+  return out;
 }
 
 // b_e += γ · sign(mean load - load_e), over the whole batch (Wang et al. 2024, arXiv 2408.15664; V3

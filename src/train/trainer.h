@@ -119,6 +119,7 @@ class Trainer {
   void one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective,
                        StepStats& stats);
   void update_router_bias(const StepStats& stats);
+  std::vector<std::vector<double>> largest_scores(std::span<const MicroBatch> batch);
   Device& dev_;
   Model& model_;
   TrainerConfig config_;
