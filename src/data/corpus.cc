@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "data/byte_stream.h"
 #include "data/file_kind.h"
@@ -275,12 +276,15 @@ bool CorpusReader::skip_file() {
     stats_.skipped_binary += 1;
     return true;
   }
-  // Longer files than a chunk with the same beginning count as the same only if they are equally
-  // long on disk.
+  if (o.chunk.empty()) return false;
   uint64_t id = hash_bytes(o.chunk, o.ended ? 0 : static_cast<uint64_t>(o.stored_bytes));
-  if (o.chunk.empty() || seen_.insert(id).second) return false;
-  stats_.skipped_duplicate += 1;
-  return true;
+  std::vector<std::string>& alike = seen_[id];
+  bool again = std::any_of(alike.begin(), alike.end(), [&](const std::string& path) {
+    return o.ended || MappedFile(path).text() == MappedFile(o.path).text();
+  });
+  if (!again) alike.push_back(o.path);
+  stats_.skipped_duplicate += again;
+  return again;
 }
 
 void CorpusReader::pump() {

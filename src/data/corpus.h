@@ -17,7 +17,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 namespace wels {
@@ -91,7 +91,8 @@ class CorpusReader {
   size_t next_file_ = 0;
   std::unique_ptr<Open> open_;
   std::deque<Piece> ready_;
-  std::unordered_set<uint64_t> seen_;  // files, by their first megabyte and size
+  // Files by a hash of their first megabyte and, of longer ones, their size.
+  std::unordered_map<uint64_t, std::vector<std::string>> seen_;
   CorpusStats stats_;
   int64_t stored_total_ = 0, stored_done_ = 0;
   bool in_document_ = false;

@@ -219,6 +219,16 @@ TEST(Corpus, BinaryAndRepeatedFilesAreSkippedAndCounted) {
   EXPECT_THAT(stats.summary(), HasSubstr("skipped 4 files (3 binary, 1 duplicate)"));
 }
 
+TEST(Corpus, LongFilesAreDuplicatesOnlyWhereAllOfThemIsTheSame) {
+  TestFolder f;
+  std::string a = prose(3'000'000, 1), b = a;
+  b[2'900'000] = '#';
+  f.file("a.txt", a), f.file("b.txt", b), f.file("c.txt", a);
+  CorpusStats stats;
+  EXPECT_EQ(documents_of({f.path()}, &stats).size(), 2u);
+  EXPECT_EQ(stats.skipped_duplicate, 1);
+}
+
 TEST(Corpus, EmptyMissingAndUselessCorporaAreErrorsThatNameThePath) {
   TestFolder f;
   std::filesystem::create_directories(f / "empty");
