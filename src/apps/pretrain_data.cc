@@ -93,7 +93,7 @@ std::optional<std::string> chosen_tokenizer(const DataFlags& f,
 SplitRule split_rule(const DataFlags& f) {
   SplitRule rule;
   if (f.split == "hash") rule.kind = SplitRule::Kind::kHash;
-  if (f.split == "tail") rule = {SplitRule::Kind::kTail, 0.1};
+  if (f.split == "tail") rule.kind = SplitRule::Kind::kTail;
   if (f.split_share > 0) rule.share = f.split_share;
   return rule;
 }
@@ -193,7 +193,7 @@ void DataFlags::add(CLI::App* sub) {
                   "tokenizer.json")
       ->capture_default_str();
   sub->add_option("--vocab", vocab, "tokens to learn (0: the preset's)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, int64_t{INT32_MAX}));
   sub->add_option("--split", split, "validation: hash of each document, tail of the text, or auto")
       ->check(CLI::IsMember({"auto", "hash", "tail"}))
       ->capture_default_str();

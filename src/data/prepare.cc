@@ -101,12 +101,10 @@ SplitPlan plan_by_hash(const std::vector<DocumentSize>& documents, int64_t total
 }
 
 SplitPlan make_plan(const std::vector<DocumentSize>& documents, int64_t total, SplitRule rule) {
-  if (rule.kind == SplitRule::Kind::kAuto) {
-    rule = documents.size() < 50 ? SplitRule{SplitRule::Kind::kTail, 0.1}
-                                 : SplitRule{SplitRule::Kind::kHash, rule.share};
-  }
-  return rule.kind == SplitRule::Kind::kTail ? plan_by_characters(documents, total, rule.share)
-                                             : plan_by_hash(documents, total, rule.share);
+  bool tail = rule.kind == SplitRule::Kind::kTail ||
+              (rule.kind == SplitRule::Kind::kAuto && documents.size() < 50);
+  return tail ? plan_by_characters(documents, total, rule.share.value_or(0.1))
+              : plan_by_hash(documents, total, rule.share.value_or(0.01));
 }
 
 // A stretch of text that goes to one shard.
@@ -162,10 +160,11 @@ class Splitter {
 
 uint64_t options_hash(const TextEncoder& encoder, const PrepareOptions& o) {
   constexpr std::string_view kPipeline =
-      "wels data 3";  // raise when the same files give other tokens
-  return hash_bytes(fmt::format(
-      "{} {} {} {} {} {} {} {:016x}", kPipeline, static_cast<int>(o.split.kind), o.split.share,
-      o.fim_rate, o.fim_rate > 0 ? o.seed : 0, encoder.end_of_text, encoder.vocab, encoder.hash));
+      "wels data 4";  // raise when the same files give other tokens
+  return hash_bytes(fmt::format("{} {} {} {} {} {} {} {:016x}", kPipeline,
+                                static_cast<int>(o.split.kind), o.split.share.value_or(0),
+                                o.fim_rate, o.fim_rate > 0 ? o.seed : 0, encoder.end_of_text,
+                                encoder.vocab, encoder.hash));
 }
 
 // The hash of everything that decides the shards' content; nothing: stopped.
@@ -207,9 +206,8 @@ bool is_prepared(const Prepared& out, uint64_t source, const TextEncoder& encode
 }
 
 void check_options(const TextEncoder& encoder, const PrepareOptions& o) {
-  if (!(o.split.share > 0 && o.split.share <= 0.5)) {
-    throw Error("validation share", fmt::format("{} is not in (0, 0.5]", o.split.share),
-                "0.01 is usual");
+  if (double share = o.split.share.value_or(0.01); !(share > 0 && share <= 0.5)) {
+    throw Error("validation share", fmt::format("{} is not in (0, 0.5]", share), "0.01 is usual");
   }
   if (!(o.fim_rate >= 0 && o.fim_rate <= 0.9)) {
     throw Error("--fim", fmt::format("{} is not in [0, 0.9]", o.fim_rate), "DeepSeek-V3 uses 0.1");

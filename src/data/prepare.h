@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,10 +35,11 @@ TextEncoder text_encoder(const Tokenizer& tokenizer);
 
 // How documents are divided: by a hash of each one (about `share` of them validate; at least one,
 // or a part of the longest where none is small enough), or the last `share` of the characters of
-// the whole corpus (nanoGPT's way; with 0.1 what kAuto takes for fewer than 50 documents).
+// the whole corpus (nanoGPT's way; what kAuto takes for fewer than 50 documents). Without a share:
+// 0.01 by hash, 0.1 of the tail.
 struct SplitRule {
   enum class Kind { kAuto, kHash, kTail } kind = Kind::kAuto;
-  double share = 0.01;
+  std::optional<double> share = {};
 };
 
 struct PrepareOptions {

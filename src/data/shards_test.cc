@@ -194,6 +194,20 @@ TEST(Prepare, TheTailSplitCountsCharactersAcrossDocuments) {
   EXPECT_EQ(texts_of(p.validation), (std::vector<std::string>{"c\n<256>", "d<256>"}));
 }
 
+TEST(Prepare, AGivenShareHoldsForFewDocumentsToo) {
+  TestFolder f;
+  std::string a = f.file("a.txt", joined(many_documents(20)));
+  auto validating = [&](std::optional<double> share, const char* out) {
+    PrepareOptions o;
+    o.split.share = share;
+    Prepared p = prepare({a}, byte_encoder(), f / out, o);
+    auto part = static_cast<double>(TokenShard(p.validation, kVocab, 77).tokens());
+    return part / (part + static_cast<double>(TokenShard(p.train, kVocab, 77).tokens()));
+  };
+  EXPECT_NEAR(validating({}, "1"), 0.1, 0.01);
+  EXPECT_NEAR(validating(0.4, "2"), 0.4, 0.01);
+}
+
 TEST(Prepare, OneHugeDocumentGivesUpItsTail) {
   TestFolder f;
   std::string text;
