@@ -116,8 +116,9 @@ class PretrainStage : public Stage {
   }
 
   double validate(Trainer& trainer, StepMetrics* m, bool averaged) override {
-    Evaluation e = evaluate(trainer, c_.tokenizer, c_.validation, s_.sequence_length,
-                            s_.eval_sequences, s_.micro_batch_tokens, s_.document_mask);
+    Evaluation e =
+        evaluate(trainer, c_.tokenizer, c_.validation, s_.sequence_length, s_.eval_sequences,
+                 per_micro_batch_ * s_.sequence_length, s_.document_mask);
     if (averaged) {
       if (m) m->add("val_loss_ema", e.loss);
       return e.loss;
