@@ -159,6 +159,11 @@ void check_output(const Checkpoint& c, const std::string& out) {
   std::error_code ec;
   if (fs::equivalent(out, c.path, ec))
     throw Error(out, "is the file that is read", "give another name");
+  for (fs::directory_iterator it(c.path, ec), end; !ec && it != end; it.increment(ec)) {
+    std::error_code none;
+    if (fs::equivalent(out, it->path(), none))
+      throw Error(out, "is part of the model that is read", "give another name");
+  }
   if (fs::is_directory(out)) throw Error(out, "is a folder", "give a file: -o " + out + "/m.gguf");
   AtomicFile probe(out);
 }
