@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "backend/registry.h"
 #include "base/error.h"
@@ -12,7 +11,6 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "data/hash.h"
-#include "formats/json.h"
 #include "model/checkpoint.h"
 #include "model/lora.h"
 #include "text/gguf_vocab.h"
@@ -26,18 +24,14 @@ std::string resolve_checkpoint(const std::string& path) {
   for (const char* name : {"/config.json", "/adapter_config.json"}) {
     if (fs::exists(path + name)) return path;
   }
-  std::vector<int64_t> steps = list_checkpoints(path);
-  if (steps.empty()) {
+  std::string best = best_checkpoint(path);
+  if (best.empty()) {
     throw Error(path,
                 fs::exists(path) ? "is neither a model folder nor a run folder with checkpoints"
                                  : "does not exist",
                 "give a folder with config.json, or train one: wels pretrain --out " + path);
   }
-  std::string newest = checkpoint_folder(path, steps.back());
-  nlohmann::json j = parse_json(read_file(newest + "/trainer.json"), newest + "/trainer.json");
-  int64_t best = j.contains("settings") ? j["settings"].value("best_step", int64_t{-1}) : -1;
-  std::string best_folder = checkpoint_folder(path, best);
-  return best >= 0 && fs::exists(best_folder + "/config.json") ? best_folder : newest;
+  return best;
 }
 
 namespace {

@@ -42,17 +42,23 @@ std::map<std::string, std::string> files_beside_weights(const std::string& path)
   return files;
 }
 
-void write_model_folder(const std::string& out, Model& model, DType dtype,
+void write_model_folder(const std::string& folder, Model& model, DType dtype,
                         const std::map<std::string, std::string>& files) {
+  std::string out = folder.substr(0, folder.find_last_not_of('/') + 1);
   if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out)))
     throw Error(out, "is there already", "name a new folder");
   std::string tmp = out + ".tmp";
-  fs::remove_all(tmp);
+  std::error_code ec;
+  fs::remove_all(tmp, ec);
   make_folder(tmp);
-  save_model(tmp, model, dtype, {{"format", "pt"}});
-  for (const auto& [name, text] : files) write_file_atomic(tmp + "/" + name, text);
-  fs::remove(out);  // an empty folder
-  fs::rename(tmp, out);
+  try {
+    save_model(tmp, model, dtype, {{"format", "pt"}});
+    for (const auto& [name, text] : files) write_file_atomic(tmp + "/" + name, text);
+    replace_folder(tmp, out);
+  } catch (const Error&) {
+    fs::remove_all(tmp, ec);
+    throw;
+  }
 }
 
 }  // namespace wels

@@ -16,9 +16,9 @@ std::unique_ptr<Model> load_whole_model(const std::string& path);
 // settings of generation. A GGUF file's are made from its metadata.
 std::map<std::string, std::string> files_beside_weights(const std::string& path);
 
-// Writes the folder, which appears whole or not at all. dtype f32 or bf16. Throws Error where `out`
-// holds something already, and where it cannot be written.
-void write_model_folder(const std::string& out, Model& model, DType dtype,
+// Writes the folder, which appears whole or not at all. dtype f32 or bf16. Throws Error where
+// `folder` holds something already, and where it cannot be written.
+void write_model_folder(const std::string& folder, Model& model, DType dtype,
                         const std::map<std::string, std::string>& files);
 
 }  // namespace wels

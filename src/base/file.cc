@@ -208,6 +208,19 @@ void make_folder(const std::string& path) {
   if (::access(path.c_str(), W_OK) != 0) fail(path, "cannot write to the folder", errno);
 }
 
+void replace_folder(const std::string& fresh, const std::string& folder) {
+  std::error_code ec;
+#ifdef RENAME_EXCHANGE
+  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
+    std::filesystem::remove_all(fresh, ec);
+    return;
+  }
+#endif
+  std::filesystem::remove_all(folder, ec);
+  std::filesystem::rename(fresh, folder, ec);
+  if (ec) fail(folder, "cannot rename the new folder here", ec.value());
+}
+
 std::string folder_name(const std::string& path) {
   std::filesystem::path p = std::filesystem::absolute(path).lexically_normal();
   return (p.has_filename() ? p : p.parent_path()).filename().string();

@@ -72,6 +72,10 @@ class FolderLock {
 
 // Makes the folder and its parents; throws Error where it can't be made or written to.
 void make_folder(const std::string& path);
+// Puts a finished folder into the place of another, or where none is: a kill leaves the old or the
+// new one whole. (Where the file system cannot exchange two folders, there is a moment with
+// neither.) Throws Error.
+void replace_folder(const std::string& fresh, const std::string& folder);
 // The folder's own name: "mine" of "out/mine", "out/mine/" and, within it, of ".".
 std::string folder_name(const std::string& path);
 // fsync of a folder, so that renames in it are durable.

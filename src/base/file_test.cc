@@ -38,6 +38,19 @@ TEST(MappedFile, MapsContentAndRefusesFoldersAndMissingFiles) {
   EXPECT_THROW(MappedFile(std::filesystem::path(path).parent_path().string()), Error);
 }
 
+TEST(ReplaceFolder, PutsTheNewOneThereWithOrWithoutAnOldOne) {
+  TestFolder folder;
+  for (const char* text : {"first", "second"}) {
+    make_folder(folder / "fresh");
+    write_file_atomic(folder / "fresh/a.txt", text);
+    replace_folder(folder / "fresh", folder / "place");
+    EXPECT_EQ(read_file(folder / "place/a.txt"), text);
+    EXPECT_FALSE(std::filesystem::exists(folder / "fresh"));
+  }
+  make_folder(folder / "fresh");
+  EXPECT_THROW(replace_folder(folder / "fresh", folder / "none/place"), Error);
+}
+
 TEST(FolderName, IsTheLastPartHoweverItIsWritten) {
   for (const char* path : {"out/mine", "out/mine/", "out/mine//", "out/./mine/.", "out/x/../mine"})
     EXPECT_EQ(folder_name(path), "mine") << path;

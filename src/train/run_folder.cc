@@ -36,6 +36,52 @@ T field(const json& j, const char* name, const std::string& where) {
   }
 }
 
+// A number of steps, tokens or the like.
+int64_t count(const json& j, const char* name, const std::string& where) {
+  if (j.contains(name) && !j[name].is_number_integer())
+    throw Error(where, fmt::format("\"{}\" has the wrong type", name), "the checkpoint is damaged");
+  auto n = field<int64_t>(j, name, where);
+  if (n < 0) throw Error(where, fmt::format("\"{}\" is {}", name, n), "the checkpoint is damaged");
+  return n;
+}
+
+// The step of a folder's name; -1: it is no checkpoint's.
+int64_t step_of(const fs::path& folder) {
+  std::string name = folder.filename().string();
+  if (!name.starts_with("step-") || name.find_first_not_of("0123456789", 5) != std::string::npos)
+    return -1;
+  int64_t step = -1;
+  std::from_chars(name.data() + 5, name.data() + name.size(), step);
+  if (step < 0 || name != fmt::format("step-{:08}", step)) {
+    throw Error(folder.string(), "is called like a checkpoint, but of no step",
+                "remove it or give it another name");
+  }
+  return step;
+}
+
+// Of a checkpoint's trainer.json.
+json read_settings(const std::string& folder) {
+  std::string path = folder + "/trainer.json";
+  json j = parse_json(read_file(path), path);
+  json settings = field<json>(j, "settings", path);
+  int64_t step = count(j, "step", path), of_folder = step_of(folder);
+  if (step != of_folder) {
+    throw Error(path, fmt::format("\"step\" is {}, its folder's is {}", step, of_folder),
+                "the checkpoint is damaged");
+  }
+  auto require = [&](bool right, const char* name) {
+    if (!right)
+      throw Error(path, fmt::format("\"{}\" has the wrong type", name),
+                  "the checkpoint is damaged");
+  };
+  require(settings.is_object(), "settings");
+  require(settings.value("best_step", json(-1)).is_number_integer(), "best_step");
+  require(settings.value("unevaluated", json("")).is_string(), "unevaluated");
+  require(settings.value("steps", json(0)).is_number_integer(), "steps");
+  require(settings.value("warmup", json(0)).is_number_integer(), "warmup");
+  return settings;
+}
+
 void require_finite(const TensorEntry& e, const std::string& where) {
   for (size_t at = 0; at + sizeof(float) <= e.data.size(); at += sizeof(float)) {
     float x;
@@ -56,13 +102,19 @@ std::vector<int64_t> list_checkpoints(const std::string& run) {
   std::vector<int64_t> out;
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(run + "/checkpoints", ec)) {
-    std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == std::string::npos) {
-      out.push_back(std::stoll(name.substr(5)));
-    }
+    if (int64_t step = step_of(entry.path()); step >= 0) out.push_back(step);
   }
   std::sort(out.begin(), out.end());
   return out;
+}
+
+std::string best_checkpoint(const std::string& run) {
+  std::vector<int64_t> steps = list_checkpoints(run);
+  if (steps.empty()) return "";
+  std::string newest = checkpoint_folder(run, steps.back());
+  auto best = read_settings(newest).value("best_step", int64_t{-1});
+  return std::find(steps.begin(), steps.end(), best) == steps.end() ? newest
+                                                                    : checkpoint_folder(run, best);
 }
 
 namespace {
@@ -123,9 +175,7 @@ void save_checkpoint(const std::string& run, const CheckpointParts& parts,
     fs::remove_all(tmp, ec);  // on a full disk its part would be in the way
     throw;
   }
-  fs::remove_all(final_name, ec);
-  fs::rename(tmp, final_name, ec);
-  if (ec) throw Error(final_name, "cannot rename the new checkpoint here: " + ec.message());
+  replace_folder(tmp, final_name);
   sync_folder(run + "/checkpoints");
 }
 
@@ -140,15 +190,15 @@ TrainerState load_checkpoint(const std::string& folder, const CheckpointParts& p
                 "use the wels that wrote it");
   }
   TrainerState s;
-  s.step = field<int64_t>(j, "step", path);
-  s.optimizer_steps = field<int64_t>(j, "optimizer_steps", path);
-  s.ema_updates = field<int64_t>(j, "ema_updates", path);
-  s.sequences = field<int64_t>(j, "sequences", path);
-  s.tokens = field<int64_t>(j, "tokens", path);
+  s.step = count(j, "step", path);
+  s.optimizer_steps = count(j, "optimizer_steps", path);
+  s.ema_updates = count(j, "ema_updates", path);
+  s.sequences = count(j, "sequences", path);
+  s.tokens = count(j, "tokens", path);
   s.elapsed_s = field<double>(j, "elapsed_s", path);
   if (!j.contains("best_validation") || !j["best_validation"].is_null())  // as NaN was written once
     s.best_validation = field<double>(j, "best_validation", path);
-  s.skipped_in_a_row = field<int64_t>(j, "skipped_in_a_row", path);
+  s.skipped_in_a_row = count(j, "skipped_in_a_row", path);
   s.settings = field<json>(j, "settings", path).dump();
   // Moments first: nothing of the model is touched if they are damaged.
   SafetensorsReader moments(folder + "/trainer.safetensors");
@@ -174,10 +224,9 @@ std::optional<RunStart> find_run_start(const std::string& run) {
   RunStart start;
   start.folder = checkpoint_folder(run, steps.back());
   try {
-    std::string path = start.folder + "/trainer.json";
-    json settings = field<json>(parse_json(read_file(path), path), "settings", path);
+    json settings = read_settings(start.folder);
     if (settings.contains("source")) {
-      std::string hex = field<std::string>(settings, "source", path);
+      std::string hex = field<std::string>(settings, "source", start.folder + "/trainer.json");
       std::from_chars(hex.data(), hex.data() + hex.size(), start.source_hash, 16);
     }
     start.settings = settings.dump();

@@ -26,12 +26,16 @@ struct TrainerState {
   double best_validation = -1;  // nats per token; -1: none yet
   int64_t skipped_in_a_row = 0;
   int64_t planned_steps = 0;  // of the whole run; not stored, the settings have it
-  std::string settings;  // JSON of the run's settings, to refuse a resume with others
+  std::string settings;       // JSON of the run's settings, to refuse a resume with others
 };
 
 std::string checkpoint_folder(const std::string& run, int64_t step);
-// Steps for which a complete checkpoint folder exists, ascending.
+// Steps for which a complete checkpoint folder exists, ascending. Throws Error naming a folder that
+// is called like one but of no step.
 std::vector<int64_t> list_checkpoints(const std::string& run);
+// The folder of the best checkpoint, or the newest where that is not there; empty: there is none.
+// Throws Error naming what is damaged.
+std::string best_checkpoint(const std::string& run);
 
 // The tensors of the trainer's state by name (optimiser moments, averages), in their live memory.
 using StateTensors = std::vector<std::pair<std::string, Tensor>>;

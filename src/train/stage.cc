@@ -1,11 +1,9 @@
 #include "train/stage.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -99,21 +97,6 @@ void require_same_model(const std::string& folder, const ModelConfig& cfg, const
   require_same(then, now, run);
 }
 
-// Puts a finished folder into another's place: a kill leaves the old or the new one whole. (Where
-// the file system cannot exchange two folders, there is a moment with neither.)
-void replace_folder(const std::string& fresh, const std::string& folder) {
-  std::error_code ec;
-#ifdef RENAME_EXCHANGE
-  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
-    std::filesystem::remove_all(fresh, ec);
-    return;
-  }
-#endif
-  std::filesystem::remove_all(folder, ec);
-  std::filesystem::rename(fresh, folder, ec);
-  if (ec) throw Error(folder, "cannot rename the new folder here: " + ec.message());
-}
-
 // One run from start or checkpoint to end.
 class Run {
  public:
@@ -181,10 +164,20 @@ class Run {
     last_saved_ = state_.step;
     best_step_ = then.value("best_step", int64_t{-1});
     unevaluated_ = then.value("unevaluated", "");
-    if (then.contains("counters")) stage_.restore(then["counters"]);
+    restore_counters(then, start->folder);
     if (ema_) save_average();
     if (state_.step < s_.schedule.steps)
       log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
+  }
+
+  void restore_counters(const json& then, const std::string& folder) {
+    if (!then.contains("counters")) return;
+    try {
+      stage_.restore(then["counters"]);
+    } catch (const json::exception&) {
+      throw_damaged_checkpoint(
+          s_.out, Error(folder + "/trainer.json", "\"counters\" are not those of this stage"));
+    }
   }
 
   // The evaluation that a signal cut short in the checkpoint's last step. False: there was none, or
@@ -458,14 +451,23 @@ class Run {
     std::string tmp = s_.out + "/ema.tmp";
     std::error_code ec;
     std::filesystem::remove_all(tmp, ec);
-    make_folder(tmp);
-    ema_->exchange();
-    c_.parts.save_model(tmp);
-    ema_->exchange();
-    for (auto& [name, content] : c_.parts.files) write_file_atomic(tmp + "/" + name, content);
-    sync_folder(tmp);
+    try {
+      write_average(tmp);
+    } catch (const Error&) {
+      std::filesystem::remove_all(tmp, ec);  // on a full disk its part would be in the way
+      throw;
+    }
     replace_folder(tmp, s_.out + "/ema");
     sync_folder(s_.out);
+  }
+
+  void write_average(const std::string& folder) {
+    make_folder(folder);
+    ema_->exchange();
+    c_.parts.save_model(folder);
+    ema_->exchange();
+    for (auto& [name, content] : c_.parts.files) write_file_atomic(folder + "/" + name, content);
+    sync_folder(folder);
   }
 
   double tokens_per_s() const {

@@ -83,9 +83,16 @@ class StageTest : public testing::Test {
   }
   void TearDown() override { fs::remove_all(folder_); }
   StageResult run(Idle& stage) {
+    CheckpointParts parts = whole_model(model_, {{"tokenizer.json", "{}"}});
+    if (average_fails_) {
+      parts.save_model = [whole = parts.save_model](const std::string& folder) {
+        whole(folder);
+        if (folder.ends_with("ema.tmp")) throw Error(folder, "the disk is full");
+      };
+    }
     return run_stage({.dev = *dev_,
                       .model = model_,
-                      .parts = whole_model(model_, {{"tokenizer.json", "{}"}}),
+                      .parts = parts,
                       .report = [this](int64_t steps) { planned_ = steps; }},
                      s_, stage);
   }
@@ -102,6 +109,7 @@ class StageTest : public testing::Test {
       EXPECT_THAT(e.what(), testing::HasSubstr("start again with a lower --lr in another --out"));
     }
   }
+  bool average_fails_ = false;
   int64_t planned_ = 0;  // steps, as the report was told last
   std::string folder_;   // tests run side by side
   std::unique_ptr<Device> dev_ = make_device("ref");
@@ -237,6 +245,59 @@ TEST_F(StageTest, ABestValidationThatIsNotFiniteIsNone) {
   state["best_validation"] = nullptr;
   write_file_atomic(state_path(3), state.dump());
   EXPECT_EQ(run(stage).best, 1);
+}
+
+TEST_F(StageTest, AnAverageThatCannotBeWrittenLeavesNothing) {
+  s_.ema = 0.9;
+  average_fails_ = true;
+  Idle stage;
+  EXPECT_THROW(run(stage), Error);
+  EXPECT_FALSE(fs::exists(s_.out + "/ema.tmp"));
+  EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(3));
+}
+
+TEST_F(StageTest, DamagedStatesAreErrorsThatNameTheField) {
+  Idle stage;
+  run(stage);
+  nlohmann::json good = parse_json(read_file(state_path(3)), "");
+  auto expect = [&](const char* place, const nlohmann::json& value, const std::string& text) {
+    nlohmann::json bad = good;
+    bad[nlohmann::json::json_pointer(place)] = value;
+    write_file_atomic(state_path(3), bad.dump());
+    try {
+      run(stage);
+      ADD_FAILURE() << place << " " << value.dump();
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), testing::HasSubstr(text));
+      EXPECT_THAT(e.what(), testing::HasSubstr("to continue from the start"));
+    }
+  };
+  expect("/step", -1, "\"step\" is -1");
+  expect("/step", 2, "\"step\" is 2, its folder's is 3");
+  expect("/sequences", -5, "\"sequences\" is -5");
+  expect("/tokens", 1e30, "\"tokens\" has the wrong type");
+  expect("/optimizer_steps", "3", "\"optimizer_steps\" has the wrong type");
+  expect("/settings", nlohmann::json::array(), "\"settings\" has the wrong type");
+  expect("/settings/best_step", "3", "\"best_step\" has the wrong type");
+  expect("/settings/unevaluated", 1, "\"unevaluated\" has the wrong type");
+  expect("/settings/steps", "3", "\"steps\" has the wrong type");
+  expect("/settings/warmup", nullptr, "\"warmup\" has the wrong type");
+  write_file_atomic(state_path(3), good.dump());
+  EXPECT_EQ(run(stage).steps, 3);
+}
+
+TEST_F(StageTest, FoldersThatOnlyLookLikeCheckpointsAreNamed) {
+  for (const char* name : {"step-", "step-7", "step-99999999999999999999999"}) {
+    fs::create_directories(s_.out + "/checkpoints/" + name);
+    Idle stage;
+    try {
+      run(stage);
+      ADD_FAILURE() << name;
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), testing::HasSubstr(std::string("checkpoints/") + name + ": "));
+    }
+    fs::remove_all(s_.out);
+  }
 }
 
 TEST_F(StageTest, ASampleThatFailsDoesNotEndTheRun) {

@@ -27,6 +27,7 @@ printf 'twelve\n/bye\n' | "$wels" chat m.gguf --template none -n 8 >/dev/null 2>
 cmp again/chat_template.jinja <(printf '{{ messages }}') || fail "the folder has another chat template"
 "$wels" export run --folder half >log || { cat log; fail "export --folder of a run"; }
 [ ! -e half/trainer.json ] && [ -e half/tokenizer.json ] || fail "the folder holds the trainer's state, or no tokenizer"
+"$wels" export model --folder slash/ >/dev/null 2>log && [ -e slash/config.json ] || { cat log; fail "export --folder with a slash"; }
 weights() { cat "$1"/*.safetensors | wc -c; }
 [ "$(weights half)" -lt $(($(weights again) * 6 / 10)) ] || fail "bf16 takes $(weights half) bytes, f32 $(weights again)"
 greedy half >/dev/null || fail "the folder in bf16"
@@ -40,6 +41,10 @@ refuse() {
 head -c 20000 m.gguf > short.gguf
 refuse 'short.gguf' "$wels" generate short.gguf hello
 refuse 'does not begin with GGUF' "$wels" generate text.txt hello
+for file in model.safetensors config.json; do
+  refuse "model/$file: is part of the model that is read; give another name" "$wels" export model --gguf model/$file
+done
+greedy model >/dev/null || fail "the model is overwritten"
 refuse 'half: is there already' "$wels" export model --folder half
 refuse 'a folder is written in bf16 or f32' "$wels" export model --folder other --type q8_0
 refuse 'wants to know what to write' "$wels" export model
