@@ -56,7 +56,7 @@ PresetSettings choose_shape(const PretrainFlags& f) {
   PresetSettings p = f.depth > 0 ? preset_of_depth(f.depth) : preset(f.preset);
   if (!f.config.empty()) p.model = load_hf_config(f.config);
   ModelConfig& c = p.model;
-  if (f.experts >= 0) c.n_routed_experts = f.experts;
+  if (f.experts > 0) c.n_routed_experts = f.experts;
   if (f.chosen >= 0) c.num_experts_per_tok = f.chosen;
   if (f.mtp >= 0) c.num_nextn_predict_layers = f.mtp;
   if (f.dense || f.experts == 0) make_dense(c);
@@ -328,7 +328,7 @@ void add_schedule(CLI::App* sub, PretrainFlags& f) {
   sub->add_option("--steps", f.steps, "optimiser steps (0: 20 tokens per active parameter)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, kMostMinutes));
   sub->add_option("--lr", f.lr, "peak learning rate (0: the preset's)")
       ->check(CLI::NonNegativeNumber);
   sub->add_option("--schedule", f.schedule, "v3 (warm-up, constant, cosine) or wsd")

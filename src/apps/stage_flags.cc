@@ -9,7 +9,7 @@ void StageFlags::add(CLI::App* sub, StageSettings& s) {
   sub->add_option("-o,--out", s.out, "run folder")->capture_default_str();
   sub->add_option("--steps", steps, "optimiser steps")->check(CLI::NonNegativeNumber);
   sub->add_option("--minutes", s.minutes, "as many steps as fit into this time instead")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, kMostMinutes));
   sub->add_option("--lr", lr, "peak learning rate")->check(CLI::NonNegativeNumber);
   sub->add_option("--warmup", warmup, "steps of warm-up (default: 3 %)")
       ->check(CLI::NonNegativeNumber);

@@ -7,6 +7,8 @@
 
 namespace wels {
 
+constexpr double kMostMinutes = 1e6;  // about two years
+
 // What happens between the steps of any stage, and the seed.
 void add_upkeep_flags(CLI::App* sub, StageSettings& s);
 

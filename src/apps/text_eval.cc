@@ -1,5 +1,7 @@
 #include "apps/text_eval.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -45,6 +47,10 @@ ReadText each_window(const std::vector<std::string>& files, std::optional<int32_
 }
 
 int64_t window_length(int64_t asked, int64_t longest) {
+  if (asked > longest) {
+    throw Error("--seq", fmt::format("{} is beyond the model's {} positions", asked, longest),
+                "use a shorter one");
+  }
   return asked > 0 ? asked : std::min<int64_t>(1024, longest);
 }
 

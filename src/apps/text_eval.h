@@ -39,6 +39,7 @@ struct TextEvaluation {
 TextEvaluation evaluate_text(LoadedModel& m, const std::vector<std::string>& files,
                              int64_t sequence, const std::function<bool()>& stop = {});
 
+// Throws Error where more is asked for than the longest.
 int64_t window_length(int64_t asked, int64_t longest);
 
 }  // namespace wels

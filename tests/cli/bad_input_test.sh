@@ -105,6 +105,8 @@ flag 'lr: nan is' pretrain text.txt --out a --lr nan
 flag 'weight-decay: inf is out of range; use 0 or more' pretrain text.txt --out a --weight-decay inf
 flag 'warmup: -5 is out of range; use 0 or more' pretrain text.txt --out a --warmup -5
 flag 'fim: 2 is out of range; use 0 to 0.9' pretrain text.txt --fim 2
+flag '.--vocab: 4294967808 is out of range; use 0 to 2147483647' pretrain text.txt --out a --vocab 4294967808
+flag '.--minutes: 1e300 is out of range; use 0 to 1000000' pretrain text.txt --out a --minutes 1e300
 "$wels" help bench infer >help.log && "$wels" bench infer --help | cmp - help.log || fail "wels help bench infer is not its --help"
 "$wels" help >help.log && grep -q 'continue a text' help.log || fail "wels help lists no commands"
 
@@ -112,6 +114,10 @@ printf '{"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_si
   "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}' > gqa.json
 pretrain text.txt --out gqa --config gqa.json "${small[@]:2}" --qk-clip 50 >/dev/null 2>stderr.log || fail "a model with grouped queries"
 grep -q 'warning: --qk-clip: does nothing here' stderr.log || { cat stderr.log; fail "--qk-clip without MLA"; }
+for flag in '--experts 0' --dense; do
+  pretrain text.txt --out "dense$flag" "${small[@]}" $flag >/dev/null 2>stderr.log || { cat stderr.log; fail "pretrain $flag"; }
+done
+cmp dense*/checkpoints/*/config.json || fail "--experts 0 is not the --dense model"
 grep -A1 '"shape"' gqa/run.json | grep -q -- '--config gqa.json' || fail "run.json names another shape"
 head -c 20000 text.txt > some.txt
 pretrain some.txt --out brief "${small[@]}" --split hash --split-share 0.001 >/dev/null 2>stderr.log || fail "a run with little to validate on"
@@ -203,6 +209,7 @@ done
 expect 'kl: compares the model with another; name that one with --reference' "$wels" eval run few.txt --kl
 expect 'nothing: is neither a model folder' "$wels" eval run few.txt --reference nothing
 expect 'run/checkpoints/[^:]*: predicts 400 tokens, other/checkpoints/[^ ]* 500; give two versions' "$wels" eval run few.txt --reference other
+expect '.--seq: 9999 is beyond the model.s 4096 positions' "$wels" eval run few.txt --seq 9999
 # Two tokens change places.
 broken; sed -E 's/"0": *([0-9]+)/"1"@\1/; s/"1": *([0-9]+)/"0": \1/; s/"1"@([0-9]+)/"1": \1/' "$checkpoint/tokenizer.json" > broken/tokenizer.json
 expect 'broken: has another tokenizer than .*: token [0-9]+ is "1" and "0"; give two versions' "$wels" eval broken few.txt --reference run
@@ -241,6 +248,11 @@ sed -i 's/"version": 1/"version": 7/' "$checkpoint/trainer.json"
 resume 'trainer.json: is of version 7, this program reads 1'
 head -c 200 backup/trainer.json > "$checkpoint/trainer.json"
 resume 'trainer.json: .*; remove run/checkpoints/step-00000003'
+mkdir run/checkpoints/step-
+resume 'run/checkpoints/step-: is called like a checkpoint, but of no step; remove it'
+rmdir run/checkpoints/step-
+sed -i 's/"sequences": [0-9]*/"sequences": -7/' "$checkpoint/trainer.json"
+resume 'trainer.json: "sequences" is -7; remove run/checkpoints/step-00000003'
 head -c 200 backup/config.json > "$checkpoint/config.json"
 resume 'config.json: .*; remove run/checkpoints/step-00000003'
 pretrain text.txt --out run "${small[@]}" >/dev/null 2>&1 || fail "the checkpoint put back is not accepted"
