@@ -7,8 +7,8 @@
 namespace wels {
 
 bool Conversation::can_switch_thinking() const {
-  return !tokenizer_ || template_ == ChatTemplate::kDeepSeekV31 ||
-         template_ == ChatTemplate::kDeepSeekR1Qwen;
+  return !tokenizer_ || template_ == ChatTemplate::kDeepSeekR1Qwen ||
+         (template_ && is_v31(*template_));
 }
 
 std::string Conversation::template_name() const {

@@ -190,9 +190,56 @@ void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>
   }
 }
 
-void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
-  system_prompt(w, ChatTemplate::kDeepSeekV31, messages, o, true);
+// R1-0528 and the later V3-0324.
+void render_r1_0528(Writer& w, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
+  system_prompt(w, ChatTemplate::kDeepSeekR1_0528, messages, o, true);
+  bool asked = false, in_tool = false, any_output = false;
+  for (const ChatMessage& m : messages) {
+    if (m.role == "user") {
+      in_tool = false;
+      w.marks(kUser);
+      w.heard(*m.content);
+      w.marks(kAssistant);
+    } else if (m.role == "assistant") {
+      if (in_tool) w.marks(kOutputsEnd);
+      if (!m.tool_calls.empty()) {
+        if (m.content) w.said(without_thinking(*m.content));
+        w.marks(kCallsBegin);
+        for (const ToolCall& call : m.tool_calls) {
+          if (&call != &m.tool_calls.front()) w.own("\n");
+          call_in_json_block(w, call);
+        }
+        w.marks(kCallsEnd, kEos);
+        any_output = false;
+      } else if (m.prefix && m.reasoning) {
+        begun_with_reasoning(w, m, "\n");
+      } else {
+        w.said(without_thinking(*m.content));
+        w.marks(kEos);
+      }
+      in_tool = false;
+    } else if (m.role == "tool") {
+      any_output ? w.own("\n") : w.marks(kOutputsBegin);
+      any_output = in_tool = true;
+      w.marks(kOutputBegin);
+      w.heard(*m.content);
+      w.marks(kOutputEnd);
+    }
+    if (m.role != "system") asked = m.role == "user";
+  }
+  if (in_tool) w.marks(kOutputsEnd);
+  if (o.add_generation_prompt && !asked && !in_tool) w.marks(kAssistant);
+}
+
+void render_v31(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& messages,
+                const ChatOptions& o) {
+  system_prompt(w, kind, messages, o, true);
   bool after_user = false, in_tool = false;
+  auto asks = [&](bool thinking) {
+    w.marks(kAssistant);
+    if (thinking || kind == ChatTemplate::kDeepSeekV31) w.marks(kThink);
+    if (!thinking) w.marks(kThinkEnd);
+  };
   for (const ChatMessage& m : messages) {
     if (m.role == "user") {
       in_tool = false;
@@ -207,10 +254,7 @@ void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatO
         after_user = in_tool = false;
         continue;
       }
-      if (after_user) {
-        w.marks(kAssistant, kThink);
-        if (calling || !(m.prefix && o.thinking)) w.marks(kThinkEnd);
-      }
+      if (after_user) asks(!calling && m.prefix && o.thinking);
       after_user = false;
       if (calling) {
         if (m.content) w.said(*m.content);
@@ -236,10 +280,7 @@ void render_v31(Writer& w, const std::vector<ChatMessage>& messages, const ChatO
       w.marks(kOutputEnd);
     }
   }
-  if (o.add_generation_prompt && after_user) {
-    w.marks(kAssistant, kThink);
-    if (!o.thinking) w.marks(kThinkEnd);
-  }
+  if (o.add_generation_prompt && after_user) asks(o.thinking);
 }
 
 // V2's program knows no calls and leaves tools' messages out; calls are written as V3 does.
@@ -397,6 +438,8 @@ const std::vector<ChatTemplateName>& chat_template_names() {
       {"deepseek-v3", ChatTemplate::kDeepSeekV3},
       {"deepseek-v3-0324", ChatTemplate::kDeepSeekV3_0324},
       {"deepseek-v3.1", ChatTemplate::kDeepSeekV31},
+      {"deepseek-v3.1-release", ChatTemplate::kDeepSeekV31Release},
+      {"deepseek-r1-0528", ChatTemplate::kDeepSeekR1_0528},
       {"deepseek-r1-distill-llama-8b", ChatTemplate::kDeepSeekR1},
       {"deepseek-r1-distill-qwen-32b", ChatTemplate::kDeepSeekR1Qwen},
       {"llama-cpp-deepseek-r1", ChatTemplate::kLlamaCppR1}};
@@ -428,7 +471,11 @@ ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>&
       render_v2(w, messages, o);
       break;
     case ChatTemplate::kDeepSeekV31:
-      render_v31(w, messages, o);
+    case ChatTemplate::kDeepSeekV31Release:
+      render_v31(w, chat_template, messages, o);
+      break;
+    case ChatTemplate::kDeepSeekR1_0528:
+      render_r1_0528(w, messages, o);
       break;
     case ChatTemplate::kLlamaCppR1:
       render_llama_cpp_r1(w, messages, o);

@@ -22,11 +22,17 @@ enum class ChatTemplate {
   kDeepSeekV2,  // DeepSeek-LLM, V2 and their coders: turns by name, in plain text
   kDeepSeekV3,  // first release of V3
   kDeepSeekV3_0324,
-  kDeepSeekV31,     // also that of models trained by wels
-  kDeepSeekR1,      // R1 and its Llama distillations
-  kDeepSeekR1Qwen,  // R1's Qwen-32B distillation, with llama.cpp's switch for thinking
-  kLlamaCppR1,      // llama.cpp's own for R1
+  kDeepSeekV31,         // also that of models trained by wels
+  kDeepSeekV31Release,  // V3.1's own program: no <think> before the </think> of no thought
+  kDeepSeekR1,          // R1 and its Llama distillations
+  kDeepSeekR1_0528,     // also the later program of V3-0324: each question asks for its answer
+  kDeepSeekR1Qwen,      // R1's Qwen-32B distillation, with llama.cpp's switch for thinking
+  kLlamaCppR1,          // llama.cpp's own for R1
 };
+// V3.1's turns and calls, whichever of the two.
+inline bool is_v31(ChatTemplate t) {
+  return t == ChatTemplate::kDeepSeekV31 || t == ChatTemplate::kDeepSeekV31Release;
+}
 
 struct ChatTemplateName {
   const char* name;  // as in the fixtures: "deepseek-v3.1", ...

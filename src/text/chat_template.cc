@@ -76,9 +76,13 @@ std::optional<ChatTemplate> find_chat_template(const std::string& path) {
                 "name the one to use: --template, \"none\" to continue the text");
   }
   if (has("flush_tool_outputs")) return ChatTemplate::kLlamaCppR1;
-  if (has("is_last_user")) return ChatTemplate::kDeepSeekV31;
+  if (has("is_last_user") && has("<｜Assistant｜><think></think>"))
+    return ChatTemplate::kDeepSeekV31;
+  if (has("is_last_user") && (has("<｜Assistant｜></think>") || has("{{'</think>'}}")))
+    return ChatTemplate::kDeepSeekV31Release;
   if (has("<｜Assistant｜><think>"))
     return has("enable_thinking") ? ChatTemplate::kDeepSeekR1Qwen : ChatTemplate::kDeepSeekR1;
+  if (has("is_last_user")) return ChatTemplate::kDeepSeekR1_0528;
   return has("</think>") ? ChatTemplate::kDeepSeekV3_0324 : ChatTemplate::kDeepSeekV3;
 }
 

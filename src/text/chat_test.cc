@@ -63,7 +63,7 @@ TEST(Chat, ToolsAreDescribedBehindTheSystemPrompt) {
         "Short.\n\n## Tools\nYou have access to the following tools:\n\n### f\n"
         "Description: looks <｜User｜>\n\nParameters: {\"type\":\"object\"}\n");
     EXPECT_NE(at, std::string::npos) << name << text;
-    bool v31 = value == ChatTemplate::kDeepSeekV31;
+    bool v31 = is_v31(value);
     EXPECT_EQ(text.find("<｜tool▁call▁begin｜>function<｜tool▁sep｜>") == std::string::npos, v31);
     EXPECT_LT(at, text.rfind("<｜User｜>q"));
     for (const ChatPart& p : chat) {
@@ -95,6 +95,63 @@ TEST(Chat, ABegunAnswerMayHaveItsReasoning) {
   EXPECT_EQ(end_of(ChatTemplate::kDeepSeekV31), "<think>I see</think>So");
   EXPECT_EQ(begun_answer(render_chat(ChatTemplate::kDeepSeekV31, {say("user", "q"), begun}, o)),
             "");
+}
+
+// Expected: what the published programs give (R1-0528's tokenizer_config.json).
+TEST(Chat, R1_0528AsksForAnAnswerWithEachQuestion) {
+  ChatMessage calls = say("assistant", "Wait");
+  calls.tool_calls = {{"function", "f", "{}"}, {"function", "g", "1"}};
+  std::vector<ChatMessage> talk = {say("system", "S"),
+                                   say("user", "a"),
+                                   say("assistant", "<think>\nx</think>A"),
+                                   say("user", "b"),
+                                   calls,
+                                   say("tool", "1"),
+                                   say("tool", "2"),
+                                   say("assistant", "B"),
+                                   say("user", "c")};
+  ChatOptions o;
+  auto rendered = [&](size_t count) {
+    std::vector<ChatMessage> first(talk.begin(), talk.begin() + static_cast<std::ptrdiff_t>(count));
+    return chat_to_string(render_chat(ChatTemplate::kDeepSeekR1_0528, first, o));
+  };
+  std::string
+      begin = "<｜begin▁of▁sentence｜>S<｜User｜>a<｜Assistant｜>",
+      round =
+          "A<｜end▁of▁sentence｜><｜User｜>b<｜Assistant｜>Wait<｜tool▁calls▁begin｜>"
+          "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}\n```<｜tool▁call▁end｜>\n"
+          "<｜tool▁call▁begin｜>function<｜tool▁sep｜>g\n```json\n1\n```<｜tool▁call▁end｜>"
+          "<｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜tool▁outputs▁begin｜>"
+          "<｜tool▁output▁begin｜>1<｜tool▁output▁end｜>\n"
+          "<｜tool▁output▁begin｜>2<｜tool▁output▁end｜><｜tool▁outputs▁end｜>";
+  EXPECT_EQ(rendered(2), begin);
+  EXPECT_EQ(rendered(7), begin + round);
+  EXPECT_EQ(rendered(9), begin + round + "B<｜end▁of▁sentence｜><｜User｜>c<｜Assistant｜>");
+  EXPECT_EQ(rendered(3), begin + "A<｜end▁of▁sentence｜><｜Assistant｜>");
+  o.add_generation_prompt = false;
+  EXPECT_EQ(rendered(2), begin);
+}
+
+TEST(Chat, V31sOwnProgramOpensNoThoughtThatItCloses) {
+  ChatMessage calls = say("assistant", "");
+  calls.tool_calls = {{"function", "f", "{}"}};
+  std::vector<ChatMessage> talk = {say("user", "a"), say("assistant", "A"), say("user", "b"), calls,
+                                   say("user", "c")};
+  ChatOptions o;
+  auto rendered = [&] {
+    return chat_to_string(render_chat(ChatTemplate::kDeepSeekV31Release, talk, o));
+  };
+  std::string history =
+      "<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜></think>A<｜end▁of▁sentence｜>"
+      "<｜User｜>b<｜Assistant｜></think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f"
+      "<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜><｜User｜>c";
+  EXPECT_EQ(rendered(), history + "<｜Assistant｜></think>");
+  o.thinking = true;
+  EXPECT_EQ(rendered(), history + "<｜Assistant｜><think>");
+  talk.push_back(say("assistant", "So"));
+  talk.back().prefix = true;
+  o.continue_final_message = true;
+  EXPECT_EQ(rendered(), history + "<｜Assistant｜><think>So");
 }
 
 TEST(Chat, NobodyForgesATurn) {
@@ -145,10 +202,9 @@ TEST(Chat, TokensOfV2AreThoseOfItsVocabulary) {
                        {say("user", "Hello"), say("assistant", "Hi"), say("user", "Go")}, {}),
            t))
     texts.emplace_back(t.token_bytes(id));
-  EXPECT_EQ(texts, (std::vector<std::string>{"<｜begin▁of▁sentence｜>", "User", ":", " Hello",
-                                             "\n", "\n", "Assistant", ":", " Hi",
-                                             "<｜end▁of▁sentence｜>", "User", ":", " Go", "\n",
-                                             "\n", "Assistant", ":"}));
+  EXPECT_EQ(texts, (std::vector<std::string>{"<｜begin▁of▁sentence｜>", "User", ":", " Hello", "\n",
+                                             "\n", "Assistant", ":", " Hi", "<｜end▁of▁sentence｜>",
+                                             "User", ":", " Go", "\n", "\n", "Assistant", ":"}));
 }
 
 TEST(Chat, AVocabularyWithoutTheMarkersIsRefused) {
@@ -169,12 +225,11 @@ TEST(Chat, AVocabularyWithoutTheMarkersIsRefused) {
     }
     return "";
   };
-  const char *bos = "<｜begin▁of▁sentence｜>", *eos = "<｜end▁of▁sentence｜>",
-             *user = "<｜User｜>", *assistant = "<｜Assistant｜>";
+  const char *bos = "<｜begin▁of▁sentence｜>", *eos = "<｜end▁of▁sentence｜>", *user = "<｜User｜>",
+             *assistant = "<｜Assistant｜>";
   EXPECT_EQ(refusal(ChatTemplate::kDeepSeekV2, {bos, eos}), "");
   EXPECT_EQ(refusal(ChatTemplate::kDeepSeekV3, {bos, eos, user, assistant}), "");
-  EXPECT_EQ(refusal(ChatTemplate::kDeepSeekV31,
-                    {bos, eos, user, assistant, "<think>", "</think>"}),
+  EXPECT_EQ(refusal(ChatTemplate::kDeepSeekV31, {bos, eos, user, assistant, "<think>", "</think>"}),
             "");
   EXPECT_THAT(refusal(ChatTemplate::kDeepSeekV31, {bos, eos, user, assistant, "<think>"}),
               testing::HasSubstr("folder: has no token </think>, which the chat template needs"));
@@ -278,11 +333,19 @@ TEST_F(ChatTemplateOfFolder, IsKnownByItsMarks) {
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1);
   config(turns + "'<｜Assistant｜><think>\\n' if not enable_thinking '</think>'");
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1Qwen);
-  config({{{"name", "tool_use"}, {"template", "x"}},
-          {{"name", "default"}, {"template", turns + "ns.is_last_user '</think>'"}}});
+  config(
+      {{{"name", "tool_use"}, {"template", "x"}},
+       {{"name", "default"}, {"template", turns + "ns.is_last_user '<｜Assistant｜></think>'"}}});
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV31Release);
+  config(turns + "{%- if ns.is_last_user and not thinking %}{{'</think>'}}");
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV31Release);
+  config(turns + "ns.is_last_user '<｜Assistant｜><think></think>'");
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV31);
-  config("{{ 'User: ' + message['content'] + '\n\n' }}"
-         "{{ 'Assistant: ' + message['content'] + eos_token }}{{ 'Assistant:' }}");
+  config(turns + "ns.is_last_user=true, split('</think>')[-1]");
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1_0528);
+  config(
+      "{{ 'User: ' + message['content'] + '\n\n' }}"
+      "{{ 'Assistant: ' + message['content'] + eos_token }}{{ 'Assistant:' }}");
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV2);
   write_file_atomic(folder_ + "/chat_template.jinja", turns + "macro flush_tool_outputs()");
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kLlamaCppR1) << "the file goes first";

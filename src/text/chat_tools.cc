@@ -12,7 +12,7 @@ ChatText describe_tools(ChatTemplate chat_template, const std::vector<ChatTool>&
   auto foreign = [&](std::string text) { out.push_back({ChatPart::kForeign, std::move(text)}); };
   auto mark = [&](const char* name) { out.push_back({ChatPart::kMarker, name}); };
   if (tools.empty()) return out;
-  bool v31 = chat_template == ChatTemplate::kDeepSeekV31;
+  bool v31 = is_v31(chat_template);
   own("## Tools\nYou have access to the following tools:\n");
   for (const ChatTool& tool : tools) {
     own("\n### ");
