@@ -80,8 +80,7 @@ Checkpoint open_checkpoint(const std::string& path) {
     c.config = c.file->config();
     const GgufContent& content = c.file->content();
     if (content.has("general.name")) c.name = content.text("general.name");
-    if (content.has("tokenizer.ggml.model") && content.text("tokenizer.ggml.model") != "none")
-      c.tokenizer = gguf_tokenizer(path, c.config.vocab_size);
+    if (has_vocab(content)) c.tokenizer = gguf_tokenizer(path, c.config.vocab_size);
     return c;
   }
   c.path = resolve_whole_model(path);

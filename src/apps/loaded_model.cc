@@ -39,7 +39,7 @@ namespace {
 void open_gguf(LoadedModel& m, const std::string& path) {
   auto file = std::make_shared<GgufCheckpoint>(path);
   const GgufContent& content = file->content();
-  if (!content.has("tokenizer.ggml.model") || content.text("tokenizer.ggml.model") == "none")
+  if (!has_vocab(content))
     throw Error(path, "has no tokenizer", "export it from a folder with its tokenizer.json");
   m.tokenizer.emplace(parse_gguf_vocab(content));
   m.model = std::make_unique<Model>(file->config());

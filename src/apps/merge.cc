@@ -11,9 +11,25 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "model/lora.h"
+#include "text/vocab_source.h"
 
 namespace wels {
 namespace fs = std::filesystem;
+
+namespace {
+
+// The model's files, the adapters' over them: adapters need not bring a tokenizer.
+std::map<std::string, std::string> files_of_both(const std::string& base,
+                                                 const std::string& adapters) {
+  std::map<std::string, std::string> out = files_beside_weights(base);
+  std::map<std::string, std::string> own = files_beside_weights(adapters);
+  // A chat_template.jinja would hide the template in the adapters' tokenizer_config.json.
+  if (!load_chat_template(adapters).empty()) out.erase("chat_template.jinja");
+  for (auto& [name, text] : own) out[name] = std::move(text);
+  return out;
+}
+
+}  // namespace
 
 void merge_job(const MergeFlags& f) {
   std::string folder = resolve_checkpoint(f.adapters);
@@ -30,7 +46,7 @@ void merge_job(const MergeFlags& f) {
   int64_t values = count_lora(*model);
   merge_lora(*model);
   write_model_folder(f.out, *model, f.type == "f32" ? DType::kF32 : DType::kBF16,
-                     files_beside_weights(folder));
+                     files_of_both(base, folder));
   fmt::print("{}: {} with {} values of adapters, as {}\n", f.out, base,
              human_count(static_cast<double>(values)), f.type);
 }

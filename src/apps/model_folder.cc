@@ -26,6 +26,7 @@ std::map<std::string, std::string> files_beside_weights(const std::string& path)
   std::map<std::string, std::string> files;
   if (fs::is_regular_file(path)) {
     GgufCheckpoint file(path);
+    if (!has_vocab(file.content())) return files;
     VocabSource source = parse_gguf_vocab(file.content());
     files["tokenizer.json"] = write_tokenizer_json(source);
     if (std::string text = load_chat_template(path); !text.empty())

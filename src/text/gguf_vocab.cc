@@ -78,6 +78,10 @@ void restore_characters(VocabSource& source) {
 
 }  // namespace
 
+bool has_vocab(const GgufContent& gguf) {
+  return gguf.has("tokenizer.ggml.model") && gguf.text("tokenizer.ggml.model") != "none";
+}
+
 VocabSource parse_gguf_vocab(const GgufContent& gguf) {
   auto fail = [&](const std::string& what, const std::string& hint) {
     throw Error(gguf.where, what, hint);

@@ -11,6 +11,9 @@
 
 namespace wels {
 
+// Whether the file names a vocabulary at all. Throws Error on a name that is no text.
+bool has_vocab(const GgufContent& gguf);
+
 // Throws Error naming the key: another model than gpt2, an unknown pre-tokeniser, missing or
 // mismatched arrays.
 VocabSource parse_gguf_vocab(const GgufContent& gguf);

@@ -69,6 +69,12 @@ for model in whole q8.gguf; do
   good "$wels" chat lora "say 7" -n 8 --temperature 0
   good "$wels" merge lora --out "merged_$model" --type f32
   good "$wels" chat "merged_$model" "say 7" -n 8 --temperature 0
+  # The model's tokenizer where the adapters bring none.
+  cp -rL lora/checkpoints/step-00000020 bare
+  rm bare/tokenizer.json
+  good "$wels" merge bare --out bare_merged --base "$model" --type f32
+  good "$wels" chat bare_merged "say 7" -n 8 --temperature 0
+  rm -r bare bare_merged
 done
 expect 'lora/checkpoints/step-00000020: holds adapters, not a whole model; .*wels merge' "$wels" export lora --gguf x.gguf
 expect 'merged_whole: is there already' "$wels" merge lora --out merged_whole
