@@ -166,6 +166,8 @@ TEST(ChatTemplateText, IsFoundInAFolderAndInAGgufFile) {
   write("tokenizer_config.json", R"({"chat_template": [{"name": "tools", "template": "t"},
     {"name": "default", "template": "d"}]})");
   EXPECT_EQ(load_chat_template(folder.string()), "d");
+  write("tokenizer_config.json", R"({"chat_template": null})");
+  EXPECT_EQ(load_chat_template(folder.string()), "");
   write("tokenizer_config.json", R"({"chat_template": 1})");
   EXPECT_THROW(load_chat_template(folder.string()), Error);
   write("chat_template.jinja", "own file");

@@ -48,7 +48,7 @@ void read_names(const std::string& path, VocabSource& source) {
     source.add_bos = flag->get<bool>();
   } else if (root.contains("bos_token")) {  // null
     source.add_bos = false;
-  } else if (root.contains("chat_template")) {
+  } else if (root.contains("chat_template") && !root["chat_template"].is_null()) {
     source.add_bos = true;
   }
 }
@@ -57,6 +57,7 @@ std::string template_of_config(const std::string& path) {
   nlohmann::json root = parse_json(MappedFile(path).text(), path);
   if (!root.is_object() || !root.contains("chat_template")) return "";
   const nlohmann::json& value = root["chat_template"];
+  if (value.is_null()) return "";
   if (value.is_string()) return value.get<std::string>();
   if (value.is_array()) {
     for (const nlohmann::json& item : value) {

@@ -169,6 +169,7 @@ TEST(Tokenizer, AConfigThatNamesItsBosPutsItBeforeDocuments) {
   EXPECT_EQ(add_bos(R"({"add_bos_token": false})"), false);
   EXPECT_EQ(add_bos(R"({"add_bos_token": true})"), true);
   EXPECT_EQ(add_bos(R"({"chat_template": "x"})"), true) << "it has learned chats";
+  EXPECT_EQ(add_bos(R"({"chat_template": null})"), std::nullopt);
   EXPECT_EQ(add_bos("{}"), std::nullopt);
   write_file_atomic(folder + "/chat_template.jinja", "x");
   EXPECT_EQ(load_vocab_source(folder).add_bos, true) << "of a model trained by wels sft";
