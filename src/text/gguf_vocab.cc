@@ -157,8 +157,11 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
   out.pad = special("tokenizer.ggml.padding_token_id");
   if (gguf.has("tokenizer.ggml.add_bos_token")) {
     out.add_bos = gguf.boolean("tokenizer.ggml.add_bos_token");
-  } else if (pre->ignore_merges || gguf.has("tokenizer.chat_template")) {
-    out.add_bos = true;  // Llama-3's, as llama.cpp does; or it has learned chats
+  } else if (pre->ignore_merges ||
+             (name.starts_with("deepseek") && gguf.has("tokenizer.chat_template"))) {
+    out.add_bos = true;  // Llama-3's, as llama.cpp does; or DeepSeek's that has learned chats
+  } else if (name == "qwen2") {
+    out.add_bos = false;  // llama.cpp's default; Qwen2 has no bos
   }
   return out;
 }

@@ -129,6 +129,26 @@ TEST(GgufVocab, WhatIsWrittenIsReadBack) {
   EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error) << "characters with merges";
 }
 
+TEST(GgufVocab, WhatPrecedesATextUnsaidIsThePreTokenizersMatter) {
+  GgufMetadata metadata;
+  append_gguf_vocab(small_source(), 4, metadata);
+  metadata.emplace_back("tokenizer.ggml.bos_token_id", gguf_u32(1));
+  metadata.emplace_back("tokenizer.chat_template", gguf_string("x"));
+  auto document_begin = [&](const char* pre) {
+    for (auto& [key, value] : metadata) {
+      if (key == "tokenizer.ggml.pre") value = gguf_string(pre);
+    }
+    return Tokenizer(parse_gguf_vocab(content_of(metadata))).document_begin();
+  };
+  EXPECT_EQ(document_begin("qwen2"), std::nullopt);
+  EXPECT_EQ(document_begin("llama-bpe"), 1);
+  EXPECT_EQ(document_begin("deepseek-v3"), 1) << "it has learned chats";
+  metadata.pop_back();
+  EXPECT_EQ(document_begin("qwen2"), std::nullopt);
+  EXPECT_EQ(document_begin("llama-bpe"), 1);
+  EXPECT_EQ(document_begin("deepseek-v3"), 3) << "as in pretraining";
+}
+
 TEST(GgufVocab, CharactersAreWrittenAsMergesOfTheirBytesAndReadBackAsCharacters) {
   AddedToken end;
   end.content = "<end>";
