@@ -76,6 +76,18 @@ void restore_characters(VocabSource& source) {
   source.merges.clear();
 }
 
+// Of the names for the source's steps, the one whose other properties agree, else the first:
+// without Qwen2's normaliser a file is still best read as Qwen2's. deepseek-r1-qwen is read, never
+// written. nullptr: there is no name.
+const Pre* pre_for(const VocabSource& source) {
+  const Pre* found = nullptr;
+  for (const Pre& p : kPres) {
+    if (source.steps != p.steps() || std::string_view(p.name) == "deepseek-r1-qwen") continue;
+    if (!found || (source.nfc == p.nfc && source.nfc != found->nfc)) found = &p;
+  }
+  return found;
+}
+
 }  // namespace
 
 bool has_vocab(const GgufContent& gguf) {
@@ -168,14 +180,7 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
 
 void append_gguf_vocab(const VocabSource& source, int64_t rows, GgufMetadata& out) {
   bool characters = source.steps == character_steps() && source.merges.empty();
-  const Pre* pre = nullptr;
-  for (const Pre& p : kPres) {
-    // Of the names for the same steps, the one whose other properties agree; deepseek-r1-qwen is
-    // read, never written.
-    if (!pre && source.steps == p.steps() && source.nfc == p.nfc &&
-        std::string_view(p.name) != "deepseek-r1-qwen")
-      pre = &p;
-  }
+  const Pre* pre = pre_for(source);
   if (!characters && (!pre || source.ignore_merges != pre->ignore_merges)) {
     throw Error(source.where,
                 "GGUF has no name for this tokenizer's way of cutting text into pieces",

@@ -129,6 +129,17 @@ TEST(GgufVocab, WhatIsWrittenIsReadBack) {
   EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error) << "characters with merges";
 }
 
+TEST(GgufVocab, ItsNameForThePreTokenizerIsChosenByTheStepsAlone) {
+  VocabSource source = small_source();
+  source.steps = qwen2_steps();
+  for (bool nfc : {true, false}) {
+    source.nfc = nfc;
+    GgufMetadata metadata;
+    append_gguf_vocab(source, 4, metadata);
+    EXPECT_EQ(content_of(metadata).text("tokenizer.ggml.pre"), "qwen2") << nfc;
+  }
+}
+
 TEST(GgufVocab, WhatPrecedesATextUnsaidIsThePreTokenizersMatter) {
   GgufMetadata metadata;
   append_gguf_vocab(small_source(), 4, metadata);
