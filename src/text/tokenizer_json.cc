@@ -3,7 +3,9 @@
 //   "single_word"}, ...],
 //    "normalizer": null | {"type": "NFC"} | {"type": "Sequence", "normalizers": [...]},
 //    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split" | "Digits" |
-//    "ByteLevel", ...}, ...]}, "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab":
+//    "ByteLevel", ...}, ...]}, "post_processor": null | {"type": "TemplateProcessing", "single":
+//    [{"SpecialToken": {"id": "<bos>"}}, ...]}, "decoder": {"type": "ByteLevel"}, "model": {"type":
+//    "BPE", "vocab":
 //    {"text": id, ...}, "merges": ["left right" | ["left", "right"], ...]}}
 #include <fmt/format.h>
 
@@ -151,6 +153,30 @@ struct Reader {
     }
   }
 
+  // A template for one text that begins with a special token: Llama-3's puts bos before every text.
+  void post_processor(const Json& value, VocabSource& out) const {
+    if (!value.is_object()) fail("post_processor is not an object");
+    std::string type = text(value, "post_processor.", "type");
+    if (type == "Sequence") {
+      const Json& list = need(value, "post_processor.", "processors");
+      if (!list.is_array()) fail("post_processor.processors is not an array");
+      for (const Json& item : list) post_processor(item, out);
+    }
+    if (type != "TemplateProcessing") return;
+    const Json& single = need(value, "post_processor.", "single");
+    if (!single.is_array()) fail("post_processor.single is not an array");
+    const Json* first =
+        single.empty() || !single[0].is_object() ? nullptr : find(single[0], "SpecialToken");
+    if (!first) return;
+    if (!first->is_object()) fail("post_processor.single[0].SpecialToken is not an object");
+    std::string name = text(*first, "post_processor.single[0].SpecialToken.", "id");
+    for (const AddedToken& token : out.added) {
+      if (token.content != name) continue;
+      out.bos = token.id;
+      out.add_bos = true;
+    }
+  }
+
   void pre_tokenizer(const Json& value, VocabSource& out, bool& byte_level) const {
     if (!value.is_object()) fail("pre_tokenizer is not an object");
     std::string type = text(value, "pre_tokenizer.", "type");
@@ -255,6 +281,7 @@ VocabSource parse_tokenizer_json(std::string_view json, const std::string& where
   reader.model(root, out);
   reader.added(root, out);
   if (const Json* normalizer = reader.find(root, "normalizer")) reader.normalizer(*normalizer, out);
+  if (const Json* post = reader.find(root, "post_processor")) reader.post_processor(*post, out);
   bool byte_level = false;
   reader.pre_tokenizer(reader.need(root, "", "pre_tokenizer"), out, byte_level);
   const Json* decoder = reader.find(root, "decoder");

@@ -176,6 +176,36 @@ TEST(Tokenizer, AConfigThatNamesItsBosPutsItBeforeDocuments) {
   std::filesystem::remove_all(folder);
 }
 
+TEST(Tokenizer, APostProcessorThatPutsATokenBeforeTextsNamesBos) {
+  VocabSource s;
+  s.tokens = {{"a", 0}};
+  for (const char* name : {"<start>", "<stop>"}) {
+    AddedToken t;
+    t.id = 1 + static_cast<int32_t>(s.added.size());
+    t.content = name;
+    s.added.push_back(t);
+  }
+  s.steps = gpt2_steps();
+  nlohmann::json root = nlohmann::json::parse(write_tokenizer_json(s));
+  auto document_begin = [&](const char* post_processor) {
+    root["post_processor"] = nlohmann::json::parse(post_processor);
+    VocabSource source = parse_tokenizer_json(root.dump(), "test");
+    source.eos = 2;
+    return Tokenizer(source).document_begin();
+  };
+  EXPECT_EQ(document_begin("null"), 2) << "as in pretraining";
+  EXPECT_EQ(document_begin(R"({"type": "Sequence", "processors": [{"type": "ByteLevel"},
+    {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<start>", "type_id": 0}},
+                                              {"Sequence": {"id": "A", "type_id": 0}}]}]})"),
+            1)
+      << "Llama-3's";
+  EXPECT_EQ(document_begin(R"({"type": "TemplateProcessing", "single":
+    [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<stop>"}}]})"),
+            2);
+  EXPECT_THROW(document_begin("3"), Error);
+  EXPECT_THROW(document_begin(R"({"type": "TemplateProcessing", "single": 1})"), Error);
+}
+
 TEST(Tokenizer, DocumentsOfDeepSeekV3BeginWithBos) {
   SKIP_WITHOUT("deepseek_v3");
   EXPECT_EQ(tokenizer("deepseek_v3").encode_document("")[0], 0);
