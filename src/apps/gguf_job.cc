@@ -19,7 +19,7 @@
 #include "data/corpus.h"
 #include "engine/calibration.h"
 #include "formats/gguf_export.h"
-#include "formats/hf_config.h"
+#include "model/checkpoint.h"
 #include "tensor/quant.h"
 #include "text/gguf_vocab.h"
 #include "text/tokenizer.h"
@@ -84,8 +84,8 @@ Checkpoint open_checkpoint(const std::string& path) {
     return c;
   }
   c.path = resolve_whole_model(path);
-  c.config = load_hf_config(c.path);
   c.folder = std::make_unique<SafetensorsReader>(c.path);
+  c.config = checkpoint_config(c.path, *c.folder);
   if (fs::exists(c.path + "/tokenizer.json"))
     c.tokenizer = gguf_tokenizer(c.path, c.config.vocab_size);
   return c;

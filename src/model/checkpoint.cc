@@ -3,14 +3,18 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
+#include <set>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "formats/hf_config.h"
 #include "tensor/fp8.h"
 #include "tensor/quant.h"
@@ -84,11 +88,21 @@ void convert(const Tensor& src, const Tensor& scale, Tensor dst, const std::stri
   }
 }
 
+// N of "model.layers.N.…"; -1: the tensor is of no layer.
+int64_t layer_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  int64_t layer = -1;
+  if (name.starts_with(kPrefix))
+    std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
+  return layer;
+}
+
 // The tensors of a checkpoint by name; every one that was asked for is remembered.
 class NamedTensors {
  public:
-  NamedTensors(const std::string& where, const std::vector<TensorEntry>& tensors)
-      : where_(where), tensors_(tensors) {
+  // layers: what the config has, MTP modules included.
+  NamedTensors(const std::string& where, const std::vector<TensorEntry>& tensors, int64_t layers)
+      : where_(where), tensors_(tensors), layers_(layers) {
     for (const TensorEntry& e : tensors) by_name_.emplace(e.name, &e);
   }
   // The tensor of that name, which must have that shape.
@@ -107,9 +121,15 @@ class NamedTensors {
     used_.insert(it->first);
     return *it->second;
   }
-  // Refuses tensors that nobody asked for, but for those that may be there beyond the config's.
+  // Refuses tensors that nobody asked for, but for those that may be there beyond the config's:
+  // MTP modules that it does not count among them.
   void finish() const {
+    std::set<int64_t> beyond;
     for (const TensorEntry& e : tensors_) {
+      if (layer_of(e.name) >= layers_) {
+        beyond.insert(layer_of(e.name));
+        continue;
+      }
       bool derived = e.name.ends_with("rotary_emb.inv_freq") ||
                      e.name.ends_with(".embed_tokens.weight") ||
                      e.name.ends_with("shared_head.head.weight") || e.name == "lm_head.weight";
@@ -117,11 +137,15 @@ class NamedTensors {
         throw Error(where_, "tensor " + e.name + " has no place in this config.json",
                     "use the config.json of this checkpoint");
     }
+    if (!beyond.empty())
+      log_info("{}: layers {} are beyond the {} of config.json: left out", where_,
+               fmt::join(beyond, ", "), layers_);
   }
 
  private:
   const std::string& where_;
   const std::vector<TensorEntry>& tensors_;
+  int64_t layers_;
   std::unordered_map<std::string_view, const TensorEntry*> by_name_;
   std::unordered_set<std::string_view> used_;
 };
@@ -147,7 +171,8 @@ TensorSource converted(std::string name, const Tensor& t, DType type, bool vecto
 
 void load_weights(Model& model, const std::string& where, const std::vector<TensorEntry>& tensors,
                   WeightStorage storage) {
-  NamedTensors named(where, tensors);
+  const ModelConfig& c = model.config();
+  NamedTensors named(where, tensors, c.num_hidden_layers + c.num_nextn_predict_layers);
   if (storage == WeightStorage::kF32 || storage == WeightStorage::kF64) {
     model.allocate(storage == WeightStorage::kF64 ? DType::kF64 : DType::kF32);
   }
@@ -204,9 +229,21 @@ void load_weights(Model& model, const std::shared_ptr<GgufCheckpoint>& file,
   if (storage == WeightStorage::kMapped) model.keep(file);
 }
 
+ModelConfig checkpoint_config(const std::string& folder, const SafetensorsReader& reader) {
+  ModelConfig c = load_hf_config(folder);
+  int64_t last = -1, modules = c.num_nextn_predict_layers;
+  for (const TensorEntry& e : reader.tensors()) last = std::max(last, layer_of(e.name));
+  c.num_nextn_predict_layers = std::clamp<int64_t>(last + 1 - c.num_hidden_layers, 0, modules);
+  if (c.num_nextn_predict_layers < modules)
+    log_info("{}: has {} of the {} MTP modules of its config.json: the others are left out", folder,
+             c.num_nextn_predict_layers, modules);
+  return c;
+}
+
 std::unique_ptr<Model> load_model(const std::string& folder, WeightStorage storage) {
-  auto model = std::make_unique<Model>(load_hf_config(folder));
-  load_weights(*model, std::make_shared<SafetensorsReader>(folder), storage);
+  auto reader = std::make_shared<SafetensorsReader>(folder);
+  auto model = std::make_unique<Model>(checkpoint_config(folder, *reader));
+  load_weights(*model, reader, storage);
   return model;
 }
 

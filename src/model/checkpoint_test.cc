@@ -12,6 +12,7 @@
 #include "backend/ref/ref_device.h"
 #include "backend/registry.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/rng.h"
 #include "formats/gguf_export.h"
 #include "formats/hf_config.h"
@@ -239,6 +240,29 @@ TEST(Checkpoint, NaNInARouterOrAVectorIsNamedAlsoWhereWeightsAreMapped) {
               testing::HasSubstr("e_score_correction_bias: value [0, 3] is not finite"));
   EXPECT_THAT(refusal(block.attention_norm, 0, 0), testing::HasSubstr("input_layernorm.weight"));
   EXPECT_EQ(refusal(block.attention.o, 0, 0), "") << "of large matrices it shows in the logits";
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Checkpoint, ConfigAndTensorsMayDifferInTheirMtpModules) {
+  std::string folder = testing::TempDir() + "wels_mtp_" + std::to_string(::getpid());
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  ModelConfig two = tiny_moe_config(40), one = two, none = two;
+  two.num_nextn_predict_layers = 2;
+  one.num_nextn_predict_layers = 1;
+  Model model(one);
+  model.init(DType::kF32, 3, false);
+  save_model(folder, model, DType::kF32);
+  auto modules = [&](const ModelConfig& config, const char* note) {
+    write_file_atomic(folder + "/config.json", to_hf_config(config));
+    testing::internal::CaptureStderr();
+    int64_t n = load_model(folder, WeightStorage::kMapped)->config().num_nextn_predict_layers;
+    EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr(note));
+    return n;
+  };
+  EXPECT_EQ(modules(one, ""), 1);
+  EXPECT_EQ(modules(two, "has 1 of the 2 MTP modules"), 1);
+  EXPECT_EQ(modules(none, "layers 2 are beyond the 2 of config.json"), 0);
   std::filesystem::remove_all(folder);
 }
 
