@@ -22,6 +22,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kPrefix = "base_model.model.";
+constexpr int64_t kMostRank = 65536;
 
 // "q_proj" of "model.layers.0.self_attn.q_proj.weight".
 std::string module_name(const std::string& weight) {
@@ -270,7 +271,7 @@ LoraConfig load_lora_config(const std::string& folder) {
       refuse(set(field), path, field);
     }
     refuse(j.value("bias", "none") != "none", path, "bias");
-    c.rank = j.at("r").get<int64_t>();
+    c.rank = j.at("r").is_number_integer() ? j.at("r").get<int64_t>() : 0;
     c.alpha = j.at("lora_alpha").get<double>();
     c.rank_stabilised = j.value("use_rslora", false);
     refuse(!j.at("target_modules").is_array(), path, "target_modules");
@@ -280,9 +281,11 @@ LoraConfig load_lora_config(const std::string& folder) {
     throw Error(path, "lacks a field, or it has the wrong type: " + std::string(e.what()),
                 "wels reads PEFT's LoRA adapters");
   }
-  if (c.rank < 1 || c.targets.empty())
-    throw Error(path, fmt::format("rank {} and {} target modules", c.rank, c.targets.size()),
-                "both must be at least 1");
+  if (c.rank < 1 || c.rank > kMostRank)
+    throw Error(path, fmt::format("r is {}", printable(j["r"].dump())),
+                fmt::format("it must be a whole number from 1 to {}", kMostRank));
+  if (!std::isfinite(c.alpha)) throw Error(path, "lora_alpha is not finite", "it must be a number");
+  if (c.targets.empty()) throw Error(path, "target_modules is empty", "name at least one");
   return c;
 }
 

@@ -392,6 +392,14 @@ TEST(Lora, RefusesWhatItDoesNotCompute) {
   EXPECT_THAT(config(("{" + good + R"(,"bias":"all"})").c_str()), HasSubstr("\"bias\""));
   EXPECT_THAT(config(R"({"peft_type":"IA3"})"), HasSubstr("\"peft_type\""));
   EXPECT_THAT(config("{}"), HasSubstr("lacks a field"));
+  EXPECT_THAT(config("[1]"), HasSubstr("lacks a field"));
+  for (const char* r : {"0", "-1", "2.5", "\"8\"", "65537", "1000000000000", "1e12",
+                        "1152921504606846976", "18446744073709551615"}) {
+    std::string json = R"({"peft_type":"LORA","lora_alpha":4,"target_modules":["q_proj"],"r":)";
+    EXPECT_THAT(config((json + r + "}").c_str()),
+                HasSubstr("it must be a whole number from 1 to 65536"))
+        << r;
+  }
   add_lora(model, {.rank = 2, .targets = {"q_proj"}}, DType::kF32, 1);
   save_lora(pattern, model, {.rank = 2, .targets = {"q_proj"}});
   Model wider(small_config(false));
