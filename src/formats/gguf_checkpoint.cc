@@ -89,14 +89,18 @@ void find_llama3_scaling(const MetadataReader& m, ModelConfig& c) {
 RopeConfig read_rope(const MetadataReader& m, const ModelConfig& c) {
   RopeConfig r;
   r.theta = m.number("rope.freq_base", 10000.0);
-  std::string type = m.has("rope.scaling.type") ? m.file.text(m.key("rope.scaling.type")) : "none";
-  if (type == "none") return r;
-  if (type != "yarn")
+  // Without a type a factor is linear; rope.scale_linear is its old name.
+  std::string type =
+      m.has("rope.scaling.type") ? m.file.text(m.key("rope.scaling.type")) : "linear";
+  double factor = m.number("rope.scaling.factor", m.number("rope.scale_linear", 0.0));
+  if (type == "none" || (type == "linear" && (factor == 0 || factor == 1))) return r;
+  if (type != "linear" && type != "yarn")
     throw Error(m.file.where,
                 fmt::format("rope.scaling.type \"{}\" is not supported", printable(type)),
-                "supported: none, yarn");
-  r.scaling = RopeScaling::kYarn;
-  r.factor = m.number("rope.scaling.factor", 1.0);
+                "supported: none, linear, yarn");
+  r.scaling = type == "yarn" ? RopeScaling::kYarn : RopeScaling::kLinear;
+  r.factor = factor == 0 ? 1.0 : factor;
+  if (type == "linear") return r;
   r.original_max_position_embeddings =
       m.integer("rope.scaling.original_context_length", c.max_position_embeddings);
   r.beta_fast = m.number("rope.scaling.yarn_beta_fast", 32.0);

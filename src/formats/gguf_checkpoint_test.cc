@@ -255,6 +255,22 @@ TEST_F(GgufFolder, Llama3ScalingIsFoundAgainFromItsDivisors) {
   EXPECT_THAT(refusal_of_metadata(c, {}), HasSubstr("rope_freqs.weight divides frequency"));
 }
 
+TEST_F(GgufFolder, LinearScalingComesBackUnderAnyOfItsNames) {
+  ModelConfig c = distill(Architecture::kQwen2, 64, 2, 64, 4, 2, 100);
+  c.rope.scaling = RopeScaling::kLinear;
+  c.rope.factor = 4;
+  EXPECT_EQ(through_metadata(c).rope, c.rope);
+  EXPECT_EQ(through_metadata(c, [](auto& m) { remove_key(m, ".rope.scaling.type"); }).rope, c.rope);
+  auto old_name = [](GgufMetadata& m) {
+    remove_key(m, ".rope.scaling.type");
+    remove_key(m, ".rope.scaling.factor");
+    m.emplace_back("qwen2.rope.scale_linear", gguf_f32(4));
+  };
+  EXPECT_EQ(through_metadata(c, old_name).rope, c.rope);
+  auto by_one = [](GgufMetadata& m) { set_key(m, "qwen2.rope.scaling.factor", gguf_f32(1)); };
+  EXPECT_EQ(through_metadata(c, by_one).rope.scaling, RopeScaling::kNone);
+}
+
 TEST_F(GgufFolder, RefusesWhatItCannotComputeByName) {
   ModelConfig llama = distill(Architecture::kLlama, 64, 2, 64, 4, 2, 100);
   EXPECT_EQ(refusal_of_metadata(llama, {}), "accepted");

@@ -160,9 +160,11 @@ struct MetadataBuilder {
 void rope_metadata(MetadataBuilder& b, const ModelConfig& c) {
   const RopeConfig& r = c.rope;
   b.f32("rope.freq_base", r.theta);
-  if (r.scaling != RopeScaling::kYarn) return;
-  b.add(b.arch + ".rope.scaling.type", gguf_string("yarn"));
+  bool linear = r.scaling == RopeScaling::kLinear;
+  if (!linear && r.scaling != RopeScaling::kYarn) return;
+  b.add(b.arch + ".rope.scaling.type", gguf_string(linear ? "linear" : "yarn"));
   b.f32("rope.scaling.factor", r.factor);
+  if (linear) return;
   b.u32("rope.scaling.original_context_length", r.original_max_position_embeddings);
   if (r.attention_factor > 0) b.f32("rope.scaling.yarn_attn_factor", r.attention_factor);
   b.f32("rope.scaling.yarn_beta_fast", r.beta_fast);

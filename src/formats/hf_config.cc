@@ -137,6 +137,10 @@ RopeConfig read_rope(const Fields& f, int64_t max_position_embeddings) {
   std::string type = s.text("rope_type", s.text("type", "default"));
   if (type == "default") return r;
   r.factor = s.number("factor", 1.0);
+  if (type == "linear") {
+    r.scaling = RopeScaling::kLinear;
+    return r;
+  }
   r.original_max_position_embeddings =
       s.integer("original_max_position_embeddings", max_position_embeddings);
   if (type == "yarn") {
@@ -152,7 +156,7 @@ RopeConfig read_rope(const Fields& f, int64_t max_position_embeddings) {
     r.high_freq_factor = s.number("high_freq_factor", r.high_freq_factor);
   } else {
     s.refuse(fmt::format("rope_type \"{}\" is not supported", printable(type)),
-             "supported: default, yarn, llama3");
+             "supported: default, linear, yarn, llama3");
   }
   return r;
 }
@@ -255,6 +259,8 @@ nlohmann::ordered_json write_rope(const ModelConfig& c) {
   const RopeConfig& r = c.rope;
   nlohmann::ordered_json s;
   if (r.scaling == RopeScaling::kNone) return nullptr;
+  if (r.scaling == RopeScaling::kLinear)
+    return {{"factor", r.factor}, {"type", "linear"}, {"rope_type", "linear"}};
   if (r.scaling == RopeScaling::kYarn) {
     s["beta_fast"] = r.beta_fast;
     s["beta_slow"] = r.beta_slow;

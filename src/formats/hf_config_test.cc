@@ -153,7 +153,12 @@ TEST(HfConfig, ReadsBackWhatItWrites) {
   json powers = v3_json();
   powers["quantization_config"]["scale_fmt"] = "ue8m0";
   powers["wels"] = {{"mtp_hidden_after_norm", false}};
-  for (const json& j : {v3_json(), v2_json(), v2_lite_json(), qwen2_json(), llama, dense, powers}) {
+  json linear = qwen2_json();
+  linear["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
+  EXPECT_EQ(parse(linear).rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ(parse(linear).rope.factor, 4);
+  for (const json& j :
+       {v3_json(), v2_json(), v2_lite_json(), qwen2_json(), llama, dense, powers, linear}) {
     ModelConfig c = parse(j);
     EXPECT_EQ(parse_hf_config(to_hf_config(c)), c) << to_hf_config(c);
   }

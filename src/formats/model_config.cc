@@ -129,6 +129,7 @@ void check_rope(const ModelConfig& c, const Checker& ck) {
   if (!std::isfinite(r.factor) || r.factor < 1) {
     ck.fail(fmt::format("rope_scaling.factor is {}", r.factor), "it must be at least 1");
   }
+  if (r.scaling == RopeScaling::kLinear) return;
   ck.range("rope_scaling.original_max_position_embeddings", r.original_max_position_embeddings, 1,
            int64_t{1} << 40);
   if (r.scaling == RopeScaling::kYarn) {

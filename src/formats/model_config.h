@@ -11,8 +11,8 @@ namespace wels {
 
 enum class Architecture { kDeepseekV2, kDeepseekV3, kQwen2, kLlama };
 enum class AttentionKind { kMla, kGqa };  // multi-head latent attention | grouped-query attention
-enum class RopeScaling { kNone, kYarn, kLlama3 };
-enum class ScoringFunc { kSoftmax, kSigmoid };  // router affinity: V2 | V3
+enum class RopeScaling { kNone, kLinear, kYarn, kLlama3 };  // linear: all angles / factor
+enum class ScoringFunc { kSoftmax, kSigmoid };              // router affinity: V2 | V3
 enum class TopkMethod {
   kGreedy,              // the k largest scores (V2-Lite)
   kGroupLimitedGreedy,  // group score = its largest score, k largest within the best topk_group

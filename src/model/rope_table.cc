@@ -55,6 +55,8 @@ std::vector<double> rope_inverse_frequencies(const RopeConfig& rope, int64_t dim
   for (size_t i = 0; i < freq.size(); ++i) {
     freq[i] = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
   }
+  if (rope.scaling == RopeScaling::kLinear)
+    for (double& f : freq) f /= rope.factor;
   if (rope.scaling == RopeScaling::kYarn) apply_yarn(freq, rope, dim);
   if (rope.scaling == RopeScaling::kLlama3) apply_llama3(freq, rope);
   return freq;

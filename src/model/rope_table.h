@@ -1,6 +1,6 @@
-// Rotary angles: inverse frequencies with YaRN (Peng et al. 2023, as DeepSeek applies it to k^R
-// only, V3 §4.3) or Llama 3's scaling, the factor of cos and sin, the softmax scale, and a table of
-// cos and sin that grows with the positions in use.
+// Rotary angles: inverse frequencies with linear scaling, YaRN (Peng et al. 2023, as DeepSeek
+// applies it to k^R only, V3 §4.3) or Llama 3's scaling, the factor of cos and sin, the softmax
+// scale, and a table of cos and sin that grows with the positions in use.
 #pragma once
 #include <vector>
 
