@@ -132,6 +132,11 @@ TEST(HfConfig, ReadsTheSpellingsOfOtherWriters) {
   EXPECT_EQ(c.rope.scaling, RopeScaling::kYarn);
   EXPECT_EQ(c.torch_dtype, "float32");
   EXPECT_FALSE(c.mtp_hidden_after_norm);
+  j["rope_scaling"]["beta_fast"] = 1;  // Kimi-K2
+  j["rope_scaling"]["beta_slow"] = 1;
+  EXPECT_EQ(parse(j).rope.beta_fast, 1);
+  j["rope_scaling"]["beta_slow"] = 2;
+  EXPECT_THAT(refusal(j), HasSubstr("beta_fast 1 is below beta_slow 2"));
   json q = qwen2_json();
   q.erase("rope_theta");
   q["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1e6}};

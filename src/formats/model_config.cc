@@ -135,10 +135,10 @@ void check_rope(const ModelConfig& c, const Checker& ck) {
   if (r.scaling == RopeScaling::kYarn) {
     ck.positive("rope_scaling.beta_fast", r.beta_fast);
     ck.positive("rope_scaling.beta_slow", r.beta_slow);
-    if (r.beta_fast <= r.beta_slow) {
-      ck.fail(fmt::format("rope_scaling.beta_fast {} is not above beta_slow {}", r.beta_fast,
-                          r.beta_slow),
-              "DeepSeek uses 32 and 1");
+    if (r.beta_fast < r.beta_slow) {
+      ck.fail(
+          fmt::format("rope_scaling.beta_fast {} is below beta_slow {}", r.beta_fast, r.beta_slow),
+          "DeepSeek uses 32 and 1");
     }
     for (auto [name, v] : {std::pair{"mscale", r.mscale},
                            {"mscale_all_dim", r.mscale_all_dim},
