@@ -242,6 +242,7 @@ ModelConfig gguf_model_config(const GgufContent& file) {
     c.eos_token_ids = {file.integer("tokenizer.ggml.eos_token_id")};
   if (file.has("tokenizer.ggml.padding_token_id"))
     c.pad_token_id = file.integer("tokenizer.ggml.padding_token_id");
+  drop_unknown_tokens(c, file.where);
   c.validate(file.where);
   return c;
 }

@@ -378,6 +378,7 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
   c.pad_token_id = f.integer("pad_token_id", -1);
   c.torch_dtype = f.text("torch_dtype", f.text("dtype", "bfloat16"));
   c.fp8 = read_fp8(f);
+  drop_unknown_tokens(c, where);
   c.validate(where);
   return c;
 }

@@ -144,6 +144,22 @@ TEST(HfConfig, ReadsTheSpellingsOfOtherWriters) {
   EXPECT_TRUE(parse(q).attention_bias);
 }
 
+TEST(HfConfig, IdsOfNoTokenAreLeftOutWithANote) {
+  json j = v3_json();
+  j["bos_token_id"] = -1;
+  j["pad_token_id"] = -2;
+  j["eos_token_id"] = {129280, 1, -5};
+  testing::internal::CaptureStderr();
+  ModelConfig c = parse(j);
+  std::string notes = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(c.bos_token_id, -1);
+  EXPECT_EQ(c.pad_token_id, -1);
+  EXPECT_EQ(c.eos_token_ids, std::vector<int64_t>{1});
+  EXPECT_THAT(notes, HasSubstr("eos_token_id 129280 is outside the vocabulary of 129280"));
+  EXPECT_THAT(notes, HasSubstr("pad_token_id -2"));
+  EXPECT_THAT(notes, testing::Not(HasSubstr("bos_token_id")));
+}
+
 TEST(HfConfig, ReadsBackWhatItWrites) {
   json llama = qwen2_json();
   llama["architectures"] = {"LlamaForCausalLM"};
@@ -217,8 +233,6 @@ TEST(HfConfig, SaysWhichDimensionsDoNotFitAndWhatWould) {
               HasSubstr("use at most 128 groups"));
   EXPECT_THAT(refusal_of_v3_with(R"({"num_key_value_heads": 8})"),
               HasSubstr("set num_key_value_heads to 128"));
-  EXPECT_THAT(refusal_of_v3_with(R"({"eos_token_id": 129280})"),
-              HasSubstr("eos_token_id 129280 is outside"));
   EXPECT_THAT(refusal_of_v3_with(R"({"hidden_size": -1})"), HasSubstr("hidden_size is -1"));
   EXPECT_THAT(refusal_of_v3_with(R"({"num_hidden_layers": 9223372036854775807})"),
               HasSubstr("num_hidden_layers is"));

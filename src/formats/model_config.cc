@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/log.h"
 
 namespace wels {
 namespace {
@@ -236,6 +237,19 @@ const char* architecture_name(Architecture a) {
   }
   CHECK(false);
   return "";
+}
+
+void drop_unknown_tokens(ModelConfig& c, const std::string& where) {
+  auto known = [&](const char* name, int64_t id) {
+    if (id >= 0 && id < c.vocab_size) return true;
+    if (id != -1)
+      log_info("{}: {} {} is outside the vocabulary of {}: left out", where, name, id,
+               c.vocab_size);
+    return false;
+  };
+  if (!known("bos_token_id", c.bos_token_id)) c.bos_token_id = -1;
+  if (!known("pad_token_id", c.pad_token_id)) c.pad_token_id = -1;
+  std::erase_if(c.eos_token_ids, [&](int64_t id) { return !known("eos_token_id", id); });
 }
 
 void ModelConfig::validate(const std::string& where) const {

@@ -127,6 +127,10 @@ struct ModelConfig {
   void validate(const std::string& where = "config.json") const;
 };
 
+// Leaves out bos, eos and pad ids that are no token of the vocabulary, with a note of each (-1, how
+// some write "none", without). `where` names the file.
+void drop_unknown_tokens(ModelConfig& cfg, const std::string& where);
+
 const char* architecture_name(Architecture a);  // "DeepseekV3ForCausalLM"
 
 // How many parameters a checkpoint of this shape has. The router's selection bias is no parameter
