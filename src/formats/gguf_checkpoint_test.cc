@@ -629,6 +629,35 @@ TEST_F(WideGgufTest, ValuesThatAreNotFiniteAreNamedAndLeaveNoFile) {
   }
 }
 
+TEST_F(WideGgufTest, ValuesBeyondATypesLargestAreNamed) {
+  ModelConfig c = wide(Architecture::kQwen2);
+  write_model("m", c);
+  {
+    SafetensorsReader hf(model("m"));
+    std::vector<TensorSource> tensors;
+    for (const TensorEntry& e : hf.tensors()) {
+      tensors.push_back(copy_of(e));
+      if (e.name != "model.layers.2.mlp.down_proj.weight") continue;
+      std::vector<float> x = values(e);
+      x[512 * 3 + 7] = 70000;
+      tensors.back() = floats(e.name, e.shape, x);
+    }
+    fs::create_directories(model("large"));
+    write_safetensors(model("large") + "/model.safetensors", tensors);
+  }
+  SafetensorsReader hf(model("large"));
+  GgufExportOptions options;
+  options.dtype = DType::kF16;
+  try {
+    export_gguf(path("large.gguf"), c, hf, nullptr, options);
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("blk.2.ffn_down.weight: value [3, 7] is too large for "));
+  }
+  options.dtype = DType::kBF16;
+  export_gguf(path("large.gguf"), c, hf, nullptr, options);
+}
+
 TEST_F(GgufWeightsTest, NearlyAllWeightsStayInTheMappedFile) {
   auto copied = [&](const std::string& name) {
     export_model(name);

@@ -179,7 +179,8 @@ class TensorRows {
 
 struct RowSums {
   double error = 0, squares = 0, weighted_error = 0, weighted_squares = 0;
-  int64_t bad_column = -1;  // the first value that is not finite
+  int64_t bad_column = -1;   // the first value that is not finite
+  int64_t lost_column = -1;  // the first that the type has no room for
 };
 
 // Encodes a row and measures what is lost.
@@ -196,6 +197,10 @@ RowSums encode_row(const QuantFormat& format, const float* x, const float* impor
   std::vector<float> y(static_cast<size_t>(n));
   format.decode(bytes, y.data(), n);
   for (int64_t i = 0; i < n; ++i) {
+    if (!std::isfinite(y[static_cast<size_t>(i)])) {
+      s.lost_column = i;
+      return s;
+    }
     double v = static_cast<double>(x[i]), e = v - static_cast<double>(y[static_cast<size_t>(i)]);
     s.error += e * e;
     s.squares += v * v;
@@ -241,6 +246,12 @@ void write_tensor(TensorRows& rows, const CheckpointWeights& weights,
                     fmt::format("tensor {}: value [{}, {}] is not finite", report.name, begin + r,
                                 s.bad_column),
                     "the checkpoint is damaged; use another copy or an earlier one");
+      }
+      if (s.lost_column >= 0) {
+        throw Error(weights.where(),
+                    fmt::format("tensor {}: value [{}, {}] is too large for {}", report.name,
+                                begin + r, s.lost_column, name(type)),
+                    "bf16 and f32 hold every value");
       }
       report.error += s.error;
       report.squares += s.squares;
