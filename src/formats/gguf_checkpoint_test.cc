@@ -461,6 +461,20 @@ TEST_F(GgufWeightsTest, EveryTypeOfEveryGoldenModelComesBackUnderItsNames) {
   }
 }
 
+TEST_F(GgufWeightsTest, Fp8WeightsWithoutAQuantisationConfigHaveBlocksOf128) {
+  SKIP_WITHOUT_MODEL(model("v3_fp8"));
+  auto exported = [&](const ModelConfig& c) {
+    GgufExportOptions options;
+    options.dtype = DType::kF32;
+    export_gguf(path(), c, SafetensorsReader(model("v3_fp8")), nullptr, options);
+    return read_file(path());
+  };
+  ModelConfig c = load_hf_config(model("v3_fp8"));
+  std::string said = exported(c);
+  c.fp8 = {};
+  EXPECT_TRUE(exported(c) == said);
+}
+
 // Models of rows that are multiples of 256, so that every type is really used; the published ones'
 // tiny versions above have none.
 class WideGgufTest : public GgufWeightsTest {

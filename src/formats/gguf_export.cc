@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "tensor/float_formats.h"
+#include "tensor/fp8.h"
 #include "tensor/quant.h"
 
 namespace wels {
@@ -26,7 +27,9 @@ class SourceRows {
  public:
   SourceRows(const CheckpointWeights& weights, const Fp8Config& fp8, const std::string& name,
              const std::vector<int64_t>& shape)
-      : entry_(&weights.at(name)), fp8_(&fp8) {
+      : entry_(&weights.at(name)), fp8_(fp8) {
+    // The only blocks there are, whether or not config.json says so.
+    if (fp8_.block_rows == 0) fp8_.block_rows = fp8_.block_cols = kFp8Block;
     if (entry_->shape != shape) {
       throw Error(weights.where(),
                   fmt::format("tensor {} has shape [{}], the config wants [{}]", name,
@@ -37,10 +40,9 @@ class SourceRows {
       scale_ = &weights.at(name + "_scale_inv");
       int64_t rows = shape[0], cols = shape.back();
       bool fits =
-          fp8.block_rows > 0 && fp8.block_cols > 0 && shape.size() == 2 &&
-          scale_->dtype == DType::kF32 &&
-          scale_->shape == std::vector<int64_t>{(rows + fp8.block_rows - 1) / fp8.block_rows,
-                                                (cols + fp8.block_cols - 1) / fp8.block_cols};
+          shape.size() == 2 && scale_->dtype == DType::kF32 &&
+          scale_->shape == std::vector<int64_t>{(rows + fp8_.block_rows - 1) / fp8_.block_rows,
+                                                (cols + fp8_.block_cols - 1) / fp8_.block_cols};
       if (!fits)
         throw Error(weights.where(),
                     fmt::format("tensor {}_scale_inv does not fit its weight", name),
@@ -62,9 +64,9 @@ class SourceRows {
     const uint8_t* p = raw(row);
     if (scale_) {
       std::vector<float> scales(static_cast<size_t>(scale_->cols()));
-      std::memcpy(scales.data(), scale_->data.data() + row / fp8_->block_rows * scale_->cols() * 4,
+      std::memcpy(scales.data(), scale_->data.data() + row / fp8_.block_rows * scale_->cols() * 4,
                   scales.size() * 4);
-      fp8_dequantise_blocks(p, scales.data(), 1, n, fp8_->block_rows, fp8_->block_cols, out);
+      fp8_dequantise_blocks(p, scales.data(), 1, n, fp8_.block_rows, fp8_.block_cols, out);
     } else if (entry_->dtype == DType::kF64) {
       for (int64_t i = 0; i < n; ++i) {
         double x;
@@ -79,7 +81,7 @@ class SourceRows {
  private:
   const TensorEntry* entry_;
   const TensorEntry* scale_ = nullptr;
-  const Fp8Config* fp8_;
+  Fp8Config fp8_;
 };
 
 // Rows of a tensor of the file, made from the checkpoint's. Reading is safe from many threads.
