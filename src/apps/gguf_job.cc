@@ -32,12 +32,16 @@ namespace fs = std::filesystem;
 // Ctrl-C was pressed.
 struct Stopped {};
 
+std::optional<int32_t> token_of(int64_t id) {
+  return id < 0 ? std::nullopt : std::optional(static_cast<int32_t>(id));
+}
+
 // The vocabulary in the form of the exporter, by way of the metadata that the text layer writes.
-GgufTokenizer gguf_tokenizer(const std::string& path, int64_t rows) {
+GgufTokenizer gguf_tokenizer(const std::string& path, const ModelConfig& config) {
   VocabSource source = load_vocab_source(path);
   GgufContent c;
   c.where = source.where;
-  append_gguf_vocab(source, rows, c.metadata);
+  append_gguf_vocab(source, config.vocab_size, c.metadata);
   GgufTokenizer t;
   for (auto& [key, value] : c.metadata) {
     if (key == "tokenizer.ggml.pre") t.pre = std::get<std::string>(value.value);
@@ -49,12 +53,14 @@ GgufTokenizer gguf_tokenizer(const std::string& path, int64_t rows) {
       std::memcpy(t.types.data(), bytes.data(), bytes.size());
     }
   }
-  // Also those that only their names tell: llama.cpp would take token 11 for the end of the text.
+  // Also those that only their names or the model's config tell: llama.cpp would take token 11 for
+  // the end of the text.
   t.add_bos = source.add_bos;
   Tokenizer named(std::move(source));
-  t.bos = named.bos();
-  t.eos = named.eos();
-  t.pad = named.pad();
+  const std::vector<int64_t>& ends = config.eos_token_ids;
+  t.bos = named.bos() ? named.bos() : token_of(config.bos_token_id);
+  t.eos = named.eos() ? named.eos() : token_of(ends.empty() ? -1 : ends[0]);
+  t.pad = named.pad() ? named.pad() : token_of(config.pad_token_id);
   t.chat_template = load_chat_template(path);
   return t;
 }
@@ -80,14 +86,13 @@ Checkpoint open_checkpoint(const std::string& path) {
     c.config = c.file->config();
     const GgufContent& content = c.file->content();
     if (content.has("general.name")) c.name = content.text("general.name");
-    if (has_vocab(content)) c.tokenizer = gguf_tokenizer(path, c.config.vocab_size);
+    if (has_vocab(content)) c.tokenizer = gguf_tokenizer(path, c.config);
     return c;
   }
   c.path = resolve_whole_model(path);
   c.folder = std::make_unique<SafetensorsReader>(c.path);
   c.config = checkpoint_config(c.path, *c.folder);
-  if (fs::exists(c.path + "/tokenizer.json"))
-    c.tokenizer = gguf_tokenizer(c.path, c.config.vocab_size);
+  if (fs::exists(c.path + "/tokenizer.json")) c.tokenizer = gguf_tokenizer(c.path, c.config);
   return c;
 }
 

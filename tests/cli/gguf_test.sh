@@ -66,6 +66,13 @@ refuse 'do not fit into a context' "$wels" generate model - -n 4 <long.txt
 "$wels" generate model - -n 4 --truncate-prompt <long.txt >/dev/null 2>log || { cat log; fail "--truncate-prompt"; }
 grep -qE '^4[0-9]{3} prompt tokens' log || { cat log; fail "--truncate-prompt keeps as much as fits"; }
 
+# Ends of text that only config.json names.
+cp -r model odd
+rm odd/tokenizer_config.json
+sed -i 's/<｜end▁of▁sentence｜>/<stop>/' odd/tokenizer.json
+sed -i 's/"vocab_size"/"eos_token_id": 1, "vocab_size"/; /"eos_token_id": [0-9]*,$/d' odd/config.json
+"$wels" export odd --gguf odd.gguf >/dev/null && "$wels" info odd.gguf >log && grep -qx 'tokenizer.ggml.eos_token_id = 1' log || { cat log; fail "eos of config.json"; }
+
 rm model/tokenizer.json
 "$wels" export model --gguf mute.gguf >/dev/null || fail "export without tokenizer"
 refuse 'mute.gguf: has no tokenizer' "$wels" generate mute.gguf hello
