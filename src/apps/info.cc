@@ -16,6 +16,7 @@
 #include "base/progress.h"
 #include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
+#include "formats/json.h"
 #include "formats/safetensors.h"
 #include "train/memory_plan.h"
 
@@ -148,7 +149,7 @@ void print_types(const std::map<std::string, std::pair<int64_t, int64_t>>& types
 std::string value_text(const GgufValue& v) {
   struct Text {
     std::string operator()(const std::string& s) const {
-      return s.size() > 80 ? s.substr(0, 77) + "..." : s;
+      return printable(s.size() > 80 ? s.substr(0, 77) + "..." : s);
     }
     std::string operator()(const GgufArray& a) const {
       return fmt::format("[{} values]", a.size());
@@ -184,7 +185,8 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
   if (is_gguf(path)) {
     GgufReader gguf(path);
     for (const TensorEntry& t : gguf->tensors) one(t.name, t.dtype, t.shape, t.data.size());
-    for (const auto& [key, value] : gguf->metadata) fmt::print("{} = {}\n", key, value_text(value));
+    for (const auto& [key, value] : gguf->metadata)
+      fmt::print("{} = {}\n", printable(key), value_text(value));
     ModelConfig c = gguf_model_config(gguf.content());
     print_model(c, *dev, types_of(gguf_weights(gguf.content(), c).tensors));
     print_types(types);
@@ -199,7 +201,8 @@ int info_command(const std::string& path, bool list, const DeviceFlags& device) 
   SafetensorsReader reader(folder);
   fmt::print("{}\n", folder);
   for (const TensorEntry& t : reader.tensors()) one(t.name, t.dtype, t.shape, t.data.size());
-  for (const auto& [key, value] : reader.metadata()) fmt::print("metadata: {} = {}\n", key, value);
+  for (const auto& [key, value] : reader.metadata())
+    fmt::print("metadata: {} = {}\n", printable(key), printable(value));
   fs::path config = (is_folder ? fs::path(folder) : fs::path(path).parent_path()) / "config.json";
   if (fs::exists(config)) {
     ModelConfig c = load_hf_config(config.string());

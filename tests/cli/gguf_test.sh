@@ -66,6 +66,9 @@ refuse 'do not fit into a context' "$wels" generate model - -n 4 <long.txt
 "$wels" generate model - -n 4 --truncate-prompt <long.txt >/dev/null 2>log || { cat log; fail "--truncate-prompt"; }
 grep -qE '^4[0-9]{3} prompt tokens' log || { cat log; fail "--truncate-prompt keeps as much as fits"; }
 
+printf '{"chat_template": "a\\u001b[2Jb"}' > model/tokenizer_config.json
+"$wels" export model --gguf escape.gguf >/dev/null && "$wels" info escape.gguf >log && grep -qxF 'tokenizer.chat_template = a?[2Jb' log || { cat log; fail "control characters are printed"; }
+
 # Ends of text that only config.json names.
 cp -r model odd
 rm odd/tokenizer_config.json
