@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <exception>
 #include <utility>
 
 #include "base/log.h"
@@ -166,6 +167,8 @@ void Progress::finish() {
   if (std::exchange(finished_, true)) return;
   double seconds = monotonic_seconds() - start_s_, n = static_cast<double>(done());
   if (quiet_) return;
+  // Of work that failed its error tells.
+  if (std::uncaught_exceptions() > 0) return line_.finish();
   line_.finish(fmt::format("{}  {} {} in {}  {}", label_, human_count(n), unit_,
                            human_duration(seconds),
                            human_rate(n / std::max(seconds, 1e-9), unit_)));

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -81,6 +82,17 @@ TEST(Progress, UnknownTotalHasNoPercentage) {
   Progress p("reading", 0, "B", true);
   p.set(1234);
   EXPECT_EQ(p.text(), "reading  1.23k B");
+}
+
+TEST(Progress, WorkThatFailsLeavesNoLastLine) {
+  ::testing::internal::CaptureStderr();
+  try {
+    Progress progress("work", 10, "things");
+    progress.add(3);
+    throw std::runtime_error("no");
+  } catch (const std::runtime_error&) {
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
 }
 
 TEST(Progress, PlainLinesWhereStderrIsNoTerminal) {
