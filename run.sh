@@ -18,7 +18,7 @@ serve() { # MODEL FLAGS...
   if [ -t 0 ] && [ -t 1 ]; then exec "$wels" serve "$@"; fi
   address=$(mktemp)  # not local: the trap runs outside
   "$wels" serve "$@" --port 0 >"$address" & server=$!
-  trap 'kill "$server" 2>/dev/null; wait "$server"; rm -f "$address"' EXIT
+  trap 'kill "$server" 2>/dev/null || true; wait "$server" || true; rm -f "$address"' EXIT
   until [ -s "$address" ]; do kill -0 "$server" || exit 2; sleep 0.1; done
   local question=${WELS_QUESTION:-$("$wels" tasks "$(cat "$here/models/micro/task")" --held-out --count 1 --seed "$(date +%s)" |
     sed -n 2p)}

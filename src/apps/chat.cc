@@ -282,7 +282,19 @@ void add_chat(CLI::App& app, Command& run) {
   f->settings.format.add(sub);
   add_speculate_flag(sub, f->settings.speculate);
   f->device.add(sub);
-  sub->callback([f, &run] { run = [f] { return chat(*f); }; });
+  sub->callback([f, sub, &run] {
+    for (auto [flag, name] : {std::pair{"--temperature", "temperature"},
+                              {"--top-k", "top_k"},
+                              {"--top-p", "top_p"},
+                              {"--min-p", "min_p"},
+                              {"--typical-p", "typical_p"},
+                              {"--repetition-penalty", "repeat_penalty"},
+                              {"--presence-penalty", "presence_penalty"},
+                              {"--frequency-penalty", "frequency_penalty"},
+                              {"--seed", "seed"}})
+      if (sub->count(flag) > 0) f->settings.given.insert(name);
+    run = [f] { return chat(*f); };
+  });
 }
 
 }  // namespace wels

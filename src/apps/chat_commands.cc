@@ -286,6 +286,7 @@ void set_parameter(ChatSettings& settings, const std::string& name, const std::s
     ChatSettings changed = settings;
     p.set(changed, value);
     changed.sampling.validate();
+    changed.given.insert(name);
     settings = std::move(changed);
     return;
   }

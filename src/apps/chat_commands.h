@@ -1,5 +1,6 @@
 // What `wels chat` can be told beside questions: /set, /show, /load, ... in the manner of ollama.
 #pragma once
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@ namespace wels {
 
 struct ChatSettings {
   SamplingParams sampling;
+  // Names (of /set parameter) of what of it was said, by a flag or here: a server chooses the rest.
+  std::set<std::string> given;
   Speculate speculate = Speculate::kNone;
   std::vector<std::string> stop;
   int64_t num_predict = 0;  // tokens of an answer at most; 0: chat models until they stop, base 200
@@ -22,10 +25,10 @@ struct ChatSettings {
   int64_t rephrase = 0;     // versions of a question that are answered together; 0: none
   GrammarFlags format;      // that answers are held to
   bool hide_thinking = false;
-  bool wordwrap = true;     // on a terminal
-  bool thinking = false;    // where the template has the choice
-  bool verbose = false;     // counts and speeds after an answer
-  bool history = true;      // the arrow keys bring inputs back
+  bool wordwrap = true;   // on a terminal
+  bool thinking = false;  // where the template has the choice
+  bool verbose = false;   // counts and speeds after an answer
+  bool history = true;    // the arrow keys bring inputs back
 };
 
 // Throws Error where a setting says something of thoughts or questions that this conversation's
@@ -36,12 +39,12 @@ void require_thoughts(const ChatSettings& settings, const Conversation& talk);
 struct ChatState {
   ChatSettings settings;
   Conversation talk;
-  std::string info;    // of the model, for /show info
+  std::string info;          // of the model, for /show info
   std::string thought = {};  // of the last answer
   bool conversing = false;   // commands can be given between the answers
   // The command that shows the thought; empty where none can be given.
   std::string unfold() const { return conversing ? "/show thinking" : ""; }
-  bool leave = false;        // /bye was said
+  bool leave = false;  // /bye was said
 };
 
 // Does what the line says, which begins with "/", and returns the text to show. Throws Error, with

@@ -146,6 +146,19 @@ TEST(ChatCommands, TheRestDoesWhatItSays) {
   EXPECT_TRUE(s.leave);
 }
 
+TEST(ChatCommands, AServerGetsWhatWasSaidEvenWhereItIsUsual) {
+  ChatState s = state_with(ChatTemplate::kDeepSeekV31);
+  ServerFlags flags;
+  flags.url = "http://127.0.0.1:1";
+  EXPECT_THAT(ServerChat(flags, s).request(), testing::Not(HasSubstr("temperature")));
+  set_parameter(s.settings, "temperature", "0.6");
+  set_parameter(s.settings, "seed", "0");
+  std::string asked = ServerChat(flags, s).request();
+  EXPECT_THAT(asked, HasSubstr(R"("temperature":0.6)"));
+  EXPECT_THAT(asked, HasSubstr(R"("seed":0)"));
+  EXPECT_THAT(asked, testing::Not(HasSubstr("top_p")));
+}
+
 TEST(ChatCommands, AServerGetsTheSchemaInTheOrderOfItsFile) {
   TestFolder folder;
   std::string path = folder.file(

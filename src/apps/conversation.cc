@@ -45,13 +45,17 @@ void Conversation::say(std::string role, std::string content) {
   // V2's prompt ends before the space that its template puts in front of an answer.
   if (template_ == ChatTemplate::kDeepSeekV2 && role == "assistant" && content.starts_with(' '))
     content.erase(0, 1);
+  first_before_ = first_;
   ChatMessage m;
   m.role = std::move(role);
   m.content = std::move(content);
   messages_.push_back(std::move(m));
 }
 
-void Conversation::take_back() { messages_.pop_back(); }
+void Conversation::take_back() {
+  messages_.pop_back();
+  first_ = std::min(first_, first_before_);
+}
 
 void Conversation::clear() {
   messages_.resize(has_system() ? 1 : 0);

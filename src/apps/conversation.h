@@ -28,7 +28,7 @@ class Conversation {
   std::string system() const;            // empty: none
   void set_system(std::string content);  // empty: none
   void say(std::string role, std::string content);
-  void take_back();  // the last message
+  void take_back();  // the last message, and what was left out for it is there again
   // Replaces all of it, the system prompt too. Throws Error, and changes nothing, where the
   // template has no place for them.
   void set_messages(std::vector<ChatMessage> messages);
@@ -59,7 +59,8 @@ class Conversation {
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatTemplate> template_;
   std::vector<ChatMessage> messages_;  // a system prompt, if any, is the first
-  size_t first_ = 0;  // messages before this one are left out, but for the system prompt
+  size_t first_ = 0;         // messages before this one are left out, but for the system prompt
+  size_t first_before_ = 0;  // when the last message was said
 };
 
 }  // namespace wels

@@ -83,6 +83,36 @@ TEST_F(ConversationTest, ForgetsTheOldestTurnsWhereTheyDoNotFitAndNeverTheQuesti
   EXPECT_EQ(talk.messages().size(), 22u) << "the file keeps them";
 }
 
+TEST_F(ConversationTest, AQuestionThatIsTakenBackForgetsNothing) {
+  Conversation talk(tokenizer_, ChatTemplate::kDeepSeekV3);
+  for (const char* q : {"the cat", "the mat"}) {
+    talk.say("user", q);
+    talk.say("assistant", "sat");
+  }
+  talk.say("user", "on");
+  std::string before = decode(talk.prompt(false, 1000));
+  talk.take_back();
+  talk.say("user", std::string(3000, 'q'));
+  EXPECT_GT(talk.prompt(false, 100).forgotten, 0u);
+  talk.take_back();
+  talk.say("user", "on");
+  EXPECT_EQ(decode(talk.prompt(false, 1000)), before);
+}
+
+TEST_F(ConversationTest, IdsOfCallsAreKeptInAFile) {
+  std::string path = folder_ + "/calls.json", again = folder_ + "/again.json";
+  write_file_atomic(path, R"([{"role": "user", "content": "q"},
+    {"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", "type": "function",
+     "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "content": "r", "tool_call_id": "call_1"}])");
+  Conversation talk(tokenizer_, ChatTemplate::kDeepSeekV31);
+  talk.load(path);
+  talk.save(again);
+  std::string saved = read_file(again);
+  EXPECT_NE(saved.find("\"id\":\"call_1\""), std::string::npos) << saved;
+  EXPECT_NE(saved.find("\"tool_call_id\":\"call_1\""), std::string::npos) << saved;
+}
+
 TEST_F(ConversationTest, IsKeptInAFile) {
   Conversation talk(tokenizer_, ChatTemplate::kDeepSeekV31), other = talk;
   talk.set_system("S");

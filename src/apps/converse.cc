@@ -20,13 +20,14 @@ int converse(ChatState& state, const std::string& title,
   while (!state.leave) {
     try {
       std::string text;
-      LineInput::Got got = read_input(input, text);
+      bool quoted = false;  // then it is no command, however it begins
+      LineInput::Got got = read_input(input, text, quoted);
       if (got == LineInput::Got::kEnd) break;
       if (got == LineInput::Got::kInterrupt) fmt::print("\nCtrl-D or /bye leaves\n");
       if (got == LineInput::Got::kInterrupt || text.empty()) continue;
       require_utf8(text, "input");
       if (state.settings.history && text.find('\n') == std::string::npos) input.remember(text);
-      if (text[0] == '/') {
+      if (text[0] == '/' && !quoted) {
         fmt::print("{}", run_command(state, text));
         std::fflush(stdout);
       } else if (!answer(text) && !input.is_terminal()) {

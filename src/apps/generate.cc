@@ -211,6 +211,7 @@ int generate(GenerateFlags f) {
     if (f.sampling.top_logprobs >= 0) logprobs.push_back(logprob_line(*m.tokenizer, t));
     return printer.push(t.id) && !stop.requested();
   };
+  r.cancelled = [&] { return stop.requested(); };
   GenerateResult result;
   r.on_finish = [&](GenerateResult done) { result = std::move(done); };
   int32_t end = r.stop_ids.empty() ? -1 : r.stop_ids[0];

@@ -80,8 +80,9 @@ void LineInput::remember(const std::string& line) {
   if (editor_ && !line.empty()) ::history(editor_->history, &event, H_ENTER, line.c_str());
 }
 
-LineInput::Got read_input(LineInput& input, std::string& text) {
+LineInput::Got read_input(LineInput& input, std::string& text, bool& quoted) {
   constexpr std::string_view kQuotes = "\"\"\"", kSystem = "/set system ";
+  quoted = false;
   LineInput::Got got = input.read(">>> ", text);
   if (got != LineInput::Got::kLine) return got;
   size_t open = text.starts_with(kSystem) ? kSystem.size() : 0;
@@ -95,7 +96,8 @@ LineInput::Got read_input(LineInput& input, std::string& text) {
     if (got == LineInput::Got::kEnd) throw Error("input", "ends before the closing \"\"\"");
     text += "\n" + more;
   }
-  text.erase(close);
+  text.erase(close, kQuotes.size());  // what stands behind belongs to it too
+  quoted = open == 0;
   return LineInput::Got::kLine;
 }
 

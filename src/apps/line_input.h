@@ -23,8 +23,8 @@ class LineInput {
   std::unique_ptr<Editor> editor_;
 };
 
-// A whole input: one line, or several between """ and """ (also after "/set system "). kEnd within
-// """ throws Error.
-LineInput::Got read_input(LineInput& input, std::string& text);
+// A whole input: one line, or several between """ and """ (also after "/set system "). quoted: it
+// begins with """. kEnd within """ throws Error.
+LineInput::Got read_input(LineInput& input, std::string& text, bool& quoted);
 
 }  // namespace wels

@@ -41,11 +41,15 @@ void take_event(Stream& s, std::string_view data, AnswerView& view) {
   if (data == "[DONE]") return void(s.done = true);
   nlohmann::json j = nlohmann::json::parse(data, nullptr, false);
   if (!j.is_object()) throw Error("the server", "sent an event that is no JSON object");
-  if (j.contains("error")) s.error = j["error"].dump();
+  if (j.contains("error") && !j["error"].is_null()) s.error = j["error"].dump();
   if (j.contains("usage") && j["usage"].is_object()) {
-    s.prompt = j["usage"].value("prompt_tokens", int64_t{0});
-    s.cached = j["usage"].value("prompt_cache_hit_tokens", int64_t{0});
-    s.tokens = j["usage"].value("completion_tokens", int64_t{0});
+    auto count = [&](const char* name) {
+      auto it = j["usage"].find(name);
+      return it != j["usage"].end() && it->is_number_integer() ? it->get<int64_t>() : int64_t{0};
+    };
+    s.prompt = count("prompt_tokens");
+    s.cached = count("prompt_cache_hit_tokens");
+    s.tokens = count("completion_tokens");
   }
   if (!j.contains("choices") || !j["choices"].is_array() || j["choices"].empty()) return;
   const nlohmann::json& choice = j["choices"][0];
@@ -101,16 +105,18 @@ std::string ServerChat::request() const {
   if (!s.stop.empty()) j["stop"] = s.stop;
   // What was not set is the server's choice.
   if (s.think.most) j["thinking_budget"] = *s.think.most;
-  if (p.temperature != plain.temperature) j["temperature"] = p.temperature;
-  if (p.top_p != plain.top_p) j["top_p"] = p.top_p;
-  if (p.top_k != plain.top_k) j["top_k"] = p.top_k;
-  if (p.min_p != plain.min_p) j["min_p"] = p.min_p;
-  if (p.repetition_penalty != plain.repetition_penalty)
-    j["repetition_penalty"] = p.repetition_penalty;
-  if (p.presence_penalty != plain.presence_penalty) j["presence_penalty"] = p.presence_penalty;
-  if (p.frequency_penalty != plain.frequency_penalty) j["frequency_penalty"] = p.frequency_penalty;
-  if (p.typical_p != plain.typical_p) j["typical_p"] = p.typical_p;
-  if (p.seed != plain.seed) j["seed"] = p.seed;
+  auto add = [&](const char* field, const char* parameter, auto value, auto usual) {
+    if (s.given.contains(parameter) || value != usual) j[field] = value;
+  };
+  add("temperature", "temperature", p.temperature, plain.temperature);
+  add("top_p", "top_p", p.top_p, plain.top_p);
+  add("top_k", "top_k", p.top_k, plain.top_k);
+  add("min_p", "min_p", p.min_p, plain.min_p);
+  add("repetition_penalty", "repeat_penalty", p.repetition_penalty, plain.repetition_penalty);
+  add("presence_penalty", "presence_penalty", p.presence_penalty, plain.presence_penalty);
+  add("frequency_penalty", "frequency_penalty", p.frequency_penalty, plain.frequency_penalty);
+  add("typical_p", "typical_p", p.typical_p, plain.typical_p);
+  add("seed", "seed", p.seed, plain.seed);
   for (auto [id, bias] : p.logit_bias)
     j["logit_bias"][std::to_string(id)] = std::max(bias, -100.0f);
   if (s.format.json) j["response_format"] = {{"type", "json_object"}};

@@ -74,7 +74,7 @@ wels_result generate(wels_model& m, std::vector<int32_t> prompt, const std::stri
   r.sampling.temperature = o.temperature;
   r.sampling.top_p = o.top_p;
   r.sampling.min_p = o.min_p;
-  r.sampling.top_k = o.top_k;
+  r.sampling.top_k = static_cast<int>(std::clamp<int64_t>(o.top_k, -1, INT32_MAX));
   r.sampling.seed = o.seed;
   r.sampling.validate();
   r.stop_ids = m.stop_ids;

@@ -58,7 +58,8 @@ wels_result wels_complete(wels_model* model, const char* prompt, const wels_opti
 /* Answers a conversation: messages is JSON as in OpenAI's API,
  * [{"role": "user", "content": "..."}].
  * The template is the model's own; reasoning comes as text between <think> and </think>. A model
- * without a template continues the text. */
+ * without a template continues the text. Of a conversation that is longer than the context the
+ * oldest turns are left out, but for the system prompt. */
 wels_result wels_chat(wels_model* model, const char* messages, const wels_options* options,
                       wels_on_text on_text, void* user, char* error, size_t error_bytes);
 

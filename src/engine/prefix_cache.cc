@@ -87,6 +87,10 @@ void PrefixCache::add(int32_t sequence, Path& path, const Rows& rows) {
   int32_t page = kv_.pages(sequence)[static_cast<size_t>(path.pages)];
   int64_t n = static_cast<int64_t>(rows.tokens.size());
   bool whole = n == kPageRows;
+  if (at(page).id != 0) {  // found here, and nothing was added to it
+    path = {at(page).id, path.pages + 1};
+    return;
+  }
   Found same;
   int32_t other = whole ? find_whole(path.node, rows.tokens) : -1;
   if (!whole) add_partial(same, path.node, rows.tokens, false, false);
@@ -105,7 +109,6 @@ void PrefixCache::add(int32_t sequence, Path& path, const Rows& rows) {
     return;
   }
   Node& node = at(page);
-  CHECK(node.id == uint64_t{0});
   node.id = ++last_id_;
   node.parent = path.node;
   node.rows = static_cast<int32_t>(n);

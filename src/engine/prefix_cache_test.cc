@@ -90,6 +90,30 @@ TEST_F(PrefixCacheTest, WhoInsistsOnExactOrDraftedRowsGetsOnlyThose) {
   EXPECT_EQ(found(ids(2 * kPage, 0), "a", true, true), kPage + 5);
 }
 
+// Of two partial pages with the same tokens a sequence adopts the one with exact rows, and leaves
+// before it has computed any of its own.
+TEST_F(PrefixCacheTest, AnAdoptedPageMayBeGivenBackAsItWas) {
+  std::vector<int32_t> text = ids(20, 0), longer = ids(25, 0);
+  run(text, "x", 3);
+  int32_t s = kv.add_sequence();
+  PrefixCache::Path path = cache.find("x", longer, true, false).path;
+  Batch batch;
+  batch.append(longer, 0, s);
+  kv.reserve(batch);
+  kv.commit(batch);
+  cache.add(s, path, {longer, 25, 0});
+  kv.free_sequence(s);
+  ASSERT_EQ(found(text, "x", true), 20);
+  int64_t known = cache.known_pages();
+  PrefixCache::Found again = cache.find("x", text, true, false);
+  s = kv.adopt(again.pages, again.rows);
+  cache.add(s, again.path, {text, 20, 0});
+  kv.free_sequence(s);
+  EXPECT_EQ(cache.known_pages(), known);
+  EXPECT_EQ(found(text, "x", true), 20);
+  EXPECT_EQ(found(longer, "x", true), 25);
+}
+
 TEST_F(PrefixCacheTest, EqualPagesAreKeptOnce) {
   std::vector<int32_t> text = ids(kPage, 0);
   int32_t a = kv.add_sequence(), b = kv.add_sequence();

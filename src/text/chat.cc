@@ -420,6 +420,7 @@ ToolCall parse_call(const nlohmann::ordered_json& json, const std::string& where
   call.name = function["name"].get<std::string>();
   if (json.contains("type") && json["type"].is_string())
     call.type = json["type"].get<std::string>();
+  if (json.contains("id") && json["id"].is_string()) call.id = json["id"].get<std::string>();
   if (!function.contains("arguments")) return call;
   const auto& arguments = function["arguments"];
   if (arguments.is_string()) {
@@ -598,6 +599,8 @@ std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::s
         throw Error(at, "content is not a text", "only text can be read");
       m.content = item["content"].get<std::string>();
     }
+    if (item.contains("tool_call_id") && item["tool_call_id"].is_string())
+      m.tool_call_id = item["tool_call_id"].get<std::string>();
     if (item.contains("prefix"))
       m.prefix = item["prefix"].is_boolean() && item["prefix"].get<bool>();
     if (item.contains("tool_calls") && !item["tool_calls"].is_null()) {
@@ -616,10 +619,13 @@ std::string write_chat_messages(const std::vector<ChatMessage>& messages) {
     nlohmann::ordered_json json{{"role", m.role}, {"content", nullptr}};
     if (m.content) json["content"] = *m.content;
     for (const ToolCall& call : m.tool_calls) {
-      json["tool_calls"].push_back(
-          {{"type", call.type},
-           {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+      nlohmann::ordered_json one;
+      if (!call.id.empty()) one["id"] = call.id;
+      one["type"] = call.type;
+      one["function"] = {{"name", call.name}, {"arguments", call.arguments}};
+      json["tool_calls"].push_back(std::move(one));
     }
+    if (!m.tool_call_id.empty()) json["tool_call_id"] = m.tool_call_id;
     if (m.prefix) json["prefix"] = true;
     out += (out.size() > 1 ? ",\n " : "") + json.dump();
   }

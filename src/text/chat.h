@@ -52,6 +52,7 @@ struct ToolCall {
   std::string type = "function";
   std::string name;
   std::string arguments;  // JSON text
+  std::string id = {};    // as the API gave it; templates do without
 };
 
 // A tool that the model may call.
@@ -64,6 +65,7 @@ struct ChatMessage {
   std::string role;                    // system, user, assistant or tool
   std::optional<std::string> content;  // may be absent in an assistant's message with tool calls
   std::vector<ToolCall> tool_calls;    // assistant only
+  std::string tool_call_id = {};       // tool only: the call that it answers
   bool prefix = false;                 // the last message is the beginning of the answer (V3.1)
   // Of such a beginning: the reasoning before the content, or, where there is no content, the
   // beginning of the reasoning.

@@ -9,6 +9,10 @@ model=$(ls -d run/checkpoints/step-*)
 chat() { "$wels" chat "$@" --temperature 0 2>err; }
 has() { grep -qF -- "$1" "$2" || { cat "$2"; fail "no '$1' in $2"; }; }
 
+# A question may begin with a slash, between """ and """, and go on behind them.
+printf '%s\n' '"""/show info""" too' '/save quoted.json' | chat run -n 4 >out || { cat out err; fail "a quoted slash"; }
+has '"/show info too"' quoted.json
+
 # A base model continues the text and says so once; a question of its own is the first of a conversation.
 printf 'one cat\ntwo cats\n' | chat run -n 12 >base
 [ "$(grep -c 'has no chat template' err)" -eq 1 ] || fail "a base model must say what it is, once"

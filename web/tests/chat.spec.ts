@@ -182,6 +182,30 @@ test('search finds messages and opens them, chats are renamed and deleted', asyn
   await expect(page.locator('li.item')).toHaveCount(1);
 });
 
+test('a chat that is deleted while its answer is written stays deleted', async ({ page, mock }) => {
+  mock.behaviour.reply = () => ({ content: 'word '.repeat(200), delay: 60 });
+  await page.goto('/');
+  await send(page, 'delete me');
+  await expect(answers(page).last()).toContainText('word word');
+  const item = page.locator('li.item', { hasText: 'delete me' });
+  await item.hover();
+  await item.getByRole('button', { name: /Options/ }).click();
+  await page.getByRole('menuitem', { name: 'Delete' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+  await expect(page.locator('li.item')).toHaveCount(0);
+  await page.waitForTimeout(1500); // longer than what is written is saved
+  await expect(page.locator('li.item')).toHaveCount(0);
+  await page.reload();
+  await expect(page.locator('li.item')).toHaveCount(0);
+});
+
+test('links whose targets come at the end of a streamed answer are links', async ({ page, mock }) => {
+  mock.behaviour.reply = () => ({ content: 'See [docs][1] here.\n\nAnd more.\n\n[1]: https://example.com/docs\n', delay: 30 });
+  await page.goto('/');
+  await ask(page, 'link please');
+  await expect(answers(page).last().getByRole('link', { name: 'docs' })).toHaveAttribute('href', 'https://example.com/docs');
+});
+
 test('exported chats can be imported elsewhere', async ({ page, browser, mock }) => {
   await page.goto('/');
   await ask(page, 'travels');

@@ -13,12 +13,15 @@ export const list = $state({ chats: [] as Chat[], ready: false, problem: '' });
 export const writing = new SvelteMap<string, AnswerState>();
 
 const others = typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel('wels');
-others?.addEventListener('message', () => void refresh());
+others?.addEventListener('message', (e: MessageEvent<{ deleted?: string }>) => {
+  if (e.data.deleted) close(e.data.deleted);
+  void refresh();
+});
 
 async function keep(chats: Chat[], messages: Message[]) {
   try {
     await put($state.snapshot(chats) as Chat[], messages);
-    others?.postMessage('changed');
+    others?.postMessage({});
   } catch (e) {
     list.problem = String((e as Error)?.message ?? e);
   }
@@ -39,12 +42,13 @@ export class OpenChat {
   messages = new Map<string, Message>();
   children = new Map<string, string[]>(); // parent → children, oldest first
   version = $state(0); // grows with every change of messages
+  gone = false; // deleted, here or in another tab: nothing of it is kept any more
   #path = $derived.by(() => {
     this.version;
     const path: Message[] = [];
     for (let at = ''; ; ) {
       const kids = this.children.get(at);
-      if (!kids?.length) return path;
+      if (!kids?.length || path.length >= this.messages.size) return path; // an imported file may hold circles
       const pick = this.chat.picks[at];
       at = pick && this.messages.has(pick) ? pick : kids[kids.length - 1];
       path.push(this.messages.get(at)!);
@@ -74,7 +78,7 @@ export class OpenChat {
     const m = this.messages.get(id)!;
     this.chat.picks[m.parent] = id;
     this.version++;
-    void keep([this.chat], []);
+    void this.#keep([this.chat], []);
   }
 
   // Chooses the branches that lead to a message.
@@ -96,7 +100,12 @@ export class OpenChat {
     return path.reverse();
   }
 
+  async #keep(chats: Chat[], messages: Message[]) {
+    if (!this.gone) await keep(chats, messages);
+  }
+
   #touch() {
+    if (this.gone) return;
     this.chat.updated = Date.now();
     if (!this.chat.named) this.chat.title = titleOf(this.path);
     const at = list.chats.findIndex((c) => c.id === this.chat.id);
@@ -112,7 +121,7 @@ export class OpenChat {
     const m: Message = { id: newId(), chat: this.chat.id, parent, role: 'user', content, created: Date.now() };
     this.#add(m);
     this.#touch();
-    void keep([this.chat], [m]);
+    void this.#keep([this.chat], [m]);
     return this.answerTo(m.id);
   }
 
@@ -166,10 +175,10 @@ export class OpenChat {
     // What is there is saved every second: closing the page loses at most that.
     m.finish = 'lost';
     this.version++;
-    void keep([this.chat], [{ ...m }]);
+    void this.#keep([this.chat], [{ ...m }]);
     const saver = setInterval(() => {
       copy();
-      void keep([], [{ ...m }]);
+      void this.#keep([], [{ ...m }]);
     }, 1000);
     try {
       await state.done;
@@ -182,7 +191,7 @@ export class OpenChat {
       clearInterval(saver);
       copy();
       this.#touch();
-      await keep([this.chat], [{ ...m }]);
+      await this.#keep([this.chat], [{ ...m }]);
       writing.delete(m.id);
       this.version++;
     }
@@ -232,14 +241,21 @@ export async function renameChat(chat: Chat, title: string) {
   await keep([chat], []);
 }
 
-export async function deleteChat(id: string) {
+// Stops its answers; what they still write is not kept.
+function close(id: string) {
   const o = open.get(id);
-  if (o) for (const m of o.messages.keys()) writing.get(m)?.stop();
+  if (!o) return;
+  o.gone = true;
+  for (const m of o.messages.keys()) writing.get(m)?.stop();
   open.delete(id);
+}
+
+export async function deleteChat(id: string) {
+  close(id);
   list.chats = list.chats.filter((c) => c.id !== id);
   try {
     await removeChat(id);
-    others?.postMessage('changed');
+    others?.postMessage({ deleted: id });
   } catch (e) {
     list.problem = String((e as Error)?.message ?? e);
   }
@@ -309,16 +325,15 @@ export async function importChats(file: Blob): Promise<number> {
       updated: Number(rest.updated) || Date.now(), picks: { ...rest.picks },
     };
     for (const m of messages) {
-      if (!text(m.id) || !text(m.parent) || !text(m.content) || (m.role !== 'user' && m.role !== 'assistant')) throw new Error(`chat ${count + 1}`);
+      if (!text(m.id) || !m.id || !text(m.parent) || !text(m.content) || (m.role !== 'user' && m.role !== 'assistant')) throw new Error(`chat ${count + 1}`);
       m.chat = chat.id;
     }
-    await removeChat(chat.id);
-    open.delete(chat.id);
-    await put([chat], messages);
+    close(chat.id);
+    await put([chat], messages, chat.id);
     ++count;
   }
   await refresh();
-  others?.postMessage('changed');
+  others?.postMessage({});
   return count;
 }
 

@@ -90,32 +90,44 @@ export async function messagesOf(chat: string): Promise<Message[]> {
   return done(db.transaction('messages').objectStore('messages').index('chat').getAll(chat));
 }
 
-export async function put(chats: Chat[], messages: Message[]): Promise<void> {
+// In one transaction. replaced: a chat that goes, with all its messages, before they are put.
+export async function put(chats: Chat[], messages: Message[], replaced = ''): Promise<void> {
   const db = await open();
   if (!db) {
+    if (replaced) forget(replaced);
     for (const c of chats) memory!.chats.set(c.id, c);
     for (const m of messages) memory!.messages.set(m.id, m);
     return;
   }
   const tx = db.transaction(['chats', 'messages'], 'readwrite');
-  for (const c of chats) tx.objectStore('chats').put(c);
-  for (const m of messages) tx.objectStore('messages').put(m);
+  const add = () => {
+    for (const c of chats) tx.objectStore('chats').put(c);
+    for (const m of messages) tx.objectStore('messages').put(m);
+  };
+  if (replaced) remove(tx, replaced, add);
+  else add();
   await finished(tx);
 }
 
-export async function removeChat(chat: string): Promise<void> {
-  const db = await open();
-  if (!db) {
-    memory!.chats.delete(chat);
-    for (const m of [...memory!.messages.values()]) if (m.chat === chat) memory!.messages.delete(m.id);
-    return;
-  }
-  const tx = db.transaction(['chats', 'messages'], 'readwrite');
+function forget(chat: string) {
+  memory!.chats.delete(chat);
+  for (const m of [...memory!.messages.values()]) if (m.chat === chat) memory!.messages.delete(m.id);
+}
+
+function remove(tx: IDBTransaction, chat: string, then?: () => void) {
   tx.objectStore('chats').delete(chat);
   const keys = tx.objectStore('messages').index('chat').getAllKeys(chat);
   keys.onsuccess = () => {
     for (const k of keys.result) tx.objectStore('messages').delete(k);
+    then?.();
   };
+}
+
+export async function removeChat(chat: string): Promise<void> {
+  const db = await open();
+  if (!db) return forget(chat);
+  const tx = db.transaction(['chats', 'messages'], 'readwrite');
+  remove(tx, chat);
   await finished(tx);
 }
 
