@@ -392,7 +392,7 @@ TEST_P(OptimizerTest, QkClipSeesAllMicroBatchesOfAStep) {
   ASSERT_GT(more, std::max(less, 0.0));
   double tau = (std::max(less, 0.0) + more) / 2;  // of the second alone
   Trainer trainer(*dev_, *model_, {.dtype = dtype_, .qk_clip = tau});
-  trainer.step(batch, pretrain_objective(batch, 0, 0), 0);
+  trainer.step(batch, pretrain_objective(batch, 1, 0.3), 0);
   EXPECT_NEAR(largest(1), tau, 1e-4 * tau);
 }
 
