@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "formats/json.h"
 #include "text/unicode.h"
 
@@ -158,8 +159,9 @@ VocabSource parse_gguf_vocab(const GgufContent& gguf) {
     if (!gguf.has(key)) return std::nullopt;
     int64_t id = gguf.integer(key);
     if (id < 0 || id >= static_cast<int64_t>(tokens.size())) {
-      fail(fmt::format("{} is {}, the vocabulary has {} tokens", key, id, tokens.size()),
-           "the file may be damaged");
+      log_info("{}: {} {} is outside the vocabulary of {}: left out", gguf.where, key, id,
+               tokens.size());
+      return std::nullopt;
     }
     return static_cast<int32_t>(id);
   };

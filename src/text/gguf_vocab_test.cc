@@ -129,6 +129,18 @@ TEST(GgufVocab, WhatIsWrittenIsReadBack) {
   EXPECT_THROW(append_gguf_vocab(characters, 6, metadata), Error) << "characters with merges";
 }
 
+TEST(GgufVocab, IdsOfNoTokenAreLeftOutWithANote) {
+  GgufMetadata metadata;
+  append_gguf_vocab(small_source(), 4, metadata);
+  for (auto& [key, value] : metadata) {
+    if (key == "tokenizer.ggml.eos_token_id") value = gguf_u32(4);
+  }
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(parse_gguf_vocab(content_of(metadata)).eos, std::nullopt);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::HasSubstr("eos_token_id 4 is outside the vocabulary of 4"));
+}
+
 TEST(GgufVocab, ItsNameForThePreTokenizerIsChosenByTheStepsAlone) {
   VocabSource source = small_source();
   source.steps = qwen2_steps();
@@ -231,7 +243,6 @@ TEST(GgufVocab, RejectsBrokenMetadataWithOneClearError) {
   expect("tokenizer.ggml.token_type", gguf_i32s({1, 1}), "token_type 2");
   expect("tokenizer.ggml.merges", gguf_strings({"ab"}), "merge 0 'ab'");
   expect("tokenizer.ggml.merges", gguf_strings({"b a"}), "needs the token 'ba'");
-  expect("tokenizer.ggml.eos_token_id", gguf_u32(4), "eos_token_id is 4");
   expect("tokenizer.ggml.tokens", gguf_strings({"a", "b", "ab", ""}), "empty");
 }
 
