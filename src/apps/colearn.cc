@@ -80,6 +80,14 @@ void require_pair_memory(const Device& dev, const ColearnSettings& s, const Mode
   }
 }
 
+// Both are asked, and learn, in the one template that their answers are read in.
+ChatTemplate common_template(const SftModel& large, const SftModel& small) {
+  if (!large.chat_template || !small.chat_template || *large.chat_template != *small.chat_template)
+    throw Error(small.folder, "has another chat template than " + large.folder,
+                "teach two models of one template");
+  return *large.chat_template;
+}
+
 int colearn_command(ColearnFlags f) {
   f.device.apply();
   ColearnSettings& s = f.s;
@@ -98,6 +106,7 @@ int colearn_command(ColearnFlags f) {
                           small.config.vocab_size);
   require_same_vocabulary(f.small, *small.tokenizer, small.config.vocab_size, *large.tokenizer,
                           large.config.vocab_size);
+  s.rollout.chat_template = common_template(large, small);
   double ratio = static_cast<double>(count_parameters(large.config).active) /
                  static_cast<double>(count_parameters(small.config).active);
   if (ratio < 1)

@@ -41,6 +41,8 @@ expect() {
 expect 'there is no channel "D"' "$wels" colearn large small --task parity:6 --channels A,D --out a
 expect 'has fewer active parameters than' "$wels" colearn small large --task parity:6 --out a
 expect 'whole: was started with .*, not ' "$wels" "${colearn[@]}" --seed 9 --out whole
+cp -r small/checkpoints/step-00000040 other && printf '<｜User｜><｜Assistant｜></think>' > other/chat_template.jinja
+expect 'other: has another chat template than large' "$wels" colearn large other --task parity:6 --out a
 expect 'favour' "$wels" colearn large small --task parity:6 --favour 0.5 --out a
 expect 'missing: does not exist' "$wels" colearn missing small --task parity:6 --out a
 expect 'nothing to learn from|--task' "$wels" colearn large small --out a
