@@ -169,12 +169,11 @@ StageStep DistillStage::learn_own(Trainer& trainer, const TrainerState& state, d
   done.sequences = s_.batch;
   done.tokens = packed.rows;
   done.stats = trainer.step(packed.micro_batches, o, lr);
-  const GenerateTiming& t = sampler_->timing();
-  int64_t sampled = t.prompt_tokens - t.cached_tokens + t.new_tokens;
-  step_flops_ = learning_flops(model_.config(), teacher_.model().config(), packed.rows) +
-                static_cast<double>(sampled) * training_flops_per_token(model_.config()) / 3;
-  double length =
-      static_cast<double>(t.new_tokens) / static_cast<double>(std::max<size_t>(said.size(), 1));
+  step_flops_ =
+      learning_flops(model_.config(), teacher_.model().config(), packed.rows) +
+      static_cast<double>(sampler_->drawn_tokens()) * training_flops_per_token(model_.config()) / 3;
+  double length = static_cast<double>(sampler_->timing().new_tokens) /
+                  static_cast<double>(std::max<size_t>(said.size(), 1));
   m.add("own_length", length);
   return done;
 }

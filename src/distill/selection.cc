@@ -12,10 +12,6 @@ namespace {
 
 constexpr uint64_t kMixStream = hash_name("mixed examples"), kExploreStream = hash_name("explore");
 
-int64_t computed_tokens(const GenerateTiming& t) {
-  return t.prompt_tokens - t.cached_tokens + t.new_tokens;
-}
-
 }  // namespace
 
 uint64_t SelectedExamples::hash() const {
@@ -94,7 +90,7 @@ Explored explore(RolloutSampler& small, RolloutSampler& large, const TaskMixture
   };
   std::vector<Rollout> by_large =
       large.sample({.prompts = prompts, .samples = s.large_tries, .temperature = 1, .seed = luck});
-  out.large_tokens = computed_tokens(large.timing());
+  out.large_tokens = large.drawn_tokens();
   std::vector<size_t> hard;
   for (size_t i = 0; i < items.size(); ++i) {
     bool solved = false;
@@ -110,7 +106,7 @@ Explored explore(RolloutSampler& small, RolloutSampler& large, const TaskMixture
   for (size_t i : hard) asked.push_back(prompts[i]);
   std::vector<Rollout> by_small =
       small.sample({.prompts = asked, .samples = s.tries, .temperature = 1, .seed = luck});
-  out.small_tokens = computed_tokens(small.timing());
+  out.small_tokens = small.drawn_tokens();
   for (size_t h = 0; h < hard.size(); ++h) {
     for (int64_t k = 0; k < s.tries; ++k) {
       const Rollout& r = by_small[h * static_cast<size_t>(s.tries) + static_cast<size_t>(k)];

@@ -220,9 +220,8 @@ RlStage::Groups RlStage::draw(int64_t count, Times& times) {
   g.rewards = score_rollouts(g.items, g.rollouts, s_.rollout.max_tokens, s_.reward);
   times.rollout_s += t1 - t0;
   times.reward_s += monotonic_seconds() - t1;
-  times.engine.prompt_tokens += sampler_.timing().prompt_tokens;
-  times.engine.cached_tokens += sampler_.timing().cached_tokens;
-  times.engine.new_tokens += sampler_.timing().new_tokens;
+  times.new_tokens += sampler_.timing().new_tokens;
+  times.drawn_tokens += sampler_.drawn_tokens();
   return g;
 }
 
@@ -392,8 +391,7 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   int64_t failures = failures_so_far();
   Groups all, kept = collect(all, times);
   failures = failures_so_far() - failures;
-  const GenerateTiming& drawn = times.engine;
-  sampled_tokens_ += drawn.prompt_tokens - drawn.cached_tokens + drawn.new_tokens;
+  sampled_tokens_ += times.drawn_tokens;
   mismatch_ = {};
   keep_samples(all);
   say_failures(state.step, failures, static_cast<int64_t>(all.rollouts.size()));
@@ -537,8 +535,7 @@ void RlStage::add_update_metrics(const UpdateReport& u, const Times& t, StepMetr
     m.add("correction_mean", u.policy.correction / tokens);
   m.add("logp_mismatch_max", mismatch_.largest);
   m.add("logp_mismatch_mean", mismatch_.mean());
-  m.add("rollout_tokens_per_s",
-        static_cast<double>(t.engine.new_tokens) / std::max(t.rollout_s, 1e-9));
+  m.add("rollout_tokens_per_s", static_cast<double>(t.new_tokens) / std::max(t.rollout_s, 1e-9));
   if (u.rows > 0)
     m.add("train_tokens_per_s", static_cast<double>(u.rows) / std::max(t.train_s, 1e-9));
   auto ms = [&](const char* part, double seconds) {

@@ -95,7 +95,7 @@ class RlStage : public Stage {
   };
   struct Times {
     double rollout_s = 0, reward_s = 0, scoring_s = 0, train_s = 0;
-    GenerateTiming engine;
+    int64_t new_tokens = 0, drawn_tokens = 0;
   };
   std::vector<int64_t> sizes(size_t groups) const {
     return std::vector<int64_t>(groups, s_.samples);

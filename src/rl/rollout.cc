@@ -184,6 +184,9 @@ std::vector<Rollout> RolloutSampler::sample(const Draw& draw) {
       draw.rescued(prompt, place % draw.samples, out.back());
   }
   if (stopped) throw Interrupted();
+  drawn_tokens_ = 0;
+  for (const auto& p : draw.prompts) drawn_tokens_ += static_cast<int64_t>(p.size());
+  for (const Rollout& r : out) drawn_tokens_ += static_cast<int64_t>(r.tokens.size());
   const GenerateTiming& after = engine_->timing();
   timing_ = {.prompt_tokens = after.prompt_tokens - before.prompt_tokens,
              .new_tokens = after.new_tokens - before.new_tokens,

@@ -92,6 +92,9 @@ class RolloutSampler {
   const RolloutSettings& settings() const { return settings_; }
   // Of the last call.
   const GenerateTiming& timing() const { return timing_; }
+  // The same as one number that only the draw says: its prompts, each once, and what was drawn,
+  // whatever the cache held.
+  int64_t drawn_tokens() const { return drawn_tokens_; }
 
  private:
   ChatText render(std::string_view question) const;
@@ -109,6 +112,7 @@ class RolloutSampler {
   bool begun_ = false;  // prompts begin the answer's thought
   std::unique_ptr<Engine> engine_;
   int64_t context_ = 0, cache_tokens_ = 0;
+  int64_t drawn_tokens_ = 0;
   uint64_t weights_version_ = 0;
   GenerateTiming timing_;
 };

@@ -91,6 +91,17 @@ TEST_F(RolloutTest, APromptIsComputedOnceForAllItsCompletions) {
   EXPECT_EQ(sampler.timing().cached_tokens, 3 * 10 * (rows - 1));
 }
 
+TEST_F(RolloutTest, WhatADrawCountsDependsOnNothingInTheCache) {
+  RolloutSampler sampler(*dev, *start, tokenizer, {.dtype = DType::kF32, .max_tokens = 8});
+  std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 3);
+  int64_t tokens = 3 * static_cast<int64_t>(prompts[0].size());
+  RolloutSampler::Draw draw{.prompts = prompts, .samples = 2, .seed = luck};
+  for (const Rollout& r : sampler.sample(draw)) tokens += static_cast<int64_t>(r.tokens.size());
+  EXPECT_EQ(sampler.drawn_tokens(), tokens);
+  sampler.sample(draw);  // with the prompts in the cache
+  EXPECT_EQ(sampler.drawn_tokens(), tokens);
+}
+
 TEST_F(RolloutTest, ACompletionDependsOnItsSeedAloneNotOnItsSiblings) {
   RolloutSampler sampler(*dev, *start, tokenizer, {.dtype = DType::kF32, .max_tokens = 16});
   std::vector<std::vector<int32_t>> prompts = prompts_of(sampler, 4);
