@@ -231,9 +231,9 @@ std::vector<std::vector<std::string>> bodies_of(const Flags& f, int64_t streams,
   std::vector<std::vector<std::string>> bodies(static_cast<size_t>(streams));
   for (int64_t c = 0; c < streams; ++c) {
     for (int64_t i = 0; i < f.requests; ++i)
-      bodies[static_cast<size_t>(c)].push_back(body_of(
-          question(static_cast<uint64_t>(first + streams * 1'000'000 + c * 1000 + i)), f.tokens,
-          stream));
+      bodies[static_cast<size_t>(c)].push_back(
+          body_of(question(static_cast<uint64_t>(first + streams * 1'000'000 + c * 1000 + i)),
+                  f.tokens, stream));
   }
   return bodies;
 }
@@ -381,9 +381,7 @@ void print(const nlohmann::ordered_json& j) {
 int bench_serve(const Flags& f) {
   f.device.apply();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   set_log_level(LogLevel::kWarn);
   int64_t longest = m.model->config().max_position_embeddings;
   CacheOptions cache = f.cache.options(m.dtype);

@@ -206,9 +206,7 @@ int chat(ChatFlags f) {
   f.device.apply();
   f.settings.sampling.validate();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   f.settings.longest = m.model->config().max_position_embeddings;
   check_logit_bias(f.settings.sampling, m.model->config().vocab_size);
   make_grammar(f.settings.format);

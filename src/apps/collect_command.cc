@@ -48,9 +48,7 @@ CollectReport collect_job(const CollectFlags& f, const std::string& model, const
                           const std::string& out) {
   f.device.apply();
   LoadedModel m = open_model(model, f.device.device, "auto");
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   RolloutSettings rollout;
   rollout.dtype = m.dtype;
   rollout.max_tokens = f.max_tokens;

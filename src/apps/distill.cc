@@ -148,6 +148,7 @@ bool collect(const DistillFlags& f, const std::string& folder) {
     return run(source);
   }
   LoadedModel t = open_model(f.model, f.sft.device.device, "auto");
+  require_tokenizer(t);
   RolloutSettings settings = rollout_settings(f, template_of(t.folder));
   settings.dtype = t.dtype;
   RolloutSampler sampler(*t.dev, *t.model, *t.tokenizer, settings);
@@ -221,6 +222,7 @@ std::unique_ptr<SftStage> make_stage(const DistillFlags& f, LoadedModel& loaded,
 int learn_distributions(const DistillFlags& f) {
   f.sft.device.apply();
   LoadedModel teacher = open_model(f.model, f.sft.device.device, f.sft.stage.dtype);
+  require_tokenizer(teacher);
   SftFlags sft = f.sft;
   sft.other_models = [&](const Device& dev, const SftSettings& s) {
     return teacher_bytes(dev, teacher.model->config(),

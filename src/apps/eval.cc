@@ -31,9 +31,7 @@ struct EvalFlags {
 
 LoadedModel open(const std::string& path, const EvalFlags& f) {
   LoadedModel m = open_model(path, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   return m;
 }
 

@@ -184,9 +184,7 @@ int generate(GenerateFlags f) {
   f.device.apply();
   f.sampling.validate();
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   if (f.prompt == "-") f.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   require_utf8(f.prompt, "prompt");
   if (!question_flag(f).empty()) return answer_question(f, m);

@@ -94,6 +94,11 @@ LoadedModel open_model(const std::string& path, const std::string& device,
   return m;
 }
 
+void require_tokenizer(const LoadedModel& m) {
+  if (m.tokenizer) return;
+  throw Error(m.folder, "has no tokenizer.json", "copy the model's tokenizer.json into the folder");
+}
+
 std::string resolve_whole_model(const std::string& path) {
   std::string folder = resolve_checkpoint(path);
   if (!std::filesystem::exists(folder + "/adapter_config.json")) return folder;

@@ -26,6 +26,9 @@ struct LoadedModel {
 LoadedModel open_model(const std::string& path, const std::string& device,
                        const std::string& dtype);
 
+// Throws Error where the model has no tokenizer: a folder without tokenizer.json.
+void require_tokenizer(const LoadedModel& m);
+
 // Throws Error where generating with a KV cache of `context` tokens does not fit into what is free:
 // what it needs, and which context or type of cache or weights would fit. tell: large needs, which
 // take a while to load, are also told in a line on stderr.

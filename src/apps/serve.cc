@@ -66,9 +66,7 @@ std::vector<ModelFlags> named_models(const ServeFlags& f) {
 
 LoadedModel open_for_serving(const ServeFlags& f, const std::string& path) {
   LoadedModel m = open_model(path, f.device.device, f.dtype);
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   if (f.api.speculate == Speculate::kMtp && m.model->config().num_nextn_predict_layers == 0)
     throw Error("--speculate", m.folder + " has no MTP module", "use ngram or none");
   choose_template(f.chat_template, m);

@@ -63,9 +63,7 @@ void TaskEvalFlags::add(CLI::App* sub) {
 namespace {
 
 RolloutSettings rollout_settings(const LoadedModel& m, const TaskEvalFlags& f) {
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   RolloutSettings rollout;
   rollout.dtype = m.dtype;
   rollout.max_tokens = f.max_tokens;

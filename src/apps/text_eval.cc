@@ -56,9 +56,7 @@ int64_t window_length(int64_t asked, int64_t longest) {
 
 TextEvaluation evaluate_text(LoadedModel& m, const std::vector<std::string>& files,
                              int64_t sequence, const std::function<bool()>& stop) {
-  if (!m.tokenizer)
-    throw Error(m.folder, "has no tokenizer.json",
-                "copy the model's tokenizer.json into the folder");
+  require_tokenizer(m);
   TextEvaluation out;
   Pool pool;
   double nats = 0;

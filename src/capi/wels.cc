@@ -110,9 +110,7 @@ wels_options wels_default_options(void) {
 wels_model* wels_open(const char* path, int64_t context, char* error, size_t error_bytes) {
   return wels::guarded<wels_model*>(error, error_bytes, nullptr, [&] {
     wels::LoadedModel m = wels::open_model(wels::text_of(path, "path"), "auto", "auto");
-    if (!m.tokenizer)
-      throw Error(m.folder, "has no tokenizer.json",
-                  "copy the model's tokenizer.json into the folder");
+    wels::require_tokenizer(m);
     int64_t longest = m.model->config().max_position_embeddings;
     if (context < 0) throw Error("context", "is negative", "0 means 4096, or the model's");
     context = std::min(context > 0 ? context : 4096, longest);

@@ -131,6 +131,10 @@ expect 'failed 1 times, at last' "$wels" distill logits --teacher-url http://127
   --out c
 expect 'questions that a program can check' "$wels" distill logits --teacher teacher --out a
 expect 'missing: does not exist' "$wels" distill logits --teacher missing --task parity:6 --out a
+cp -r teacher/checkpoints/step-00000100 bare && rm bare/tokenizer.json
+for mode in sft logits; do
+  expect 'bare: has no tokenizer.json' "$wels" distill logits --teacher bare --mode $mode --task parity:6 --out e
+done
 "$wels" sft --preset nano --dense --mtp 0 --task sorting:3 --vocab 300 --steps 1 --batch 2 --sample-every 0 --out other >/dev/null 2>&1
 expect 'learn from the teacher.s text instead' "$wels" distill other --teacher teacher --mode logits --task parity:6 --out d
 expect 'has answers to tries 4, not 5' "$wels" "${answers[@]/#4/5}" --answers-only --out killed
