@@ -43,6 +43,23 @@ void write_all(int fd, const std::string& path, const char* data, size_t size, i
   }
 }
 
+bool is_pipe_or_device(const std::string& path) {
+  std::error_code none;
+  return std::filesystem::is_other(path, none);
+}
+
+// Where a chain of symbolic links leads, which may be a file that is yet to be made.
+std::string link_target(const std::string& path) {
+  constexpr int kMostLinks = 40;
+  std::error_code none;
+  std::filesystem::path at = path;
+  for (int links = 0; std::filesystem::is_symlink(at, none); ++links) {
+    if (links == kMostLinks) fail(path, "cannot create", ELOOP);
+    at = at.parent_path() / std::filesystem::read_symlink(at, none);
+  }
+  return at.string();
+}
+
 // The maps that there are, as the system knows them too: begin → end.
 struct Maps {
   std::mutex mutex;
@@ -127,8 +144,14 @@ std::string read_file(const std::string& path) {
   return out;
 }
 
-AtomicFile::AtomicFile(const std::string& path) : path_(path), tmp_(path + ".tmp") {
-  fd_ = ::open(tmp_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+AtomicFile::AtomicFile(const std::string& path) : path_(path) {
+  if (is_pipe_or_device(path)) {
+    fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  } else {
+    path_ = link_target(path);
+    tmp_ = path_ + ".tmp";
+    fd_ = ::open(tmp_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  }
   if (fd_ < 0) fail(path, "cannot create", errno);
   buffer_.reserve(kBufferBytes);
 }
@@ -136,7 +159,7 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path), tmp_(path + ".tmp
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(tmp_.c_str());
+  if (!tmp_.empty()) ::unlink(tmp_.c_str());
 }
 
 void AtomicFile::flush() {
@@ -155,12 +178,18 @@ void AtomicFile::write(const void* data, size_t size) {
 }
 
 void AtomicFile::write_at(int64_t offset, const void* data, size_t size) {
+  if (tmp_.empty())
+    throw Error(path_, "is a pipe or device, where nothing can be written twice", "give a file");
   flush();
   write_all(fd_, path_, static_cast<const char*>(data), size, offset);
 }
 
 void AtomicFile::commit(bool sync) {
   flush();
+  if (tmp_.empty()) {
+    ::close(std::exchange(fd_, -1));
+    return;
+  }
   if (sync && ::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
   ::close(std::exchange(fd_, -1));
   if (::rename(tmp_.c_str(), path_.c_str()) != 0) {

@@ -32,9 +32,10 @@ class MappedFile {
 
 std::string read_file(const std::string& path);
 
-// Writes to "<path>.tmp"; commit() syncs and renames it onto path. Without commit() the destructor
-// removes the temporary. Every write checks for a full disk and throws Error ("disk full: N bytes
-// needed ...").
+// Writes to "<path>.tmp"; commit() syncs and renames it onto path, or onto what a symbolic link
+// there leads to. Without commit() the destructor removes the temporary. A pipe or device is
+// written to as it is, byte by byte. Every write checks for a full disk and throws Error ("disk
+// full: N bytes needed ...").
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);
@@ -42,7 +43,8 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   void write(const void* data, size_t size);
   void write(std::string_view text) { write(text.data(), text.size()); }
-  // Overwrites bytes already written (headers whose content is known last).
+  // Overwrites bytes already written (headers whose content is known last). Throws Error for a pipe
+  // or device.
   void write_at(int64_t offset, const void* data, size_t size);
   int64_t size() const { return size_; }
   // sync: whether it waits until the disk has everything. Without, a crash of the machine may leave
@@ -51,7 +53,7 @@ class AtomicFile {
 
  private:
   void flush();
-  std::string path_, tmp_, buffer_;
+  std::string path_, tmp_, buffer_;  // tmp_ is empty for a pipe or device
   int fd_ = -1;
   int64_t size_ = 0;
 };

@@ -1,8 +1,10 @@
 #include "base/file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
+#include <thread>
 
 #include "base/error.h"
 #include "base/machine.h"
@@ -27,6 +29,39 @@ TEST(AtomicFile, LeavesTheOldFileUntilCommit) {
   f.write_at(0, "head", 4);
   f.commit();
   EXPECT_EQ(read_file(path), "head!");
+}
+
+TEST(AtomicFile, ReplacesWhatALinkLeadsToAndKeepsTheLink) {
+  TestFolder folder;
+  namespace fs = std::filesystem;
+  fs::create_directory(folder / "there");
+  write_file_atomic(folder / "there/old", "old");
+  fs::create_symlink("there/old", folder / "link");
+  fs::create_symlink("link", folder / "second");
+  fs::create_symlink(folder / "there/new", folder / "to_nothing");
+  fs::create_symlink("loop", folder / "loop");
+  for (const char* name : {"second", "to_nothing"}) write_file_atomic(folder / name, "new");
+  for (const char* name : {"link", "second", "to_nothing"})
+    EXPECT_TRUE(fs::is_symlink(folder / name)) << name;
+  for (const char* name : {"there/old", "there/new"}) EXPECT_EQ(read_file(folder / name), "new");
+  EXPECT_THROW(write_file_atomic(folder / "loop", "x"), Error);
+}
+
+TEST(AtomicFile, WritesThroughToAPipeWhichStaysOne) {
+  TestFolder folder;
+  std::string path = folder / "pipe", read;
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  std::thread reader([&] { read = read_file(path); });
+  {
+    AtomicFile f(path);
+    f.write("bytes");
+    EXPECT_THROW(f.write_at(0, "B", 1), Error);
+    f.commit();
+  }
+  reader.join();
+  EXPECT_EQ(read, "bytes");
+  EXPECT_TRUE(std::filesystem::is_fifo(path));
+  EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
 }
 
 TEST(MappedFile, MapsContentAndRefusesFoldersAndMissingFiles) {
