@@ -170,6 +170,7 @@ int eval(const EvalFlags& f) {
   if (!f.answers.empty() && f.tasks.task.empty())
     throw Error("--answers", "are those to tasks", "name them: --task parity:20");
   if (!f.tasks.task.empty()) {
+    StopSignal stop;  // which ends checkers too
     LoadedModel m = open(f.model, f);
     return report_on_tasks(m, f.tasks, f.json, f.answers);
   }

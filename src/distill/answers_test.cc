@@ -153,8 +153,8 @@ TEST_F(Answers, WhatASignalKeptFromBeingCheckedIsNotAskedAgain) {
   for (int i = 0; i < 40; ++i)
     lines += "{\"question\": \"question " + std::to_string(i) + "\", \"answer\": \"A\"}\n";
   write_file_atomic(file, lines);
-  TaskMixture judged(file + "@command=mkdir '" + came +
-                     "' 2>/dev/null && { kill -INT $PPID; sleep 100; }; echo 1");
+  TaskMixture judged(file + "@command=mkdir '" + came + "' 2>/dev/null && { kill -INT " +
+                     std::to_string(::getpid()) + "; sleep 100; }; echo 1");
   std::string out = folder + "/answers";
   auto go_on = [&] {
     return collect_answers(

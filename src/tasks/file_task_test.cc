@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -390,7 +392,8 @@ TEST_F(FileTaskTest, TheSpecSaysHowLongACommandMayTake) {
 }
 
 TEST_F(FileTaskTest, ASignalEndsACheckAtOnce) {
-  auto t = task(R"({"question": "q?", "answer": "A"})", "command=kill -INT $PPID; sleep 100");
+  auto t = task(R"({"question": "q?", "answer": "A"})",
+                fmt::format("command=kill -INT {}; sleep 100", ::getpid()));
   testing::internal::CaptureStderr();
   {
     StopSignal stop;
@@ -417,6 +420,53 @@ TEST(Process, SaysWhyAProgramDidNotStart) {
   ProcessResult r = run_process(job);
   EXPECT_EQ(r.end, ProcessResult::kNotStarted);
   EXPECT_THAT(r.reason(), HasSubstr("no-such-program-here: No such file"));
+}
+
+// A program that goes to a session of its own and there leaves its number in a file.
+std::string hidden_program(const std::string& number) {
+  return fmt::format("setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300' & ", number);
+}
+pid_t number_in(const std::string& path) {
+  for (int i = 0; i < 1000 && !std::filesystem::exists(path); ++i) ::usleep(10'000);
+  return std::stoi(read_file(path));
+}
+bool ends_soon(pid_t pid) {
+  for (int i = 0; i < 1000; ++i, ::usleep(10'000)) {
+    if (::kill(pid, 0) != 0) return true;
+  }
+  return false;
+}
+
+TEST_F(FileTaskTest, NothingThatAProgramStartedOutlivesIt) {
+  std::string number = (folder_ / "number").string(),
+              wait = "while [ ! -e " + number + " ]; do :; done;";
+  for (const char* end : {"echo done", "sleep 300"}) {
+    std::filesystem::remove(number);
+    ProcessJob job;
+    job.argv = {"sh", "-c", hidden_program(number) + wait + end};
+    job.limit_s = 2;
+    ProcessResult r = run_process(job);
+    EXPECT_EQ(r.output, end[0] == 'e' ? "done\n" : "");
+    EXPECT_EQ(r.good(), end[0] == 'e');
+    EXPECT_NE(::kill(number_in(number), 0), 0) << end;
+  }
+}
+
+TEST_F(FileTaskTest, AProgramEndsWhenWeAreKilled) {
+  std::string number = (folder_ / "number").string();
+  pid_t self = ::fork();
+  ASSERT_GE(self, 0);
+  if (self == 0) {
+    ProcessJob job;
+    job.argv = {"sh", "-c", hidden_program(number) + "sleep 300"};
+    job.limit_s = 300;
+    run_process(job);
+    ::_exit(0);
+  }
+  pid_t program = number_in(number);
+  ::kill(self, SIGKILL);
+  ::waitpid(self, nullptr, 0);
+  EXPECT_TRUE(ends_soon(program));
 }
 
 TEST(Process, GivesInputAndFilesAndTakesOutput) {

@@ -1,5 +1,5 @@
-// Runs other programs that may crash, hang or flood: bounded in time and output, and gone when the
-// call returns.
+// Runs other programs that may crash, hang or flood: bounded in time and output, and gone, with all
+// that they started, when the call returns or this process is killed.
 #pragma once
 #include <string>
 #include <string_view>
@@ -25,9 +25,9 @@ struct ProcessResult {
   bool good() const { return end == kExited && code == 0; }
   std::string reason() const;  // "exit code 3: no such module", "no end after 10 s"
 };
-// Blocks until the program is over; after the time limit it and what it started in its session are
-// killed. Never throws on account of the program, but Interrupted (base/signal.h) where a signal
-// comes first; the program is killed then too. For several threads at once.
+// Blocks until the program is over; then, or after the time limit, all that it started is killed,
+// in other sessions too. Never throws on account of the program, but Interrupted (base/signal.h)
+// where a signal comes first; the program is killed then too. For several threads at once.
 ProcessResult run_process(const ProcessJob& job);
 
 }  // namespace wels

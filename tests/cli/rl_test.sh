@@ -43,6 +43,14 @@ code=0; wait "$pid" || code=$?
 [ "$code" -eq 130 ] || fail "Ctrl-C while a checker hangs ended with $code instead of 130"
 grep -q '^stopped after 0 steps$' out.txt || { cat out.txt; fail "figures of an evaluation that was not made"; }
 
+rm hangs
+"$wels" eval base --task 'asked.jsonl@timeout=300 command=setsid sh -c "echo \$\$ > hangs; exec sleep 300" & sleep 300' --items 2 --max-tokens 24 >out.txt 2>&1 & pid=$!
+for _ in $(seq 600); do [ -s hangs ] && break; sleep 0.1; done
+kill -INT "$pid"
+code=0; wait "$pid" || code=$?
+[ "$code" -eq 130 ] || fail "eval: Ctrl-C while a checker hangs ended with $code instead of 130"
+! kill -0 "$(cat hangs)" 2>/dev/null || fail "a checker outlives eval"
+
 # Killed without warning once a checkpoint is there, resumed with one thread; Ctrl-C.
 "$wels" "${rl[@]}" --algorithm grpo --mini-batches 2 --refresh 3 --out killed --threads 2 >/dev/null 2>&1 & pid=$!
 for _ in $(seq 1200); do ls killed/checkpoints/step-* >/dev/null 2>&1 && break; sleep 0.05; done
