@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "formats/json.h"
+#include "tasks/task.h"
 
 namespace wels {
 namespace {
@@ -31,6 +32,14 @@ void write_mark(const std::string& path, const ordered_json& j) {
   write_file_atomic(path, j.dump(2) + "\n");
 }
 
+// Of the questions in the files that the settings' tasks name; null: they name none.
+json hash_of_tasks(const json& settings) {
+  auto task = settings.find("task");
+  if (task == settings.end() || !task->is_string()) return {};
+  uint64_t h = TaskMixture(task->get<std::string>()).hash_of_files();
+  return h == 0 ? json() : json(fmt::format("{:016x}", h));
+}
+
 // The first difference between what a stage was started with and what it is to be now.
 std::string difference(const json& then, const json& now) {
   json old = then.value("settings", json::object());
@@ -47,6 +56,8 @@ std::string difference(const json& then, const json& now) {
   }
   if (then.value("kind", json()) != now["kind"]) return "was a stage of another kind";
   if (then.value("from", json()) != now["from"]) return "was run from another model";
+  if (then.value("tasks", json()) != now.value("tasks", json()))
+    return "was run on other questions of its task files";
   return "was run on other data";
 }
 
@@ -109,6 +120,7 @@ class RecipeRun {
                 {"settings", s.settings},
                 {"from", in.from_hash},
                 {"data", data_hashes}};
+    if (json tasks = hash_of_tasks(s.settings); !tasks.is_null()) key["tasks"] = tasks;
     start(s, at, key);
     std::optional<json> done = read_mark(at + "/done.json");
     if (done) {
@@ -128,6 +140,8 @@ class RecipeRun {
   // The folder, for a stage with this key; what another left there is refused, or goes.
   void start(const RecipeStage& s, const std::string& at, const json& key) {
     std::optional<json> then = read_mark(at + "/started.json");
+    // Older runs don't say which questions there were.
+    if (then && !then->contains("tasks") && key.contains("tasks")) (*then)["tasks"] = key["tasks"];
     if (then && *then != key) {
       if (!may_restart_.contains(s.name)) {
         throw Error(at, difference(*then, key),
@@ -180,6 +194,7 @@ class RecipeRun {
   ordered_json evaluate(const std::string& at, const std::string& model, const json& hash) const {
     EvaluatedData data;
     json settings = recipe_.evaluation;
+    if (json tasks = hash_of_tasks(settings); !tasks.is_null()) settings["tasks"] = tasks;
     for (const auto& [name, source] : recipe_.texts) {
       data.texts.emplace_back(name, held_out(source));
       settings["texts"][name] = hash_of_texts(data.texts.back().second);

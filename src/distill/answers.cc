@@ -23,6 +23,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kTaskFiles = "task_files";
 constexpr uint64_t kAnswerStream = hash_name("teacher answer");
 
 std::string block_path(const std::string& folder, int64_t block, const char* ending) {
@@ -41,6 +42,7 @@ void require_same_run(const std::string& folder, const json& now) {
   }
   json then = parse_json(read_file(path), path);
   for (const auto& [key, value] : now.items()) {
+    if (key == kTaskFiles && then.is_object() && !then.contains(key)) continue;  // older folders
     if (!then.is_object() || !then.contains(key) || then[key] != value) {
       throw Error(folder,
                   fmt::format("has answers to {} {}, not {}", key,
@@ -332,6 +334,7 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
                               const std::function<void(const CollectReport&)>& progress) {
   make_folder(folder);
   require_same_run(folder, {{"tasks", tasks.spec()},
+                            {kTaskFiles, tasks.hash_of_files()},
                             {"source", source.about()},
                             {"tries", s.tries},
                             {"keep", s.keep},

@@ -1,5 +1,6 @@
 #include "distill/answers.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -171,6 +172,29 @@ TEST_F(Answers, WhatASignalKeptFromBeingCheckedIsNotAskedAgain) {
   EXPECT_EQ(source.asked, 10);
   EXPECT_EQ(r.right, 40);
   EXPECT_FALSE(r.stopped);
+}
+
+TEST_F(Answers, OnesToOtherQuestionsOfTheSameFileAreRefused) {
+  std::filesystem::create_directories(folder);
+  std::string file = folder + "/q.jsonl", out = folder + "/answers", lines;
+  auto collect = [&](const char* answer) {
+    lines.clear();
+    for (int i = 0; i < 40; ++i)
+      lines += fmt::format("{{\"question\": \"question {}\", \"answer\": \"{}\"}}\n", i, answer);
+    write_file_atomic(file, lines);
+    TaskMixture asked(file);
+    collect_answers(
+        out, asked, source, s, [] { return false; }, [](const CollectReport&) {});
+  };
+  collect("A");
+  collect("A");
+  EXPECT_THROW(collect("B"), Error);
+  std::string settings = read_file(out + "/settings.json");  // as older versions wrote it
+  size_t begin = settings.find("  \"task_files\"");
+  ASSERT_NE(begin, std::string::npos);
+  write_file_atomic(out + "/settings.json",
+                    settings.erase(begin, settings.find('\n', begin) + 1 - begin));
+  EXPECT_NO_THROW(collect("B"));
 }
 
 TEST_F(Answers, RefusedQuestionsAreCountedAndNoAnswers) {

@@ -100,6 +100,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
                       ? settings.model["start"].get<std::string>()
                       : fmt::format("{:016x}", hash_of_weights(start))),
       curriculum_(settings.tasks, settings.curriculum),
+      task_files_(curriculum_.all().hash_of_files()),
       sampler_(dev, policy, tokenizer, s_.rollout) {
   if (s_.samples < 2)
     throw Error("--samples", "one answer has no siblings to be better than", "use 2 or more");
@@ -633,6 +634,7 @@ StateTensors RlStage::state() {
 
 json RlStage::counters() const {
   return {{"next_item", next_item_},
+          {"task_files", task_files_},
           {"silent_steps", silent_steps_},
           {"sampled_tokens", sampled_tokens_},
           {"checker_failures", checker_failures_},
@@ -641,6 +643,9 @@ json RlStage::counters() const {
 }
 
 void RlStage::restore(const json& j) {
+  if (j.value("task_files", task_files_) != task_files_)  // older runs don't say
+    throw Error(s_.tasks, "holds other questions than when the run was started",
+                "put the file back to resume, or give another --out for a new run");
   next_item_ = j.at("next_item").get<int64_t>();
   silent_steps_ = j.at("silent_steps").get<int64_t>();
   sampled_tokens_ = j.value("sampled_tokens", int64_t{0});

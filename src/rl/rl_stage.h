@@ -131,6 +131,7 @@ class RlStage : public Stage {
   TrainerConfig trainer_config_;
   std::string start_hash_;
   Curriculum curriculum_;
+  uint64_t task_files_ = 0;  // TaskMixture::hash_of_files
   RolloutSampler sampler_;
   // Where beta > 0: a model of its own, or adapters for the policy's.
   std::unique_ptr<Model> reference_model_;

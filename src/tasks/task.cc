@@ -224,6 +224,18 @@ std::vector<TaskMixture::Item> TaskMixture::all() const {
   return out;
 }
 
+uint64_t TaskMixture::hash_of_files() const {
+  uint64_t h = 0;
+  for (const Part& part : parts_) {
+    for (int64_t i = 0; i < part.task->size(); ++i) {
+      TaskExample e = part.task->row(i);
+      for (const std::string& text : {e.question, e.answer, e.metadata})
+        h = h * 0x9e3779b97f4a7c15ull + hash_name(text);
+    }
+  }
+  return h;
+}
+
 std::vector<std::unique_ptr<Task>> all_tasks() {
   std::vector<std::unique_ptr<Task>> tasks;
   for (auto make :

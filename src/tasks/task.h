@@ -80,6 +80,8 @@ class TaskMixture {
   Item item(uint64_t seed, int64_t i, TaskSplit split) const;
   // Every question of every part, in order. Throws Error where a part is a generator.
   std::vector<Item> all() const;
+  // Of all questions of files and what is right; 0: there are generators alone.
+  uint64_t hash_of_files() const;
   const std::string& spec() const { return spec_; }
 
   struct Part {
