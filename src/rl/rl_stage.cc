@@ -115,9 +115,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
   s_.algorithm.loss.constant_length = static_cast<double>(s_.rollout.max_tokens);
   if (s_.rollout.speculate == Speculate::kMtp && policy.config().num_nextn_predict_layers == 0)
     throw Error("--speculate", "the model has no MTP module", "use ngram or none");
-  // Every task and level must have a prompt that fits.
-  for (int64_t i = 0; i < s_.groups; ++i)
-    sampler_.prompt(curriculum_.all().item(s_.seed, i, TaskSplit::kTrain).example.question);
+  check_questions();
   if (s_.algorithm.loss.beta <= 0) return;
   if (adapters.empty()) {
     reference_model_ = std::make_unique<Model>(policy.config());
@@ -130,6 +128,32 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
     reference_ = weights_of(reference_lora_);
   }
   refresh_reference();
+}
+
+// Every question of a file must leave room for an answer, and there must be some for evaluation;
+// of generators a sample is looked at.
+void RlStage::check_questions() const {
+  const TaskMixture& tasks = curriculum_.all();
+  for (int64_t i = 0; i < s_.groups; ++i)
+    sampler_.prompt(tasks.item(s_.seed, i, TaskSplit::kTrain).example.question);
+  for (const TaskMixture::Part& part : tasks.parts()) {
+    const Task& task = *part.task;
+    int64_t held_out = 0;
+    for (int64_t i = 0; i < task.size(); ++i) {
+      TaskExample e = task.row(i);
+      held_out += is_held_out(e.question);
+      if (sampler_.has_room(e.question)) continue;
+      auto line = json::parse(e.metadata).at("line").get<int64_t>();
+      throw Error(fmt::format("{}:{}", task.name(), line),
+                  fmt::format("the question leaves no room for {} new tokens within the model's {} "
+                              "positions",
+                              s_.rollout.max_tokens, policy_.config().max_position_embeddings),
+                  "shorten it, or use fewer --max-tokens");
+    }
+    if (task.size() > 0 && held_out == 0)
+      throw Error(task.name(), "has no held-out question, so there is nothing to evaluate by",
+                  "add questions: a tenth is held out (wels tasks --held-out writes such ones)");
+  }
 }
 
 json RlStage::settings() const {

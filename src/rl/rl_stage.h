@@ -102,6 +102,7 @@ class RlStage : public Stage {
   }
   bool on_policy() const { return s_.epochs * s_.algorithm.mini_batches == 1; }
   TaskMixture::Item question(int64_t i) const;
+  void check_questions() const;
   Groups draw(int64_t count, Times& times);
   Groups collect(Groups& all, Times& times);
   bool teaches(const Groups& g, size_t group) const;

@@ -76,11 +76,54 @@ TEST_F(RlStageTest, TheStatusSaysNothingOfGreedyAnswersBeforeThereAreAny) {
   EXPECT_THAT(stage.status(), testing::HasSubstr("greedy 0."));
 }
 
+// So many lines of a task file.
+std::string questions(int count, const std::string& answer = "odd") {
+  std::string lines;
+  for (int i = 0; i < count; ++i)
+    lines += fmt::format("{{\"question\": \"parity {:08b}\", \"answer\": \"{}\"}}\n", i, answer);
+  return lines;
+}
+
+TEST_F(RlStageTest, EveryQuestionOfAFileIsLookedAtBeforeTheFirstStep) {
+  TestFolder folder;
+  RlSettings s = settings("reinforce");
+  auto error = [&](const std::string& content) {
+    s.tasks = folder.file("asked.jsonl", content);
+    return error_of([&] { RlStage(*dev, *policy, *start, tokenizer, s, trainer_config()); });
+  };
+  std::string longest =
+      fmt::format("{{\"question\": \"{}\", \"answer\": \"odd\"}}\n", std::string(2000, '0'));
+  s.groups = 1;
+  EXPECT_THAT(error(questions(40) + longest),
+              testing::HasSubstr("asked.jsonl:41: the question leaves no room for 16 new tokens"));
+  std::string train;
+  for (int i = 0; i < 40; ++i) {
+    if (!is_held_out(fmt::format("parity {:08b}", i)))
+      train += fmt::format("{{\"question\": \"parity {:08b}\", \"answer\": \"odd\"}}\n", i);
+  }
+  EXPECT_THAT(error(train), testing::HasSubstr("asked.jsonl: has no held-out question"));
+}
+
+TEST_F(RlStageTest, ARunDoesNotGoOnWithOtherQuestionsInItsFile) {
+  TestFolder folder;
+  RlSettings s = settings("reinforce");
+  auto counters = [&](const std::string& content) {
+    s.tasks = folder.file("asked.jsonl", content);
+    return RlStage(*dev, *policy, *start, tokenizer, s, trainer_config()).counters();
+  };
+  nlohmann::json other = counters(questions(40, "even")), same = counters(questions(40)),
+                 old = same;
+  old.erase("task_files");
+  RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+  stage.restore(same);
+  stage.restore(old);
+  EXPECT_THAT(error_of([&] { stage.restore(other); }), testing::HasSubstr("other questions"));
+}
+
 // Counted, said, and no collapse.
 TEST_F(RlStageTest, AFailingCheckerStopsNothing) {
   TestFolder folder;
-  std::string file =
-      folder.file("failing.jsonl", "{\"question\": \"parity 010101\", \"answer\": \"odd\"}\n");
+  std::string file = folder.file("failing.jsonl", questions(40));
   RlSettings s = settings("reinforce");
   s.tasks = file + "@command=exit 3";
   s.groups = s.samples = 2;
