@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/signal.h"
 #include "formats/json.h"
 #include "tasks/answer.h"
 
@@ -114,7 +115,9 @@ std::string EndpointAnswers::request(
   double wait_s = s_.first_wait_s;
   std::string why;
   for (int64_t attempt = 1; attempt <= s_.attempts; ++attempt) {
+    throw_if_stopped();
     HttpReply r = send_(url, body);
+    if (r.status == 0) throw_if_stopped();
     if (r.status == 200) {
       why = wrong(r.body);
       if (why.empty()) return r.body;
@@ -133,7 +136,7 @@ std::string EndpointAnswers::request(
     if (attempt == s_.attempts) break;
     double seconds = std::max(wait_s, std::min(r.retry_after_s, 10 * s_.longest_wait_s));
     log_warn("{}: {}; trying again in {:.0f} s", url, why, seconds);
-    if (!wait_(seconds)) throw Error(url, "stopped while waiting for the endpoint", "");
+    if (!wait_(seconds)) throw Interrupted();
     wait_s = std::min(2 * wait_s, s_.longest_wait_s);
   }
   throw Error(url, fmt::format("failed {} times, at last: {}", s_.attempts, why),

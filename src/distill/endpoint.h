@@ -31,7 +31,8 @@ struct EndpointSettings {
 
 class EndpointAnswers : public AnswerSource {
  public:
-  // wait(seconds) sleeps; false: give up (a stop was asked for).
+  // wait(seconds) sleeps; false: give up (a stop was asked for). After a signal (base/signal.h)
+  // nothing more is asked.
   EndpointAnswers(EndpointSettings settings, HttpSend send, std::function<bool(double)> wait);
 
   // Throws Error unless the endpoint lists the model; endpoints without a list pass.
@@ -48,7 +49,7 @@ class EndpointAnswers : public AnswerSource {
   EndpointSettings s_;
   HttpSend send_;
   std::function<bool(double)> wait_;
-  std::set<int64_t> refused_;  // numbers of the questions refused since the last answer
+  std::set<int64_t> refused_;         // numbers of the questions refused since the last answer
   std::atomic<bool> unnamed_{false};  // it has answered without saying which model it is
 };
 

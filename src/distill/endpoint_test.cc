@@ -1,12 +1,19 @@
 #include "distill/endpoint.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/error.h"
+#include "base/progress.h"
+#include "base/signal.h"
 
 namespace wels {
 namespace {
@@ -172,6 +179,51 @@ TEST(Endpoint, WhatWasAnsweredBeforeAFailureIsNotAskedAgain) {
   EXPECT_EQ(out[2][0].answer, "42");
 }
 
+TEST(Endpoint, NothingIsAskedBehindASignal) {
+  Fake f;
+  testing::internal::CaptureStderr();
+  StopSignal stop;
+  EndpointSettings s{.url = "http://host/v1", .model = "r1"};
+  s.parallel = 1;
+  EndpointAnswers source(
+      s,
+      [&](const std::string& u, const std::string& b) {
+        if (f.urls.size() == 1) ::raise(SIGINT);
+        return f.reply(u, b);
+      },
+      [](double) { return true; });
+  std::vector<std::string> q(5, "what?");
+  EXPECT_THROW(source.ask(q, 0, 1, f.journal), Interrupted);
+  EXPECT_EQ(f.urls.size(), 2u);
+  EXPECT_NE(f.journal.find(1, "what?", 0), nullptr);  // what it said is kept
+  testing::internal::GetCapturedStderr();
+}
+
+// Somebody who takes connections and never answers.
+TEST(Endpoint, AReplyThatHangsDoesNotHoldUpASignal) {
+  int server = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof at;
+  auto* address = reinterpret_cast<sockaddr*>(&at);
+  ASSERT_EQ(::bind(server, address, size), 0);
+  ASSERT_EQ(::listen(server, 4), 0);
+  ASSERT_EQ(::getsockname(server, address, &size), 0);
+  testing::internal::CaptureStderr();
+  StopSignal stop;
+  std::jthread signal([] {
+    ::usleep(300'000);
+    ::kill(::getpid(), SIGINT);
+  });
+  double t0 = monotonic_seconds();
+  HttpReply r = http_client("", 60)("http://127.0.0.1:" + std::to_string(ntohs(at.sin_port)), "{}");
+  EXPECT_LT(monotonic_seconds() - t0, 20);
+  EXPECT_EQ(r.status, 0);
+  testing::internal::GetCapturedStderr();
+  ::close(server);
+}
+
 TEST(Endpoint, ThoughtsAreReadFromTheNewerFieldToo) {
   Fake f;
   f.field = "reasoning";
@@ -187,10 +239,10 @@ TEST(Endpoint, OneThatLiesAboutItsModelIsRefused) {
     EXPECT_THROW(f.ask(1, 1), Error) << other;
   }
   // A dated version of what was asked for, a hub's name before it, or nothing said.
-  for (const char* same : {"r1", "r1-2025-05-28", "r1-20250528", "r1-0528", "hub/r1", "hub/r1-0528",
-                           ""}) {
+  for (const char* same :
+       {"r1", "r1-2025-05-28", "r1-20250528", "r1-0528", "hub/r1", "hub/r1-0528", ""}) {
     f.model = same;
-      EXPECT_NO_THROW(f.ask(1, 1)) << same;
+    EXPECT_NO_THROW(f.ask(1, 1)) << same;
   }
 }
 

@@ -5,6 +5,8 @@
 #include <memory>
 #include <mutex>
 
+#include "base/signal.h"
+
 namespace wels {
 namespace {
 
@@ -95,6 +97,10 @@ int ask_for_more(void* to, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
   return s->enough ? 1 : 0;
 }
 
+int ask_to_stop(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  return stop_requested() ? 1 : 0;
+}
+
 }  // namespace
 
 HttpSend http_client(const std::string& key, double timeout_s) {
@@ -105,6 +111,8 @@ HttpSend http_client(const std::string& key, double timeout_s) {
     r.set(CURLOPT_TIMEOUT_MS, static_cast<long>(timeout_s * 1000));
     r.set(CURLOPT_WRITEFUNCTION, take);
     r.set(CURLOPT_WRITEDATA, &reply.body);
+    r.set(CURLOPT_NOPROGRESS, 0L);
+    r.set(CURLOPT_XFERINFOFUNCTION, ask_to_stop);
     r.perform(reply);
     if (reply.status == 0) reply.body.clear();
     return reply;

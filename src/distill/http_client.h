@@ -13,7 +13,8 @@ struct HttpReply {
 };
 // GET where body is empty, else POST of JSON. For several threads at once.
 using HttpSend = std::function<HttpReply(const std::string& url, const std::string& body)>;
-// key: of the Authorization header; empty: none.
+// key: of the Authorization header; empty: none. After a signal (base/signal.h) a request is given
+// up, as one without an answer.
 HttpSend http_client(const std::string& key, double timeout_s);
 
 // POST of JSON whose answer is taken piece by piece: `piece` gets the body of a status 200 as it
