@@ -166,7 +166,16 @@ TEST(LastNumber, IsTheLastOneInTheText) {
   EXPECT_EQ(*last_number("sorted: 1 2 3 100"), number("100"));
   EXPECT_EQ(*last_number("17 120 300 4 500"), number("500"));
   EXPECT_EQ(*last_number("it is 10^3."), number("1000"));
-  EXPECT_EQ(*last_number("it is 10^n"), number("10"));
+  for (const char* fragment : {"it is 10^n", "\\sqrt{2}", "7²", "3\\sqrt2", "2\\pi", "2π", "x^2",
+                               "\\log{8}", "it is 4, no, 2^5"})
+    EXPECT_FALSE(last_number(fragment).has_value()) << fragment;
+  for (const char* fifth : {"5 cm^2", "5 cm²", "5^\\circ", "5\\text{ cm}", "x^2 is 5", "x_1 = 5"})
+    EXPECT_EQ(*last_number(fifth), number("5")) << fifth;
+  for (const char* text :
+       {"\\frac{-3}{4}", "-\\frac34", "\\dfrac{3}{-4}", "-\\frac 3{4}", "-\\tfrac{3}4"})
+    EXPECT_EQ(number(text), number("-3/4")) << text;
+  EXPECT_EQ(number("1\\frac{1}{2}"), number("1.5"));
+  EXPECT_EQ(number("-\\frac{-1}{2}"), number("0.5"));
   EXPECT_EQ(*last_number("1 250/500"), number("1.5"));
   EXPECT_EQ(*last_number("2023 500"), number("500"));
   EXPECT_EQ(*last_number("that is 3e"), number("3"));

@@ -104,11 +104,50 @@ std::string_view without_remark(std::string_view text) {
   return text;
 }
 
-// The number that an answer gives: its marked one, else the last one within it.
+bool has_command(std::string_view text) {
+  for (size_t at = 0; (at = text.find('\\', at)) != std::string_view::npos; ++at) {
+    if (at + 1 < text.size() && is_letter(text[at + 1])) return true;
+  }
+  return false;
+}
+
+// What stands behind the last "=" or "≈" of a formula in LaTeX, without words, units and degrees.
+std::string formula_value(std::string_view text) {
+  static constexpr std::array<std::string_view, 5> kWords = {"\\text{", "\\textbf{", "\\textrm{",
+                                                             "\\mathrm{", "\\mbox{"};
+  static constexpr std::array<std::string_view, 3> kDegrees = {"^\\circ", "^{\\circ}", "\\degree"};
+  constexpr std::string_view kAbout = "\\approx";
+  std::string out;
+  while (!text.empty()) {
+    size_t skipped = 0;
+    for (std::string_view w : kWords) {
+      if (text.starts_with(w)) skipped = std::min(text.find('}'), text.size() - 1) + 1;
+    }
+    for (std::string_view d : kDegrees) {
+      if (text.starts_with(d)) skipped = d.size();
+    }
+    if (text.starts_with(kAbout)) {
+      out.clear();
+      skipped = kAbout.size();
+    }
+    if (skipped == 0) out += text.front();
+    text.remove_prefix(std::max<size_t>(skipped, 1));
+  }
+  std::string_view value = trimmed(std::string_view(out).substr(out.rfind('=') + 1));
+  while (value.ends_with("\\,") || value.ends_with("\\")) {
+    value = trimmed(value.substr(0, value.rfind('\\')));
+  }
+  return std::string(value);
+}
+
+// The number that an answer gives: its marked one, else the last one within it. What is marked and
+// a formula must come to one as a whole.
 std::optional<Number> number_of(std::string_view answer) {
   std::string final = final_answer(answer);
-  std::optional<Number> whole = parse_number(final);
-  return whole ? whole : last_number(without_remark(final));
+  if (std::optional<Number> whole = parse_number(final)) return whole;
+  bool marked = final.size() < trimmed(answer).size();
+  if (marked && has_command(final)) return parse_number(formula_value(final));
+  return last_number(without_remark(final));
 }
 
 class NumberChecker : public Checker {
@@ -117,8 +156,8 @@ class NumberChecker : public Checker {
   void read(const json& line, const std::string& where, TaskExample& example, json&) override {
     std::string text = answer_text(line, where);
     example.answer = final_answer(text);
-    if (!number_of(example.answer)) {
-      throw Error(where, fmt::format("no number in the answer \"{}\"", printable(text)),
+    if (!parse_number(example.answer)) {
+      throw Error(where, fmt::format("the answer \"{}\" is no number", printable(text)),
                   "give a number, or use the checker exact");
     }
     // GSM8K's own format: the solution stands before "####".
@@ -126,7 +165,7 @@ class NumberChecker : public Checker {
       example.chain = without_calculations(std::string_view(text).substr(0, hashes));
   }
   double score(const TaskExample& example, std::string_view answer) const override {
-    std::optional<Number> given = number_of(answer), right = number_of(example.answer);
+    std::optional<Number> given = number_of(answer), right = parse_number(example.answer);
     return given && right && *given == *right ? 1 : 0;
   }
 

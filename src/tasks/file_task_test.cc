@@ -133,6 +133,17 @@ TEST_F(FileTaskTest, ComparesTextsAndNumbersAsTheCheckerSays) {
   for (const char* wrong : {"2 0 2 4", "24 (not 2024)", "2024 or 20", "2,024 - 1", "2024 (1)",
                             "2024 (or 20)", "24 (see page 2024)"})
     EXPECT_EQ(score(thousands, wrong), 0) << wrong;
+  std::string fraction = R"({"question": "How much?", "answer": "-3/4"})";
+  for (const char* right :
+       {"\\boxed{\\frac{-3}{4}}", "\\boxed{-\\frac34}", "It is $x = -\\frac{3}{4}$",
+        "\\boxed{x = -\\frac{3}{4}\\,\\text{ m}}", "\\boxed{-0.75^\\circ}", "\\boxed{x \\approx -0.75}"})
+    EXPECT_EQ(score(fraction, right), 1) << right;
+  for (const char* wrong : {"\\boxed{\\frac{3}{4}}", "\\boxed{2 \\cdot -\\frac34}"})
+    EXPECT_EQ(score(fraction, wrong), 0) << wrong;
+  std::string seven = R"({"question": "How much?", "answer": "7"})";
+  for (const char* wrong : {"\\boxed{7²}", "7²", "\\boxed{\\sqrt{7}}", "$\\sqrt{7}$",
+                            "\\boxed{3 \\cdot 7}", "it is \\sqrt{7}"})
+    EXPECT_EQ(score(seven, wrong), 0) << wrong;
   for (const char* reference : {R"("1e3")", "1e3", "1000"}) {
     std::string question = fmt::format(R"({{"question": "Metres?", "answer": {}}})", reference);
     EXPECT_EQ(score(question, "1000"), 1) << reference;
@@ -246,7 +257,15 @@ TEST_F(FileTaskTest, NamesTheLineThatIsWrong) {
       error("{\"question\": \"q\", \"answer\": \"b\", \"checker\": \"sympy\"}"),
       AllOf(HasSubstr(":1: there is no checker \"sympy\""), HasSubstr("use one of exact, number")));
   EXPECT_THAT(error(good, "sympy"), HasSubstr("@sympy: there is no checker"));
-  EXPECT_THAT(error(good, "number"), HasSubstr(":1: no number in the answer \"A\""));
+  EXPECT_THAT(error(good, "number"), HasSubstr(":1: the answer \"A\" is no number"));
+  for (const char* part : {"1/0", "48 apples", "\\\\sqrt{2}", "7²"})
+    EXPECT_THAT(error(fmt::format(R"({{"question": "q", "answer": "{}"}})", part), "number"),
+                HasSubstr("is no number"))
+        << part;
+  for (const char* empty : {"", " ", "\\\\boxed{}"})
+    EXPECT_THAT(error(fmt::format(R"({{"question": "q", "answer": "{}"}})", empty)),
+                HasSubstr("the answer is empty"))
+        << empty;
   EXPECT_THAT(error(good, "choice"), HasSubstr("\"choices\" is no list"));
   EXPECT_THAT(error("{\"question\": \"q\", \"answer\": \"x\", \"choices\": [\"y\", 2]}"),
               HasSubstr("a choice is no text"));

@@ -87,15 +87,36 @@ struct Reader {
   }
 };
 
-// \frac{a}{b}, behind its backslash.
+// What a command of LaTeX takes: {-12}, or one digit without braces.
+bool read_argument(Reader& r, std::string& digits, bool& negative) {
+  while (r.take(" ")) continue;
+  if (!r.take("{")) {
+    digits = r.text.substr(r.at, is_digit(r.peek()) ? 1 : 0);
+    r.at += digits.size();
+    return !digits.empty();
+  }
+  if (r.take("-")) {
+    negative = !negative;
+  } else {
+    r.take("+");
+  }
+  digits = r.digits();
+  return !digits.empty() && r.take("}");
+}
+
+// \frac{a}{b} or \frac12, behind its backslash.
 std::optional<Number> read_latex_fraction(Reader& r) {
-  if (!(r.take("frac{") || r.take("dfrac{") || r.take("tfrac{"))) return std::nullopt;
+  if (!(r.take("frac") || r.take("dfrac") || r.take("tfrac"))) return std::nullopt;
   Number n;
-  n.numerator = r.digits();
-  if (n.numerator.empty() || !r.take("}{")) return std::nullopt;
-  n.denominator = r.digits();
-  if (n.denominator.empty() || !r.take("}")) return std::nullopt;
+  if (!read_argument(r, n.numerator, n.negative) || !read_argument(r, n.denominator, n.negative))
+    return std::nullopt;
   return n;
+}
+
+void add_fraction(Number& n, const std::string& top, const std::string& bottom) {
+  if (n.numerator.size() + bottom.size() > kMostDigits) return;
+  n.numerator = sum(product(n.numerator, bottom), top);
+  n.denominator = bottom;
 }
 
 // Passes over "3", "-3" or, braced, "-3}".
@@ -141,7 +162,7 @@ void scale(Number& n, int64_t power) {
   side.append(static_cast<size_t>(std::abs(power)), '0');
 }
 
-// 12, 1,234.5, .5, 1e3, 10^3, 3/4, 1 1/2, without a sign.
+// 12, 1,234.5, .5, 1e3, 10^3, 3/4, 1 1/2, 1\frac{1}{2}, without a sign.
 std::optional<Number> read_plain(Reader& r) {
   Number n;
   if (std::optional<int64_t> power = read_power_of_ten(r)) {
@@ -173,12 +194,16 @@ std::optional<Number> read_plain(Reader& r) {
   if (mixed.take(" ")) {
     std::string top = mixed.digits();
     if (!top.empty() && mixed.take("/") && is_digit(mixed.peek())) {
-      std::string bottom = mixed.digits();
-      if (n.numerator.size() + bottom.size() <= kMostDigits) {
-        n.numerator = sum(product(n.numerator, bottom), top);
-        n.denominator = bottom;
-      }
+      add_fraction(n, top, mixed.digits());
       r = mixed;
+    }
+  }
+  Reader latex = r;
+  if (latex.take("\\")) {
+    std::optional<Number> part = read_latex_fraction(latex);
+    if (part && !part->negative) {
+      add_fraction(n, part->numerator, part->denominator);
+      r = latex;
     }
   }
   return n;
@@ -210,8 +235,35 @@ std::optional<Number> read_number(Reader& r) {
   n->numerator = without_zeros(n->numerator);
   n->denominator = without_zeros(n->denominator);
   if (n->denominator == "0") return std::nullopt;
-  n->negative = negative && n->numerator != "0";
+  n->negative = negative != n->negative && n->numerator != "0";
   return n;
+}
+
+bool begins_with_any(std::string_view text, std::initializer_list<std::string_view> signs) {
+  return std::any_of(signs.begin(), signs.end(),
+                     [&](std::string_view sign) { return text.starts_with(sign); });
+}
+
+// Whether a number between these is the exponent or index of what stands before it.
+bool is_exponent(std::string_view before) {
+  if (before.ends_with('{')) before.remove_suffix(1);
+  return before.ends_with('^') || before.ends_with('_');
+}
+
+// Whether it is a part of something else: 7², 2^5, 2\pi, \sqrt{2}; but not 90^\circ.
+bool is_fragment(std::string_view before, std::string_view behind) {
+  if (before.ends_with("√") || before.ends_with("\\sqrt")) return true;
+  if (before.ends_with('{')) {
+    size_t command = before.rfind('\\');
+    bool text = command != std::string_view::npos &&
+                begins_with_any(before.substr(command + 1), {"text", "math", "mbox", "boxed"});
+    size_t letters = before.size() - 1;
+    while (letters > 0 && std::isalpha(static_cast<unsigned char>(before[letters - 1]))) --letters;
+    if (letters > 0 && letters - 1 == command && !text) return true;
+  }
+  if (behind.starts_with('^')) return !begins_with_any(behind, {"^\\circ", "^{\\circ"});
+  return begins_with_any(behind, {"¹", "²", "³", "⁰", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹", "⁻", "√", "π",
+                                  "\\sqrt", "\\pi", "\\frac", "\\ln", "\\log"});
 }
 
 }  // namespace
@@ -250,7 +302,12 @@ std::optional<Number> last_number(std::string_view text) {
     r.blanks = begin < 2 || plain[begin - 1] != ' ' || !is_digit(plain[begin - 2]);
     if (starts || sign || c == '$') {
       if (std::optional<Number> n = read_number(r)) {
-        last = n;
+        std::string_view before = std::string_view(plain).substr(0, begin);
+        if (is_fragment(before, std::string_view(plain).substr(r.at))) {
+          last.reset();
+        } else if (!is_exponent(before)) {
+          last = n;
+        }
         continue;
       }
     }
