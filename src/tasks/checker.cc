@@ -48,6 +48,8 @@ class ExactChecker : public Checker {
   std::string name() const override { return "exact"; }
   void read(const json& line, const std::string& where, TaskExample& example, json&) override {
     example.answer = answer_text(line, where);
+    if (trimmed(marked_answer(example.answer)).empty())
+      throw Error(where, "the answer is empty", "write one, or remove the line");
   }
   // With the marks that may belong to the text, and without each pair of them around it.
   double score(const TaskExample& example, std::string_view answer) const override {
@@ -375,6 +377,23 @@ bool ends_entry(std::string_view behind, std::string_view own) {
   return behind.empty() || behind.front() == '.' || behind.front() == ';';
 }
 
+// Whether words behind a letter take it back for another one: "or maybe C", "perhaps C".
+bool doubts(std::string_view behind, char letter, const Choices& choices) {
+  static constexpr std::array<std::string_view, 6> kDoubts = {"or ",       "maybe ", "perhaps ",
+                                                              "possibly ", "或",     "也许"};
+  constexpr std::string_view kBetween = " ,;-(";
+  behind = behind.substr(0, behind.find_first_of(".\n"));
+  behind.remove_prefix(std::min(behind.find_first_not_of(kBetween), behind.size()));
+  if (!starts_with_any(lower_ascii(behind.substr(0, 16)), kDoubts)) return false;
+  for (std::string_view word : split_words(behind)) {
+    word = word.substr(std::min(word.find_first_not_of("("), word.size()));
+    word = word.substr(0, word.find_last_not_of("),;:?!") + 1);
+    if (word.size() == 1 && is_capital(word[0]) && word[0] != letter && choices.has(word[0]))
+      return true;
+  }
+  return false;
+}
+
 // The choice that is stated where a text begins (without white space at its end): a letter, with or
 // without its choice's text, or the text alone. Nullopt: none.
 std::optional<Stated> stated_choice(std::string_view text, const Choices& choices,
@@ -400,6 +419,7 @@ std::optional<Stated> stated_choice(std::string_view text, const Choices& choice
     if (joint == Joint::kEnd && !ends_entry(behind, choices.text(letter))) break;
     if (letter != out.letter) out.letter = '\0';
   }
+  if (out.end > 0 && doubts(rest, out.letter, choices)) out.letter = '\0';
   if (out.end > 0) return out;
   if (read != '\0') return Stated{read, text.size()};
   return std::nullopt;

@@ -173,7 +173,8 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
         "Answer: B\n\nA is wrong since it is day.", "The answer is B, A being too small.",
         "B\n\nA) is red, so no.", "不是 A。\n\nB。", "B\n\nA. Because it is day, no.",
         "The answer is B. (A is red.)", "B. blue",
-        "The correct answer is **B** as the sky is blue", "The answer is B and not A."})
+        "The correct answer is **B** as the sky is blue", "The answer is B and not A.",
+        "The answer is B, or blue as the sky is. A is red."})
     EXPECT_EQ(t->score(e, right), 1) << right;
   for (const char* wrong :
        {"", "A", "red", "C", "D", "Z", "Because", "A B", "The answer is C", "(", "🙂", "A, B", "B, A",
@@ -182,7 +183,8 @@ TEST_F(FileTaskTest, TakesLettersOrTextsForChoices) {
         "Option A", "The answer is not B", "The answer is B or C because both fit",
         "A. red\nB. blue\nC. a green one", "B) blue; C) a green one", "B) blue C) a green one",
         "The answer is B and C are right", "The answer is B.\nC", "**",
-        "The answer is Blue or red", "**B**, **C**", "A, B, C"})
+        "The answer is Blue or red", "**B**, **C**", "A, B, C",
+        "The answer is B or maybe C", "The answer is B, perhaps C."})
     EXPECT_EQ(t->score(e, wrong), 0) << wrong;
   auto letters = task(
       R"({"question": "Note?", "choices": ["C", "A, B", "3.5", "5"], "answer": "A, B"})");
