@@ -78,25 +78,30 @@ std::string secret_word() {
 }
 
 // Whoever leaves before the tests are through has not said the word. It comes on stdin, which is
-// read and closed before the answer's code runs, so that it is in no file. Within the process a
-// program that looks for it in memory can still find it.
+// read and closed before the answer's code runs, so that it is in no file. What runs the tests and
+// says the word is taken before that code can put something else in its place. Within the process a
+// program that looks for the word in memory can still find it.
 constexpr const char* kPythonTests = R"(
 import json, os, sys, types
 
-def check():
+def check(run=exec, write=os.write):
     job = json.load(sys.stdin)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     sys.stdin = open(0)
     main = sys.modules["__main__"] = types.ModuleType("__main__")
-    exec(compile(job["code"], "answer", "exec"), main.__dict__)
-    exec(compile(job["tests"], "tests", "exec"), main.__dict__)
+    tests = compile(job["tests"], "tests", "exec")
+    said = ("\n" + job["word"] + "\n").encode()
+    run(compile(job["code"], "answer", "exec"), main.__dict__)
+    run(tests, main.__dict__)
     sys.stdout.flush()
-    os.write(1, ("\n" + job["word"] + "\n").encode())
+    write(1, said)
 
 check()
 )";
 
-// C++ of the answer with the tests as main. {0}: a name that the answer does not know either.
+// C++ of the answer with the tests as main. {0}: a name that the answer does not know either;
+// assert is one of ours behind it, since those of the library end in a name that it can define
+// anew.
 std::string cpp_with_tests(std::string_view answer, std::string_view tests) {
   return fmt::format(R"(
 extern "C" long read_{0}(int, void*, unsigned long) __asm__("read");
@@ -108,10 +113,12 @@ __attribute__((constructor(101))) static void take_{0}() {{
   close_{0}(0);
   open_{0}("/dev/null", 0);
 }}
+[[noreturn]] static void fail_{0}() {{ __builtin_trap(); }}
 {1}
-#undef NDEBUG
 #include <cassert>
 #include <cstdio>
+#undef assert
+#define assert(...) ((__VA_ARGS__) ? (void)0 : fail_{0}())
 int main() {{
 {2}
 ;std::printf("\n%s\n", word_{0});

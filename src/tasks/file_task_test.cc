@@ -528,7 +528,9 @@ TEST_F(FileTaskTest, RunsCodeAgainstItsTests) {
   EXPECT_EQ(score(python, "Sure:\n```python\ndef f(x):\n    return x+x\n```\nDone."), 1);
   for (const char* wrong :
        {"", "def f(x): return 4", "def f(x): return", "syntax error(", "import sys; sys.exit(0)",
-        "import os; os._exit(0)", "f = 1/0", "print('passed-0000')\nraise SystemExit",
+        "import builtins; builtins.exec = lambda *a: None",
+        "import builtins; builtins.compile = lambda *a: 'pass'", "import os; os._exit(0)",
+        "f = 1/0", "print('passed-0000')\nraise SystemExit",
         "import os, sys\nsys.stdout.write(open(sys.argv[0]).read())\n"
         "sys.stdout.flush()\nos._exit(0)",
         "import os\nos.lseek(0, 0, 0)\nos.write(1, os.read(0, 9999))\nos._exit(0)",
@@ -548,6 +550,10 @@ TEST_F(FileTaskTest, RunsCppAgainstItsTests) {
   EXPECT_EQ(score(cpp, "int f(int x) { return 5; }"), 0);
   EXPECT_EQ(score(cpp, "int f(int x) { return "), 0);
   EXPECT_EQ(score(cpp, "#define NDEBUG\nint f(int x) { return 5; }"), 0);
+  for (const char* off :
+       {"#define __assert_fail(...) ((void)0)", "#define assert(x) ((void)0)",
+        "#define __builtin_trap() ((void)0)", "extern \"C\" void __assert_fail(...) {}"})
+    EXPECT_EQ(score(cpp, fmt::format("{}\nint f(int x) {{ return 5; }}", off)), 0) << off;
   EXPECT_EQ(score(cpp, "#include <cstdlib>\nint f(int x) { std::exit(0); }"), 0);
   EXPECT_EQ(score(cpp, "int read() { return 2; }\nint f(int x) { return read() * x; }"), 1);
   for (const char* file : {"/dev/stdin", "/proc/self/exe"})
