@@ -219,10 +219,19 @@ std::string worked_steps(ExpressionRef e) {
 }
 
 std::optional<Evaluated> evaluate_expression(std::string_view text) {
-  std::string plain = narrowed(text.substr(0, text.find('=')));
+  std::string plain = narrowed(text);
+  if (plain.ends_with('.')) plain.pop_back();
   replace_all(plain, "×", "*");
   replace_all(plain, "÷", "/");
-  return Evaluator(trimmed(plain)).run();
+  std::string_view rest = plain;
+  size_t equals = rest.find('=');
+  std::optional<Evaluated> left = Evaluator(trimmed(rest.substr(0, equals))).run();
+  if (!left || equals == std::string_view::npos) return left;
+  std::optional<Evaluated> right = Evaluator(trimmed(rest.substr(equals + 1))).run();
+  if (!right || left->numerator != right->numerator || left->denominator != right->denominator)
+    return std::nullopt;
+  if (right->numbers.size() == 1) return left;
+  return left->numbers.size() == 1 ? right : std::nullopt;
 }
 
 }  // namespace wels

@@ -37,8 +37,9 @@ struct Evaluated {
   int64_t numerator = 0, denominator = 1;  // denominator > 0, no common factor
   std::vector<int64_t> numbers;            // as they stand in the text
 };
-// Knows + - * / ( ) and blanks, also × and ÷, and leaves "= 24" at the end aside. Nullopt: no such
-// expression, a division by 0, or values beyond 10^15.
+// Knows + - * / ( ) and blanks, also × and ÷; a number that it equals may stand on the other side
+// of a "=". Nullopt: no such expression, another value there, a division by 0, or values beyond
+// 10^15.
 std::optional<Evaluated> evaluate_expression(std::string_view text);
 
 }  // namespace wels

@@ -326,6 +326,17 @@ TEST(Sorting, EndsWithAllNumbersInOrder) {
   });
 }
 
+TEST(Sorting, TakesListsOnly) {
+  auto task = make_sorting();
+  TaskExample e = task->example(3, 3);
+  std::vector<std::string> n = words_of(e.answer);
+  for (const char* between : {" ", ", ", ",", "; ", " < ", "<=", "\n"})
+    EXPECT_EQ(task->score(e, fmt::format("{}", fmt::join(n, between))), 1) << between;
+  EXPECT_EQ(task->score(e, fmt::format("[{}].", fmt::join(n, ", "))), 1);
+  for (const char* between : {".", "/", "-", " > ", "=", " or ", ":", "+"})
+    EXPECT_EQ(task->score(e, fmt::format("{}", fmt::join(n, between))), 0) << between;
+}
+
 // All shortest distances of a graph, by Floyd and Warshall.
 using Distances = std::map<std::pair<std::string, std::string>, int>;
 Distances all_distances(const std::set<std::string>& nodes,
@@ -533,6 +544,11 @@ void expect_search(const std::unique_ptr<Task>& task, const TaskExample& e) {
   }
   for (size_t end : e.dead_ends) EXPECT_TRUE(e.chain.substr(0, end).ends_with(" back"));
   EXPECT_EQ(task->score(e, fmt::format("{}={}", e.answer, target)), 1);
+  EXPECT_EQ(task->score(e, fmt::format("{} = {}", target, e.answer)), 1);
+  for (const char* wrong : {"=9999 or 5", "=", "=x", "=1", "=2=2"})
+    EXPECT_EQ(task->score(e, e.answer + wrong), 0) << wrong;
+  EXPECT_EQ(task->score(e, fmt::format("{}={} or 5", e.answer, target)), 0);
+  EXPECT_EQ(task->score(e, fmt::format("{0}={0}", e.answer)), 0);
   EXPECT_EQ(task->score(e, e.answer + "+0"), 0);
   EXPECT_EQ(task->score(e, e.answer + "*1"), 0);
   EXPECT_EQ(task->score(e, fmt::format("{}", target)), 0);
