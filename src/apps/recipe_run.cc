@@ -163,7 +163,8 @@ class RecipeRun {
   }
 
   void require_whole(const RecipeStage& s, const std::string& at, const json& done) const {
-    if (!done.contains("made") || !done.contains("outcome") || done["made"] != made(s, at))
+    if (!done.contains("made") || !done.value("outcome", json()).is_object() ||
+        done["made"] != made(s, at))
       throw Error(at, "is not what the stage left there", "remove the folder to run it again");
   }
 

@@ -83,14 +83,18 @@ CollectReport read_block(const std::string& folder, int64_t block, std::set<uint
       throw Error(path, fmt::format("has no count of {}", name), "remove the block's files");
     *value = j[name].get<int64_t>();
   }
-  read_json_lines({block_path(folder, block, ".jsonl")},
-                  [&](std::string_view line, const std::string& where) {
-                    json record = parse_json(line, where);
-                    const json& m = record.at("messages");
-                    seen.insert(key_of(m.at(0).at("content").get<std::string>(),
-                                       m.at(1).at("content").get<std::string>()));
-                    return true;
-                  });
+  read_json_lines(
+      {block_path(folder, block, ".jsonl")}, [&](std::string_view line, const std::string& where) {
+        json record = parse_json(line, where);
+        try {
+          const json& m = record.at("messages");
+          seen.insert(key_of(m.at(0).at("content").get<std::string>(),
+                             m.at(1).at("content").get<std::string>()));
+        } catch (const json::exception&) {
+          throw Error(where, "is no question with its answer", "remove the block's files");
+        }
+        return true;
+      });
   return r;
 }
 

@@ -212,6 +212,11 @@ TEST_F(Answers, AFolderOfOtherAnswersOrADamagedOneIsRefused) {
   s.tries = 4;
   EXPECT_THROW(collect(), Error);
   s.tries = 5;
+  for (const char* line : {"{}", "5", "{\"messages\":[]}", "{\"messages\":[{\"content\":1}]}"}) {
+    write_file_atomic(folder + "/block-000000.jsonl", std::string(line) + "\n");
+    EXPECT_THROW(collect(), Error) << line;
+  }
+  std::filesystem::remove(folder + "/block-000000.jsonl");
   write_file_atomic(folder + "/block-000001.json", "{\"questions\": \"many\"}");
   EXPECT_THROW(collect(), Error);
 }

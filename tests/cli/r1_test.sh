@@ -113,6 +113,10 @@ touch mark
 r1 bad.json --out whole --from cold >/dev/null 2>err.txt || { cat err.txt; fail "--from cold"; }
 [ -z "$(find whole/01-base whole/02-zero whole/04-general -newer mark -type f ! -name .lock)" ] || fail "--from ran an earlier stage again"
 [ -n "$(find whole/05-tuned -newer mark -name done.json)" ] || fail "--from left what depends on the stage"
+cp whole/03-cold/done.json done.json
+printf '{%s, "outcome": 5}' "$(grep -o '"made": "[0-9a-f]*"' done.json)" > whole/03-cold/done.json
+expect '03-cold: is not what the stage left there; remove the folder' r1 bad.json --out whole
+cp done.json whole/03-cold/done.json
 printf x >> whole/03-cold/answers/block-000000.jsonl
 expect '03-cold: is not what the stage left there; remove the folder' r1 bad.json --out whole
 echo "r1: all kinds of stages, resumes to the same bits, refuses bad recipes and changed ones"
