@@ -169,6 +169,11 @@ int eval(const EvalFlags& f) {
                 "name them: --task parity:20");
   if (!f.answers.empty() && f.tasks.task.empty())
     throw Error("--answers", "are those to tasks", "name them: --task parity:20");
+  if (!f.tasks.budgets.empty() && !f.tasks.curve)
+    throw Error("--budgets", "are those of a curve", "ask for it: --curve");
+  if (!f.tasks.task.empty() && !f.reference.empty())
+    throw Error("--reference", "is compared over texts, not over answers to tasks",
+                "leave out one of --task and --reference");
   if (!f.tasks.task.empty()) {
     StopSignal stop;  // which ends checkers too
     LoadedModel m = open(f.model, f);

@@ -168,6 +168,8 @@ expect 'was started with lora_alpha 8.0, not 10.0' "$wels" rl base "${adapters[@
 expect 'was started with start .*, not ' "$wels" rl merged_base "${adapters[@]}" --out lora_base
 expect 'needs texts or --task' "$wels" eval base
 expect '\-\-curve: is of answers to tasks' "$wels" eval base missing.txt --curve
+expect '\-\-budgets: are those of a curve' "$wels" eval base --task parity:6 --budgets 0,4
+expect '\-\-reference: is compared over texts' "$wels" eval base --task parity:6 --reference base
 expect '\-\-answers: is of one evaluation' "$wels" eval base --task parity:6 --curve --answers a.jsonl
 expect '\-\-curve: is over budgets of thought' "$wels" eval base --task parity:6 --curve --no-think
 expect '\-\-rephrase: is of answers to tasks' "$wels" eval base missing.txt --rephrase 2
