@@ -136,7 +136,8 @@ TEST_F(FileTaskTest, ComparesTextsAndNumbersAsTheCheckerSays) {
   std::string fraction = R"({"question": "How much?", "answer": "-3/4"})";
   for (const char* right :
        {"\\boxed{\\frac{-3}{4}}", "\\boxed{-\\frac34}", "It is $x = -\\frac{3}{4}$",
-        "\\boxed{x = -\\frac{3}{4}\\,\\text{ m}}", "\\boxed{-0.75^\\circ}", "\\boxed{x \\approx -0.75}"})
+        "\\boxed{x = -\\frac{3}{4}\\,\\text{ m}}", "\\boxed{-0.75^\\circ}",
+        "\\boxed{x \\approx -0.75}"})
     EXPECT_EQ(score(fraction, right), 1) << right;
   for (const char* wrong : {"\\boxed{\\frac{3}{4}}", "\\boxed{2 \\cdot -\\frac34}"})
     EXPECT_EQ(score(fraction, wrong), 0) << wrong;
