@@ -4,6 +4,7 @@
 . "$(dirname "$0")/common.sh"
 cd "$scratch"
 seq 1 400 | sed 's/$/ cats sat on the mat./' > general.txt
+"$wels" tasks parity:4 --count 8 --format jsonl --held-out --out asked.jsonl 2>/dev/null
 cat > recipe.json <<'JSON'
 {
   "name": "tiny", "seed": 3,
@@ -18,7 +19,7 @@ cat > recipe.json <<'JSON'
     {"name": "general", "kind": "examples", "task": "addition:1", "count": 12},
     {"name": "tuned", "kind": "sft", "from": "base", "data": ["cold", "general"], "epochs": 1, "batch": 4, "save_every": 1,
      "sample_every": 0, "held_out": 0.1},
-    {"name": "harder", "kind": "eval", "from": "tuned", "task": "parity:4", "items": 8, "max_tokens": 24}
+    {"name": "harder", "kind": "eval", "from": "tuned", "task": "asked.jsonl", "items": 8, "max_tokens": 24}
   ]
 }
 JSON
@@ -113,6 +114,9 @@ touch mark
 r1 bad.json --out whole --from cold >/dev/null 2>err.txt || { cat err.txt; fail "--from cold"; }
 [ -z "$(find whole/01-base whole/02-zero whole/04-general -newer mark -type f ! -name .lock)" ] || fail "--from ran an earlier stage again"
 [ -n "$(find whole/05-tuned -newer mark -name done.json)" ] || fail "--from left what depends on the stage"
+cp asked.jsonl kept.jsonl && sed -i '$d' asked.jsonl
+expect '06-harder: was run on other questions of its task files' r1 bad.json --out whole
+cp kept.jsonl asked.jsonl
 cp whole/03-cold/done.json done.json
 printf '{%s, "outcome": 5}' "$(grep -o '"made": "[0-9a-f]*"' done.json)" > whole/03-cold/done.json
 expect '03-cold: is not what the stage left there; remove the folder' r1 bad.json --out whole
