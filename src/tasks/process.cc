@@ -123,7 +123,7 @@ bool is_child(const char* pid) {
 
 // Until there are none: those of a child that ends become ours.
 void end_children() {
-  for (pid_t reaped = 0; reaped >= 0;) {
+  for (pid_t reaped = ::waitpid(-1, nullptr, WNOHANG); reaped >= 0;) {
     if (DIR* all = ::opendir("/proc")) {
       while (const dirent* entry = ::readdir(all)) {
         if (is_child(entry->d_name)) ::kill(std::atoi(entry->d_name), SIGKILL);
