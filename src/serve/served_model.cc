@@ -252,7 +252,7 @@ std::shared_ptr<const TokenTree> ServedModel::token_tree() const {
 // <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜><｜tool▁calls▁end｜>,
 // in the template's form; the name is one of several, or given.
 std::vector<AnswerPart> ServedModel::forced_calls(const ChatRequest& r) const {
-  bool v31 = template_ == ChatTemplate::kDeepSeekV31;
+  bool v31 = template_ && is_v31(*template_);
   auto tokens = [&](const std::string& text) { return tokenizer_.encode(text); };
   std::string begin = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>";
   if (!v31) begin += "function<｜tool▁sep｜>";
