@@ -98,6 +98,7 @@ std::unique_ptr<ModelHost> host_model(const ServeFlags& f, const ModelFlags& whi
 
 int serve(ServeFlags f) {
   if (f.http.address == "localhost") f.http.address = "127.0.0.1";
+  require_ip_address(f.http.address);
   bool loopback = names_loopback(f.http.address);
   if (f.keys.empty() && !loopback) {
     throw Error("--host",

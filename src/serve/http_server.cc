@@ -15,17 +15,23 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 using tcp = asio::ip::tcp;
 
+void require_ip_address(const std::string& address) {
+  error_code ec;
+  asio::ip::make_address(address, ec);
+  if (ec)
+    throw Error("--host", fmt::format("'{}' is no IP address", address),
+                "use 127.0.0.1, 0.0.0.0 or ::");
+}
+
 struct HttpServer::Impl {
   Impl(HttpServerOptions o, HttpHandler& handler)
       : options(std::move(o)), shared{io, handler, options.limits, pacer} {}
 
   void listen() {
+    require_ip_address(options.address);
     error_code ec;
-    auto address = asio::ip::make_address(options.address, ec);
+    auto address = asio::ip::make_address(options.address);
     std::string where = fmt::format("{}:{}", options.address, options.port);
-    if (ec)
-      throw Error("--host", fmt::format("'{}' is no IP address", options.address),
-                  "use 127.0.0.1, 0.0.0.0 or ::");
     tcp::endpoint endpoint(address, static_cast<uint16_t>(options.port));
     acceptor.open(endpoint.protocol(), ec);
     if (!ec) acceptor.set_option(tcp::acceptor::reuse_address(true), ec);

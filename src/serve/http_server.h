@@ -37,6 +37,8 @@ struct HttpServerOptions {
   double drain_s = 30;
 };
 
+void require_ip_address(const std::string& address);  // Error, if it is none
+
 class HttpServer {
  public:
   // Listens. Throws Error: an address that can't be bound, files that are no certificate or key.

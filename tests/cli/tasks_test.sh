@@ -98,7 +98,7 @@ printf '{"question": "a", "answer": "b", "checker": "magic"}\n' > bad.jsonl
 expect 'bad.jsonl:1: there is no checker "magic"; use one of exact' bad.jsonl
 printf '{"question": "a", "answer": "b"}\n' > good.jsonl
 expect 'good.jsonl@magic: there is no checker' good.jsonl@magic
-expect 'good.jsonl:1: no number in the answer "b"' good.jsonl@number
+expect 'good.jsonl:1: the answer "b" is no number' good.jsonl@number
 expect 'good.jsonl:1: "tests" is neither' good.jsonl@code
 expect 'good.jsonl:1: "choices" is no list' good.jsonl@choice
 : > empty.jsonl

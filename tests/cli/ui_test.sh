@@ -16,7 +16,7 @@ expect() {  # PATTERN COMMAND...: exit code 2 and one line that matches
 }
 address() {  # of the process $server, which writes into $1
   for _ in $(seq 600); do
-    url=$(sed -n 's#^training page: \(http://[^ ]*\)/$#\1#p' "$1")
+    url=$(sed -n 's#^training page: \(http://[^ ]*\)/$#\1#p' "$1" 2>/dev/null || true)  # not yet there
     [ -n "$url" ] && return
     kill -0 "$server" 2>/dev/null || { cat "$1" err; fail "nothing is served"; }
     sleep 0.1
