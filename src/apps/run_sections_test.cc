@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "base/test_folder.h"
 
 namespace wels {
 namespace {
@@ -14,21 +15,17 @@ namespace fs = std::filesystem;
 class RunReportTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "wels_report_XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    out_ = folder_ + "/run/";
     make_folder(out_);
     write_file_atomic(out_ + "metrics.jsonl", "");
   }
-  void TearDown() override { fs::remove_all(folder_); }
   StageResult end(RunReport& report, bool begun) {
     return report.watch<StageResult>([&]() -> StageResult {
       if (begun) report.write(7);
       throw Error("training", "is over");
     });
   }
-  std::string folder_, out_;
+  TestFolder folder_;
+  std::string out_ = folder_ / "run/";
 };
 
 TEST_F(RunReportTest, AnErrorStandsInTheReportOfARunThatHadBegun) {
