@@ -104,8 +104,7 @@ struct KeyPointers {
   bool v_in_k = false;      // values are the first columns of the keys
   bool one_page = false;    // they lie behind each other, row_bytes apart
   int64_t row_bytes = 0;
-  const void* next = nullptr;  // the keys behind them,
-  int64_t next_bytes = 0;      // where they lie in one piece and are read as a whole
+  AttendAhead next;  // the keys behind them and their values, where a tile's are in a page
 };
 
 // Where the keys and values of a step lie as the tiles read them.
@@ -266,7 +265,6 @@ void run_chunks(const AttendShape& a, const AttendParams& p, const Tensor& q,
                               n_step,
                               from > 0,
                               keys.next,
-                              keys.next_bytes,
                               int8 ? int8->attend_int8 : nullptr,
                               &eight,
                               a.scale2,
@@ -404,9 +402,21 @@ void CpuDevice::attend_cached(const Tensor& q, const Tensor& pool, int page_rows
       const int64_t after = key + n, rows = std::min<int64_t>(kAttendKeys, s.k_rows - after);
       keys.one_page = page_rows % kAttendKeys == 0 && key % kAttendKeys == 0 && n <= kAttendKeys;
       keys.row_bytes = row_bytes(pool.dtype, pool.stride);
-      const bool whole = p.kv_heads == 1 && page_rows % kAttendKeys == 0 && rows > 0;
-      keys.next = whole ? pool.row_raw(place(after)) : nullptr;
-      keys.next_bytes = whole ? rows * keys.row_bytes : 0;
+      keys.next = {};
+      if (page_rows % kAttendKeys == 0 && rows > 0) {
+        auto piece = [&](int64_t col, int64_t width) {
+          return AttendAhead::Piece{row_bytes(pool.dtype, col), row_bytes(pool.dtype, width)};
+        };
+        keys.next.first = pool.row_raw(place(after));
+        keys.next.row_bytes = keys.row_bytes;
+        keys.next.rows = static_cast<int>(rows);
+        if (p.kv_heads == 1) {
+          keys.next.pieces[0] = {0, keys.row_bytes};
+        } else {
+          keys.next.pieces[0] = piece(kc, p.dk);
+          keys.next.pieces[1] = piece(vc, p.dv);
+        }
+      }
       for (int j = 0; j < n; ++j) {
         const int64_t at = place(key + j);
         keys.k[j] = element(pool, at, kc);

@@ -286,6 +286,7 @@ void attend_store_rows(const float* src, int ld, int n, int d, const float* fact
   }
 }
 
+#include "backend/cpu/isa/attend_ahead.inl"
 #include "backend/cpu/isa/attend_product.inl"
 #include "backend/cpu/isa/attend_tile.inl"
 

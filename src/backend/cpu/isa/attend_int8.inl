@@ -27,20 +27,18 @@ void pack(const void* const* a, int a_blocks, const void* const* b, int b_blocks
   }
 }
 
-// kKeys keys against one vector of columns.
+// kKeys keys against one vector of columns. lines: that are asked for a block.
 template <int kKeys>
 __attribute__((noinline)) void score_keys(const uint8_t* k, const float* k_scale, int blocks,
                                           const int8_t* q, const float* q_scale,
-                                          const int32_t* start, float* s, const char* ahead,
-                                          const char* ahead_end) {
+                                          const int32_t* start, float* s, LinesAhead& ahead,
+                                          long lines) {
   const long row = 32L * blocks;
-  const long ahead_step = (ahead_end - ahead + blocks - 1) / blocks;
   __m512 sum[kKeys];
 #pragma GCC unroll 8
   for (int i = 0; i < kKeys; ++i) sum[i] = _mm512_setzero_ps();
   for (int b = 0; b < blocks; ++b, k += 32, q += 512, q_scale += 16, start += 16, ++k_scale) {
-    const char* until = ahead + ahead_step < ahead_end ? ahead + ahead_step : ahead_end;
-    for (; ahead < until; ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);
+    ahead.ask(lines);
     __m512i acc[kKeys];
 #pragma GCC unroll 8
     for (int i = 0; i < kKeys; ++i) acc[i] = _mm512_loadu_si512(start);
@@ -64,18 +62,17 @@ __attribute__((noinline)) void score_keys(const uint8_t* k, const float* k_scale
   for (int i = 0; i < kKeys; ++i) _mm512_storeu_ps(s + i * kAttendCols, sum[i]);
 }
 
-void scores(const AttendInt8Scores& x, int first, int n, int lanes, float* s, const void* ahead,
-            int64_t ahead_bytes) {
-  const char* from = (const char*)ahead;
+void scores(const AttendInt8Scores& x, int first, int n, int lanes, float* s,
+            const AttendAhead& ahead) {
+  LinesAhead next(ahead);
   for (int c = 0; c < lanes; c += 16) {
     const long vector = (long)(c / 16) * x.blocks;
     for (int i = 0; i < n;) {
       auto group = [&](auto* fn, int keys) {
-        const char* next = c == 0 ? from + ahead_bytes * keys / n : from;
+        const long share = (long)n * x.blocks;
         fn(x.k.k + (long)(first + i) * x.blocks * 32, x.k.scale + (long)(first + i) * x.blocks,
            x.blocks, x.q.q + vector * 512, x.q.scale + vector * 16, x.q.start + vector * 16,
-           s + i * kAttendCols + c, from, next);
-        from = next;
+           s + i * kAttendCols + c, next, (next.count() * keys + share - 1) / share);
         i += keys;
       };
       n - i >= 8 ? group(score_keys<8>, 8) : group(score_keys<1>, 1);

@@ -28,14 +28,24 @@ struct AttendInt8Scores {
   int blocks = 0;
 };
 
+// What is read next, to be asked for meanwhile: two pieces of each of some rows.
+struct AttendAhead {
+  const void* first = nullptr;
+  int64_t row_bytes = 0;  // from row to row
+  int rows = 0;
+  struct Piece {
+    int64_t begin = 0, bytes = 0;  // of a row; none: 0 bytes
+  } pieces[2];
+};
+
 struct AttendInt8 {
   // Keys of Q8_0: a[i] of a_blocks, behind them b[i] of b_blocks (0: none).
   void (*pack)(const void* const* a, int a_blocks, const void* const* b, int b_blocks, int n,
                const AttendInt8Keys& to);
-  // s [n][64] of the keys from `first` on, `lanes` columns, a multiple of 16; asks for the bytes
-  // [ahead, ahead + ahead_bytes) on the way.
+  // s [n][64] of the keys from `first` on, `lanes` columns, a multiple of 16; asks for what
+  // is ahead on the way.
   void (*scores)(const AttendInt8Scores& x, int first, int n, int lanes, float* s,
-                 const void* ahead, int64_t ahead_bytes);
+                 const AttendAhead& ahead);
 };
 
 }  // namespace wels

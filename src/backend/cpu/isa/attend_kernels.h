@@ -29,9 +29,8 @@ struct AttendForwardTile {
   float* v_pairs;      // scratch [64 / pair][kValueCols], or null
   const float* limit;  // [64] of these keys, how many a column sees, ascending
   int dk_units, q_ld, k_ld, v_ld, dv_pad, cols, n_keys;
-  bool more;          // m, l and o hold the keys before
-  const void* ahead;  // what will be read next, to be asked for now
-  int64_t ahead_bytes;
+  bool more;  // m, l and o hold the keys before
+  AttendAhead ahead;
   const AttendInt8* int8;  // null: scores are of q and k; else of these, and q and k are null
   const AttendInt8Scores* eight;
   float scale;  // of the scores, times log2(e)

@@ -15,13 +15,14 @@ inline int clamp_keys(float limit, int n_keys) {
 }
 
 // The same product for one vector of columns and 16 keys, whose operands' loads are the limit
-// there: the sums of all keys stay in registers for `units` units. Asks for the bytes [ahead,
-// ahead_end) on the way.
+// there: the sums of all keys stay in registers for `units` units. Asks for `lines` of what is
+// ahead every kAskUnits.
+constexpr int kAskUnits = 8;
 template <class E>
 __attribute__((noinline)) void score_16_keys(const float* k, int k_ld, const float* q, int q_ld,
-                                             int units, float* s, bool add, const char* ahead,
-                                             const char* ahead_end) {
-  constexpr int kKeys = 16, kUnits = 8;  // kUnits: between two looks at what is ahead
+                                             int units, float* s, bool add, LinesAhead& ahead,
+                                             long lines) {
+  constexpr int kKeys = 16;
   const float* base[kKeys / 4];
 #pragma GCC unroll 4
   for (int i = 0; i < kKeys / 4; ++i) base[i] = k + 4 * i * k_ld;
@@ -29,12 +30,9 @@ __attribute__((noinline)) void score_16_keys(const float* k, int k_ld, const flo
   Vec sum[kKeys];
 #pragma GCC unroll 16
   for (int i = 0; i < kKeys; ++i) sum[i] = add ? load(s + i * kAttendCols) : zero();
-  const long ahead_step = ((ahead_end - ahead) * kUnits + units - 1) / units;
-  for (int u = 0; u < units; u += kUnits) {
-    const char* until = ahead + ahead_step;
-    for (until = until < ahead_end ? until : ahead_end; ahead < until; ahead += 64)
-      _mm_prefetch(ahead, _MM_HINT_T1);
-    const int end = units - u < kUnits ? units - u : kUnits;
+  for (int u = 0; u < units; u += kAskUnits) {
+    ahead.ask(lines);
+    const int end = units - u < kAskUnits ? units - u : kAskUnits;
     for (int v = 0; v < end; ++v, q += q_ld) {
       const Vec qv = load(q);
 #pragma GCC unroll 16
@@ -53,13 +51,14 @@ template <class E>
 inline void narrow_scores(const AttendForwardTile& t, const float* k, int n_keys, float* s) {
   constexpr int kPass = 288;
   const int groups = n_keys / 16;
-  const long share = t.ahead_bytes / (groups > 0 ? groups : 1);
+  LinesAhead ahead(t.ahead);
+  const long asks = groups * ((t.dk_units + kAskUnits - 1) / kAskUnits),
+             lines = (ahead.count() + asks - 1) / (asks > 0 ? asks : 1);
   for (int u = 0; u < t.dk_units; u += kPass) {
     const int units = t.dk_units - u < kPass ? t.dk_units - u : kPass;
     for (int g = 0; g < groups; ++g) {
-      const char* ahead = (const char*)t.ahead + g * share + share * u / t.dk_units;
       score_16_keys<E>(k + (long)g * 16 * t.k_ld + u, t.k_ld, t.q + (long)u * t.q_ld, t.q_ld, units,
-                       s + g * 16 * kAttendCols, u > 0, ahead, ahead + share * units / t.dk_units);
+                       s + g * 16 * kAttendCols, u > 0, ahead, lines);
     }
   }
 }
@@ -139,8 +138,7 @@ inline void scale_rows(float* o, int dv_pad, int begin, int end, const float* fa
 template <class E>
 inline void forward_scores(const AttendForwardTile& t, int key, int n, const float* limit,
                            int lanes) {
-  if (t.int8)
-    return t.int8->scores(*t.eight, key, n, (lanes + 15) / 16 * 16, t.s, t.ahead, t.ahead_bytes);
+  if (t.int8) return t.int8->scores(*t.eight, key, n, (lanes + 15) / 16 * 16, t.s, t.ahead);
   const float* k = t.k + (long)key * t.k_ld;
   int done = 0;
   if constexpr (kLanes == 16) {

@@ -13,6 +13,7 @@ namespace wels {
 namespace {
 #include "backend/cpu/isa/vec_avx512.inl"
 #include "backend/cpu/isa/quant.inl"
+#include "backend/cpu/isa/attend_ahead.inl"
 #include "backend/cpu/isa/attend_int8.inl"
 const Int8Kernels kInt8 = {&kQuant, &kAttendInt8};
 }  // namespace
