@@ -328,8 +328,9 @@ void print_csv(const std::vector<nlohmann::ordered_json>& rows) {
 }
 
 // Rows that the caches of the largest run hold.
+int64_t most(const std::vector<int64_t>& v) { return *std::max_element(v.begin(), v.end()); }
+
 int64_t most_cache_rows(const Flags& f) {
-  auto most = [](const std::vector<int64_t>& v) { return *std::max_element(v.begin(), v.end()); };
   int64_t decoding = cache_rows(most(f.generated), most(f.depths)) * most(f.streams);
   return std::max(most(f.prompts) + KvCache::kPageRows, decoding);
 }
@@ -364,6 +365,12 @@ LoadedModel make_random(const Flags& f, Pool& pool, std::vector<std::shared_ptr<
 // A model from a file, refused where the largest run does not fit.
 LoadedModel open_measured(const Flags& f) {
   LoadedModel m = open_model(f.model, f.device.device, f.dtype);
+  const int64_t positions = m.model->config().max_position_embeddings,
+                asked = std::max(most(f.prompts), most(f.depths) + most(f.generated));
+  if (asked > positions) {
+    throw Error(f.model, fmt::format("has {} positions, {} are asked for", positions, asked),
+                "choose a smaller --prompt, --depth or --gen");
+  }
   double share = f.experts.apply(m);
   require_memory_for(m, most_cache_rows(f), cache_type(f.kv_cache, m.dtype), share);
   return m;
@@ -402,6 +409,8 @@ void measure_all(const Flags& f, Run& run, const Repack& packing, bool one,
 int bench_infer(const Flags& f) {
   if (f.shape.empty() == f.model.empty())
     throw Error("bench infer", "needs a model", "give either --shape or --model");
+  if (f.gguf.empty() && most(f.prompts) == 0 && most(f.generated) == 0)
+    throw Error("bench infer", "has nothing to measure", "give --prompt or --gen more than 0");
   std::vector<int> threads = f.threads;
   for (int& n : threads) n = n > 0 ? n : thread_count();
   set_thread_count(*std::max_element(threads.begin(), threads.end()));
@@ -441,8 +450,10 @@ void add_bench_infer(CLI::App* bench, Command& run) {
       fmt::format("random weights in the shape of {}", fmt::join(published_shape_names(), ", ")));
   sub->add_option("--model", f->model, "a checkpoint folder or GGUF file");
   sub->add_option("--layers", f->layers, "only so many blocks (0: all)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::NonNegativeNumber)
+      ->needs("--shape");
   sub->add_option("--type", f->type, "of random weights: f32, f16, bf16, fp8, q8_0, q4_k, ...")
+      ->needs("--shape")
       ->capture_default_str();
   sub->add_option("--gguf", f->gguf,
                   "write the random weights to this GGUF file, for other programs, and stop")
@@ -472,7 +483,7 @@ void add_bench_infer(CLI::App* bench, Command& run) {
   add_cache_type_flag(sub, f->kv_cache);
   f->experts.add(sub);
   sub->add_flag("--json", f->json, "one JSON object a run");
-  sub->add_flag("--csv", f->csv, "a table for spreadsheets");
+  sub->add_flag("--csv", f->csv, "a table for spreadsheets")->excludes("--json");
   f->device.add(sub);
   sub->remove_option(sub->get_option("--threads"));
   sub->add_option("--threads", f->threads, "threads (several: one run each; 0: all)")

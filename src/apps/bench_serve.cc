@@ -129,30 +129,44 @@ struct Rate {
   int64_t tokens = 0;
 };
 
+GenerateRequest request_of(Server& server, const std::string& body, const std::string& scope) {
+  GenerateRequest r;
+  try {
+    GenerationJob job = server.model().chat_job(parse_chat_request(body, false));
+    r.prompt = job.prompts[0];
+    r.max_new_tokens = job.max_tokens;
+    r.sampling = job.sampling;
+    r.stop_ids = job.stop_ids;
+  } catch (const ApiError& e) {
+    throw Error("--tokens", e.message(), "ask for fewer, or give --context");
+  }
+  r.scope = scope;
+  return r;
+}
+
 // The same requests by the engine alone: `streams` at once, each client's one after another. It
 // finds no prompt that another scope computed.
 Rate engine_alone(Server& server, const std::vector<std::vector<std::string>>& bodies,
                   const std::string& scope) {
+  std::vector<std::vector<GenerateRequest>> requests;
+  for (const std::vector<std::string>& own : bodies) {
+    requests.emplace_back();
+    for (const std::string& body : own) requests.back().push_back(request_of(server, body, scope));
+  }
   struct Shared {
     std::mutex mutex;
     std::condition_variable changed;
     size_t left = 0;
     int64_t tokens = 0;
   } shared;
-  shared.left = bodies.size();
+  shared.left = requests.size();
   std::function<void(Engine&, size_t, size_t)> next = [&](Engine& engine, size_t c, size_t i) {
-    if (i == bodies[c].size()) {
+    if (i == requests[c].size()) {
       std::lock_guard lock(shared.mutex);
       --shared.left;
       return shared.changed.notify_one();
     }
-    GenerationJob job = server.model().chat_job(parse_chat_request(bodies[c][i], false));
-    GenerateRequest r;
-    r.prompt = job.prompts[0];
-    r.max_new_tokens = job.max_tokens;
-    r.sampling = job.sampling;
-    r.stop_ids = job.stop_ids;
-    r.scope = scope;
+    GenerateRequest r = requests[c][i];
     r.on_finish = [&, c, i](GenerateResult result) {
       {
         std::lock_guard lock(shared.mutex);
@@ -164,7 +178,7 @@ Rate engine_alone(Server& server, const std::vector<std::vector<std::string>>& b
   };
   double begin = monotonic_seconds();
   server.engine().post([&](Engine& engine) {
-    for (size_t c = 0; c < bodies.size(); ++c) next(engine, c, 0);
+    for (size_t c = 0; c < requests.size(); ++c) next(engine, c, 0);
   });
   std::unique_lock lock(shared.mutex);
   shared.changed.wait(lock, [&] { return shared.left == 0; });

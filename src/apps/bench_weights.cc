@@ -160,6 +160,10 @@ GgufTokenizer tokenizer_of_bytes() {
 
 ModelConfig random_model_config(const RandomModel& r) {
   ModelConfig c = published_shape(r.shape);
+  if (r.layers > c.num_hidden_layers) {
+    throw Error("--layers", fmt::format("{} has {} blocks", r.shape, c.num_hidden_layers),
+                "ask for no more, or for 0: all of them");
+  }
   if (r.layers > 0) {
     c.num_hidden_layers = r.layers;
     c.first_k_dense_replace = std::min(c.first_k_dense_replace, r.layers);

@@ -271,6 +271,7 @@ void add_generate(CLI::App& app, Command& run) {
       ->needs(samples);
   add_speculate_flag(sub, f->speculate);
   sub->add_option("--drafts", f->drafts, "tokens drafted for a step (0: as many as pay)")
+      ->needs("--speculate")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
   f->device.add(sub);

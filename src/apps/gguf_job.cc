@@ -160,6 +160,7 @@ void check_requantising(const Checkpoint& c, const CheckpointWeights& weights,
 
 // A file that nothing could be done with must be refused before the work.
 void check_output(const Checkpoint& c, const std::string& out) {
+  if (out.empty()) throw Error("-o", "the name is empty", "name the file to write");
   std::error_code ec;
   if (fs::equivalent(out, c.path, ec))
     throw Error(out, "is the file that is read", "give another name");
@@ -236,11 +237,11 @@ struct Sum {
   }
 };
 
-void print_summary(const GgufJob& job, const std::vector<GgufTensorReport>& reports) {
+void print_summary(const GgufJob& job, const GgufExport& done) {
   std::map<DType, Sum> sums;
   Sum total;
   std::map<std::pair<DType, DType>, std::vector<std::string>> replaced;
-  for (const GgufTensorReport& r : reports) {
+  for (const GgufTensorReport& r : done.tensors) {
     sums[r.type.dtype].add(r);
     total.add(r);
     if (r.type.dtype != r.type.wanted) replaced[{r.type.wanted, r.type.dtype}].push_back(r.name);
@@ -260,7 +261,7 @@ void print_summary(const GgufJob& job, const std::vector<GgufTensorReport>& repo
   total.print("all", weighted);
   if (total.copied > 0)
     fmt::print("{} tensors had their type already and were copied\n", total.copied);
-  fmt::print("{}: {}\n", job.out, human_bytes(static_cast<double>(fs::file_size(job.out))));
+  fmt::print("{}: {}\n", job.out, human_bytes(static_cast<double>(done.bytes)));
 }
 
 }  // namespace
@@ -271,7 +272,7 @@ int write_gguf_file(const GgufJob& job) {
   options.choices = parse_choices(job.choices);
   options.include_mtp = job.mtp;
   StopSignal stop;
-  std::vector<GgufTensorReport> reports;
+  GgufExport done;
   int64_t left_out = 0;
   try {
     Checkpoint c = open_checkpoint(job.model);
@@ -291,13 +292,12 @@ int write_gguf_file(const GgufJob& job) {
       progress.add(n);
       if (stop.requested()) throw Stopped{};
     };
-    reports =
-        export_gguf(job.out, c.config, weights, c.tokenizer ? &*c.tokenizer : nullptr, options);
+    done = export_gguf(job.out, c.config, weights, c.tokenizer ? &*c.tokenizer : nullptr, options);
   } catch (const Stopped&) {
     fmt::print("stopped; {} is not written\n", job.out);
     return 128 + stop.number();
   }
-  print_summary(job, reports);
+  print_summary(job, done);
   if (left_out > 0)
     log_info("left out: {} MTP module(s), which --mtp keeps for --speculate mtp", left_out);
   return 0;

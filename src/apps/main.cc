@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -30,6 +31,7 @@ void limit_spinning(char** argv) {
 
 int main(int argc, char** argv) {
   wels::limit_spinning(argv);
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond a limit of size fails, as on a full disk
   CLI::App app{"wels: DeepSeek's architecture, learned, run and read in one program", "wels"};
   app.set_version_flag("--version",
                        fmt::format("wels {} ({})", wels::version(), wels::git_version()));

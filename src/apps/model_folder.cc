@@ -48,10 +48,9 @@ void write_model_folder(const std::string& folder, Model& model, DType dtype,
   std::string out = folder.substr(0, folder.find_last_not_of('/') + 1);
   if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out)))
     throw Error(out, "is there already", "name a new folder");
-  std::string tmp = out + ".tmp";
+  if (out.empty()) throw Error("folder", "the name is empty", "name a new folder");
   std::error_code ec;
-  fs::remove_all(tmp, ec);
-  make_folder(tmp);
+  std::string tmp = new_folder_beside(out);
   try {
     save_model(tmp, model, dtype, {{"format", "pt"}});
     for (const auto& [name, text] : files) write_file_atomic(tmp + "/" + name, text);

@@ -25,16 +25,17 @@ void add_quantize(CLI::App& app, Command& run) {
                   "'blk.*.ffn_down_exps.weight=q3_k'; repeatable, the last match counts")
       ->type_name("PATTERN=TYPE")
       ->allow_extra_args(false);
-  sub->add_option("--calibration", job.calibration,
-                  "text (.txt .md .jsonl, .gz .zst) or folder: the model runs over it, and the "
-                  "columns that matter are kept more exactly");
+  CLI::Option* calibration =
+      sub->add_option("--calibration", job.calibration,
+                      "text (.txt .md .jsonl, .gz .zst) or folder: the model runs over it, and the "
+                      "columns that matter are kept more exactly");
   sub->add_option("--calibration-tokens", job.calibration_tokens, "how many tokens of it")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 40))
+      ->needs(calibration)
       ->capture_default_str();
   sub->add_flag("--mtp", job.mtp,
                 "with the MTP modules (readers that do not know them refuse the file)");
-  sub->add_option("--threads", f->threads.threads, "threads (0: all)")
-      ->check(CLI::NonNegativeNumber);
+  sub->add_option("--threads", f->threads.threads, "threads (0: all)")->check(CLI::Range(0, 1024));
   sub->callback([f, &run] {
     run = [f] {
       f->threads.apply();

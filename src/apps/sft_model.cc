@@ -188,7 +188,7 @@ SftModel open_checkpoint(const SftModelFlags& f) {
                 "use the tokenizer the model was trained with");
   }
   choose_template(f.chat_template, m);
-  if (!m.lora && m.tokenizer->document_begin() != m.tokenizer->bos())
+  if (m.tokenizer->document_begin() != m.tokenizer->bos())
     begin_as_chats(load_vocab_source(m.folder), m);
   return m;
 }

@@ -35,8 +35,8 @@ TEST(SftModel, DocumentsBeginAsThoseOfItsCheckpointsWill) {
   EXPECT_EQ(after.document_begin(), after.bos());
   EXPECT_EQ(tuned.tokenizer->document_begin(), after.document_begin());
 
-  flags.lora.rank = 2;  // adapters leave the base and its texts as they are
-  EXPECT_EQ(open_checkpoint(flags).tokenizer->document_begin(), before.document_begin());
+  flags.lora.rank = 2;
+  EXPECT_EQ(open_checkpoint(flags).tokenizer->document_begin(), after.document_begin());
   flags.lora.rank = 0;
   flags.chat_template = "none";
   EXPECT_EQ(open_checkpoint(flags).tokenizer->document_begin(), before.document_begin());

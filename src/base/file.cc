@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <random>
 #include <utility>
 
 #include "base/error.h"
@@ -46,6 +47,11 @@ void write_all(int fd, const std::string& path, const char* data, size_t size, i
 bool is_pipe_or_device(const std::string& path) {
   std::error_code none;
   return std::filesystem::is_other(path, none);
+}
+
+std::string unused_name(const std::string& path) {
+  std::random_device random;
+  return fmt::format("{}.{:08x}{:08x}.tmp", path, random(), random());
 }
 
 // Where a chain of symbolic links leads, which may be a file that is yet to be made.
@@ -144,16 +150,26 @@ std::string read_file(const std::string& path) {
   return out;
 }
 
-AtomicFile::AtomicFile(const std::string& path) : path_(path) {
-  if (is_pipe_or_device(path)) {
+AtomicFile::AtomicFile(const std::string& path) : path_(path), in_place_(is_pipe_or_device(path)) {
+  if (in_place_) {
     fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
   } else {
     path_ = link_target(path);
-    tmp_ = path_ + ".tmp";
-    fd_ = ::open(tmp_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    open_temporary();
   }
   if (fd_ < 0) fail(path, "cannot create", errno);
   buffer_.reserve(kBufferBytes);
+}
+
+// commit() gives a file without a name one by way of /proc.
+void AtomicFile::open_temporary() {
+  constexpr mode_t kMode = 0644;
+  const std::string folder = std::filesystem::path(path_).parent_path().string();
+  if (::access("/proc/self/fd", X_OK) == 0)
+    fd_ = ::open(folder.empty() ? "." : folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, kMode);
+  if (fd_ >= 0) return;
+  tmp_ = unused_name(path_);
+  fd_ = ::open(tmp_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode);
 }
 
 AtomicFile::~AtomicFile() {
@@ -178,7 +194,7 @@ void AtomicFile::write(const void* data, size_t size) {
 }
 
 void AtomicFile::write_at(int64_t offset, const void* data, size_t size) {
-  if (tmp_.empty())
+  if (in_place_)
     throw Error(path_, "is a pipe or device, where nothing can be written twice", "give a file");
   flush();
   write_all(fd_, path_, static_cast<const char*>(data), size, offset);
@@ -186,11 +202,17 @@ void AtomicFile::write_at(int64_t offset, const void* data, size_t size) {
 
 void AtomicFile::commit(bool sync) {
   flush();
-  if (tmp_.empty()) {
+  if (in_place_) {
     ::close(std::exchange(fd_, -1));
     return;
   }
   if (sync && ::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
+  if (tmp_.empty()) {
+    const std::string name = unused_name(path_), unnamed = fmt::format("/proc/self/fd/{}", fd_);
+    if (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
+      fail(path_, "cannot create", errno);
+    tmp_ = name;
+  }
   ::close(std::exchange(fd_, -1));
   if (::rename(tmp_.c_str(), path_.c_str()) != 0) {
     int err = errno;
@@ -235,6 +257,12 @@ void make_folder(const std::string& path) {
   std::filesystem::create_directories(path, ec);
   if (ec) fail(path, "cannot make the folder", ec.value());
   if (::access(path.c_str(), W_OK) != 0) fail(path, "cannot write to the folder", errno);
+}
+
+std::string new_folder_beside(const std::string& path) {
+  const std::string folder = unused_name(path);
+  make_folder(folder);
+  return folder;
 }
 
 void replace_folder(const std::string& fresh, const std::string& folder) {

@@ -32,8 +32,10 @@ class MappedFile {
 
 std::string read_file(const std::string& path);
 
-// Writes to "<path>.tmp"; commit() syncs and renames it onto path, or onto what a symbolic link
-// there leads to. Without commit() the destructor removes the temporary. A pipe or device is
+// Writes to a file without a name in path's folder (where the file system has none such, to
+// "<path>.<16 letters>.tmp"); commit() syncs it and puts it into path's place, or that of what a
+// symbolic link there leads to. Without commit() nothing of it stays, even after kill -9 (but for
+// a named one). Two writers of one path do not meet: the last to commit stays. A pipe or device is
 // written to as it is, byte by byte. Every write checks for a full disk and throws Error ("disk
 // full: N bytes needed ...").
 class AtomicFile {
@@ -53,7 +55,10 @@ class AtomicFile {
 
  private:
   void flush();
-  std::string path_, tmp_, buffer_;  // tmp_ is empty for a pipe or device
+  void open_temporary();
+  std::string path_, buffer_;
+  std::string tmp_;        // the temporary's name, where it has one
+  bool in_place_ = false;  // a pipe or device
   int fd_ = -1;
   int64_t size_ = 0;
 };
@@ -74,6 +79,8 @@ class FolderLock {
 
 // Makes the folder and its parents; throws Error where it can't be made or written to.
 void make_folder(const std::string& path);
+// Makes an empty folder "<path>.<16 letters>.tmp", and path's parents; throws Error.
+std::string new_folder_beside(const std::string& path);
 // Puts a finished folder into the place of another, or where none is: a kill leaves the old or the
 // new one whole. (Where the file system cannot exchange two folders, there is a moment with
 // neither.) Throws Error.

@@ -14,6 +14,11 @@
 namespace wels {
 namespace {
 
+int64_t entries(const TestFolder& folder) {
+  namespace fs = std::filesystem;
+  return std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator());
+}
+
 TEST(AtomicFile, LeavesTheOldFileUntilCommit) {
   TestFolder folder;
   std::string path = folder / "a.txt";
@@ -23,12 +28,27 @@ TEST(AtomicFile, LeavesTheOldFileUntilCommit) {
     f.write("new");
   }
   EXPECT_EQ(read_file(path), "old");
-  EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
+  EXPECT_EQ(entries(folder), 1);
   AtomicFile f(path);
   f.write("....!");
   f.write_at(0, "head", 4);
   f.commit();
   EXPECT_EQ(read_file(path), "head!");
+}
+
+TEST(AtomicFile, TwoWritersDoNotMeetAndNeighboursAreLeftAlone) {
+  TestFolder folder;
+  std::string path = folder / "a.txt";
+  write_file_atomic(path + ".tmp", "a neighbour");
+  AtomicFile first(path), second(path);
+  first.write("the first");
+  second.write("the second");
+  second.commit();
+  EXPECT_EQ(read_file(path), "the second");
+  first.commit();
+  EXPECT_EQ(read_file(path), "the first");
+  EXPECT_EQ(read_file(path + ".tmp"), "a neighbour");
+  EXPECT_EQ(entries(folder), 2);
 }
 
 TEST(AtomicFile, ReplacesWhatALinkLeadsToAndKeepsTheLink) {
@@ -61,7 +81,7 @@ TEST(AtomicFile, WritesThroughToAPipeWhichStaysOne) {
   reader.join();
   EXPECT_EQ(read, "bytes");
   EXPECT_TRUE(std::filesystem::is_fifo(path));
-  EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
+  EXPECT_EQ(entries(folder), 1);
 }
 
 TEST(MappedFile, MapsContentAndRefusesFoldersAndMissingFiles) {

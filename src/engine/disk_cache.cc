@@ -117,7 +117,7 @@ void DiskCache::look() {
     std::string name = it->path().filename().string();
     std::error_code gone;
     if (name.find_first_not_of("0123456789abcdef") != 32) continue;
-    if (name.substr(32) == kSuffix + std::string(".tmp")) {  // of a run that was killed
+    if (name.substr(32).starts_with(kSuffix) && name.ends_with(".tmp")) {  // of a killed run
       auto age = fs::file_time_type::clock::now() - it->last_write_time(gone);
       if (!gone && age > std::chrono::hours(1)) fs::remove(it->path(), gone);
     }

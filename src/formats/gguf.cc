@@ -535,8 +535,8 @@ GgufValue gguf_f32s(const std::vector<float>& v) {
   return packed_array(GgufType::kF32, v.data(), v.size() * 4);
 }
 
-void write_gguf(const std::string& path, const GgufMetadata& metadata,
-                const std::vector<TensorSource>& tensors) {
+int64_t write_gguf(const std::string& path, const GgufMetadata& metadata,
+                   const std::vector<TensorSource>& tensors) {
   uint64_t align = 32;
   std::string header = "GGUF";
   put(header, 3, 4);
@@ -579,6 +579,7 @@ void write_gguf(const std::string& path, const GgufMetadata& metadata,
     file.write(zeros.data(), padded(size) - size);
   }
   file.commit();
+  return file.size();
 }
 
 }  // namespace wels

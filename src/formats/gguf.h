@@ -124,9 +124,9 @@ class GgufReader {
 
 // Writes version 3, atomically, metadata and tensors in the given order. Types must have a ggml
 // number (quant.h, or F64, I8 to I64); names must differ and be at most 63 bytes long, ggml's
-// limit.
-void write_gguf(const std::string& path, const GgufMetadata& metadata,
-                const std::vector<TensorSource>& tensors);
+// limit. Returns the file's bytes.
+int64_t write_gguf(const std::string& path, const GgufMetadata& metadata,
+                   const std::vector<TensorSource>& tensors);
 
 // "Q4_K (12)", for messages and listings; also for types that wels does not decode.
 std::string ggml_type_name(uint32_t ggml_type);

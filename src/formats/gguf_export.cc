@@ -307,29 +307,30 @@ GgufExportPlan plan_gguf_export(const ModelConfig& cfg, const CheckpointWeights&
   return plan;
 }
 
-std::vector<GgufTensorReport> export_gguf(const std::string& path, const ModelConfig& cfg,
-                                          const CheckpointWeights& weights,
-                                          const GgufTokenizer* tokenizer,
-                                          const GgufExportOptions& options) {
+GgufExport export_gguf(const std::string& path, const ModelConfig& cfg,
+                       const CheckpointWeights& weights, const GgufTokenizer* tokenizer,
+                       const GgufExportOptions& options) {
   const QuantMix* mix = find_quant_mix(options.dtype);
   CHECK(mix != nullptr);
   GgufMetadata metadata =
       gguf_metadata(cfg, tokenizer, {options.name, mix->file_type, options.include_mtp});
   GgufExportPlan plan = plan_gguf_export(cfg, weights, options);
-  std::vector<GgufTensorReport> reports(plan.tensors.size());
+  GgufExport done;
+  done.tensors.resize(plan.tensors.size());
   std::vector<TensorSource> sources;
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const GgufTensorPlan& t = plan.tensors[i];
-    reports[i].name = t.name;
-    reports[i].type = plan.types[i];
-    sources.push_back({t.name, plan.types[i].dtype, t.shape,
-                       [&t, &cfg, &weights, &options, &report = reports[i]](const ByteSink& sink) {
-                         TensorRows rows(t, cfg, weights, options.importance);
-                         write_tensor(rows, weights, options, sink, report);
-                       }});
+    done.tensors[i].name = t.name;
+    done.tensors[i].type = plan.types[i];
+    sources.push_back(
+        {t.name, plan.types[i].dtype, t.shape,
+         [&t, &cfg, &weights, &options, &report = done.tensors[i]](const ByteSink& sink) {
+           TensorRows rows(t, cfg, weights, options.importance);
+           write_tensor(rows, weights, options, sink, report);
+         }});
   }
-  write_gguf(path, metadata, sources);
-  return reports;
+  done.bytes = write_gguf(path, metadata, sources);
+  return done;
 }
 
 }  // namespace wels

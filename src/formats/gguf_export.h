@@ -70,12 +70,16 @@ struct GgufExportPlan {
 GgufExportPlan plan_gguf_export(const ModelConfig& cfg, const CheckpointWeights& weights,
                                 const GgufExportOptions& options);
 
+struct GgufExport {
+  std::vector<GgufTensorReport> tensors;
+  int64_t bytes = 0;  // of the file
+};
+
 // Writes the file. Weights of any float type (FP8 is decoded by its weight_scale_inv) and of any
 // quantised one; tensors that have their type already are copied. Throws Error: a tensor missing or
 // of another shape, values that are not finite, what gguf_metadata and choose_types refuse.
-std::vector<GgufTensorReport> export_gguf(const std::string& path, const ModelConfig& cfg,
-                                          const CheckpointWeights& weights,
-                                          const GgufTokenizer* tokenizer,
-                                          const GgufExportOptions& options);
+GgufExport export_gguf(const std::string& path, const ModelConfig& cfg,
+                       const CheckpointWeights& weights, const GgufTokenizer* tokenizer,
+                       const GgufExportOptions& options);
 
 }  // namespace wels

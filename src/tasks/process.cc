@@ -87,7 +87,7 @@ struct SpawnPlan {
     sigset_t signals;
     ::sigemptyset(&signals);
     ::posix_spawnattr_setsigmask(&attributes, &signals);
-    for (int s : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGCHLD}) ::sigaddset(&signals, s);
+    for (int s : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGXFSZ}) ::sigaddset(&signals, s);
     ::posix_spawnattr_setsigdefault(&attributes, &signals);
   }
   SpawnPlan(const SpawnPlan&) = delete;

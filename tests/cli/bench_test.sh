@@ -49,7 +49,7 @@ grep -q 'memory: random weights .* KV cache .* are free' err.log || { cat err.lo
 
 # The random weights as a file: the same bytes are read of them.
 "$wels" bench infer --shape tiny --layers 2 --type q8_0 --gguf tiny.gguf >out.log && [ ! -s out.log ] || fail "--gguf measures"
-refused infer --model tiny.gguf --prompt 4 --gen 2 --depth 1000000 --streams 100000
+refused infer --model tiny.gguf --prompt 4 --gen 2 --depth 100000 --streams 100000
 grep -q 'memory: generating needs .* KV cache of .* are free' err.log || { cat err.log; fail "no plan of a file"; }
 "$wels" info tiny.gguf >out.log && grep -q 'experts: 4 of 32 + 1 shared' out.log || fail "info of the file"
 "$wels" bench infer --model tiny.gguf --prompt 9 --gen 2 --depth 70 --streams 2 --json >out.log
@@ -60,6 +60,11 @@ refused infer --gguf no.gguf
 refused infer --shape tiny --type fp8 --gguf no.gguf
 refused infer --shape tiny --gguf missing/no.gguf
 refused infer --shape nope
+refused infer --shape tiny --layers 100
+refused infer --shape tiny --prompt 0 --gen 0
+refused infer --shape tiny --json --csv
+refused infer --model tiny.gguf --type q4_k
+refused infer --model tiny.gguf --prompt 200000
 refused infer --shape tiny --type q9
 refused infer --shape tiny --model .
 refused infer --model missing.gguf

@@ -80,6 +80,7 @@ refuse() {
   [ -z "$(ls | grep -E '^no.gguf|tmp$')" ] || fail "a file is left: $*"
 }
 quantize() { "$wels" quantize "$@"; }
+refuse 'the name is empty; name the file to write' quantize run -o ''
 refuse 'type: unknown type "q4_z"; use .*q4_k' quantize run -o no.gguf --type q4_z
 refuse 'tensor: "blk.99.\*" matches no tensor of this model; names are like' quantize run -o no.gguf --tensor 'blk.99.*=q8_0'
 refuse 'tensor: "\*norm.weight" matches only tensors that stay f32' quantize run -o no.gguf --tensor '*norm.weight=q8_0'
@@ -125,20 +126,28 @@ if mount -t tmpfs -o size=1m none full 2>/dev/null; then
   [ -z "$(ls full)" ] || fail "a part of the file stays on the full disk"
 fi
 
-# --- Ctrl-C leaves nothing; kill -9 leaves at most the temporary file, which the next run replaces.
+# --- Ctrl-C leaves nothing, and no half file has the output's name after kill -9.
 "$wels" pretrain text.txt --out wide --depth 8 --experts 64 --seq 64 --batch-tokens 128 --micro-batch 128 --vocab 400 --steps 1 \
   --sample-every 0 >/dev/null 2>log || { cat log; fail "training a larger model"; }
 for signal in INT KILL; do
   rm -f slow.gguf*
   "$wels" quantize wide -o slow.gguf --type q2_k --threads 1 >stdout.log 2>stderr.log & pid=$!
-  for _ in $(seq 6000); do [ -s slow.gguf.tmp ] && break; kill -0 $pid 2>/dev/null || break; sleep 0.01; done
+  for _ in $(seq 6000); do writing $pid "$PWD/slow.gguf" && break; kill -0 $pid 2>/dev/null || break; sleep 0.01; done
   kill -$signal $pid 2>/dev/null || fail "over before the signal"
   code=0; wait $pid 2>/dev/null || code=$?
   [ ! -e slow.gguf ] || fail "half a file after SIG$signal"
   if [ $signal = INT ]; then
-    [ "$code" -eq 130 ] && [ ! -e slow.gguf.tmp ] || fail "Ctrl-C: exit code $code, $(ls slow*)"
+    [ "$code" -eq 130 ] && [ -z "$(ls | grep slow)" ] || fail "Ctrl-C: exit code $code, $(ls slow*)"
   fi
 done
-[ -e slow.gguf.tmp ] || fail "kill -9 left no temporary file: the test was too late"
-"$wels" quantize wide -o slow.gguf --type q8_0 >/dev/null 2>&1 && [ ! -e slow.gguf.tmp ] || fail "after kill -9"
+"$wels" quantize wide -o slow.gguf --type q8_0 >/dev/null 2>&1 || fail "after kill -9"
+
+# --- Neighbours are left alone, and a pipe gets the file's bytes.
+echo mine > slow.gguf.tmp
+"$wels" quantize wide -o slow.gguf --type q8_0 >/dev/null 2>&1 && [ "$(cat slow.gguf.tmp)" = mine ] || fail "a neighbour is changed"
+mkfifo pipe
+cat pipe > piped.gguf &
+"$wels" quantize wide -o pipe --type q8_0 >stdout.log 2>stderr.log || { cat stderr.log; fail "writing to a pipe"; }
+wait $!
+cmp slow.gguf piped.gguf || fail "a pipe got other bytes"
 echo "quantize: all as expected"

@@ -50,7 +50,7 @@ grep -q '^done: 40 steps, ' "$scratch/out" || { cat "$scratch/out"; fail "a run 
 for _ in $(seq 120); do cat "$data/tinyshakespeare.txt"; done > "$scratch/long.txt"
 long=(pretrain "$scratch/long.txt" "${args[@]:2}" --out "$scratch/prepared")
 "$wels" "${long[@]}" >"$scratch/out" 2>&1 & pid=$!
-for _ in $(seq 3000); do [ -e "$scratch/prepared/tokens/train.tokens.tmp" ] && break; sleep 0.005; done
+for _ in $(seq 3000); do writing "$pid" "$scratch/prepared/tokens/train.tokens" && break; sleep 0.005; done
 kill -INT "$pid"
 code=0; wait "$pid" || code=$?
 [ "$code" -eq 130 ] || fail "Ctrl-C while preparing ended with $code instead of 130"

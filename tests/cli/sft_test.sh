@@ -54,6 +54,7 @@ falls tuned
 good sft whole chats.jsonl --out short --steps 2 --seq 12 --overlong skip
 grep -q 'too long, left out' stderr.log || { cat stderr.log; fail "long examples are not counted"; }
 
+seq 40 | sed 's/^/plain /' > plain.txt
 # --- Adapters: only they are trained and kept, over whole and quantised models; resumed to the same bits; merged.
 good "$wels" quantize "$checkpoint" -o q8.gguf --type q8_0
 for model in whole q8.gguf; do
@@ -76,6 +77,11 @@ for model in whole q8.gguf; do
   good "$wels" chat bare_merged "say 7" -n 8 --temperature 0
   rm -r bare bare_merged
 done
+# A plain text too: both begin it as chats begin.
+good sft whole chats.jsonl --lora 4 --out lora_whole --steps 20 --held-out 0.1 --lr 3e-3
+for m in lora_whole merged_whole; do
+  "$wels" eval "$m" plain.txt --dtype f32 --json 2>/dev/null | grep -o '"nats_per_token":[0-9.]*' | cut -c1-24
+done | uniq | wc -l | grep -qx 1 || fail "merged adapters read a text differently"
 expect 'lora/checkpoints/step-00000020: holds adapters, not a whole model; .*wels merge' "$wels" export lora --gguf x.gguf
 expect 'merged_whole: is there already' "$wels" merge lora --out merged_whole
 expect 'q8.gguf: is a GGUF file.*--lora' sft q8.gguf chats.jsonl --out x
