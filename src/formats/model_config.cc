@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <limits>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -173,55 +172,6 @@ void check_tokens(const ModelConfig& c, const Checker& ck) {
   }
 }
 
-// Sums in 128 bits, so that no product of allowed dimensions wraps.
-using Wide = __int128;
-
-Wide attention_parameters(const ModelConfig& c) {
-  Wide d = c.hidden_size, h = c.num_attention_heads, n = 0;
-  if (!c.is_mla()) {
-    Wide q = h * c.head_dim, kv = Wide(c.num_key_value_heads) * c.head_dim;
-    return d * q + 2 * d * kv + q * d + (c.attention_bias ? q + 2 * kv : 0);
-  }
-  Wide qk = c.qk_head_dim(), r = c.kv_lora_rank, rq = c.q_lora_rank;
-  n += rq > 0 ? d * rq + rq + rq * h * qk : d * h * qk;  // q_a, its norm, q_b | q
-  n += d * (r + c.qk_rope_head_dim) + r;             // kv_a with the shared rotated key, its norm
-  n += r * h * (c.qk_nope_head_dim + c.v_head_dim);  // kv_b
-  return n + h * c.v_head_dim * d;                   // o
-}
-
-struct BlockCount {
-  Wide total, active;
-};
-
-BlockCount block_parameters(const ModelConfig& c, int64_t layer) {
-  Wide d = c.hidden_size, common = attention_parameters(c) + 2 * d;
-  if (!c.is_moe_layer(layer)) {
-    Wide n = common + 3 * d * c.intermediate_size;
-    return {n, n};
-  }
-  Wide expert = 3 * d * c.moe_intermediate_size;
-  common += expert * c.n_shared_experts + d * c.n_routed_experts;  // shared experts and the router
-  return {common + expert * c.n_routed_experts, common + expert * c.num_experts_per_tok};
-}
-
-struct WideCount {
-  Wide total = 0, active = 0, mtp = 0, mtp_active = 0;
-};
-
-WideCount count_wide(const ModelConfig& c) {
-  WideCount n;
-  Wide d = c.hidden_size, table = d * c.vocab_size;
-  n.total = n.active = table * (c.tie_word_embeddings ? 1 : 2) + d;  // embedding, head, final norm
-  for (int64_t i = 0; i < c.num_hidden_layers + c.num_nextn_predict_layers; ++i) {
-    auto [total, active] = block_parameters(c, i);
-    bool main = i < c.num_hidden_layers;
-    Wide extra = main ? 0 : 2 * d * d + 3 * d;  // eh_proj, enorm, hnorm, shared_head.norm
-    (main ? n.total : n.mtp) += total + extra;
-    (main ? n.active : n.mtp_active) += active + extra;
-  }
-  return n;
-}
-
 }  // namespace
 
 const char* architecture_name(Architecture a) {
@@ -290,30 +240,6 @@ void ModelConfig::validate(const std::string& where) const {
     ck.range("quantization_config.weight_block_size[0]", fp8.block_rows, 1, 65536);
     ck.range("quantization_config.weight_block_size[1]", fp8.block_cols, 1, 65536);
   }
-  WideCount n = count_wide(*this);
-  if (n.total + n.mtp > Wide(int64_t{1} << 60)) {
-    ck.fail(fmt::format("{:.3g} parameters are beyond what a file can hold",
-                        static_cast<double>(n.total + n.mtp)),
-            "check the dimensions");
-  }
-}
-
-ParameterCount count_parameters(const ModelConfig& cfg) {
-  WideCount n = count_wide(cfg);
-  CHECK(n.total + n.mtp <= Wide(int64_t{1} << 60));
-  ParameterCount out;
-  out.total = static_cast<int64_t>(n.total);
-  out.active = static_cast<int64_t>(n.active);
-  out.mtp = static_cast<int64_t>(n.mtp);
-  out.mtp_active = static_cast<int64_t>(n.mtp_active);
-  out.embedding = cfg.vocab_size * cfg.hidden_size;
-  out.head = cfg.tie_word_embeddings ? 0 : out.embedding;
-  if (cfg.has_router_bias()) {
-    for (int64_t i = 0; i < cfg.num_hidden_layers + cfg.num_nextn_predict_layers; ++i) {
-      if (cfg.is_moe_layer(i)) out.router_bias += cfg.n_routed_experts;
-    }
-  }
-  return out;
 }
 
 }  // namespace wels

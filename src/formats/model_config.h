@@ -133,20 +133,4 @@ void drop_unknown_tokens(ModelConfig& cfg, const std::string& where);
 
 const char* architecture_name(Architecture a);  // "DeepseekV3ForCausalLM"
 
-// How many parameters a checkpoint of this shape has. The router's selection bias is no parameter
-// and not in the counts.
-struct ParameterCount {
-  int64_t total = 0;   // without MTP modules, as model names count ("671B")
-  int64_t active = 0;  // used for one token: total without the routed experts that are not chosen;
-                       // with embedding and head
-  int64_t embedding = 0;    // v·d, in total
-  int64_t head = 0;         // v·d, in total; 0 if tied
-  int64_t mtp = 0;          // all MTP modules, without the shared embedding and head
-  int64_t mtp_active = 0;   // of these, used for one token
-  int64_t router_bias = 0;  // selection biases, one per routed expert, MTP modules included
-};
-// cfg must be valid. Source of the formula: V3 section 4.2 and the shapes of the published
-// checkpoints.
-ParameterCount count_parameters(const ModelConfig& cfg);
-
 }  // namespace wels

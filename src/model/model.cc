@@ -8,25 +8,6 @@
 
 namespace wels {
 
-ModelWeights make_weights(const ModelConfig& cfg) {
-  ModelWeights w;
-  w.blocks.resize(static_cast<size_t>(cfg.num_hidden_layers));
-  for (size_t i = 0; i < w.blocks.size(); ++i)
-    w.blocks[i].moe = cfg.is_moe_layer(static_cast<int64_t>(i));
-  w.mtp.resize(static_cast<size_t>(cfg.num_nextn_predict_layers));
-  for (size_t k = 0; k < w.mtp.size(); ++k) {
-    w.mtp[k].block.moe = cfg.is_moe_layer(cfg.num_hidden_layers + static_cast<int64_t>(k));
-  }
-  visit_weights(cfg, w, [](Weight& x, const WeightSpec& s) {
-    x.name = s.name;
-    x.rows = s.rows;
-    x.cols = s.cols;
-    x.full_precision = s.full_precision;
-    x.fp8 = s.fp8;
-  });
-  return w;
-}
-
 std::vector<AttendSegment> own_segments(const Batch& batch) {
   std::vector<AttendSegment> out;
   for (const Segment& s : batch.segments) out.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
@@ -44,6 +25,7 @@ std::vector<CachedSegment> cached_segments(std::span<const Segment> run, const K
 
 Model::Model(ModelConfig cfg) : cfg_(std::move(cfg)) {
   cfg_.validate();
+  count_parameters(cfg_);  // or refuses what no file can hold
   weights_ = make_weights(cfg_);
 }
 

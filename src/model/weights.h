@@ -18,8 +18,8 @@ struct MlpWeights {  // SwiGLU: down(silu(gate x) · up x)
 
 struct MoeWeights {
   Weight router;  // [e, d], computed in f32
-  Weight bias;  // e_score_correction_bias [1, e]: selection only, moved by the balancing rule, not
-                // by a gradient
+  // e_score_correction_bias [1, e]: selection only, moved by the balancing rule, not by a gradient.
+  Weight bias;
   MlpWeights experts;  // e matrices each
   MlpWeights shared;   // one FFN of n_shared_experts times the width
 };
@@ -75,83 +75,134 @@ struct WeightSpec {
 
 namespace weights_detail {
 
-template <class F>
-void visit_mlp(MlpWeights& w, const std::string& p, int64_t experts, int64_t d, int64_t f,
-               int64_t layer, F&& visit) {
-  visit(w.gate,
-        WeightSpec{p + "gate_proj.weight", experts, f, d, WeightKind::kMatrix, true, false, layer});
-  visit(w.up,
-        WeightSpec{p + "up_proj.weight", experts, f, d, WeightKind::kMatrix, true, false, layer});
-  visit(w.down,
-        WeightSpec{p + "down_proj.weight", experts, d, f, WeightKind::kMatrix, true, false, layer});
-}
+// A part of the model, whose weights' names begin alike: what describes each of them.
+struct Part {
+  std::string prefix;
+  int64_t layer = -1;
+  int64_t experts = 1;  // a stack of so many of each
+
+  Part in(const char* sub, int64_t stacked = 1) const {
+    return {prefix + sub + ".", layer, stacked};
+  }
+  // y [n, out] = x [n, in] · wᵀ
+  WeightSpec linear(const char* name, int64_t out, int64_t in) const {
+    WeightSpec s = spec(WeightKind::kMatrix, name, ".weight", out, in);
+    s.fp8 = true;
+    return s;
+  }
+  WeightSpec router(const char* name, int64_t e, int64_t d) const {
+    WeightSpec s = spec(WeightKind::kMatrix, name, ".weight", e, d);
+    s.full_precision = true;
+    return s;
+  }
+  WeightSpec embedding(const char* name, int64_t v, int64_t d) const {
+    return spec(WeightKind::kEmbedding, name, ".weight", v, d);
+  }
+  WeightSpec norm(const char* name, int64_t d) const {
+    return spec(WeightKind::kNorm, name, ".weight", 1, d);
+  }
+  WeightSpec bias(const char* name, int64_t out) const {
+    return spec(WeightKind::kVector, name, ".bias", 1, out);
+  }
+  WeightSpec buffer(const char* name, int64_t e) const {
+    return spec(WeightKind::kBuffer, name, "", 1, e);
+  }
+
+ private:
+  WeightSpec spec(WeightKind kind, const char* name, const char* ending, int64_t rows,
+                  int64_t cols) const {
+    return {.name = prefix + name + ending,
+            .experts = experts,
+            .rows = rows,
+            .cols = cols,
+            .kind = kind,
+            .layer = layer};
+  }
+};
 
 template <class F>
-void visit_attention(const ModelConfig& c, AttentionWeights& w, const std::string& p, int64_t layer,
-                     F&& visit) {
-  int64_t d = c.hidden_size, h = c.num_attention_heads;
-  auto matrix = [&](Weight& x, const char* name, int64_t rows, int64_t cols) {
-    visit(x,
-          WeightSpec{p + name + ".weight", 1, rows, cols, WeightKind::kMatrix, true, false, layer});
-  };
-  auto norm = [&](Weight& x, const char* name, int64_t cols) {
-    visit(x, WeightSpec{p + name + ".weight", 1, 1, cols, WeightKind::kNorm, false, false, layer});
-  };
-  auto bias = [&](Weight& x, const char* name, int64_t cols) {
-    visit(x, WeightSpec{p + name + ".bias", 1, 1, cols, WeightKind::kVector, false, false, layer});
-  };
-  if (c.is_mla()) {
-    int64_t dq = c.qk_head_dim(), r = c.kv_lora_rank;
-    if (c.q_lora_rank > 0) {
-      matrix(w.q_a, "q_a_proj", c.q_lora_rank, d);
-      norm(w.q_a_norm, "q_a_layernorm", c.q_lora_rank);
-      matrix(w.q_b, "q_b_proj", h * dq, c.q_lora_rank);
-    } else {
-      matrix(w.q, "q_proj", h * dq, d);
-    }
-    matrix(w.kv_a, "kv_a_proj_with_mqa", r + c.qk_rope_head_dim, d);
-    norm(w.kv_a_norm, "kv_a_layernorm", r);
-    matrix(w.kv_b, "kv_b_proj", h * (c.qk_nope_head_dim + c.v_head_dim), r);
-    matrix(w.o, "o_proj", d, h * c.v_head_dim);
+void visit_mlp(MlpWeights& w, const Part& p, int64_t d, int64_t f, F&& visit) {
+  visit(w.gate, p.linear("gate_proj", f, d));
+  visit(w.up, p.linear("up_proj", f, d));
+  visit(w.down, p.linear("down_proj", d, f));
+}
+
+// Multi-head latent attention, V3 eq. 1-11.
+template <class F>
+void visit_mla(const ModelConfig& c, AttentionWeights& w, const Part& p, F&& visit) {
+  int64_t d = c.hidden_size, h = c.num_attention_heads, rq = c.q_lora_rank, r = c.kv_lora_rank;
+  int64_t dn = c.qk_nope_head_dim, dr = c.qk_rope_head_dim, dv = c.v_head_dim;
+  if (rq > 0) {
+    visit(w.q_a, p.linear("q_a_proj", rq, d));
+    visit(w.q_a_norm, p.norm("q_a_layernorm", rq));
+    visit(w.q_b, p.linear("q_b_proj", h * (dn + dr), rq));
   } else {
-    int64_t kv = c.num_key_value_heads * c.head_dim;
-    matrix(w.q, "q_proj", h * c.head_dim, d);
-    matrix(w.k, "k_proj", kv, d);
-    matrix(w.v, "v_proj", kv, d);
-    if (c.attention_bias) {
-      bias(w.q_bias, "q_proj", h * c.head_dim);
-      bias(w.k_bias, "k_proj", kv);
-      bias(w.v_bias, "v_proj", kv);
-    }
-    matrix(w.o, "o_proj", d, h * c.head_dim);
+    visit(w.q, p.linear("q_proj", h * (dn + dr), d));
+  }
+  visit(w.kv_a, p.linear("kv_a_proj_with_mqa", r + dr, d));
+  visit(w.kv_a_norm, p.norm("kv_a_layernorm", r));
+  visit(w.kv_b, p.linear("kv_b_proj", h * (dn + dv), r));
+  visit(w.o, p.linear("o_proj", d, h * dv));
+}
+
+// Grouped-query attention: hk heads of keys and values, each dh wide.
+template <class F>
+void visit_gqa(const ModelConfig& c, AttentionWeights& w, const Part& p, F&& visit) {
+  int64_t d = c.hidden_size, h = c.num_attention_heads, hk = c.num_key_value_heads;
+  int64_t dh = c.head_dim;
+  visit(w.q, p.linear("q_proj", h * dh, d));
+  visit(w.k, p.linear("k_proj", hk * dh, d));
+  visit(w.v, p.linear("v_proj", hk * dh, d));
+  if (c.attention_bias) {
+    visit(w.q_bias, p.bias("q_proj", h * dh));
+    visit(w.k_bias, p.bias("k_proj", hk * dh));
+    visit(w.v_bias, p.bias("v_proj", hk * dh));
+  }
+  visit(w.o, p.linear("o_proj", d, h * dh));
+}
+
+// Mixture of experts, V3 eq. 12-20.
+template <class F>
+void visit_moe(const ModelConfig& c, MoeWeights& w, const Part& p, F&& visit) {
+  int64_t d = c.hidden_size, e = c.n_routed_experts, fe = c.moe_intermediate_size;
+  visit(w.router, p.router("gate", e, d));
+  if (c.has_router_bias()) visit(w.bias, p.buffer("gate.e_score_correction_bias", e));
+  visit_mlp(w.experts, p.in("experts.{}", e), d, fe, visit);
+  if (c.n_shared_experts > 0) {
+    visit_mlp(w.shared, p.in("shared_experts"), d, fe * c.n_shared_experts, visit);
   }
 }
 
 template <class F>
-void visit_block(const ModelConfig& c, BlockWeights& w, int64_t layer, F&& visit) {
-  std::string p = "model.layers." + std::to_string(layer) + ".";
+void visit_block(const ModelConfig& c, BlockWeights& w, const Part& p, F&& visit) {
+  int64_t d = c.hidden_size, f = c.intermediate_size;
+  visit(w.attention_norm, p.norm("input_layernorm", d));
+  if (c.is_mla()) {
+    visit_mla(c, w.attention, p.in("self_attn"), visit);
+  } else {
+    visit_gqa(c, w.attention, p.in("self_attn"), visit);
+  }
+  visit(w.mlp_norm, p.norm("post_attention_layernorm", d));
+  if (w.moe) {
+    visit_moe(c, w.experts, p.in("mlp"), visit);
+  } else {
+    visit_mlp(w.mlp, p.in("mlp"), d, f, visit);
+  }
+}
+
+// Multi-token prediction, V3 eq. 21-23.
+template <class F>
+void visit_mtp(const ModelConfig& c, MtpWeights& w, const Part& p, F&& visit) {
   int64_t d = c.hidden_size;
-  visit(w.attention_norm,
-        WeightSpec{p + "input_layernorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
-  visit_attention(c, w.attention, p + "self_attn.", layer, visit);
-  visit(w.mlp_norm, WeightSpec{p + "post_attention_layernorm.weight", 1, 1, d, WeightKind::kNorm,
-                               false, false, layer});
-  if (!w.moe) {
-    visit_mlp(w.mlp, p + "mlp.", 1, d, c.intermediate_size, layer, visit);
-    return;
-  }
-  int64_t e = c.n_routed_experts, f = c.moe_intermediate_size;
-  visit(w.experts.router,
-        WeightSpec{p + "mlp.gate.weight", 1, e, d, WeightKind::kMatrix, false, true, layer});
-  if (c.has_router_bias()) {
-    visit(w.experts.bias, WeightSpec{p + "mlp.gate.e_score_correction_bias", 1, 1, e,
-                                     WeightKind::kBuffer, false, false, layer});
-  }
-  visit_mlp(w.experts.experts, p + "mlp.experts.{}.", e, d, f, layer, visit);
-  if (c.n_shared_experts > 0) {
-    visit_mlp(w.experts.shared, p + "mlp.shared_experts.", 1, d, f * c.n_shared_experts, layer,
-              visit);
-  }
+  visit(w.embed_norm, p.norm("enorm", d));
+  visit(w.hidden_norm, p.norm("hnorm", d));
+  visit(w.projection, p.linear("eh_proj", d, 2 * d));
+  visit_block(c, w.block, p, visit);
+  visit(w.head_norm, p.norm("shared_head.norm", d));
+}
+
+inline Part layer_part(int64_t layer) {
+  return {.prefix = "model.layers." + std::to_string(layer) + ".", .layer = layer};
 }
 
 }  // namespace weights_detail
@@ -162,31 +213,14 @@ ModelWeights make_weights(const ModelConfig& cfg);
 // Calls visit(Weight&, const WeightSpec&) for every weight, in the order of the checkpoint.
 template <class F>
 void visit_weights(const ModelConfig& c, ModelWeights& w, F&& visit) {
-  int64_t d = c.hidden_size, v = c.vocab_size;
-  visit(w.embed,
-        WeightSpec{"model.embed_tokens.weight", 1, v, d, WeightKind::kEmbedding, false, false, -1});
-  for (size_t i = 0; i < w.blocks.size(); ++i) {
-    weights_detail::visit_block(c, w.blocks[i], static_cast<int64_t>(i), visit);
-  }
-  visit(w.final_norm,
-        WeightSpec{"model.norm.weight", 1, 1, d, WeightKind::kNorm, false, false, -1});
-  if (!c.tie_word_embeddings) {
-    visit(w.head, WeightSpec{"lm_head.weight", 1, v, d, WeightKind::kEmbedding, false, false, -1});
-  }
-  for (size_t k = 0; k < w.mtp.size(); ++k) {
-    int64_t layer = c.num_hidden_layers + static_cast<int64_t>(k);
-    std::string p = "model.layers." + std::to_string(layer) + ".";
-    MtpWeights& m = w.mtp[k];
-    visit(m.embed_norm,
-          WeightSpec{p + "enorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
-    visit(m.hidden_norm,
-          WeightSpec{p + "hnorm.weight", 1, 1, d, WeightKind::kNorm, false, false, layer});
-    visit(m.projection,
-          WeightSpec{p + "eh_proj.weight", 1, d, 2 * d, WeightKind::kMatrix, true, false, layer});
-    weights_detail::visit_block(c, m.block, layer, visit);
-    visit(m.head_norm, WeightSpec{p + "shared_head.norm.weight", 1, 1, d, WeightKind::kNorm, false,
-                                  false, layer});
-  }
+  using namespace weights_detail;
+  const Part model;
+  int64_t d = c.hidden_size, v = c.vocab_size, layer = 0;
+  visit(w.embed, model.embedding("model.embed_tokens", v, d));
+  for (BlockWeights& block : w.blocks) visit_block(c, block, layer_part(layer++), visit);
+  visit(w.final_norm, model.norm("model.norm", d));
+  if (!c.tie_word_embeddings) visit(w.head, model.embedding("lm_head", v, d));
+  for (MtpWeights& mtp : w.mtp) visit_mtp(c, mtp, layer_part(layer++), visit);
 }
 
 // Calls visit(Weight&, const WeightSpec&) for everything that the optimiser moves: weights with
@@ -197,10 +231,27 @@ void visit_parameters(const ModelConfig& c, ModelWeights& w, F&& visit) {
     if (x.trainable()) visit(x, spec);
     if (!x.lora) return;
     for (Weight* part : {&x.lora->down, &x.lora->up}) {
-      visit(*part, WeightSpec{part->name, 1, part->rows, part->cols, WeightKind::kMatrix, false,
-                              false, spec.layer});
+      visit(*part,
+            WeightSpec{
+                .name = part->name, .rows = part->rows, .cols = part->cols, .layer = spec.layer});
     }
   });
 }
+
+// How many parameters a checkpoint of this shape has. The router's selection bias is no parameter
+// and not in the counts.
+struct ParameterCount {
+  int64_t total = 0;  // without MTP modules, as model names count ("671B")
+  // Used for one token: total without the routed experts that are not chosen; with embedding and
+  // head.
+  int64_t active = 0;
+  int64_t embedding = 0;    // v·d, in total
+  int64_t head = 0;         // v·d, in total; 0 if tied
+  int64_t mtp = 0;          // all MTP modules, without the shared embedding and head
+  int64_t mtp_active = 0;   // of these, used for one token
+  int64_t router_bias = 0;  // selection biases, one per routed expert, MTP modules included
+};
+// cfg must be valid. Throws Error if there are more than 2^60, which no file can hold.
+ParameterCount count_parameters(const ModelConfig& cfg);
 
 }  // namespace wels
