@@ -34,8 +34,8 @@ struct RopeParams {
 struct AttendParams {
   int heads = 0, kv_heads = 0;
   int dk = 0;  // key columns per kv head, at k.col(head * k_step)
-  int dr =
-      0;  // further key columns that all heads share (MLA's k^R), after dk in each q head; 0: none
+  // Further key columns that all heads share (MLA's k^R), after dk in each q head; 0: none.
+  int dr = 0;
   int dv = 0;  // value columns per kv head, at v.col(head * v_step)
   int k_step = 0, v_step = 0;
   double scale = 1.0;

@@ -25,23 +25,22 @@ struct RopeConfig {
   RopeScaling scaling = RopeScaling::kNone;      // rope_scaling.type or .rope_type
   double factor = 1.0;                           // context extension factor s
   int64_t original_max_position_embeddings = 0;  // context before extension
-  double beta_fast = 32.0,
-         beta_slow = 1.0;  // yarn: rotations over the original context that bound the ramp
-  double mscale = 1.0,
-         mscale_all_dim =
-             0.0;  // yarn, DeepSeek: softmax scale (0.1 m ln s + 1)^2, cos/sin by their ratio
+  // yarn: rotations over the original context that bound the ramp.
+  double beta_fast = 32.0, beta_slow = 1.0;
+  // yarn, DeepSeek: softmax scale (0.1 m ln s + 1)^2, cos/sin by their ratio.
+  double mscale = 1.0, mscale_all_dim = 0.0;
   double attention_factor = 0.0;  // yarn, Qwen2 and Llama: factor of cos and sin; 0: 0.1 ln s + 1
-  double low_freq_factor = 1.0,
-         high_freq_factor = 4.0;  // llama3: wavelength bounds as fractions of the original context
+  // llama3: wavelength bounds as fractions of the original context.
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;
   bool operator==(const RopeConfig&) const = default;
 };
 
 // quantization_config of an FP8 checkpoint: E4M3 weights with one f32 scale per block (V3
 // section 3.3).
 struct Fp8Config {
-  int64_t block_rows = 0,
-          block_cols = 0;  // weight_block_size, 128 x 128; 0: the checkpoint is not FP8
-  bool ue8m0 = false;      // scale_fmt "ue8m0": scales are powers of two (V3.1)
+  // weight_block_size, 128 x 128; 0: the checkpoint is not FP8.
+  int64_t block_rows = 0, block_cols = 0;
+  bool ue8m0 = false;  // scale_fmt "ue8m0": scales are powers of two (V3.1)
   bool operator==(const Fp8Config&) const = default;
 };
 
@@ -60,37 +59,37 @@ struct ModelConfig {
   bool attention_bias = false;  // bias on q, k and v (Qwen2: always)
 
   // Attention, MLA only.
-  int64_t q_lora_rank =
-      0;  // rq: query compression rank; 0: queries are projected directly (V2-Lite)
+  // rq: query compression rank; 0: queries are projected directly (V2-Lite).
+  int64_t q_lora_rank = 0;
   int64_t kv_lora_rank = 0;      // r: rank of the cached latent
   int64_t qk_nope_head_dim = 0;  // dn: query/key width per head without rotation
-  int64_t qk_rope_head_dim =
-      0;  // dr: rotated query/key width per head; the rotated key is shared by all heads
+  // dr: rotated query/key width per head; the rotated key is shared by all heads.
+  int64_t qk_rope_head_dim = 0;
   int64_t v_head_dim = 0;  // dv: value width per head
 
   // Mixture of experts.
   int64_t n_routed_experts = 0;  // e: routed experts per MoE block; 0: every block is dense
-  int64_t n_shared_experts =
-      0;  // experts that every token uses, stored as one FFN of that many times the width
+  // Experts that every token uses, stored as one FFN of that many times the width.
+  int64_t n_shared_experts = 0;
   int64_t num_experts_per_tok = 0;    // k: routed experts per token
   int64_t moe_intermediate_size = 0;  // fe: FFN width of one expert
   int64_t first_k_dense_replace = 0;  // this many first blocks are dense
-  int64_t moe_layer_freq =
-      1;  // block i is MoE if i >= first_k_dense_replace and i % moe_layer_freq == 0
+  // Block i is MoE if i >= first_k_dense_replace and i % moe_layer_freq == 0.
+  int64_t moe_layer_freq = 1;
   ScoringFunc scoring_func = ScoringFunc::kSigmoid;
   TopkMethod topk_method = TopkMethod::kNoauxTc;
   int64_t n_group = 1;         // groups the experts are divided into
   int64_t topk_group = 1;      // groups a token may use
   bool norm_topk_prob = true;  // the chosen weights are divided by their sum
-  double routed_scaling_factor =
-      1.0;                      // then multiplied by this (V2: only where they were not normalised)
+  // Then multiplied by this (V2: only where they were not normalised).
+  double routed_scaling_factor = 1.0;
   double aux_loss_alpha = 0.0;  // factor of V2's balance losses as its config names it; V3 has none
   bool seq_aux = true;          // V2: balance loss per sequence instead of per batch
 
   // Multi-token prediction (V3 section 2.2).
   int64_t num_nextn_predict_layers = 0;  // MTP modules, stored as layers L, L+1, ...
-  bool mtp_hidden_after_norm =
-      true;  // hidden state fed to MTP: after (true) or before the final norm; under "wels"
+  // Hidden state fed to MTP: after (true) or before the final norm; under "wels".
+  bool mtp_hidden_after_norm = true;
 
   RopeConfig rope;
   int64_t max_position_embeddings = 0;  // longest context
@@ -100,8 +99,8 @@ struct ModelConfig {
   int64_t bos_token_id = -1;            // -1: none
   std::vector<int64_t> eos_token_ids;   // any of them ends a text
   int64_t pad_token_id = -1;            // -1: none
-  std::string torch_dtype =
-      "bfloat16";  // float32, bfloat16 or float16: how the checkpoint stores its weights
+  // float32, bfloat16 or float16: how the checkpoint stores its weights.
+  std::string torch_dtype = "bfloat16";
   Fp8Config fp8;
 
   bool operator==(const ModelConfig&) const = default;

@@ -20,8 +20,8 @@ namespace wels {
 
 struct ForwardOptions {
   KvCache* kv = nullptr;  // null: no cache, every segment has past = 0
-  float balance_factor =
-      0;  // α of the sequence-wise balance loss, already divided by the number of sequences
+  // α of the sequence-wise balance loss, already divided by the number of sequences.
+  float balance_factor = 0;
   // Sees every named intermediate result ("hidden.0", "final_norm", "layer1.routed", "mtp0.input",
   // ...).
   std::function<void(const std::string& name, const Var&)> observe;

@@ -39,8 +39,8 @@ struct Ctx {
   Tape* tape = nullptr;       // nullptr: inference
   DType dtype = DType::kF32;  // T of the activations: f32, bf16 or f64 (ref<double>)
   bool fp8 = false;           // FP8 matmuls for the weights that take part (V3 §3.3)
-  bool recompute =
-      false;  // recompute each block in the backward instead of keeping its activations
+  // Recompute each block in the backward instead of keeping its activations.
+  bool recompute = false;
 
   // The residual stream is f32 when activations are bf16: sums over many layers keep their low
   // bits.

@@ -21,8 +21,8 @@ struct Segment {
 
 struct Batch {
   std::vector<int32_t> tokens;  // [n]
-  std::vector<int32_t>
-      pos;  // [n] position of each row in its sequence: past + index in the segment
+  // [n] position of each row in its sequence: past + index in the segment.
+  std::vector<int32_t> pos;
   std::vector<Segment> segments;  // in order, covering all rows
   // [n, MoE blocks, k]: experts that rows were given elsewhere and keep (the sampler's choice in
   // training, V3.2's "keep routing"); a first one of -1: the row's router chooses. Empty: all do.

@@ -22,8 +22,8 @@ struct Weight {
   std::vector<Tensor> value;   // one [rows, cols] per expert (one entry for a plain matrix)
   std::vector<Tensor> scale;   // FP8 only: f32 [ceil(rows/128), ceil(cols/128)] per expert
   std::vector<Tensor> grad;    // f32 (f64 on ref<double>) as value; empty: frozen
-  bool full_precision =
-      false;         // compute in f32 whatever the activations' dtype (router, V3 §3.3.1)
+  // Compute in f32 whatever the activations' dtype (router, V3 §3.3.1).
+  bool full_precision = false;
   bool fp8 = false;  // takes part in FP8 training (V3 §3.3: all Linear but embedding, head, router)
   bool fresh_grad = true;  // grad holds nothing yet: the next gradient is set, not added
   uint64_t version = 0;    // += 1 whenever value changes

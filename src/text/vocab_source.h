@@ -40,8 +40,8 @@ struct VocabSource {
   std::vector<AddedToken> added;
   std::vector<PreTokenizerStep> steps;
   bool nfc = false;
-  bool ignore_merges =
-      false;  // a piece that is a token is that token, whatever the merges say (Llama-3)
+  // A piece that is a token is that token, whatever the merges say (Llama-3).
+  bool ignore_merges = false;
   std::optional<int32_t> bos, eos, pad;
   // Whether bos precedes every text, as the files beside the vocabulary say. Not said: models
   // trained by wels, see Tokenizer::document_begin.
