@@ -70,8 +70,6 @@ class Tape {
   // passed).
   void record2(const Var& a, const Var& b,
                std::function<void(const Tensor& da, const Tensor& db)> backward);
-  // Any other step of the backward (recomputation, losses inside the model).
-  void record_always(std::function<void()> backward) { steps_.push_back(std::move(backward)); }
 
   // The gradient slot of x. Take slots into locals, one statement each, in the order in which they
   // are written: the second request for one node (concat(x, x)) must see that the first one has set

@@ -77,7 +77,6 @@ std::shared_ptr<void> Pool::take(int64_t bytes) {
     s->held += size;
   }
   s->now += size;
-  s->peak = std::max(s->peak, s->now);
   // The deleter holds the state, not the pool, so a buffer may outlive the pool: the last one frees
   // itself.
   return {p, [state = state_, size](void* q) {

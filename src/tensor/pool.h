@@ -27,17 +27,15 @@ class Pool {
   // What take(bytes) takes from the system where it finds nothing to reuse.
   static int64_t size_class(int64_t bytes);
   int64_t bytes_now() const { return state_->now; }    // in use
-  int64_t bytes_peak() const { return state_->peak; }  // largest in use since reset_peak()
   int64_t bytes_held() const { return state_->held; }  // taken from the system
-  void reset_peak() { state_->peak = state_->now; }
-  void trim();  // gives unused buffers back to the system
+  void trim();                                         // gives unused buffers back to the system
 
  private:
   struct State {
     Allocate allocate;
     Free free;
     std::map<int64_t, std::vector<void*>> idle;
-    int64_t now = 0, peak = 0, held = 0;
+    int64_t now = 0, held = 0;
   };
   std::shared_ptr<State> state_;
 };
