@@ -133,9 +133,7 @@ StoredTypes types_of(std::span<const TensorEntry> tensors) {
   std::map<std::string, DType> types;
   for (const TensorEntry& t : tensors) types[t.name] = t.dtype;
   return [types](const WeightSpec& s) {
-    std::string name = s.name;
-    if (size_t at = name.find("{}"); at != std::string::npos) name.replace(at, 2, "0");
-    auto it = types.find(name);
+    auto it = types.find(tensor_name(s.name, 0));
     return it == types.end() ? DType::kF32 : it->second;
   };
 }

@@ -85,12 +85,10 @@ ColumnImportance Calibration::importance() const {
     if (rows == 0) return;
     for (double& v : all) v /= rows;
     for (int64_t e = 0; e < s.experts; ++e) {
-      size_t at = s.name.find("{}");
-      std::string name =
-          at == std::string::npos ? s.name : std::string(s.name).replace(at, 2, std::to_string(e));
-      out.inputs[name] = mean(squares->sums.data() + e * s.cols, s.cols,
-                              static_cast<double>(squares->rows[static_cast<size_t>(e)]),
-                              s.experts > 1 ? all.data() : nullptr, kPriorRows);
+      out.inputs[tensor_name(s.name, e)] =
+          mean(squares->sums.data() + e * s.cols, s.cols,
+               static_cast<double>(squares->rows[static_cast<size_t>(e)]),
+               s.experts > 1 ? all.data() : nullptr, kPriorRows);
     }
   });
   // Of each head's query the part that meets keys made by kv_b; its rotated rest meets k^R. (MTP

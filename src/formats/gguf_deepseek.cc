@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "tensor/weight.h"
 
 namespace wels {
 namespace {
@@ -264,8 +265,7 @@ std::vector<float> gguf_rope_factors(const ModelConfig& c) {
 }
 
 std::string gguf_source_name(const GgufTensorPlan& t, int64_t i) {
-  if (t.transform != Transform::kStack) return t.source;
-  return std::string(t.source).replace(t.source.find("{}"), 2, std::to_string(i));
+  return tensor_name(t.source, i);
 }
 
 std::vector<GgufTensorPlan> gguf_tensor_plan(const ModelConfig& c, bool include_mtp, GgufKvB kv_b) {

@@ -22,11 +22,6 @@
 namespace wels {
 namespace {
 
-std::string expert_name(const std::string& pattern, int64_t e) {
-  size_t at = pattern.find("{}");
-  return at == std::string::npos ? pattern : std::string(pattern).replace(at, 2, std::to_string(e));
-}
-
 bool is_vector(const WeightSpec& s) {
   return s.kind != WeightKind::kMatrix && s.kind != WeightKind::kEmbedding;
 }
@@ -182,7 +177,7 @@ void load_weights(Model& model, const std::string& where, const std::vector<Tens
       w.scale.clear();
     }
     for (int64_t e = 0; e < s.experts; ++e) {
-      std::string name = expert_name(s.name, e);
+      std::string name = tensor_name(s.name, e);
       std::vector<int64_t> shape =
           is_vector(s) ? std::vector<int64_t>{s.cols} : std::vector<int64_t>{s.rows, s.cols};
       const TensorEntry& entry = named.require(name, shape);
@@ -256,7 +251,7 @@ void save_model(const std::string& folder, Model& model, DType dtype,
     DType type = is_vector(s) || s.full_precision ? DType::kF32 : dtype;
     for (int64_t e = 0; e < s.experts; ++e) {
       sources.push_back(
-          converted(expert_name(s.name, e), w.value[static_cast<size_t>(e)], type, is_vector(s)));
+          converted(tensor_name(s.name, e), w.value[static_cast<size_t>(e)], type, is_vector(s)));
     }
   });
   ModelConfig cfg = model.config();

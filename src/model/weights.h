@@ -53,6 +53,12 @@ struct ModelWeights {
   Weight final_norm;
   Weight head;  // [v, d]; empty when tied
   std::vector<MtpWeights> mtp;
+
+  // By its number in the checkpoint: the MTP modules' blocks follow the main model's.
+  BlockWeights& block(int64_t layer) {
+    auto i = static_cast<size_t>(layer);
+    return i < blocks.size() ? blocks[i] : mtp[i - blocks.size()].block;
+  }
 };
 
 // How a weight begins, and whether the optimiser moves it.

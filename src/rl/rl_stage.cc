@@ -647,9 +647,7 @@ StateTensors RlStage::state() {
   StateTensors out;
   for (Weight* w : reference_) {
     for (size_t e = 0; e < w->value.size(); ++e) {
-      std::string name = w->name;
-      if (size_t at = name.find("{}"); at != std::string::npos)
-        name.replace(at, 2, std::to_string(e));
+      std::string name = tensor_name(w->name, static_cast<int64_t>(e));
       out.emplace_back("reference." + name, w->value[e]);
     }
   }

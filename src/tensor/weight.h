@@ -35,6 +35,9 @@ struct Weight {
   bool trainable() const { return !grad.empty(); }
 };
 
+// The name of expert e's matrix of a stack so named: "{}" becomes e. A name without it stays.
+std::string tensor_name(const std::string& name, int64_t e);
+
 // A trained change of a weight that is frozen itself: w + scale · up · down (model/lora.h).
 struct LowRank {
   Weight down, up;  // [rank, in], [out, rank]

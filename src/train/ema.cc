@@ -47,9 +47,7 @@ std::vector<std::pair<std::string, Tensor>> WeightEma::state() const {
   std::vector<std::pair<std::string, Tensor>> out;
   for (const Slot& s : slots_) {
     for (size_t e = 0; e < s.idle.size(); ++e) {
-      std::string name = s.weight->name;
-      if (size_t at = name.find("{}"); at != std::string::npos)
-        name.replace(at, 2, std::to_string(e));
+      std::string name = tensor_name(s.weight->name, static_cast<int64_t>(e));
       out.emplace_back("ema." + name, s.idle[e]);
     }
   }

@@ -16,9 +16,7 @@ constexpr double kPolarExpress[5][3] = {{8.15655, -22.48329, 15.87877},
                                         {2.34654, -1.70978, 0.42324}};
 
 std::string state_name(const char* kind, const Weight& w, size_t e) {
-  std::string name = w.name;
-  if (size_t at = name.find("{}"); at != std::string::npos) name.replace(at, 2, std::to_string(e));
-  return std::string(kind) + name;
+  return kind + tensor_name(w.name, static_cast<int64_t>(e));
 }
 
 }  // namespace

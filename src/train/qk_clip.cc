@@ -144,9 +144,7 @@ int64_t qk_clip(Device& dev, Model& model, std::span<const std::vector<double>> 
   CHECK(static_cast<int64_t>(s_max.size()) == cfg.num_hidden_layers + cfg.num_nextn_predict_layers);
   int64_t dn = cfg.qk_nope_head_dim, dr = cfg.qk_rope_head_dim, dv = cfg.v_head_dim, clipped = 0;
   for (size_t layer = 0; layer < s_max.size(); ++layer) {
-    size_t blocks = model.weights().blocks.size();
-    AttentionWeights& w = layer < blocks ? model.weights().blocks[layer].attention
-                                         : model.weights().mtp[layer - blocks].block.attention;
+    AttentionWeights& w = model.weights().block(static_cast<int64_t>(layer)).attention;
     Weight& query = cfg.q_lora_rank > 0 ? w.q_b : w.q;
     for (int64_t h = 0; h < cfg.num_attention_heads; ++h) {
       double most = s_max[layer][static_cast<size_t>(h)];

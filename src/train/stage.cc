@@ -358,10 +358,7 @@ class Run {
       for (int64_t n : l.load)
         load.values.push_back(static_cast<double>(n) * static_cast<double>(l.load.size()) /
                               std::max(total, 1.0));
-      int64_t main = c_.model.config().num_hidden_layers;
-      const BlockWeights& block =
-          l.layer < main ? c_.model.weights().blocks[static_cast<size_t>(l.layer)]
-                         : c_.model.weights().mtp[static_cast<size_t>(l.layer - main)].block;
+      const BlockWeights& block = c_.model.weights().block(l.layer);
       if (block.experts.bias.value.empty()) continue;
       std::vector<float> b(l.load.size());
       c_.dev.download(block.experts.bias.value[0], b.data());

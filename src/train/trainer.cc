@@ -234,10 +234,7 @@ std::vector<std::vector<double>> Trainer::largest_scores(std::span<const MicroBa
 void Trainer::update_router_bias(const StepStats& stats) {
   if (config_.bias_update == 0 || !model_.config().has_router_bias()) return;
   for (const StepStats::LayerLoad& l : stats.load) {
-    int64_t main = model_.config().num_hidden_layers;
-    BlockWeights& block = l.layer < main
-                              ? model_.weights().blocks[static_cast<size_t>(l.layer)]
-                              : model_.weights().mtp[static_cast<size_t>(l.layer - main)].block;
+    BlockWeights& block = model_.weights().block(l.layer);
     double mean = static_cast<double>(std::accumulate(l.load.begin(), l.load.end(), int64_t{0})) /
                   static_cast<double>(l.load.size());
     std::vector<double> change(l.load.size());
