@@ -26,7 +26,8 @@ std::vector<AttendSegment> own_segments(const Batch& batch);
 // first.
 std::vector<CachedSegment> cached_segments(std::span<const Segment> run, const KvCache& kv);
 
-// The cheaper form of MLA's attention over the cache, for `new_rows` tokens after `past_rows`.
+// The cheaper form of MLA's attention over the cache, for `new_rows` tokens after `past_rows`:
+// mla_cached.cc.
 MlaForm cheaper_mla_form(const ModelConfig& c, int64_t past_rows, int64_t new_rows);
 
 Var mla(Ctx& ctx, AttentionWeights& w, const Var& x, const BlockContext& b);  // mla.cc
