@@ -18,6 +18,8 @@
 
 namespace wels {
 
+struct BlockContext;  // block.h
+
 struct ForwardOptions {
   KvCache* kv = nullptr;  // null: no cache, every segment has past = 0
   // α of the sequence-wise balance loss, already divided by the number of sequences.
@@ -67,11 +69,11 @@ class Model {
   Var hidden(Ctx& ctx, const Batch& batch, const ForwardOptions& options,
              ForwardRecord* record = nullptr, Var* residual = nullptr);
 
-  // MTP module k (0-based), V3 eq. 21-23: from the hidden states of depth k (as hidden() returns
-  // them; for k > 0 what this function returned) of `batch` to those of depth k + 1, which predict
-  // the token after the next. Row i of a segment takes the embedding of the segment's token i + k +
-  // 1; so each segment has one row less than at depth k: `rows` says which rows of `batch` they
-  // belong to. The result is normalised by shared_head.norm.
+  // MTP module k (0-based), V3 eq. 21-23, drawn in mtp.cc: from the hidden states of depth k (as
+  // hidden() returns them; for k > 0 what this function returned) of `batch` to those of depth k +
+  // 1, which predict the token after the next. Row i of a segment takes the embedding of the
+  // segment's token i + k + 1; so each segment has one row less than at depth k: `rows` says which
+  // rows of `batch` they belong to. The result is normalised by shared_head.norm.
   struct MtpOut {
     Var hidden;                 // [m, d] for the head
     Var stream;                 // [m, d] for the next depth
@@ -94,8 +96,13 @@ class Model {
   Var logits(Ctx& ctx, const Var& h);
 
  private:
-  Var block(Ctx& ctx, BlockWeights& w, const Var& x, const struct BlockContext& b);
-  Var mtp_block(Ctx& ctx, int64_t k, const Var& previous, const struct BlockContext& b);
+  // What the blocks of one forward pass get, but for the rows' places in a cache.
+  BlockContext context(Ctx& ctx, const Batch& batch, const ForwardOptions& options, int64_t layer,
+                       ForwardRecord* record);
+  Var block(Ctx& ctx, BlockWeights& w, const Var& x, const BlockContext& b);
+  Var recomputed_block(Ctx& ctx, BlockWeights& w, const Var& x, const BlockContext& b);
+  Var mtp_block(Ctx& ctx, int64_t k, const Var& previous, const BlockContext& b);
+  Var mtp_norm(Ctx& ctx, int64_t k, const Var& stream);
   std::vector<Tensor> stack(DType dtype, const WeightSpec& s);
   Positions positions(Ctx& ctx, const std::vector<int32_t>& pos);
 

@@ -52,6 +52,9 @@ struct Ctx {
   Var make(DType type, int64_t rows, int64_t cols);      // on the tape if there is one
   Var make_aux(DType type, int64_t rows, int64_t cols);  // never differentiated
   Var make_ids(const int32_t* ids, int64_t n);           // i32 [1, n] on the device
+  Var make_ids(const std::vector<int32_t>& ids) {
+    return make_ids(ids.data(), static_cast<int64_t>(ids.size()));
+  }
 };
 
 class Tape {
