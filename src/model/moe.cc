@@ -7,8 +7,38 @@
 
 namespace wels {
 
+// SwiGLU: W_down (silu(W_gate x) ∘ W_up x). [n, d] → [n, f] → [n, d]
 Var mlp(Ctx& ctx, MlpWeights& w, const Var& x) {
   return matmul(ctx, gated_matmul(ctx, x, w.gate, w.up), w.down);
+}
+
+// The experts that the rows were given elsewhere for this block; empty: none were.
+static Var given_experts(Ctx& ctx, const BlockContext& b);
+
+// x [n, d] → [n, d]; t is one of the n tokens, i one of the e experts, j one of a token's k
+// choices.
+Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b) {
+  RouteParams p = route_params(b.cfg);
+  // (15) Before the sigmoid: how well expert i suits token t, x_t · e_i. [n, e] f32
+  Var logits = matmul(ctx, x, w.router);
+  // (15, 16) s = sigmoid(logits), V2: softmax; the k experts whose s + bias is largest, within the
+  // token's best groups; the bias only chooses. (13, 14) Their weights g_tj = s_tj / Σ_j s_tj,
+  // times routed_scaling_factor. [n, k]
+  Tensor bias = b.cfg.has_router_bias() ? w.bias.value[0] : Tensor();
+  Routed routed =
+      route(ctx, logits, bias, given_experts(ctx, b), p, b.options.balance_factor, b.segments);
+  std::string name = "layer" + std::to_string(b.layer);
+  b.observe(name + ".expert", routed.expert);
+  b.observe(name + ".weight", routed.weight);
+  if (b.record) b.record->routed.push_back({b.layer, routed});
+  // x_t once for each choice, sorted by expert: row offsets[i] is expert i's first. [n·k, d]
+  Var rows = dispatch_rows(ctx, x, routed);
+  // FFN_i(row) with the row's own expert i, as mlp above. [n·k, fe], then [n·k, d]
+  Var inner = gated_matmul(ctx, rows, w.experts.gate, w.experts.up, routed.offsets);
+  Var out = grouped_matmul(ctx, inner, w.experts.down, routed.offsets);
+  // (12) y_t = FFN_shared(x_t) + Σ_j g_tj FFN_tj(x_t). The residual is the block's. [n, d]
+  Var shared = b.cfg.n_shared_experts > 0 ? mlp(ctx, w.shared, x) : Var();
+  return combine(ctx, out, routed, shared);
 }
 
 RouteParams route_params(const ModelConfig& c) {
@@ -26,7 +56,6 @@ RouteParams route_params(const ModelConfig& c) {
   return p;
 }
 
-// The experts that the rows were given elsewhere for this block; empty: none were.
 static Var given_experts(Ctx& ctx, const BlockContext& b) {
   const ModelConfig& c = b.cfg;
   if (b.batch.experts.empty() || b.layer >= c.num_hidden_layers) return {};
@@ -45,23 +74,6 @@ static Var given_experts(Ctx& ctx, const BlockContext& b) {
   Var given = ctx.make_aux(DType::kI32, n, k);
   ctx.dev.upload(own.data(), given.t);
   return given;
-}
-
-Var moe(Ctx& ctx, MoeWeights& w, const Var& x, const BlockContext& b) {
-  RouteParams p = route_params(b.cfg);
-  Var logits = matmul(ctx, x, w.router);
-  Tensor bias = b.cfg.has_router_bias() ? w.bias.value[0] : Tensor();
-  Routed routed =
-      route(ctx, logits, bias, given_experts(ctx, b), p, b.options.balance_factor, b.segments);
-  std::string name = "layer" + std::to_string(b.layer);
-  b.observe(name + ".expert", routed.expert);
-  b.observe(name + ".weight", routed.weight);
-  if (b.record) b.record->routed.push_back({b.layer, routed});
-  Var rows = dispatch_rows(ctx, x, routed);
-  Var inner = gated_matmul(ctx, rows, w.experts.gate, w.experts.up, routed.offsets);
-  Var out = grouped_matmul(ctx, inner, w.experts.down, routed.offsets);
-  Var shared = b.cfg.n_shared_experts > 0 ? mlp(ctx, w.shared, x) : Var();
-  return combine(ctx, out, routed, shared);
 }
 
 }  // namespace wels
