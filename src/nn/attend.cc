@@ -1,5 +1,7 @@
-// Causal attention of a ragged batch; the backward recomputes the probabilities from the saved
-// log-sum-exp.
+// Causal attention of a ragged batch. Of query row t, head and key row j:
+//   S_tj = scale · q_t · [k_j ; shared_j],   P_tj = exp(S_tj - lse_t),   y_t = Σ_j P_tj v_j
+// with lse_t = log Σ_j exp(S_tj) over the rows j that t sees, which is all that the backward gets
+// of the probabilities: it makes them again.
 #include "nn/ops.h"
 
 namespace wels {
@@ -16,6 +18,10 @@ Var attend(Ctx& ctx, const Var& q, const Var& k, const Var& v, int v_col, const 
   Var lse = ctx.tape ? ctx.make_aux(ctx.stat_dtype(), q.t.rows, p.heads) : Var();
   ctx.dev.attend(q.t, k.t, from_col(v.t, v_col), shared.t, segments, p, y.t, lse.t);
   if (!ctx.tape) return y;
+  // Per head, with D_t = dy_t · y_t:
+  //   dv = Pᵀ · dy,   dS = P ∘ (dy · vᵀ - D) · scale,   dq = dS · [k ; shared],
+  //   [dk ; dshared] = dSᵀ · q
+  // summed over the heads that share a key or value.
   ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, q, k, v, v_col, shared,
                        segments = std::move(segments), p, y, lse](const Tensor& dy) {
     GradOut dq = tape->grad_out(q);

@@ -1,4 +1,4 @@
-// y = [a ; b] along the columns (MTP's input, V3 eq. 21); the gradient is cut in two.
+// y = [a ; b] along the columns (MTP's input, V3 eq. 21).
 #include "nn/ops.h"
 
 namespace wels {
@@ -8,6 +8,7 @@ Var concat(Ctx& ctx, const Var& a, const Var& b) {
   ctx.dev.copy(a.t, y.t.col_range(0, a.t.cols));
   ctx.dev.copy(b.t, y.t.col_range(a.t.cols, b.t.cols));
   if (!ctx.tape) return y;
+  // [da ; db] = dy.
   ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, a, b](const Tensor& dy) {
     GradOut da = tape->grad_out(a);
     if (!da.t.empty()) dev.copy(dy.col_range(0, a.t.cols), da.t, da.accum);

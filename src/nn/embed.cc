@@ -1,4 +1,4 @@
-// Embedding: y = w[ids]; backward: dw[ids[i]] += dy[i].
+// Embedding: y = w[ids].
 #include "nn/ops.h"
 
 namespace wels {
@@ -7,6 +7,7 @@ Var embed(Ctx& ctx, const Var& ids, Weight& w) {
   Var y = ctx.make(ctx.residual_dtype(), ids.t.cols, w.cols);
   ctx.dev.embed(ids.t, w, y.t);
   if (ctx.tape && w.trainable()) {
+    // dw[ids[i]] += dy[i].
     ctx.tape->record(y, [&dev = ctx.dev, ids, &w](const Tensor& dy) {
       GradOut dw = weight_grad(w);
       if (dw.accum == Accum::kSet) dev.zero(dw.t);

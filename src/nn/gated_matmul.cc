@@ -1,6 +1,5 @@
-// SwiGLU with its two linear layers, plain or per expert: y = silu(g) · u of g = x · gateᵀ and
-// u = x · upᵀ. Backward: dg = dy · u · silu'(g), du = dy · silu(g), which take the places of g and
-// u; dx = dg · gate + du · up, dgate = dgᵀ · x, dup = duᵀ · x.
+// SwiGLU with its two linear layers, plain or per expert: y = silu(g) ∘ u of g = x · gateᵀ and
+// u = x · upᵀ; silu(g) = g · σ(g).
 #include "nn/ops.h"
 
 namespace wels {
@@ -38,6 +37,8 @@ Var gated_matmul(Ctx& ctx, const Var& x, Weight& gate, Weight& up, const Var& of
   Var g = ctx.make_aux(ctx.dtype, y.t.rows, y.t.cols),
       u = ctx.make_aux(ctx.dtype, g.t.rows, g.t.cols);
   ctx.dev.gated_matmul(x.t, gate, up, offsets.t, y.t, g.t, u.t, fp8);
+  // dg = dy ∘ u ∘ silu'(g) with silu'(g) = σ(g) · (1 + g · (1 - σ(g))), du = dy ∘ silu(g): they
+  // take the places of g and u. dx = dg · gate + du · up, dgate = dgᵀ · x, dup = duᵀ · x.
   ctx.tape->record(
       y, [&dev = ctx.dev, tape = ctx.tape, x, &gate, &up, offsets, g, u, fp8](const Tensor& dy) {
         GradOut dx = tape->grad_out(x);

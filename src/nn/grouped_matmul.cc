@@ -1,4 +1,4 @@
-// One linear layer per expert over rows sorted by expert; backward as in matmul.cc, group by group.
+// One linear layer per expert over rows sorted by expert: y = x · w_eᵀ for the rows of expert e.
 #include "nn/ops.h"
 
 namespace wels {
@@ -8,6 +8,7 @@ Var grouped_matmul(Ctx& ctx, const Var& x, Weight& w, const Var& offsets) {
   Var y = ctx.make(ctx.dtype, x.t.rows, w.rows);
   ctx.dev.grouped_matmul(x.t, w, offsets.t, y.t, fp8);
   if (!ctx.tape) return y;
+  // Of the rows of expert e: dx = dy · w_e, dw_e = dyᵀ · x.
   ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, x, &w, offsets, fp8](const Tensor& dy) {
     GradOut dx = tape->grad_out(x);
     if (!dx.t.empty()) dev.grouped_matmul_dx(dy, w, offsets.t, dx.t, dx.accum, fp8);

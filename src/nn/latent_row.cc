@@ -1,5 +1,5 @@
 // MLA's cached row (V3 eq. 1-3): W_DKV·h holds the latent c and the shared rotary key k^R side by
-// side. c is normalised, k^R turned; both halves' gradients land in one row.
+// side. c is normalised, k^R turned.
 #include "nn/ops.h"
 
 namespace wels {
@@ -17,6 +17,8 @@ std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, c
   ctx.dev.rms_norm(x.t.col_range(0, r), gain, eps, latent.t, inv_rms.t);
   ctx.dev.rope(x.t.col_range(r, dr), pos.pos.t, pos.cos, pos.sin, p, key.t);
   if (ctx.tape) {
+    // Both halves' gradients land in one row: dx's first r columns as in rms_norm.cc from dlatent,
+    // the last dr are dkey turned back.
     ctx.tape->record2(latent, key,
                       [&dev = ctx.dev, tape = ctx.tape, x, &gain, inv_rms, pos, p, r, dr](
                           const Tensor& dlatent, const Tensor& dkey) {

@@ -1,14 +1,7 @@
-// Linear layer: y = x · wᵀ + b; backward: dx = dy · w, dw = dyᵀ · x, db = sum of dy's rows.
+// Linear layer: y = x · wᵀ + b.
 #include "nn/ops.h"
 
 namespace wels {
-
-GradOut weight_grad(Weight& w, int64_t e) {
-  if (!w.trainable()) return {};
-  GradOut out{w.grad[static_cast<size_t>(e)], w.fresh_grad ? Accum::kSet : Accum::kAdd};
-  if (e == w.experts() - 1) w.fresh_grad = false;
-  return out;
-}
 
 namespace {
 
@@ -18,6 +11,7 @@ Var plain_matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
   Var y = ctx.make(type, x.t.rows, w.rows);
   ctx.dev.matmul(x.t, w, bias, y.t, fp8);
   if (!ctx.tape) return y;
+  // dx = dy · w, dw = dyᵀ · x, db = sum of dy's rows.
   ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, x, &w, bias, fp8](const Tensor& dy) {
     GradOut dx = tape->grad_out(x);
     GradOut dw = weight_grad(w);
@@ -36,6 +30,7 @@ Var plain_matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
 Var matmul(Ctx& ctx, const Var& x, Weight& w, Weight* bias) {
   Var y = plain_matmul(ctx, x, w, bias);
   if (!w.lora) return y;
+  // A low-rank change: + scale · (x · downᵀ) · upᵀ. These ops bring their own gradients.
   Var inner = scale(ctx, plain_matmul(ctx, x, w.lora->down, nullptr), w.lora->scale);
   return add(ctx, y, plain_matmul(ctx, inner, w.lora->up, nullptr));
 }

@@ -1,5 +1,5 @@
 // The differentiable ops: what model/ is written in. One .cc file per op, forward and backward side
-// by side.
+// by side, the gradient's formula above the backward.
 //
 // Shapes: n rows (tokens), d width; T is ctx.dtype. Every function allocates its result from
 // ctx.pool. Gradients of weights go to Weight::grad (set the first time in a step, then added); a
@@ -32,24 +32,28 @@ Var grouped_matmul(Ctx& ctx, const Var& x, Weight& w, const Var& offsets);
 Var gated_matmul(Ctx& ctx, const Var& x, Weight& gate, Weight& up, const Var& offsets = {});
 // y [n, d] T = x / rms(x) · gain.  x: T or the residual's dtype.
 Var rms_norm(Ctx& ctx, const Var& x, Weight& gain, float eps);
-// y = x with every head's last `rotated` columns turned.
+// x, y [n, heads·head_dim]: y = x with every head's last `rotated` columns turned.
 Var rope(Ctx& ctx, const Var& x, const Positions& pos, const RopeParams& p);
-// MLA's two halves of W_DKV·h: {rms_norm of the first r columns, rope of the last dr}. x [n, r +
-// dr]. V3 eq. 1-3.
+// MLA's two halves of x = W_DKV·h [n, r + dr]: {c [n, r], rms_norm of the first r columns; k^R
+// [n, dr], rope of the last dr}. V3 eq. 1-3.
 std::array<Var, 2> latent_row(Ctx& ctx, const Var& x, Weight& gain, float eps, const Positions& pos,
                               bool interleaved);
-// y = a + b: the residual stream takes a block's output.
+// y = a + b, all [n, d]: the residual stream a (y is of its dtype) takes a block's output b (T).
 Var add(Ctx& ctx, const Var& a, const Var& b);
 // y [n, da + db] = [a ; b].
 Var concat(Ctx& ctx, const Var& a, const Var& b);
-// y = factor · x.
+// y = factor · x, both [n, d].
 Var scale(Ctx& ctx, const Var& x, double factor);
-// x in the residual stream's dtype (x itself if it is that already).
+// x [n, d] in the residual stream's dtype (x itself if it is that already).
 Var to_residual(Ctx& ctx, const Var& x);
-// y's rows = x's rows index[i] (distinct). index on the host.
+// y [m, d] = x [n, d]'s rows index[i] (m, distinct). index on the host.
 Var select_rows(Ctx& ctx, const Var& x, const std::vector<int32_t>& index);
-// Attention of the new rows with each other (training, first prefill). k and v may be one Var
-// (MLA's expanded kv, with v_col). shared: MLA's k^R or empty. y [n, heads·dv].
+// Causal attention of the new rows with each other (training, first prefill), segment by segment.
+// Head i has kv head g = i / (heads / kv_heads). Columns, with the letters of AttendParams:
+//   q [n, heads·(dk + dr)] · k: kv head g's dk at g·k_step · v: its dv at v_col + g·v_step ·
+//   shared [n, dr]: further key columns of all heads (MLA's k^R), or empty · y [n, heads·dv]
+// GQA: k, v [n, hk·dh], steps dh. MLA: k and v are one Var [n, h·(dn + dv)], steps dn + dv,
+// v_col = dn.
 Var attend(Ctx& ctx, const Var& q, const Var& k, const Var& v, int v_col, const Var& shared,
            std::vector<AttendSegment> segments, const AttendParams& p);
 
@@ -63,15 +67,16 @@ struct Routed {
   Var token_of;  // i32 [1, n·k]  | pairs by expert
   Var slot_of;   // i32 [n, k]   /
 };
-// bias: selection bias or empty. alpha > 0 adds the sequence-wise balance loss's gradient in the
-// backward, times alpha.
-// given: i32 [n, k], choices that are made already (Device::route), or empty.
+// logits [n, e]. bias: selection bias [1, e] or empty. given: i32 [n, k], choices that are made
+// already (Device::route), or empty. balance_factor > 0: the backward adds the gradient of the
+// sequence-wise balance loss of `segments`, times this.
 Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const Var& given,
              const RouteParams& p, float balance_factor,
              const std::vector<AttendSegment>& segments);
-// rows [n·k, d] = x's rows in the order of the experts.
+// rows [n·k, d] = x [n, d]'s rows in the order of the experts.
 Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r);
-// y [n, d] = sum of the chosen experts' rows times their weights + shared (empty: none).
+// y [n, d] = sum of the chosen experts' rows [n·k, d] times their weights + shared [n, d] (empty:
+// none).
 Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared);
 
 // logp [n, 1] of target (i32 [1, n], -1: none) under softmax(h · headᵀ / temperature). known [n,
@@ -90,7 +95,8 @@ Var token_kl(Ctx& ctx, const Var& h, Weight& head, const TopTokens& teacher, con
 // recomputation). fn must not depend on anything else that needs a gradient, except weights.
 Var recompute(Ctx& ctx, const Var& x, std::function<Var(Ctx&, const Var&)> fn);
 
-// The slot for a weight's gradient: matrix e's tensor and whether to set or add. Empty: frozen.
+// The slot for a weight's gradient: matrix e's tensor and whether to set or add. Empty: frozen. (In
+// weight_grad.cc.)
 GradOut weight_grad(Weight& w, int64_t e = 0);
 
 }  // namespace wels

@@ -9,6 +9,7 @@ Var recompute(Ctx& ctx, const Var& x, std::function<Var(Ctx&, const Var&)> fn) {
   inference.tape = nullptr;
   Var y = fn(inference, x);
   y.node = ctx.tape->new_node();
+  // dx = what the backward of fn makes of dy, on a tape of its own.
   ctx.tape->record(y, [&ctx, tape = ctx.tape, x, y, fn = std::move(fn)](const Tensor& dy) {
     GradOut dx = tape->grad_out(x);  // the slot first: its owner must outlive the inner tape
     Tape inner(ctx.dev, ctx.pool);

@@ -1,5 +1,6 @@
 // The router (V3 eq. 12-20): logits → chosen experts, their weights, and the order in which experts
-// work on the rows.
+// work on the rows. Of a row: s = sigmoid(logits) (V2: softmax); chosen are the k experts with the
+// largest s + bias, and w_j = scale · s_j / Σ s over the chosen (without normalize: scale · s_j).
 #include "nn/ops.h"
 
 namespace wels {
@@ -19,6 +20,10 @@ Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const Var& given,
   r.slot_of = ctx.make_aux(DType::kI32, n, p.top_k);
   ctx.dev.dispatch(r.expert.t, p.experts, r.offsets.t, r.token_of.t, r.slot_of.t);
   if (!ctx.tape) return r;
+  // The choice is constant: only the chosen scores have a gradient. With Σ over the chosen,
+  //   ds_j = scale · (dw_j - Σ_i dw_i s_i / Σ s) / Σ s   (without normalize: scale · dw_j)
+  //   dlogits = ds ∘ s ∘ (1 - s)                         (softmax: s ∘ (ds - Σ_e ds_e s_e))
+  // The balance loss (17-20) adds factor · d/dlogits Σ_e f_e P_e, f_e constant.
   ctx.tape->record(
       r.weight, [&dev = ctx.dev, tape = ctx.tape, logits, expert = r.expert, weight = r.weight, p,
                  balance_factor, segments](const Tensor& dweight) {
@@ -29,34 +34,6 @@ Routed route(Ctx& ctx, const Var& logits, const Tensor& bias, const Var& given,
           dev.balance_loss_backward(logits.t, segments, p, balance_factor, dlogits.t);
       });
   return r;
-}
-
-Var dispatch_rows(Ctx& ctx, const Var& x, const Routed& r) {
-  Var rows = ctx.make(ctx.dtype, r.token_of.t.cols, x.t.cols);
-  ctx.dev.gather_rows(x.t, r.token_of.t, rows.t);
-  if (!ctx.tape) return rows;
-  ctx.tape->record(rows,
-                   [&dev = ctx.dev, tape = ctx.tape, x, slot_of = r.slot_of](const Tensor& drows) {
-                     GradOut dx = tape->grad_out(x);
-                     if (!dx.t.empty()) dev.gather_sum(drows, slot_of.t, dx.t, dx.accum);
-                   });
-  return rows;
-}
-
-Var combine(Ctx& ctx, const Var& rows, const Routed& r, const Var& shared) {
-  Var y = ctx.make(ctx.dtype, r.slot_of.t.rows, rows.t.cols);
-  ctx.dev.combine(rows.t, r.slot_of.t, r.weight.t, shared.t, y.t);
-  if (!ctx.tape) return y;
-  ctx.tape->record(y, [&dev = ctx.dev, tape = ctx.tape, rows, slot_of = r.slot_of,
-                       weight = r.weight, shared, y](const Tensor& dy) {
-    GradOut drows = tape->grad_out(rows);
-    GradOut dweight = tape->grad_out(weight);
-    CHECK(drows.accum == Accum::kSet);
-    CHECK(dweight.accum == Accum::kSet);
-    dev.combine_backward(rows.t, slot_of.t, weight.t, dy, drows.t, dweight.t);
-    if (!shared.empty()) tape->pass_through(shared, y);
-  });
-  return y;
 }
 
 }  // namespace wels

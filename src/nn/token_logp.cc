@@ -1,4 +1,5 @@
 // Log-probabilities of given tokens: the only thing that training objectives see of the vocabulary.
+// logp = s_target - log Σ_v exp(s_v) with s = h · headᵀ / T.
 #include "nn/ops.h"
 
 namespace wels {
@@ -12,6 +13,7 @@ bool same_values(Device& dev, const Tensor& a, const Tensor& b) {
   return x == y;
 }
 
+// The same where dlogp is known already: the device makes dh and adds dhead now, while it has s.
 void with_known_gradient(Ctx& ctx, const Var& h, Weight& head, const Targets& target,
                          const Var& known, const Var& logp) {
   OwnedTensor dh;
@@ -37,6 +39,7 @@ Var token_logp(Ctx& ctx, const Var& h, Weight& head, const Var& target, const Va
   Var lse = ctx.make_aux(ctx.stat_dtype(), h.t.rows, 1);
   ctx.dev.token_logp(h.t, head, targets, logp.t, lse.t);
   if (!ctx.tape) return logp;
+  // ds_v = dlogp · ([v = target] - softmax(s)_v), dh = ds · head / T, dhead = dsᵀ · h / T.
   ctx.tape->record(logp, [&dev = ctx.dev, tape = ctx.tape, h, &head, target, kept, temperature,
                           lse](const Tensor& dlogp) {
     GradOut dh = tape->grad_out(h);
