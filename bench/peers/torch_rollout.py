@@ -22,10 +22,13 @@ def read_safetensors(path):
     for name, t in json.loads(data[8:8 + size]).items():
         if name == "__metadata__":
             continue
-        assert t["dtype"] == "F32", t["dtype"]
-        begin, end = t["data_offsets"]
-        values = np.frombuffer(data[8 + size + begin:8 + size + end], dtype="<f4")
-        out[name] = torch.from_numpy(values.copy()).reshape(t["shape"])
+        assert t["dtype"] in ("F32", "BF16"), t["dtype"]
+        begin, end = (8 + size + at for at in t["data_offsets"])
+        if t["dtype"] == "F32":
+            values = np.frombuffer(data[begin:end], dtype="<f4").copy()
+        else:  # the upper half of an F32
+            values = (np.frombuffer(data[begin:end], dtype="<u2").astype("<u4") << 16).view("<f4")
+        out[name] = torch.from_numpy(values).reshape(t["shape"])
     return out
 
 
