@@ -3,8 +3,14 @@
 #   ./test.sh          everything
 #   ./test.sh quick    without the sanitizer build and the fuzzers
 set -euo pipefail
+case ${1:-} in
+  -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
+  quick | "") ;;
+  *) echo "error: $1: there is no such job; use quick, or nothing" >&2; exit 2 ;;
+esac
+[ $# -le 1 ] || { echo "error: $2: one argument too many; use ./test.sh or ./test.sh quick" >&2; exit 2; }
 cd "$(dirname "$0")"
-tools/install.sh dpkg-dev file curl openssl python3  # what tests of packages and of the API's examples use
+tools/install.sh dpkg-dev file curl openssl python3 zstd  # what tests of packages and of the API's examples use
 command -v npm >/dev/null || tools/install.sh nodejs npm
 # The browser tests want a newer node than Debian 12's; they are left out where there is none.
 if node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'; then

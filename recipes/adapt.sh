@@ -3,7 +3,12 @@
 # domain) with replay of the books and without, and with adapters. The same command again goes on where it was stopped.
 #   recipes/adapt.sh DATA [FLAGS OF wels adapt]     DATA has books_en.txt.zst and factbook_en.jsonl.zst
 set -euo pipefail
-data=$(cd "${1:?the folder of the corpora}" && pwd)
+[ $# -ge 1 ] || { echo "error: no folder of the corpora; use recipes/adapt.sh DATA" >&2; exit 2; }
+for corpus in books_en.txt.zst factbook_en.jsonl.zst; do
+  [ -r "$1/$corpus" ] || { echo "error: $1/$corpus: no such corpus; use a folder that has it" >&2; exit 2; }
+done
+command -v zstd >/dev/null || { echo "error: zstd is not there; apt-get install zstd" >&2; exit 2; }
+data=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
@@ -11,8 +16,9 @@ out=${WELS_OUT:-out/adapt}
 mkdir -p "$out"
 # 12 MB of books to learn from and repeat, the 2 MB behind them to measure by.
 [ -s "$out/general.txt" ] || {
-  zstd -dc "$data/books_en.txt.zst" 2>/dev/null | head -c 12000000 > "$out/books.txt" || true
+  zstd -dc "$data/books_en.txt.zst" 2>/dev/null | head -c 12000000 > "$out/books.txt" || true  # stopped by head
   zstd -dc "$data/books_en.txt.zst" 2>/dev/null | tail -c +12000001 | head -c 200000 > "$out/general.part" || true
+  [ -s "$out/general.part" ] || { echo "error: $data/books_en.txt.zst: no 12 MB of text; is it whole? use another copy" >&2; exit 2; }
   mv "$out/general.part" "$out/general.txt"
 }
 "$wels" pretrain "$out/books.txt" --preset nano --vocab 2048 --minutes "${WELS_MINUTES:-2}" --sample-every 0 --out "$out/base"

@@ -9,8 +9,12 @@ cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
 out=${WELS_OUT:-out/colearn}
 task=${WELS_TASK:-parity:16} max_tokens=${WELS_MAX_TOKENS:-64}
+all=(alone A B AB AB_no_rl)
 arms=("$@")
-[ $# -gt 0 ] || arms=(alone A B AB AB_no_rl)
+[ $# -gt 0 ] || arms=("${all[@]}")
+for arm in "${arms[@]}"; do
+  printf '%s\n' "${all[@]}" | grep -qxF -- "$arm" || { echo "error: $arm: there is no such arm; use ${all[*]}" >&2; exit 2; }
+done
 declare -A channels=([alone]=C [A]=A,C [B]=B1,B2,B3,C [AB]=A,B1,B2,B3,C [AB_no_rl]=A,B1,B2,B3)
 mkdir -p "$out"
 : >"$out/results.txt"

@@ -12,8 +12,12 @@ preset=${WELS_PRESET:-micro}
 out=${WELS_OUT:-out/compare_$preset}
 length=(--minutes "${WELS_MINUTES:-60}")
 [ -z "${WELS_STEPS:-}" ] || length=(--steps "$WELS_STEPS")
+all=(base dense balance_loss no_balance mtp muon fp8)
 arms=("$@")
-[ $# -gt 0 ] || arms=(base dense balance_loss no_balance mtp muon fp8)
+[ $# -gt 0 ] || arms=("${all[@]}")
+for arm in "${arms[@]}"; do
+  printf '%s\n' "${all[@]}" | grep -qxF -- "$arm" || { echo "error: $arm: there is no such arm; use ${all[*]}" >&2; exit 2; }
+done
 none="--mtp 0"
 declare -A flags=([base]="$none" [dense]="$none --dense" [mtp]="--mtp 1"
                   [balance_loss]="$none --bias-update 0 --balance-alpha 0.01" [no_balance]="$none --bias-update 0 --balance-alpha 0"
@@ -25,4 +29,4 @@ for seed in ${WELS_SEEDS:-1 2}; do
       --seed "$seed" "${length[@]}" --eval-every 100 --eval-sequences 512 --save-every 500 --sample-every 0 ${flags[$arm]}
   done
 done
-"$wels" report "$out"/*-[0-9] --out "$out/report.html"
+"$wels" report "$out"/*-[0-9]* --out "$out/report.html"

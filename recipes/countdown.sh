@@ -15,8 +15,9 @@ task=countdown:3 longest=480
 case $preset in
   nano) lr=3e-3 ;;
   micro) lr=2e-3 ;;
-  *) echo "$0: no settings for $preset; use nano or micro" >&2 && exit 2 ;;
+  *) echo "error: $preset: no settings for it; use nano, micro" >&2; exit 2 ;;
 esac
+[ $# -le 1 ] || { echo "error: $2: one argument too many; use nano or micro" >&2; exit 2; }
 mkdir -p "$out"
 learn() { "$wels" sft "$@" --task $task --p-cot 1 --batch 64 --seed "$seed" --save-every 100 --sample-every 0; }
 learn --preset "$preset" --mtp 0 --vocab 275 --steps "${WELS_BASE_STEPS:-1000}" --lr $lr --stable 0.6 --eval-every 200 --out "$out/chains"

@@ -3,7 +3,9 @@
 # vocabulary of the model that teaches it.
 #   recipes/dense_student.sh TEACHER    a run folder or one of its checkpoints
 set -euo pipefail
-config=$(find "$1" -name config.json | sort | tail -1)
+[ $# -eq 1 ] || { echo "error: $# arguments; use recipes/dense_student.sh TEACHER" >&2; exit 2; }
+config=$(find "$1" -name config.json 2>/dev/null | sort | tail -1) || true
+[ -n "$config" ] || { echo "error: $1: no config.json in it; use a run folder or one of its checkpoints" >&2; exit 2; }
 vocab=$(sed -n 's/.*"vocab_size": *\([0-9]*\).*/\1/p' "$config")
 cat <<JSON
 {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 4,

@@ -9,6 +9,7 @@
 # sampled or judged one; RL's scoring and all evaluation are not counted. One line an arm, then the table over the seeds.
 #   WELS_TASK=parity:12 WELS_SEEDS="1 2 3" WELS_RL_STEPS=10 recipes/distill_against_rl.sh
 set -euo pipefail
+[ $# -eq 0 ] || { echo "error: $1: one argument too many; use WELS_TASK and the other variables" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
 out=${WELS_OUT:-out/distill_against_rl}
@@ -37,7 +38,8 @@ steps_for() { # OPERATIONS COST_OF_A_STEP: at least one
   awk -v f="$1" -v c="$2" 'BEGIN {n = int(f / c + 0.5); print n < 1 ? 1 : n}'
 }
 measure() { # SEED ARM OPERATIONS
-  "$wels" eval "$out/$1-$2" --task "$task" --items 300 --samples 4 --max-tokens "$max_tokens" >"$out/$1-$2.eval" 2>&1
+  "$wels" eval "$out/$1-$2" --task "$task" --items 300 --samples 4 --max-tokens "$max_tokens" >"$out/$1-$2.eval" 2>&1 ||
+    { tail -1 "$out/$1-$2.eval" >&2; return 1; }
   echo "seed $1 $2 $(sed -n 's/^greedy *accuracy \([0-9.]*\).*/\1/p' "$out/$1-$2.eval" | head -1)" \
     "$(sed -n 's/^sampled *accuracy \([0-9.]*\).*/\1/p' "$out/$1-$2.eval" | head -1) $(awk -v f="$3" 'BEGIN {print f / 1e9}')" |
     tee -a "$out/results.txt"
@@ -86,8 +88,8 @@ for seed in ${WELS_SEEDS:-1 2 3}; do
   measure "$seed" on-policy "$(total "$seed-on-policy" flops)"
 done
 echo "arm, greedy, drawn, GFLOP: mean ± standard error over seeds"
-awk '{n[$3]++; for (i = 4; i <= 6; i++) {s[$3, i] += $i; q[$3, i] += $i * $i}}
-  END {for (a in n) {printf "%-10s", a
+awk '{if (!($3 in n)) order[++arms] = $3; n[$3]++; for (i = 4; i <= 6; i++) {s[$3, i] += $i; q[$3, i] += $i * $i}}
+  END {for (j = 1; j <= arms; j++) {a = order[j]; printf "%-10s", a
     for (i = 4; i <= 6; i++) {m = s[a, i] / n[a]; v = n[a] > 1 ? (q[a, i] - n[a] * m * m) / (n[a] - 1) / n[a] : 0
       printf "  %.3f ± %.3f", m, sqrt(v > 0 ? v : 0)}
     print ""}}' "$out/results.txt"

@@ -6,6 +6,11 @@
 #   recipes/r1_zero.sh controls   shares of chains from 0 to 0.6, a coin as the reward, more supervised steps with as many tokens (seed 1)
 # Prints one line a run and writes reports under out/r1_zero.
 set -euo pipefail
+case ${1:-main} in
+  main | controls) ;;
+  *) echo "error: $1: there is no such arm; use main, controls" >&2; exit 2 ;;
+esac
+[ $# -le 1 ] || { echo "error: $2: one argument too many; use main or controls" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
 out=${WELS_OUT:-out/r1_zero}
@@ -14,16 +19,20 @@ base_steps=${WELS_BASE_STEPS:-350} rl_steps=${WELS_RL_STEPS:-40}
 
 base() { # NAME SEED P_COT STEPS
   "$wels" sft --preset nano --task $task --p-cot "$3" --steps "$4" --seed "$2" --sample-every 0 --save-every 1000 --out "$out/$1-base" \
-    >"$out/$1-base.log" 2>&1
+    >"$out/$1-base.log" 2>&1 || { tail -1 "$out/$1-base.log" >&2; exit 1; }
 }
 rl() { # NAME SEED FLAG...
   local name=$1 seed=$2
   shift 2
   "$wels" rl "$out/$name-base" --task $task --max-tokens 64 --steps "$rl_steps" --seed "$seed" --out "$out/$name" "$@" \
-    >"$out/$name.log" 2>&1 || tail -1 "$out/$name.log"  # a run that stops itself says why
+    >"$out/$name.log" 2>&1 || {
+    tail -1 "$out/$name.log" >&2
+    tail -1 "$out/$name.log" | grep -q '^error: training: ' || exit 1  # a policy that collapses is a result too
+  }
 }
 measure() { # NAME FOLDER
-  "$wels" eval "$2" --task $task --items 500 --samples 8 | sed -n 's/^greedy */greedy /p; s/^sampled */sampled /p; s/^pass/pass/p' |
+  "$wels" eval "$2" --task $task --items 500 --samples 8 2>"$out/eval.log" >"$out/eval" || { tail -1 "$out/eval.log" >&2; exit 1; }
+  sed -n 's/^greedy */greedy /p; s/^sampled */sampled /p; s/^pass/pass/p' "$out/eval" |
     tr '\n' ' ' | sed "s|^|$1: |; s|\$|\n|"
 }
 run() { # NAME SEED P_COT FLAG...

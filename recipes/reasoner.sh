@@ -12,8 +12,9 @@ out=${WELS_OUT:-out/reasoner_$preset}
 case $preset in
   nano) chains=(--preset nano --lr 3e-3) ;;
   micro) chains=(--preset micro --mtp 0 --lr 2e-3) ;;
-  *) echo "$0: no settings for $preset; use nano or micro" >&2 && exit 2 ;;
+  *) echo "error: $preset: no settings for it; use nano, micro" >&2; exit 2 ;;
 esac
+[ $# -le 1 ] || { echo "error: $2: one argument too many; use nano or micro" >&2; exit 2; }
 steps=${WELS_STEPS:-3600} more_steps=${WELS_MORE_STEPS:-1000} rl_steps=${WELS_RL_STEPS:-50}
 tasks='addition:8-12,multiplication:3,expressions:4,sorting:6,path:8'
 learn() { "$wels" sft "$@" --batch 64 --save-every 100 --sample-every 0; }

@@ -5,6 +5,7 @@
 # texts of a temperature must be the same.
 #   recipes/speculation.sh      OUT/model stays for more runs
 set -euo pipefail
+[ $# -eq 0 ] || { echo "error: $1: one argument too many; use WELS_MINUTES and the other variables" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 wels=${WELS:-build/release/wels}
 out=${WELS_OUT:-out/speculation}
