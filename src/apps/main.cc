@@ -1,11 +1,14 @@
 // wels: the program. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130, what
 // nobody foresaw with 1; a bug of ours aborts.
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 
 #include "apps/commands.h"
@@ -26,6 +29,19 @@ void limit_spinning(char** argv) {
   ::execv("/proc/self/exe", argv);  // returns only where there is no /proc: then threads spin
 }
 
+// Whether what was printed has arrived: 0, or 2 with an error line. Whoever closes a pipe has read
+// enough.
+int finish_output() {
+  bool lost = std::fflush(stdout) != 0;
+  std::string why = lost ? std::strerror(errno) : "";
+  struct stat to;
+  if ((!lost && !std::ferror(stdout)) || (::fstat(STDOUT_FILENO, &to) == 0 && S_ISFIFO(to.st_mode)))
+    return 0;
+  fmt::print(stderr, "error: stdout: cannot write the output{}; free space or write elsewhere\n",
+             why.empty() ? "" : ": " + why);
+  return 2;
+}
+
 }  // namespace
 }  // namespace wels
 
@@ -37,8 +53,8 @@ int main(int argc, char** argv) {
                        fmt::format("wels {} ({})", wels::version(), wels::git_version()));
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done, 2 bad input or flags (one line on stderr says what and what to do), 130 "
-      "stopped by Ctrl-C.");
+      "A flag given twice: the last counts. Exit codes: 0 done, 2 bad input or flags (one line on "
+      "stderr says what and what to do), 130 stopped by Ctrl-C.");
   app.get_formatter()->column_width(34);
   wels::Command run;
   wels::add_pretrain(app, run);
@@ -67,9 +83,11 @@ int main(int argc, char** argv) {
   wels::tighten_flags(app);
   try {
     app.parse(argc, argv);
-    return run();
+    int code = run();
+    return code == 0 ? wels::finish_output() : code;
   } catch (const CLI::Success& e) {  // --help, --version
-    return app.exit(e);
+    app.exit(e);
+    return wels::finish_output();
   } catch (const CLI::ParseError& e) {
     fmt::print(stderr, "error: {}\n", wels::usage_error(app, e).what());
     return 2;
@@ -82,6 +100,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: memory: none left; use a smaller model, batch or context\n");
     return 2;
   } catch (const std::exception& e) {
+    if (std::ferror(stdout) && wels::finish_output() != 0) return 2;
     fmt::print(stderr, "error: {}\n", e.what());
     return 1;
   }

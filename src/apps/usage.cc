@@ -190,6 +190,9 @@ void tighten_flags(CLI::App& app) {
   for (const CLI::Option* o : app.get_options()) positional |= o->get_positional();
   for (CLI::Option* o : app.get_options()) {
     if (o->get_type_name().starts_with("FLOAT")) o->check(finite);
+    if (!o->get_positional() && o->get_items_expected_max() == 1 &&
+        o->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw)
+      o->take_last();
     if (positional && !o->get_positional() && o->get_items_expected_max() > 1)
       o->allow_extra_args(false);
   }

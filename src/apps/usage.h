@@ -8,8 +8,10 @@
 
 namespace wels {
 
-// Rules of all flags of all commands: numbers are finite, and a flag that may be repeated takes one
-// value at a time where positional arguments may follow it. After the commands are added.
+// Rules of all flags of all commands: numbers are finite; of a flag that takes one value the last
+// one counts, so that scripts can be given other settings behind theirs; and a flag that may be
+// repeated takes one value at a time where positional arguments may follow it. After the commands
+// are added.
 void tighten_flags(CLI::App& app);
 
 // What the parser found, in a line: the flag, what is wrong with its value, what would be right.

@@ -55,6 +55,24 @@ else
   echo "left out: an unreadable file, root reads everything"
 fi
 
+# --- Output that is lost; a pipe whose reader has enough is none.
+if [ -w /dev/full ]; then
+  full() { "$@" >/dev/full; }
+  for command in "tasks parity:20 --count 5" "tasks parity:20 --count 20000" --help --version "help pretrain" man; do
+    # shellcheck disable=SC2086
+    expect '^error: stdout: cannot write the output' full "$wels" $command
+  done
+else
+  echo "left out: a full disk, no /dev/full here"
+fi
+"$wels" tasks parity:20 --count 20000 2>stderr.log | head -1 >stdout.log || true
+[ ! -s stderr.log ] || { cat stderr.log; fail "a closed pipe"; }
+# --- Of a flag given twice the last counts.
+"$wels" tasks parity:20 --seed 1 --seed 2 >twice
+"$wels" tasks parity:20 --seed 2 >once
+cmp twice once || fail "a flag given twice"
+expect '.--count: ' "$wels" tasks parity:20 --count 3 --count x
+
 # --- Flags, config, memory.
 expect 'unknown preset' pretrain text.txt --out a --preset giant
 expect '.--preset: does not go with --depth: both choose the shape; give one of them' pretrain text.txt --out a --preset nano --depth 4

@@ -66,6 +66,22 @@ for script in run.sh test.sh; do
   grep -qF "./$script" help && ! grep -q 'set -e' help || { cat help; fail "$script --help"; }
 done
 
+# run.sh with the program that is here, and no terminal: flags reach the server, and one that is wrong is all that is said.
+mkdir -p copy/tools copy/build/release
+cp "$here/run.sh" copy/
+printf '#!/bin/sh\n' | tee copy/tools/install.sh >bin/cmake
+chmod +x copy/tools/install.sh bin/cmake
+ln -s "$wels" copy/build/release/wels
+ln -s "$here/models" copy/models
+for flags in "" "--port 0" "copy/models/nano --port 0"; do
+  # shellcheck disable=SC2086
+  PATH=$scratch/bin:$PATH WELS_QUESTION=12+34 copy/run.sh $flags </dev/null >stdout.log 2>stderr.log ||
+    { cat stdout.log stderr.log; fail "run.sh $flags"; }
+  grep -q '^--- http://127.0.0.1:[0-9]*: 12+34$' stdout.log || { cat stdout.log stderr.log; fail "run.sh $flags asks nothing"; }
+done
+code=0; PATH=$scratch/bin:$PATH copy/run.sh --prot 0 </dev/null >stdout.log 2>stderr.log || code=$?
+[ $code -eq 2 ] && [ "$(wc -l <stderr.log)" -eq 1 ] && grep -q 'did you mean --port' stderr.log || { cat stderr.log; fail "run.sh --prot"; }
+
 # stops PATTERN LAST COMMAND...: a run that fails is said, and the last that was asked for is it.
 stops() {
   local pattern=$1 last=$2 code=0
