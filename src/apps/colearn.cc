@@ -1,6 +1,8 @@
 // wels colearn: a large and a small model teach each other in turns (distill/colearn.h).
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include "apps/commands.h"
@@ -80,6 +82,39 @@ void require_pair_memory(const Device& dev, const ColearnSettings& s, const Mode
   }
 }
 
+// Every phase makes a step at least, whatever it costs: said where that is more than its allowance.
+// Answers are taken to be as long as the examples.
+void warn_of_overspending(const ColearnSettings& s, const ModelConfig& large,
+                          const ModelConfig& small, const ExampleSource& train) {
+  int64_t count = train.size() < 0 ? s.sft.batch : std::min(train.size(), s.sft.batch);
+  double length = 0;
+  for (int64_t i = 0; i < count; ++i)
+    length += static_cast<double>(train.example(i).size() - 1) / static_cast<double>(count);
+  double of_large = length * training_flops_per_token(large),
+         of_small = length * training_flops_per_token(small);
+  auto batch = static_cast<double>(s.sft.batch), pool = static_cast<double>(s.pool),
+       questions = static_cast<double>(s.explore.questions),
+       tries = static_cast<double>(s.explore.tries),
+       answers = static_cast<double>(s.rl_groups * s.rl_samples);
+  // A pass forward is a third of a trained token.
+  double a = batch * (of_small + (s.a ? of_large / 3 : 0));
+  double b = batch * (of_large + (s.b1 ? of_small / 3 : 0));
+  if (s.b2)
+    b += (train.size() < 0 ? pool : std::min(pool, static_cast<double>(train.size()))) * of_small /
+         3;
+  if (s.b3) b += questions * (tries * of_small + of_large) / 3;
+  double c = answers * of_large * 4 / 3;
+  double share = s.c ? s.rl_share : 0;
+  double least = 0;  // of a round
+  if (share < 1) least = std::max(a, b) / (1 - share);
+  if (share > 0) least = std::max(least, c / share);
+  if (least > s.round_flops)
+    log_warn(
+        "--gflop {:.3g}: a step, with what is explored and scored for it, takes more than its "
+        "phase's share, and every phase makes one; --gflop {:.3g} or more would hold",
+        s.round_flops / 1e9, std::ceil(least / 1e9));
+}
+
 // Both are asked, and learn, in the one template that their answers are read in.
 ChatTemplate common_template(const SftModel& large, const SftModel& small) {
   if (!large.chat_template || !small.chat_template || *large.chat_template != *small.chat_template)
@@ -130,6 +165,7 @@ int colearn_command(ColearnFlags f) {
     throw Error("--task", "is missing", "both models need questions that a program can check");
   auto dev = make_device(f.device.device);
   require_pair_memory(*dev, s, large.config, small.config);
+  warn_of_overspending(s, large.config, small.config, *data.train);
   log_info("large {} ({} active), small {} ({} active), {} on {}", large.folder,
            human_count(static_cast<double>(count_parameters(large.config).active)), small.folder,
            human_count(static_cast<double>(count_parameters(small.config).active)), data.about,

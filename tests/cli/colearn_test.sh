@@ -31,6 +31,11 @@ done
 [ "$(sed 's/whole//; s/,//' whole/state.json | grep -vE 'seconds|round-')" = \
   "$(sed 's/killed//; s/,//' killed/state.json | grep -vE 'seconds|round-')" ] || fail "killed and resumed: another state"
 
+grep -q 'gflop' err.txt && { cat err.txt; fail "a warning where the allowance is enough"; }
+# An allowance that a step is more than.
+"$wels" "${colearn[@]}" --rounds 1 --gflop 0.1 --channels none --out little >/dev/null 2>err.txt || { cat err.txt; fail "a small allowance"; }
+grep -qE '^warning: --gflop 0.1: a step, .*; --gflop [0-9]+ or more' err.txt || { cat err.txt; fail "no warning of a small allowance"; }
+
 expect() {
   local pattern=$1 code=0
   shift
