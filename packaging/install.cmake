@@ -1,5 +1,5 @@
 # What `cmake --install` (make install) puts where, and the Debian packages of `cpack`: wels (the program, its manual page, shell
-# completions, service) and wels-dev (the engine as a library: headers, static libraries, find_package(wels)).
+# completions, service, libwels.so) and wels-dev (the engine as a library: headers, static libraries, find_package(wels)).
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -34,11 +34,13 @@ foreach(library ${libraries})
   target_include_directories(${library} INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/wels>)
 endforeach()
 install(TARGETS ${libraries} EXPORT wels-targets DESTINATION ${CMAKE_INSTALL_LIBDIR}/wels COMPONENT wels-dev)
+install(TARGETS wels_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT wels NAMELINK_COMPONENT wels-dev)
 install(EXPORT wels-targets DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/wels COMPONENT wels-dev)
 install(FILES src/capi/wels.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wels COMPONENT wels-dev)
 foreach(folder base tensor formats text backend nn model engine)
   install(DIRECTORY src/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wels COMPONENT wels-dev
-          FILES_MATCHING PATTERN "*.h" PATTERN "*_test.h" EXCLUDE PATTERN "isa" EXCLUDE)
+          FILES_MATCHING PATTERN "*.h" PATTERN "*_test.h" EXCLUDE
+          PATTERN "backend/cpu" EXCLUDE PATTERN "backend/ref" EXCLUDE)  # devices are made by backend/registry.h
 endforeach()
 install(FILES src/apps/loaded_model.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wels/apps COMPONENT wels-dev)
 configure_package_config_file(packaging/wels-config.cmake.in ${generated}/wels-config.cmake
@@ -60,8 +62,9 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_WELS_PACKAGE_NAME wels)
 set(CPACK_DEBIAN_WELS_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_WELS_PACKAGE_RECOMMENDS bubblewrap)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)  # the system's list of libraries is renewed
 set(CPACK_DEBIAN_WELS-DEV_PACKAGE_NAME wels-dev)
 set(CPACK_DEBIAN_WELS-DEV_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_WELS-DEV_PACKAGE_DEPENDS
-    "libpcre2-dev, nlohmann-json3-dev, libcli11-dev, libfmt-dev, libspdlog-dev, libzstd-dev, zlib1g-dev, libutf8proc-dev, libedit-dev, libcurl4-openssl-dev, libboost1.81-dev, libssl-dev, libsqlite3-dev, pkg-config")
+    "wels (= ${PROJECT_VERSION}), libpcre2-dev, nlohmann-json3-dev, libcli11-dev, libfmt-dev, libspdlog-dev, libzstd-dev, zlib1g-dev, libutf8proc-dev, libedit-dev, libcurl4-openssl-dev, libboost1.81-dev, libssl-dev, libsqlite3-dev, pkg-config")
 include(CPack)

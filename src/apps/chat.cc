@@ -122,13 +122,12 @@ bool answer(Chat& c, const std::string& question) {
   InterruptSignal interrupt;
   talk.say("user", s.rephrase > 0 ? with_versions(c, question, interrupt) : question);
   try {
-    int64_t quarter = std::max<int64_t>(s.num_ctx / 4, 1);
-    int64_t room = s.num_predict > 0 ? std::min(s.num_predict, quarter) : quarter;
     WordWrap lines(s.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
     AnswerView view(
         show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); },
         c.state.unfold());
-    Conversation::Prompt prompt = talk.prompt(s.thinking, s.num_ctx - room);
+    Conversation::Prompt prompt =
+        talk.prompt(s.thinking, s.num_ctx - answer_room(s.num_ctx, s.num_predict));
     if (prompt.forgotten > 0)
       log_info("the oldest {} messages no longer fit into num_ctx {} and are left out",
                prompt.forgotten, s.num_ctx);

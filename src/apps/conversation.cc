@@ -1,10 +1,17 @@
 #include "apps/conversation.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/error.h"
 #include "base/file.h"
 
 namespace wels {
+
+int64_t answer_room(int64_t context, int64_t max_tokens) {
+  int64_t quarter = std::max<int64_t>(context / 4, 1);
+  return max_tokens > 0 ? std::min(max_tokens, quarter) : quarter;
+}
 
 bool Conversation::can_switch_thinking() const {
   return !tokenizer_ || template_ == ChatTemplate::kDeepSeekR1Qwen ||

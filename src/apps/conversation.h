@@ -9,6 +9,10 @@
 
 namespace wels {
 
+// Tokens of a context that are kept for the answer: a quarter, or the most it may have where those
+// are fewer (0: no such limit); one at least.
+int64_t answer_room(int64_t context, int64_t max_tokens);
+
 class Conversation {
  public:
   // No template: a base model, which continues the text.
@@ -40,9 +44,9 @@ class Conversation {
     std::string begun;     // of the answer, by the template: "<think>\n"
     size_t forgotten = 0;  // messages that had to be left out this time
   };
-  // The prompt of the next answer. Where it would be longer than `most` tokens, the oldest turns
-  // are left out from now on, down to half of that, so that the cache serves some turns again
-  // before the next cut. Not with a server (CHECK).
+  // The prompt of the next answer. Where it would be longer than `most` tokens (the context less
+  // answer_room), the oldest turns are left out from now on, down to half of that, so that the
+  // cache serves some turns again before the next cut. Not with a server (CHECK).
   Prompt prompt(bool thinking, int64_t most);
 
   // A list of messages as in OpenAI's API. Loading replaces the conversation, the system prompt

@@ -83,6 +83,13 @@ TEST_F(ConversationTest, ForgetsTheOldestTurnsWhereTheyDoNotFitAndNeverTheQuesti
   EXPECT_EQ(talk.messages().size(), 22u) << "the file keeps them";
 }
 
+TEST(AnswerRoom, IsAQuarterOfTheContextOrTheMostThatIsAskedFor) {
+  EXPECT_EQ(answer_room(4096, 0), 1024);
+  EXPECT_EQ(answer_room(4096, 2000), 1024);
+  EXPECT_EQ(answer_room(4096, 256), 256);
+  EXPECT_EQ(answer_room(3, 0), 1);
+}
+
 TEST_F(ConversationTest, AQuestionThatIsTakenBackForgetsNothing) {
   Conversation talk(tokenizer_, ChatTemplate::kDeepSeekV3);
   for (const char* q : {"the cat", "the mat"}) {

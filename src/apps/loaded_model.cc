@@ -22,6 +22,8 @@ namespace wels {
 
 std::string resolve_checkpoint(const std::string& path) {
   namespace fs = std::filesystem;
+  if (path.empty())
+    throw Error("model", "its path is empty", "give a folder with config.json, or a GGUF file");
   for (const char* name : {"/config.json", "/adapter_config.json"}) {
     if (fs::exists(path + name)) return path;
   }

@@ -9,7 +9,7 @@ std::vector<std::string> rephrase(Engine& engine, Conversation& talk, const std:
   require_rephrasable(*how.tokenizer);
   ThinkBudget none = think_budget(*how.tokenizer, no_thought(*how.tokenizer));
   std::vector<GenerateRequest> requests;
-  int64_t room = std::max<int64_t>(std::min(kRephraseTokens, how.context / 4), 1);
+  int64_t room = answer_room(how.context, kRephraseTokens);
   for (int64_t i = 0; i < how.count; ++i) {
     talk.say("user", rephrase_request(question, i));
     Conversation::Prompt prompt = talk.prompt(false, how.context - room);

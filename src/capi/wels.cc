@@ -7,6 +7,7 @@
 #include "apps/conversation.h"
 #include "apps/loaded_model.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/version.h"
 #include "engine/engine.h"
 #include "text/chat.h"
@@ -51,6 +52,11 @@ std::string text_of(const char* text, const char* name) {
   return out;
 }
 
+wels_model& opened(wels_model* model) {
+  if (!model) throw Error("model", "is NULL", "open one with wels_open");
+  return *model;
+}
+
 // begun: of the answer, by the template.
 wels_result generate(wels_model& m, std::vector<int32_t> prompt, const std::string& begun,
                      const wels_options* given, wels_on_text on_text, void* user) {
@@ -74,7 +80,7 @@ wels_result generate(wels_model& m, std::vector<int32_t> prompt, const std::stri
   r.sampling.temperature = o.temperature;
   r.sampling.top_p = o.top_p;
   r.sampling.min_p = o.min_p;
-  r.sampling.top_k = static_cast<int>(std::clamp<int64_t>(o.top_k, -1, INT32_MAX));
+  r.sampling.top_k = static_cast<int>(std::clamp<int64_t>(o.top_k, INT32_MIN, INT32_MAX));
   r.sampling.seed = o.seed;
   r.sampling.validate();
   r.stop_ids = m.stop_ids;
@@ -109,6 +115,7 @@ wels_options wels_default_options(void) {
 
 wels_model* wels_open(const char* path, int64_t context, char* error, size_t error_bytes) {
   return wels::guarded<wels_model*>(error, error_bytes, nullptr, [&] {
+    wels::set_log_level(wels::LogLevel::kOff);
     wels::LoadedModel m = wels::open_model(wels::text_of(path, "path"), "auto", "auto");
     wels::require_tokenizer(m);
     int64_t longest = m.model->config().max_position_embeddings;
@@ -129,7 +136,7 @@ void wels_close(wels_model* model) { delete model; }
 
 int64_t wels_count_tokens(wels_model* model, const char* text) {
   return wels::guarded<int64_t>(nullptr, 0, -1, [&] {
-    auto tokens = model->loaded.tokenizer->encode(wels::text_of(text, "text"));
+    auto tokens = wels::opened(model).loaded.tokenizer->encode(wels::text_of(text, "text"));
     return static_cast<int64_t>(tokens.size());
   });
 }
@@ -137,7 +144,7 @@ int64_t wels_count_tokens(wels_model* model, const char* text) {
 wels_result wels_complete(wels_model* model, const char* prompt, const wels_options* options,
                           wels_on_text on_text, void* user, char* error, size_t error_bytes) {
   return wels::guarded(error, error_bytes, WELS_ERROR, [&] {
-    const wels::Tokenizer& t = *model->loaded.tokenizer;
+    const wels::Tokenizer& t = *wels::opened(model).loaded.tokenizer;
     std::vector<int32_t> tokens =
         t.encode_document(wels::text_of(prompt, "prompt"), wels::AddedTokens::kRecognise);
     if (tokens.empty()) throw Error("prompt", "is empty", "give a text to continue");
@@ -148,9 +155,12 @@ wels_result wels_complete(wels_model* model, const char* prompt, const wels_opti
 wels_result wels_chat(wels_model* model, const char* messages, const wels_options* options,
                       wels_on_text on_text, void* user, char* error, size_t error_bytes) {
   return wels::guarded(error, error_bytes, WELS_ERROR, [&] {
-    wels::Conversation talk(*model->loaded.tokenizer, model->chat_template);
+    wels_model& m = wels::opened(model);
+    wels::Conversation talk(*m.loaded.tokenizer, m.chat_template);
     talk.set_messages(wels::parse_chat_messages(wels::text_of(messages, "messages"), "messages"));
-    auto prompt = talk.prompt(options && options->thinking, model->context - 1);
-    return wels::generate(*model, std::move(prompt.tokens), prompt.begun, options, on_text, user);
+    wels_options o = options ? *options : wels_default_options();
+    int64_t room = wels::answer_room(m.context, o.max_tokens);
+    auto prompt = talk.prompt(o.thinking, m.context - room);
+    return wels::generate(m, std::move(prompt.tokens), prompt.begun, &o, on_text, user);
   });
 }

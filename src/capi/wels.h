@@ -3,9 +3,12 @@
  *   find_package(wels REQUIRED)
  *   target_link_libraries(mine wels::wels)
  *
+ * or, as a shared library, cc mine.c -lwels; examples/python loads that one.
+ *
  * Text is UTF-8. A model is for one thread at a time; several models may be used at once. Functions
  * that can fail take `error`, which gets one line that says where, what and what to do (cut to
- * error_bytes, always ended by 0; may be NULL). Nothing is printed. */
+ * error_bytes, always ended by 0; may be NULL). Nothing is printed: wels_open turns off what wels
+ * logs in this process, also from C++. */
 #ifndef WELS_H
 #define WELS_H
 
@@ -47,7 +50,7 @@ wels_options wels_default_options(void);
 wels_model* wels_open(const char* path, int64_t context, char* error, size_t error_bytes);
 void wels_close(wels_model* model); /* NULL: nothing */
 
-/* Tokens of a text; -1 where it is no UTF-8. */
+/* Tokens of a text; -1 where it is no UTF-8, or either argument NULL. */
 int64_t wels_count_tokens(wels_model* model, const char* text);
 
 /* Continues `prompt`. What was computed of earlier prompts is found again. options NULL: the
@@ -58,8 +61,9 @@ wels_result wels_complete(wels_model* model, const char* prompt, const wels_opti
 /* Answers a conversation: messages is JSON as in OpenAI's API,
  * [{"role": "user", "content": "..."}].
  * The template is the model's own; reasoning comes as text between <think> and </think>. A model
- * without a template continues the text. Of a conversation that is longer than the context the
- * oldest turns are left out, but for the system prompt. */
+ * without a template continues the text. A quarter of the context is kept for the answer,
+ * or max_tokens where those are fewer: of a conversation that leaves less the oldest turns are left
+ * out, but for the system prompt. */
 wels_result wels_chat(wels_model* model, const char* messages, const wels_options* options,
                       wels_on_text on_text, void* user, char* error, size_t error_bytes);
 

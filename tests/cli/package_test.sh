@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What make install and cpack give: the program, its manual page, completions, a service; the engine as a library that an example
-# links; Debian packages that unpack to a program that runs.
+# What make install and cpack give: the program, its manual page, completions, a service; the engine as a library, whose headers
+# compile and which an example links; Debian packages that unpack to a program that runs.
 here=$(cd "$(dirname "$0")/../.." && pwd)
 . "$(dirname "$0")/common.sh"
 build=$(dirname "$wels")
@@ -34,6 +34,21 @@ done
 if command -v systemd-analyze >/dev/null; then
   systemd-analyze verify --man=no "$scratch/usr/lib/systemd/system/wels.service" >log 2>&1 || { cat log; fail "the systemd unit"; }
 fi
+
+# --- The installed headers compile, with what the package asks for: nothing is said of C++20 here.
+cmake -E make_directory headers
+cat >headers/CMakeLists.txt <<'CMAKE'
+cmake_minimum_required(VERSION 3.25)
+project(headers LANGUAGES CXX)
+find_package(wels REQUIRED)
+add_library(headers OBJECT all.cc)
+target_link_libraries(headers wels::wels)
+CMAKE
+(cd usr/include/wels && find . -name '*.h' | LC_ALL=C sort | sed 's|^./\(.*\)|#include "\1"|') >headers/all.cc
+[ "$(wc -l <headers/all.cc)" -gt 50 ] || fail "few headers"
+cmake -S headers -B headers/build -DCMAKE_PREFIX_PATH="$scratch/usr" >log 2>&1 && cmake --build headers/build >log 2>&1 ||
+  { tail -30 log; fail "the installed headers"; }
+[ -e usr/lib/*/libwels.so ] || [ -e usr/lib/libwels.so ] || fail "no libwels.so"
 
 # --- The example, with the installed library: the same answer as wels chat.
 seq 1 3000 | sed 's/$/ cats sat on the mat./' > text.txt
