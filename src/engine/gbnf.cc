@@ -238,7 +238,7 @@ class GbnfParser {
   Sequence parse_class() {
     ++at_;
     bool inverted = take("^");
-    std::vector<CharRange> ranges;
+    std::vector<CharSpan> ranges;
     while (peek() != ']') {
       uint32_t first = parse_char(), last = first;
       if (peek() == '-' && text_.substr(at_ + 1, 1) != "]") {

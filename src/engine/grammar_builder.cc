@@ -9,11 +9,11 @@
 
 namespace wels {
 
-std::vector<CharRange> all_but(std::vector<CharRange> ranges) {
+std::vector<CharSpan> all_but(std::vector<CharSpan> ranges) {
   std::sort(ranges.begin(), ranges.end());
-  std::vector<CharRange> out;
+  std::vector<CharSpan> out;
   uint32_t next = 0;
-  for (CharRange r : ranges) {
+  for (CharSpan r : ranges) {
     if (r.first > next) out.push_back({next, r.first - 1});
     next = std::max(next, r.second + 1);
   }
@@ -103,27 +103,27 @@ void GrammarBuilder::add_utf8(std::vector<Sequence>& out, uint32_t first, uint32
 
 namespace {
 
-constexpr CharRange kSurrogates{0xD800, 0xDFFF};  // no characters
+constexpr CharSpan kSurrogates{0xD800, 0xDFFF};  // no characters
 
-void cut_surrogates(std::vector<CharRange>& ranges) {
+void cut_surrogates(std::vector<CharSpan>& ranges) {
   for (size_t i = 0, n = ranges.size(); i < n; ++i) {
-    CharRange& r = ranges[i];
+    CharSpan& r = ranges[i];
     if (r.first > kSurrogates.second || r.second < kSurrogates.first) continue;
-    CharRange above{std::max(r.first, kSurrogates.second + 1), r.second};
+    CharSpan above{std::max(r.first, kSurrogates.second + 1), r.second};
     r.second = std::min(r.second, kSurrogates.first - 1);
     if (above.first <= above.second) ranges.push_back(above);
   }
-  std::erase_if(ranges, [](CharRange r) { return r.first > r.second; });
+  std::erase_if(ranges, [](CharSpan r) { return r.first > r.second; });
 }
 
 }  // namespace
 
-GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharRange> ranges) {
-  for (CharRange r : ranges) CHECK(r.first <= r.second && r.second <= kLastChar);
+GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharSpan> ranges) {
+  for (CharSpan r : ranges) CHECK(r.first <= r.second && r.second <= kLastChar);
   cut_surrogates(ranges);
   std::sort(ranges.begin(), ranges.end());
-  std::vector<CharRange> joined;
-  for (CharRange r : ranges) {
+  std::vector<CharSpan> joined;
+  for (CharSpan r : ranges) {
     if (!joined.empty() && r.first <= joined.back().second + 1) {
       joined.back().second = std::max(joined.back().second, r.second);
     } else {
@@ -132,7 +132,7 @@ GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharRange> ranges) {
   }
   ByteSet ascii;
   std::vector<Sequence> alternatives;
-  for (CharRange r : joined) {
+  for (CharSpan r : joined) {
     if (r.first < 0x80)
       ascii.add(static_cast<uint8_t>(r.first),
                 static_cast<uint8_t>(std::min<uint32_t>(r.second, 0x7f)));
@@ -142,7 +142,7 @@ GrammarBuilder::Sequence GrammarBuilder::one_of(std::vector<CharRange> ranges) {
   return any_of(std::move(alternatives));
 }
 
-GrammarBuilder::Sequence GrammarBuilder::none_of(std::vector<CharRange> ranges) {
+GrammarBuilder::Sequence GrammarBuilder::none_of(std::vector<CharSpan> ranges) {
   return one_of(all_but(std::move(ranges)));
 }
 

@@ -11,10 +11,10 @@
 namespace wels {
 
 // Unicode characters [first, last].
-using CharRange = std::pair<uint32_t, uint32_t>;
+using CharSpan = std::pair<uint32_t, uint32_t>;
 inline constexpr uint32_t kLastChar = 0x10FFFF;
 // All code points that no range holds.
-std::vector<CharRange> all_but(std::vector<CharRange> ranges);
+std::vector<CharSpan> all_but(std::vector<CharSpan> ranges);
 
 class GrammarBuilder {
  public:
@@ -30,8 +30,8 @@ class GrammarBuilder {
 
   Sequence text(std::string_view bytes);
   // A character. Surrogates are none, and left out of any range.
-  Sequence one_of(std::vector<CharRange> ranges);
-  Sequence none_of(std::vector<CharRange> ranges);  // any character but these
+  Sequence one_of(std::vector<CharSpan> ranges);
+  Sequence none_of(std::vector<CharSpan> ranges);  // any character but these
   Sequence any_of(std::vector<Sequence> alternatives);
   // x least to most times; most may be kUnbounded.
   Sequence repeat(const Sequence& x, int64_t least, int64_t most);

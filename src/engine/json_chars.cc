@@ -22,7 +22,7 @@ uint32_t first_char(std::string_view utf8, size_t& length) {
 
 bool is_json_plain(uint32_t c) { return c >= 0x20 && c != '"' && c != '\\'; }
 
-Sequence json_plain_char(GrammarBuilder& b, std::vector<CharRange> without) {
+Sequence json_plain_char(GrammarBuilder& b, std::vector<CharSpan> without) {
   without.insert(without.end(), {{0, 0x1f}, {'"', '"'}, {'\\', '\\'}, {0x7f, 0x7f}});
   return b.none_of(std::move(without));
 }
@@ -56,15 +56,15 @@ Sequence json_string_char(GrammarBuilder& b) {
 namespace {
 
 // Characters of `ranges` as a JSON string writes them.
-Sequence json_one_of(GrammarBuilder& b, const std::vector<CharRange>& ranges) {
-  std::vector<CharRange> plain;
+Sequence json_one_of(GrammarBuilder& b, const std::vector<CharSpan>& ranges) {
+  std::vector<CharSpan> plain;
   std::vector<Sequence> out;
   auto has = [&](uint32_t c) {
     return std::any_of(ranges.begin(), ranges.end(),
-                       [c](CharRange r) { return r.first <= c && c <= r.second; });
+                       [c](CharSpan r) { return r.first <= c && c <= r.second; });
   };
   auto add_plain = [&](uint32_t first, uint32_t last) {
-    for (CharRange r : ranges) {
+    for (CharSpan r : ranges) {
       uint32_t a = std::max(first, r.first), z = std::min(last, r.second);
       if (a <= z) plain.push_back({a, z});
     }
@@ -205,11 +205,11 @@ class RegexParser {
   }
 
   // After a backslash.
-  std::vector<CharRange> escape() {
+  std::vector<CharSpan> escape() {
     uint32_t c = take_char();
-    static const std::vector<CharRange> kDigit = {{'0', '9'}},
-                                        kWord = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}},
-                                        kSpace = {{'\t', '\r'}, {' ', ' '}};
+    static const std::vector<CharSpan> kDigit = {{'0', '9'}},
+                                       kWord = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}},
+                                       kSpace = {{'\t', '\r'}, {' ', ' '}};
     switch (c) {
       case 'd':
         return kDigit;
@@ -241,7 +241,7 @@ class RegexParser {
         return {{c, c}};
     }
   }
-  CharRange hex_char(int digits) {
+  CharSpan hex_char(int digits) {
     uint32_t value = 0;
     for (int i = 0; i < digits; ++i) {
       char c = peek();
@@ -256,20 +256,20 @@ class RegexParser {
     return {value, value};
   }
 
-  std::vector<CharRange> char_class() {
+  std::vector<CharSpan> char_class() {
     bool inverted = take('^');
-    std::vector<CharRange> out;
+    std::vector<CharSpan> out;
     for (bool first = true; first || peek() != ']'; first = false) {
       uint32_t c = take_char();
       if (c == ']' && first) fail("a class is empty");
-      std::vector<CharRange> item = {{c, c}};
+      std::vector<CharSpan> item = {{c, c}};
       if (c == '\\') item = escape();
       bool single = item.size() == 1 && item[0].first == item[0].second;
       if (peek() == '-' && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
         ++at_;
         uint32_t last = take_char();
         if (last == '\\') {
-          std::vector<CharRange> end = escape();
+          std::vector<CharSpan> end = escape();
           if (end.size() != 1 || end[0].first != end[0].second) fail("a range has no end");
           last = end[0].first;
         }

@@ -13,7 +13,7 @@ uint32_t first_char(std::string_view utf8, size_t& length);
 // Whether a character may stand in a JSON string as itself.
 bool is_json_plain(uint32_t c);
 // A character that stands as itself, but those of `without`.
-GrammarBuilder::Sequence json_plain_char(GrammarBuilder& b, std::vector<CharRange> without = {});
+GrammarBuilder::Sequence json_plain_char(GrammarBuilder& b, std::vector<CharSpan> without = {});
 // Any character, plain or escaped.
 GrammarBuilder::Sequence json_string_char(GrammarBuilder& b);
 

@@ -423,7 +423,7 @@ class SchemaCompiler {
       std::span<const std::string> names;
     };
     std::vector<Branch> branches;
-    std::vector<CharRange> taken;
+    std::vector<CharSpan> taken;
     for (size_t from = 0, to = 0; from < names.size(); from = to) {
       size_t n = 0;
       uint32_t c = first_char(std::string_view(names[from]).substr(at), n);
