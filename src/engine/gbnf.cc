@@ -127,7 +127,7 @@ class GbnfParser {
       } else {
         return out;
       }
-      x = parse_repetition(std::move(x));
+      x = parse_repetition(std::move(x), depth);
       out.insert(out.end(), x.begin(), x.end());
     }
   }
@@ -143,8 +143,11 @@ class GbnfParser {
     return n;
   }
 
-  Sequence parse_repetition(Sequence x) {
+  // White space may stand before a repetition and inside its braces.
+  Sequence parse_repetition(Sequence x, int depth) {
+    auto space = [&] { skip(depth > 0); };
     for (;;) {
+      space();
       if (take("*")) {
         x = build_.repeat(x, 0, GrammarBuilder::kUnbounded);
       } else if (take("+")) {
@@ -152,8 +155,14 @@ class GbnfParser {
       } else if (take("?")) {
         x = build_.repeat(x, 0, 1);
       } else if (take("{")) {
+        space();
         int64_t least = parse_count(), most = least;
-        if (take(",")) most = peek() == '}' ? GrammarBuilder::kUnbounded : parse_count();
+        space();
+        if (take(",")) {
+          space();
+          most = peek() == '}' ? GrammarBuilder::kUnbounded : parse_count();
+          space();
+        }
         if (!take("}")) fail("a brace is not closed");
         if (most != GrammarBuilder::kUnbounded && most < least)
           fail(fmt::format("{{{},{}}} allows no number of repetitions", least, most));
