@@ -2,6 +2,8 @@
 
 #include <utf8proc.h>
 
+#include <cstdlib>
+
 #include "base/error.h"
 #include "base/rng.h"
 #include "text/test_files.h"
@@ -104,6 +106,32 @@ TEST(Unicode, NormalisesAndKeepsIllFormedBytes) {
   EXPECT_EQ(nfc("\u1100\u1161\u11A8"), "각");
   EXPECT_EQ(nfc("\u212B"), "Å");
   EXPECT_EQ(nfc("a\u0301\u0323"), "ạ\u0301") << "marks are put in order";
+}
+
+TEST(Unicode, PutsRunsOfMarksInOrderAsUtf8procDoes) {
+  Rng rng(4);
+  // Marks of many classes, marks that fall apart into several, letters that take them.
+  static const std::vector<uint32_t> kChars = {
+      0x300,  0x315, 0x323, 0x327, 0x345,  0x344,  0xF73,  0xF75,  0xF71,   0x5B0,   0x64B, 0x3099,
+      0x302A, 'a',   'e',   0xC5,  0x1F82, 0x1100, 0x1161, 0x11A8, 0x1D165, 0x1D15E, 0x34F, ' '};
+  for (int i = 0; i < 5000; ++i) {
+    std::string s;
+    for (uint64_t n = rng.below(60), one = rng.below(kChars.size()); n > 0; --n)
+      append_utf8(s, kChars[rng.below(3) == 0 ? one : rng.below(kChars.size())]);
+    utf8proc_uint8_t* mapped = utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(s.c_str()));
+    ASSERT_EQ(nfc(s), reinterpret_cast<const char*>(mapped));
+    std::free(mapped);
+  }
+}
+
+// 256 KB of them once took half a minute.
+TEST(Unicode, AMegabyteOfMarksIsNotQuadratic) {
+  std::string marks, ordered;
+  for (int i = 0; i < 1 << 18; ++i) marks += "\u0315\u0300";
+  for (const char* mark : {"\u0300", "\u0315"}) {
+    for (int i = 0; i < 1 << 18; ++i) ordered += mark;
+  }
+  EXPECT_TRUE(nfc(marks) == ordered);
 }
 
 }  // namespace
