@@ -89,12 +89,11 @@ bool AddedTokenFinder::next(std::string_view text, size_t at, size_t done, Match
       at = end - 1;  // inside a word: plain text, and nothing is searched for inside it
       continue;
     }
-    m = {at, end, end, token.id};
+    m = {at, end, end, token.id};  // what rstrip takes may begin another token
     while (token.lstrip && m.begin > done && (flags_before(text, m.begin, &size) & kSpace))
       m.begin -= size;
     while (token.rstrip && m.end < text.size() && (flags_after(text, m.end, &size) & kSpace))
       m.end += size;
-    m.resume = m.end;
     return true;
   }
   return false;

@@ -34,7 +34,7 @@ class AddedTokenFinder {
  private:
   struct Match {
     size_t begin, end;  // with the white space that lstrip and rstrip take
-    size_t resume;      // where to search on
+    size_t resume;      // where to search on: the token's own end
     int32_t id;
   };
   bool next(std::string_view text, size_t at, size_t done, Match& m) const;

@@ -363,6 +363,16 @@ TEST(Tokenizer, HonoursStripAndSingleWord) {
       << "inside a word it is text, whose < has no token";
 }
 
+// As the reference does: what the one strips may be the other's beginning.
+TEST(Tokenizer, ATokenMayBeginWithWhatTheOneBeforeItStrips) {
+  auto t = Tokenizer::from_json(small_json(
+      R"({"a":0,"Ġ":1})", "[]",
+      R"([{"id":2,"content":"<r>","rstrip":true},{"id":3,"content":" b"},{"id":4,"content":"  "}])"));
+  EXPECT_EQ(t.encode("<r> b"), (Ids{2, 3}));
+  EXPECT_EQ(t.encode("<r> ba"), (Ids{2, 3, 0}));
+  EXPECT_EQ(t.encode("a<r>  <r> a"), (Ids{0, 2, 4, 2, 0}));
+}
+
 TEST(Tokenizer, RejectsBrokenFilesWithOneClearError) {
   const std::string vocab = R"({"a":0,"b":1,"ab":2})", added = "[]", merges = "[]";
   struct Case {
