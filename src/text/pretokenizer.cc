@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <fmt/format.h>
 #include <pcre2.h>
+#include <utf8proc.h>
 
 #include <algorithm>
 #include <mutex>
@@ -51,16 +52,46 @@ std::string range_text(const std::vector<CharRange>& ranges, bool complement) {
   return out;
 }
 
+// Oniguruma's \w: \p{Alphabetic} \p{M} \p{Nd} \p{Pc}, and outside brackets the numbers ² ³ ¹ ¼ ½ ¾.
+std::vector<CharRange> word_ranges(bool in_brackets) {
+  static constexpr CharRange kCircledLetters[] = {
+      {0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+  auto in_word = [&](uint32_t c) {
+    uint8_t flags = char_classes()[c];
+    if (flags & (kLetter | kMark)) return true;
+    int category = utf8proc_category(static_cast<int32_t>(c));
+    if (flags & kNumber) {  // not yet in utf8proc: digits of Unicode 16
+      if (category == UTF8PROC_CATEGORY_NO) return !in_brackets && c < 0x100;
+      return true;
+    }
+    return category == UTF8PROC_CATEGORY_PC ||
+           std::any_of(std::begin(kCircledLetters), std::end(kCircledLetters),
+                       [c](CharRange r) { return r.first <= c && c <= r.last; });
+  };
+  std::vector<CharRange> out;
+  for (uint32_t c = 0; c < kBadByte; ++c) {
+    if (!in_word(c)) continue;
+    if (out.empty() || out.back().last + 1 != c) out.push_back({c, c});
+    out.back().last = c;
+  }
+  return out;
+}
+
 // The class that an escape at regex[i] (a backslash) names, if it is one of ours; size: the bytes
 // it takes.
 struct ClassEscape {
-  uint8_t one = 0;
+  enum Kind { kNone, kFlag, kWord } kind = kNone;
+  uint8_t one = 0;  // of kFlag
   bool complement = false;
   size_t size = 0;
+  std::vector<CharRange> ranges(bool in_brackets) const {
+    return kind == kWord ? word_ranges(in_brackets) : char_ranges(static_cast<CharClass>(one));
+  }
 };
 ClassEscape class_escape(std::string_view r, size_t i) {
   char kind = i + 1 < r.size() ? r[i + 1] : 0;
-  if (kind == 's' || kind == 'S') return {kSpace, kind == 'S', 2};
+  if (kind == 's' || kind == 'S') return {ClassEscape::kFlag, kSpace, kind == 'S', 2};
+  if (kind == 'w' || kind == 'W') return {ClassEscape::kWord, 0, kind == 'W', 2};
   if (kind != 'p' && kind != 'P') return {};
   bool complement = kind == 'P';
   size_t name = i + 2, size = 3;
@@ -75,18 +106,40 @@ ClassEscape class_escape(std::string_view r, size_t i) {
   }
   switch (name < r.size() ? r[name] : 0) {
     case 'L':
-      return {kLetter, complement, size};
+      return {ClassEscape::kFlag, kLetter, complement, size};
     case 'N':
-      return {kNumber, complement, size};
+      return {ClassEscape::kFlag, kNumber, complement, size};
     case 'M':
-      return {kMark, complement, size};
+      return {ClassEscape::kFlag, kMark, complement, size};
     case 'P':
-      return {kPunct, complement, size};
+      return {ClassEscape::kFlag, kPunct, complement, size};
     case 'S':
-      return {kSymbol, complement, size};
+      return {ClassEscape::kFlag, kSymbol, complement, size};
     default:
       return {};
   }
+}
+
+// What means something else to PCRE2 than to the reference (Oniguruma, Ruby's syntax).
+void refuse_other_meaning(std::string_view r, size_t i, bool in_class, const std::string& where) {
+  auto refuse = [&](const std::string& what, const char* hint) {
+    throw Error(where, "pre_tokenizer regular expression " + what, hint);
+  };
+  char next = i + 1 < r.size() ? r[i + 1] : '\0';
+  if (r[i] == '\\' && (next == 'h' || next == 'H')) refuse("uses \\h", "write [0-9A-Fa-f] instead");
+  if (in_class) {
+    if (r[i] == '[' || (r[i] == '&' && next == '&'))
+      refuse("has a class inside a class", "write the set out without nesting");
+    return;
+  }
+  if (r[i] == '\\' && (next == 'b' || next == 'B'))
+    refuse(fmt::format("uses \\{}", next), "write the boundary with (?<!...) and (?!...) instead");
+  if (r[i] != '(' || next != '?') return;
+  size_t end = r.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-", i + 2);
+  if (end == std::string_view::npos || (r[end] != ':' && r[end] != ')')) return;
+  std::string_view options = r.substr(i + 2, end - i - 2);
+  if (options.find_first_not_of("ix-") != std::string_view::npos)
+    refuse(fmt::format("sets the option {}", options), "only i and x mean the same here");
 }
 
 Code compile(const std::string& pattern, const std::string& where) {
@@ -261,18 +314,15 @@ std::string expand_classes(std::string_view r, const std::string& where) {
   std::string out;
   bool in_class = false;
   for (size_t i = 0; i < r.size();) {
+    refuse_other_meaning(r, i, in_class, where);
     if (r[i] == '\\' && i + 1 < r.size()) {
-      if (r[i + 1] == 'h' || r[i + 1] == 'H') {
-        throw Error(where, "pre_tokenizer regular expression uses \\h",
-                    "write [0-9A-Fa-f] instead");
-      }
       ClassEscape escape = class_escape(r, i);
-      if (escape.one == 0) {
-        out += r.substr(i, 2);
+      if (escape.kind == ClassEscape::kNone) {
+        out += r[i + 1] == 'v' ? "\\x0B" : r.substr(i, 2);
         i += 2;
         continue;
       }
-      auto ranges = char_ranges(static_cast<CharClass>(escape.one));
+      std::vector<CharRange> ranges = escape.ranges(in_class);
       if (in_class) {
         out += range_text(ranges, escape.complement);
       } else {
@@ -280,10 +330,6 @@ std::string expand_classes(std::string_view r, const std::string& where) {
       }
       i += escape.size;
       continue;
-    }
-    if (in_class && (r[i] == '[' || (r[i] == '&' && i + 1 < r.size() && r[i + 1] == '&'))) {
-      throw Error(where, "pre_tokenizer regular expression has a class inside a class",
-                  "write the set out without nesting");
     }
     if (r[i] == '[' && !in_class) {
       in_class = true;

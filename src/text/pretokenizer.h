@@ -50,7 +50,7 @@ class PreTokenizer {
  public:
   // Recognises the known families; compiles anything else now. Throws Error(where, ...) on a
   // regular expression that does not compile or that PCRE2 would read differently from the
-  // reference (nested classes, \h).
+  // reference (nested classes, \h, \b, options but i and x).
   PreTokenizer(std::vector<PreTokenizerStep> steps, const std::string& where);
   Scanner scanner() const { return scanner_; }
   const std::vector<PreTokenizerStep>& steps() const { return steps_; }
@@ -71,8 +71,8 @@ class PreTokenizer {
   std::shared_ptr<Compiled> compiled_;
 };
 
-// Exposed for tests: the regular expression with \p{L} \p{N} \p{M} \p{P} \p{S} \s (and their
-// complements) spelt out.
+// Exposed for tests: the regular expression with \p{L} \p{N} \p{M} \p{P} \p{S} \s \w (and their
+// complements) and \v spelt out.
 std::string expand_classes(std::string_view regex, const std::string& where);
 
 }  // namespace wels

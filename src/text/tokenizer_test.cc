@@ -459,6 +459,47 @@ TEST(Tokenizer, SplitBehavioursFollowTheReference) {
   EXPECT_EQ(cut(PreTokenizerStep::kRemoved, true), "-|-|-|");
 }
 
+// Expected: what the tokenizers library 0.23.2 leaves of each, asked character by character.
+TEST(Tokenizer, WordCharactersAreThoseOfTheReference) {
+  auto kept = [](const char* regex, const std::string& text) {
+    PreTokenizerStep step;
+    step.pattern = regex;
+    step.behavior = PreTokenizerStep::kRemoved;
+    std::string out;
+    Tokenizer t = bytes_only({step});
+    for (auto piece : t.pieces(text)) out += piece;
+    return out;
+  };
+  std::string text = "aé中_٣ⅷⓐ\u0301‿²½①-$ \x0b\u00A0😀\U0001E5F1";
+  EXPECT_EQ(kept("\\w", text), "①-$ \x0b\u00A0😀");
+  EXPECT_EQ(kept("[\\w]+", text), "²½①-$ \x0b\u00A0😀");
+  EXPECT_EQ(kept("\\W", text), "aé中_٣ⅷⓐ\u0301‿²½\U0001E5F1");
+  EXPECT_EQ(kept("[\\W]", text), "aé中_٣ⅷⓐ\u0301‿\U0001E5F1");
+  EXPECT_EQ(kept("\\v", "a\n\x0b\f\u2028"), "a\n\f\u2028");
+  EXPECT_EQ(kept("[\\v-]", "a\n\x0b-"), "a\n");
+}
+
+TEST(Tokenizer, ExpressionsWithAnotherMeaningAreRefused) {
+  auto refusal = [](const char* regex) -> std::string {
+    try {
+      expand_classes(regex, "test");
+    } catch (const Error& e) {
+      return e.fact();
+    }
+    return "";
+  };
+  EXPECT_THAT(refusal("\\bx"), HasSubstr("uses \\b"));
+  EXPECT_THAT(refusal("x\\B"), HasSubstr("uses \\B"));
+  EXPECT_THAT(refusal("\\h"), HasSubstr("uses \\h"));
+  EXPECT_THAT(refusal("[\\h]"), HasSubstr("uses \\h"));
+  EXPECT_THAT(refusal("[a[b]]"), HasSubstr("a class inside a class"));
+  EXPECT_THAT(refusal("(?m:.)"), HasSubstr("sets the option m"));
+  EXPECT_THAT(refusal("(?i-s)."), HasSubstr("sets the option i-s"));
+  for (const char* taken : {"(?i:'s)", "(?x) a", "(?:m)", "(?<name>m)", "(?=m)", "(?!m)", "(?>m)",
+                            "[(?m:]", "\\(?m:", "[\\b]", "\\\\b"})
+    EXPECT_EQ(refusal(taken), "") << taken;
+}
+
 TEST(Tokenizer, SaysWhichByteHasNoToken) {
   auto t = Tokenizer::from_json(small_json(R"({"a":0})", "[]", "[]"));
   EXPECT_EQ(t.encode("aa"), (Ids{0, 0}));
