@@ -335,8 +335,31 @@ TEST(Grammar, SchemasTakeWhatFitsAndNothingElse) {
        {R"("2026-11-24T09:05:59Z")", R"("2026-11-24T23:05:59.125+01:30")"},
        {R"("2026-11-24T24:05:59Z")", R"("2026-11-24")", R"("2026-11-24T09:05:59")"}},
       {R"({"type": "string", "format": "date"})",
-       {R"("2026-11-24")"},
-       {R"("2026-13-24")", R"("now")"}},
+       {R"("2026-11-24")", R"("2026-04-30")", R"("2026-12-31")", R"("2026-02-28")",
+        R"("2024-02-29")", R"("2000-02-29")", R"("0000-02-29")", R"("1996-02-29")"},
+       {R"("2026-13-24")", R"("now")", R"("2026-04-31")", R"("2026-02-29")", R"("1900-02-29")",
+        R"("2026-02-30")", R"("2026-01-32")", R"("2026-00-01")", R"("2026-01-00")"}},
+      {R"({"format": "uuid"})", {R"("01234567-89ab-cdef-0123-456789abcdef")"}, {"1", R"("a")"}},
+      {R"({"type": "integer", "format": "int32"})", {"1"}, {R"("a")"}},
+      {R"({"type": "string", "pattern": "^\\S$"})",
+       {R"("a")", R"("é")", "\"\u200B\""},
+       {R"(" ")", "\"\u00A0\"", "\"\u1680\"", "\"\u2000\"", "\"\u200A\"", "\"\u2028\"",
+        "\"\u2029\"", "\"\u202F\"", "\"\u205F\"", "\"\u3000\"", "\"\uFEFF\""}},
+      {R"({"type": "string", "pattern": "^\\s.$"})",
+       {R"("\ta")", "\"\u3000\u00A0\"", "\"\uFEFF\u0085\""},
+       {R"("aa")", "\" \u2028\"", "\" \u2029\"", R"(" \n")"}},
+      {R"({"$defs": {"a b": {"type": "null"}, "c%": {"const": 1}}, "type": "array",
+           "prefixItems": [{"$ref": "#/$defs/a%20b"}, {"$ref": "#/%24defs/c%25"}]})",
+       {"[null, 1]"},
+       {"[1, null]"}},
+      {R"({"$defs": {"o": {"type": "object", "properties": {"a": {"const": 1}}}},
+           "allOf": [{"$ref": "#/$defs/o", "required": ["a"]}]})",
+       {R"({"a": 1})"},
+       {"{}"}},
+      {R"({"properties": {"b": {"const": 2}}, "required": ["b"], "allOf": [
+           {"properties": {"a": {"const": 1}, "b": {"const": 2}}, "additionalProperties": false}]})",
+       {R"({"b": 2})", R"({"b": 2, "a": 1})"},
+       {R"({"b": 2, "c": 1})", R"({"a": 1})"}},
       {R"({"type": "string", "maxLength": 2})",
        {R"("é日")", R"("\u00e9\n")", R"("")"},
        {R"("abc")", "\"\xe9\"", R"("\ud83d")"}},
@@ -378,6 +401,21 @@ TEST(Grammar, SchemasThatCannotBeEnforcedAreRefusedWithTheirPath) {
       {R"({"required": ["a"], "additionalProperties": false})", "is required, but no property"},
       {R"({"anyOf": [{"type": "null"}], "minimum": 3})", "minimum"},
       {R"({"type": "number", "minimum": 0.5})", "whole number"},
+      {R"({"type": "array", "items": false, "minItems": 1})", "minItems asks"},
+      {R"({"type": "string", "format": "date", "minLength": 3})", "format.*together with a length"},
+      {R"({"type": "string", "format": "uuid", "pattern": "a"})", "together with"},
+      {R"({"format": "date", "enum": ["x"]})", "\"format\" is not enforced"},
+      {R"({"$ref": "#/$defs/%2"})", "without two digits"},
+      {R"({"$defs": {"o": {"type": "object"}}, "allOf": [{"$ref": "#/$defs/o", "maxProperties": 1}]})",
+       "maxProperties"},
+      {R"({"allOf": [{"$ref": "#"}]})", "leads nowhere"},
+      {R"({"allOf": [{"properties": {"a": {}}, "additionalProperties": false},
+                     {"properties": {"b": {}}}]})",
+       "additionalProperties.*\"b\""},
+      {R"({"properties": {"b": {}}, "allOf": [{"additionalProperties": {"type": "null"}}]})",
+       "additionalProperties.*\"b\""},
+      {R"({"allOf": [{"prefixItems": [{}]}, {"items": {"type": "null"}}]})", "different parts"},
+      {R"({"allOf": [{"format": "date"}, {"format": "uuid"}]})", "\"format\" twice"},
   };
   for (auto [text, message] : kCases) {
     try {
@@ -385,6 +423,65 @@ TEST(Grammar, SchemasThatCannotBeEnforcedAreRefusedWithTheirPath) {
       ADD_FAILURE() << text << " was taken";
     } catch (const Error& e) {
       EXPECT_TRUE(std::regex_search(e.what(), std::regex(message))) << text << "\n" << e.what();
+    }
+  }
+}
+
+TEST(Grammar, OneOfTakesAlternativesThatExcludeEachOther) {
+  const std::string kA = R"({"type": "object", "properties": {"kind": {"const": "a"}, "n": {}},
+                             "required": ["kind"]})",
+                    kB = R"({"properties": {"kind": {"enum": ["b", "c"]}, "n": {}},
+                             "required": ["kind"]})";
+  const std::pair<std::string, bool> kCases[] = {
+      {R"({"type": "string"}, {"type": "null"}, {"type": "integer"})", true},
+      {R"({"type": "integer"}, {"type": "number"})", false},
+      {R"({"type": "string"}, {"minLength": 3})", false},
+      {R"({"type": "integer"}, {"properties": {"a": {}}})", false},  // 1 fits the second as well
+      {R"({"const": 1}, {"const": 2}, {"enum": ["x", 3]})", true},
+      {R"({"const": 1}, {"enum": [2, 1.0]})", false},
+      {R"({"const": "a"}, {"type": "string"})", false},
+      {R"({"const": "a"}, {"type": "boolean"}, {"type": ["object", "null"]})", true},
+      {kA + "," + kB, true},
+      {kA + "," + kB + "," + kA, false},
+      {R"({"properties": {"a": {"type": "string"}}, "required": ["a"]},
+          {"properties": {"a": {"type": "null"}}})",
+       true},
+      {R"({"properties": {"a": {"type": "string"}}}, {"properties": {"a": {"type": "null"}}})",
+       false},
+      {R"({"properties": {"a": {}}, "required": ["a"], "additionalProperties": false},
+          {"properties": {"b": {}}, "required": ["b"], "additionalProperties": false})",
+       true},
+      {R"({"properties": {"a": {}}, "required": ["a"], "additionalProperties": true},
+          {"properties": {"b": {}}, "required": ["b"], "additionalProperties": true})",
+       false},
+      {R"({"allOf": [{"$ref": "#/$defs/kind"}, {"properties": {"x": {"const": 1}}, "required": ["x"]}]},
+          {"allOf": [{"$ref": "#/$defs/kind"}, {"properties": {"x": {"const": 2}}, "required": ["x"]}]})",
+       true},
+      {R"({"anyOf": [{"const": 1}, {"const": 2}]}, {"oneOf": [{"const": 3}, {"type": "null"}]})",
+       true},
+      {R"({"anyOf": [{"const": 1}, {"const": 2}]}, {"oneOf": [{"const": 2}, {"type": "null"}]})",
+       false},
+      // A tree: what tells the alternatives apart stands behind what leads back to them.
+      {R"({"type": "null"}, {"type": "object", "required": ["a", "b", "kind"], "properties": {
+            "a": {"$ref": "#"}, "b": {"$ref": "#"}, "kind": {"const": "and"}}},
+          {"type": "object", "required": ["a", "b", "kind"], "properties": {
+            "a": {"$ref": "#"}, "b": {"$ref": "#"}, "kind": {"const": "or"}}})",
+       true},
+      {R"({"type": "array", "items": {"type": "null"}}, {"type": "array", "items": {"const": 1}})",
+       false},
+  };
+  for (const auto& [list, apart] : kCases) {
+    std::string schema =
+        R"({"$defs": {"kind": {"properties": {"kind": {"const": "a"}}}}, "oneOf": [)" + list + "]}";
+    std::string refused;
+    try {
+      Grammar::from_json_schema(schema);
+    } catch (const Error& e) {
+      refused = e.what();
+    }
+    EXPECT_EQ(refused.empty(), apart) << list << "\n" << refused;
+    if (!apart) {
+      EXPECT_THAT(refused, testing::HasSubstr("a value could fit alternatives")) << list;
     }
   }
 }
@@ -411,6 +508,9 @@ TEST(Grammar, LargeSchemasAreReadOrRefusedAtOnce) {
         many + "}}"}) {
     EXPECT_THROW(Grammar::from_json_schema(schema), Error) << schema.substr(0, 60);
   }
+  std::string values = R"({"oneOf": [{"const": -1})";  // compared in pairs
+  for (int i = 0; i < 4000; ++i) values += ", {\"const\": " + std::to_string(i) + "}";
+  EXPECT_THROW(Grammar::from_json_schema(values + "]}"), Error);
   std::string long_name(1000, 'a');
   Grammar g = Grammar::from_json_schema(R"({"required": [")" + long_name + R"("]})");
   EXPECT_TRUE(matches(g, "{\"" + long_name + "\":1,\"aaa\":2}"));

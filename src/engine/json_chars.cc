@@ -158,7 +158,7 @@ class RegexParser {
       case '[':
         return json_one_of(b_, char_class());
       case '.':
-        return json_one_of(b_, all_but({{'\n', '\n'}, {'\r', '\r'}}));
+        return json_one_of(b_, all_but({{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}}));
       case '\\':
         return json_one_of(b_, escape());
       case '^':
@@ -204,12 +204,16 @@ class RegexParser {
     return n;
   }
 
-  // After a backslash.
+  // After a backslash. White space is ECMA-262's.
   std::vector<CharSpan> escape() {
     uint32_t c = take_char();
     static const std::vector<CharSpan> kDigit = {{'0', '9'}},
                                        kWord = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}},
-                                       kSpace = {{'\t', '\r'}, {' ', ' '}};
+                                       kSpace = {{'\t', '\r'},     {' ', ' '},
+                                                 {0xA0, 0xA0},     {0x1680, 0x1680},
+                                                 {0x2000, 0x200A}, {0x2028, 0x2029},
+                                                 {0x202F, 0x202F}, {0x205F, 0x205F},
+                                                 {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
     switch (c) {
       case 'd':
         return kDigit;

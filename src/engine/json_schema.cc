@@ -3,10 +3,11 @@
 // space is at most a space or one line with its indent. What would have to be ignored is refused
 // instead.
 //
-// Enforced: type (one or several), enum, const, anyOf and oneOf (as alternatives), allOf (of
-// objects), $ref within the schema (recursion too), properties, required, additionalProperties,
-// items, prefixItems, minItems, maxItems, minLength, maxLength, pattern (json_chars.h), format
-// date, time, date-time, uuid; minimum and maximum (integers), exclusive ones for integers.
+// Enforced: type (one or several), enum, const, anyOf, oneOf (of alternatives that exclude each
+// other), allOf (laid over each other), $ref within the schema (recursion too), properties,
+// required, additionalProperties, items, prefixItems, minItems, maxItems, minLength, maxLength,
+// pattern (json_chars.h), format date, time, date-time, uuid (other formats are annotations);
+// minimum and maximum (integers), exclusive ones for integers.
 // Where properties are listed, further ones are allowed only if additionalProperties says so.
 #include <fmt/format.h>
 
@@ -19,25 +20,22 @@
 #include "base/error.h"
 #include "engine/grammar_builder.h"
 #include "engine/json_chars.h"
+#include "engine/json_schema_parts.h"
 #include "formats/json.h"
 
 namespace wels {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = SchemaJson;
 using Sequence = GrammarBuilder::Sequence;
 constexpr int64_t kUnbounded = GrammarBuilder::kUnbounded;
 constexpr int64_t kDigits = 16;  // of a number's integer and of its fraction
 constexpr size_t kLongestName = 1000, kMostNames = 5000;  // of properties; in all of a schema
 
-const std::set<std::string> kAnnotations = {
-    "title",      "description", "default",         "examples",        "$schema",  "$id",
-    "$comment",   "$anchor",     "$defs",           "definitions",     "readOnly", "writeOnly",
-    "deprecated", "format",      "contentEncoding", "contentMediaType"};
-
 class SchemaCompiler {
  public:
-  explicit SchemaCompiler(Json schema) : schema_(std::move(schema)), build_("json schema") {
+  explicit SchemaCompiler(Json schema)
+      : schema_(std::move(schema)), overlap_(schema_), build_("json schema") {
     space_ = build_.repeat(build_.text(" "), 0, 1);
     Sequence indent = build_.repeat(build_.one_of({{' ', ' '}, {'\t', '\t'}}), 0, 20);
     gap_ = build_.any_of({build_.text(" "), {build_.join({build_.text("\n"), indent})}, {}});
@@ -61,7 +59,7 @@ class SchemaCompiler {
  private:
   [[noreturn]] static void fail(const std::string& path, const std::string& what,
                                 const std::string& hint = "") {
-    throw Error("json schema, " + printable(path), what, hint);
+    fail_schema(path, what, hint);
   }
   [[noreturn]] static void fail_type(const std::string& path) {
     fail(path, "\"type\" is none of JSON's types",
@@ -76,7 +74,8 @@ class SchemaCompiler {
   }
   static void only(const Json& s, const std::string& path, const std::set<std::string>& known) {
     for (const auto& [key, unused] : s.items()) {
-      if (!known.contains(key) && !kAnnotations.contains(key))
+      bool means_nothing = is_annotation(key) && (key != "format" || !enforced_format(s));
+      if (!known.contains(key) && !means_nothing)
         fail(path, fmt::format("\"{}\" is not enforced here", printable(key)), "leave it out");
     }
   }
@@ -208,9 +207,11 @@ class SchemaCompiler {
     for (const char* key : {"anyOf", "oneOf"}) {
       if (!s.contains(key)) continue;
       only(s, path, {key});
-      return alternatives(s[key], path + "/" + key);
+      Sequence out = alternatives(s[key], path + "/" + key);
+      if (key == std::string_view("oneOf")) exclude_each_other(s[key], path + "/oneOf");
+      return out;
     }
-    if (s.contains("allOf")) return merged(s, path);
+    if (s.contains("allOf")) return value(merged_schema(schema_, s, path), path);
     if (s.contains("const")) {
       only(s, path, {"const", "type"});
       if (s.contains("type") && !is_of(s["const"], s["type"], path))
@@ -225,18 +226,6 @@ class SchemaCompiler {
       return build_.any_of(std::move(each));
     }
     return typed(s, s.contains("type") ? s["type"] : Json(implied_type(s)), path, false);
-  }
-
-  static std::string implied_type(const Json& s) {
-    static const std::pair<const char*, const char*> kSigns[] = {
-        {"properties", "object"}, {"required", "object"},   {"additionalProperties", "object"},
-        {"items", "array"},       {"prefixItems", "array"}, {"minItems", "array"},
-        {"maxItems", "array"},    {"minLength", "string"},  {"maxLength", "string"},
-        {"pattern", "string"},    {"minimum", "number"},    {"maximum", "number"}};
-    for (auto [key, type] : kSigns) {
-      if (s.contains(key)) return type;
-    }
-    return "value";
   }
 
   // several: keywords of the other types stand beside.
@@ -257,7 +246,7 @@ class SchemaCompiler {
     if (several) {
       for (const auto& [unused, others] : kKnown) keys.insert(others.begin(), others.end());
     }
-    keys.insert("type");
+    keys.insert({"type", "format"});  // a format is of strings, whatever else may stand there
     only(s, path, keys);
     if (name == "object") return object_of(s, path);
     if (name == "array") return array_of(s, path);
@@ -269,18 +258,12 @@ class SchemaCompiler {
   }
 
   Sequence reference(const Json& ref, const std::string& path) {
-    std::string to = ref.is_string() ? ref.get<std::string>() : "";
-    if (to.empty() || to[0] != '#')
-      fail(path, "\"$ref\" must point into this schema", "as \"#/$defs/name\"");
+    std::string pointer;
+    const Json& target = schema_target(schema_, ref, path, pointer);
+    std::string to = "#" + pointer;
     if (auto it = refs_.find(to); it != refs_.end()) return {it->second};
-    const Json* target = nullptr;
-    try {
-      target = &schema_.at(Json::json_pointer(to.substr(1)));
-    } catch (const Json::exception&) {
-      fail(path, fmt::format("\"$ref\" points to \"{}\", which is not there", printable(to)));
-    }
     int32_t rule = refs_[to] = build_.new_rule();
-    build_.define(rule, {value(*target, to)});
+    build_.define(rule, {value(target, to)});
     return {rule};
   }
 
@@ -290,6 +273,19 @@ class SchemaCompiler {
     for (size_t i = 0; i < list.size(); ++i)
       out.push_back(value(list[i], path + "/" + std::to_string(i)));
     return build_.any_of(std::move(out));
+  }
+
+  // What fits two of them fits oneOf no longer.
+  void exclude_each_other(const Json& list, const std::string& path) {
+    for (size_t i = 0; i < list.size(); ++i) {
+      for (size_t j = 0; j < list.size(); ++j) {
+        if (i != j && overlap_.may_overlap(list[i], list[j]))
+          fail(path,
+               fmt::format("a value could fit alternatives {} and {}", std::min(i, j) + 1,
+                           std::max(i, j) + 1),
+               "give each a required property with its own \"const\", or write anyOf");
+      }
+    }
   }
 
   // type: a name or a list of them.
@@ -318,49 +314,6 @@ class SchemaCompiler {
     }
     if (out.empty()) fail(path, "\"enum\" lists no value of its \"type\"");
     return build_.any_of(std::move(out));
-  }
-
-  // allOf: objects laid over each other.
-  Sequence merged(const Json& s, const std::string& path) {
-    Json sum = s;
-    sum.erase("allOf");
-    if (!s["allOf"].is_array() || s["allOf"].empty())
-      fail(path + "/allOf", "must be a list of schemas");
-    for (const Json& listed : s["allOf"]) {
-      const Json* part = &listed;
-      for (int hops = 0; part->is_object() && part->contains("$ref"); ++hops) {
-        std::string to = (*part)["$ref"].is_string() ? (*part)["$ref"].get<std::string>() : "";
-        Json::json_pointer pointer;
-        if (hops > 20 || to.empty() || to[0] != '#') fail(path, "\"$ref\" in allOf leads nowhere");
-        try {
-          part = &schema_.at(Json::json_pointer(to.substr(1)));
-        } catch (const Json::exception&) {
-          fail(path, fmt::format("\"$ref\" points to \"{}\", which is not there", printable(to)));
-        }
-      }
-      if (!part->is_object()) fail(path + "/allOf", "must be a list of schemas");
-      for (const auto& [key, v] : part->items()) {
-        bool both = sum.contains(key);
-        if (key == "properties" && both && !(v.is_object() && sum[key].is_object()))
-          fail(path + "/allOf", "\"properties\" must be an object");
-        if (key == "required" && both && !(v.is_array() && sum[key].is_array()))
-          fail(path + "/allOf", "\"required\" must be a list of names");
-        if (key == "properties" && both) {
-          for (const auto& [name, p] : v.items()) {
-            if (sum[key].contains(name) && sum[key][name] != p)
-              fail(path + "/allOf", "gives \"" + printable(name) + "\" two schemas");
-            sum[key][name] = p;
-          }
-        } else if (key == "required" && both) {
-          for (const Json& name : v) sum[key].push_back(name);
-        } else if (both && !kAnnotations.contains(key) && sum[key] != v) {
-          fail(path + "/allOf", fmt::format("gives \"{}\" twice", printable(key)));
-        } else {
-          sum[key] = v;
-        }
-      }
-    }
-    return value(sum, path);
   }
 
   Sequence object_of(const Json& s, const std::string& path) {
@@ -451,6 +404,7 @@ class SchemaCompiler {
     if (most != kUnbounded && most < least) fail(path, "maxItems is below minItems");
     if (!s.contains("prefixItems") && !(s.contains("items") && s["items"].is_array())) {
       Json items = s.contains("items") ? s["items"] : Json(true);
+      if (items == Json(false) && least > 0) fail(path, "minItems asks for items that none may be");
       if (items == Json(false)) return build_.text("[]");
       return list(rule_of(value(items, path + "/items")), least, most);
     }
@@ -479,22 +433,17 @@ class SchemaCompiler {
             most = amount(s, "maxLength", kUnbounded, path);
     if (most != kUnbounded && most < least) fail(path, "maxLength is below minLength");
     bool bounded = s.contains("minLength") || s.contains("maxLength");
+    const std::string* format = enforced_format(s);
+    if ((s.contains("pattern") || format) && bounded)
+      fail(path, fmt::format("\"{}\" together with a length is not enforced here",
+                             format ? "format" : "pattern"));
+    if (s.contains("pattern") && format)
+      fail(path, "\"pattern\" together with \"format\" is not enforced here");
     if (s.contains("pattern")) {
-      if (bounded) fail(path, "\"pattern\" together with a length is not enforced here");
       if (!s["pattern"].is_string()) fail(path, "\"pattern\" must be a string");
       return quoted(json_regex(build_, s["pattern"].get<std::string>(), path));
     }
-    static const std::string kDate = R"([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01]))",
-                             kHour = R"(([01][0-9]|2[0-3]))",
-                             kTime = kHour + R"((:[0-5][0-9]){2}(\.[0-9]{1,9})?(Z|[+-])" + kHour +
-                                     R"(:[0-5][0-9]))",
-                             kUuid = R"([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})";
-    static const std::map<std::string, std::string> kFormats = {
-        {"date", kDate}, {"time", kTime}, {"date-time", kDate + "T" + kTime}, {"uuid", kUuid}};
-    if (s.contains("format") && s["format"].is_string() && !bounded) {
-      if (auto it = kFormats.find(s["format"].get<std::string>()); it != kFormats.end())
-        return quoted(json_regex(build_, "^" + it->second + "$", path));
-    }
+    if (format) return quoted(json_regex(build_, *format, path));
     return bounded ? string_of(json_string_char(build_), least, most) : any_rule("string");
   }
   Sequence quoted(const Sequence& inner) {
@@ -583,7 +532,8 @@ class SchemaCompiler {
     return build_.any_of(std::move(out));
   }
 
-  Json schema_;
+  const Json schema_;
+  SchemaOverlap overlap_;
   GrammarBuilder build_;
   Sequence space_, gap_;
   std::map<std::string, int32_t> refs_, any_;
