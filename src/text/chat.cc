@@ -95,6 +95,10 @@ void begun_with_reasoning(Writer& w, const ChatMessage& m, const char* opened) {
   w.said(*m.content);
 }
 
+bool is_r1_qwen(ChatTemplate t) {
+  return t == ChatTemplate::kDeepSeekR1Qwen || t == ChatTemplate::kDeepSeekR1QwenThinks;
+}
+
 // V3 (both), R1 and its distillations: one program that grew by small changes.
 struct Classic {
   ChatTemplate kind;
@@ -106,8 +110,7 @@ struct Classic {
 
   void calls(const ChatMessage& m) {
     in_tool = false;
-    bool always_closed =
-        kind == ChatTemplate::kDeepSeekV3_0324 || kind == ChatTemplate::kDeepSeekR1Qwen;
+    bool always_closed = kind == ChatTemplate::kDeepSeekV3_0324 || is_r1_qwen(kind);
     for (const ToolCall& call : m.tool_calls) {
       bool first = !any_call;
       if (first) {
@@ -154,6 +157,7 @@ struct Classic {
           calling ? calls(m) : answer(m);
           break;
         case ChatTemplate::kDeepSeekR1Qwen:
+        case ChatTemplate::kDeepSeekR1QwenThinks:
           if (calling) calls(m);
           if (m.content) answer(m);
           break;
@@ -183,7 +187,7 @@ void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>
   if (classic.in_tool) w.marks(kOutputsEnd);
   if (!o.add_generation_prompt || classic.in_tool) return;
   w.marks(kAssistant);
-  if (kind == ChatTemplate::kDeepSeekR1 || kind == ChatTemplate::kDeepSeekR1Qwen) {
+  if (kind == ChatTemplate::kDeepSeekR1 || is_r1_qwen(kind)) {
     w.marks(kThink);
     w.own("\n");
     if (kind == ChatTemplate::kDeepSeekR1Qwen && !o.thinking) w.marks(kThinkEnd);
@@ -441,8 +445,10 @@ const std::vector<ChatTemplateName>& chat_template_names() {
       {"deepseek-v3.1", ChatTemplate::kDeepSeekV31},
       {"deepseek-v3.1-release", ChatTemplate::kDeepSeekV31Release},
       {"deepseek-r1-0528", ChatTemplate::kDeepSeekR1_0528},
+      {"deepseek-r1-first", ChatTemplate::kDeepSeekR1First},
       {"deepseek-r1-distill-llama-8b", ChatTemplate::kDeepSeekR1},
       {"deepseek-r1-distill-qwen-32b", ChatTemplate::kDeepSeekR1Qwen},
+      {"deepseek-r1-distill-qwen-32b-thinks", ChatTemplate::kDeepSeekR1QwenThinks},
       {"llama-cpp-deepseek-r1", ChatTemplate::kLlamaCppR1}};
   return names;
 }

@@ -22,12 +22,14 @@ enum class ChatTemplate {
   kDeepSeekV2,  // DeepSeek-LLM, V2 and their coders: turns by name, in plain text
   kDeepSeekV3,  // first release of V3
   kDeepSeekV3_0324,
-  kDeepSeekV31,         // also that of models trained by wels
-  kDeepSeekV31Release,  // V3.1's own program: no <think> before the </think> of no thought
-  kDeepSeekR1,          // R1 and its Llama distillations
-  kDeepSeekR1_0528,     // also the later program of V3-0324: each question asks for its answer
-  kDeepSeekR1Qwen,      // R1's Qwen-32B distillation, with llama.cpp's switch for thinking
-  kLlamaCppR1,          // llama.cpp's own for R1
+  kDeepSeekV31,           // also that of models trained by wels
+  kDeepSeekV31Release,    // V3.1's own program: no <think> before the </think> of no thought
+  kDeepSeekR1First,       // R1 and its distillations in January 2025: the prompt opens no thought
+  kDeepSeekR1,            // R1 and its distillations since then
+  kDeepSeekR1_0528,       // also the later program of V3-0324: each question asks for its answer
+  kDeepSeekR1Qwen,        // R1's Qwen-32B distillation, with llama.cpp's switch for thinking
+  kDeepSeekR1QwenThinks,  // the same without the switch, as llama.cpp has it now
+  kLlamaCppR1,            // llama.cpp's own for R1
 };
 // V3.1's turns and calls, whichever of the two.
 inline bool is_v31(ChatTemplate t) {
@@ -43,7 +45,7 @@ const std::vector<ChatTemplateName>& chat_template_names();
 ChatTemplate chat_template_by_name(std::string_view name);
 // The template that a model folder or GGUF file states (text/vocab_source.h, load_chat_template),
 // recognised by its marks. Nullopt: it states none, a base model. Throws Error where the template
-// is none of ours.
+// is none of ours; warns where the turns are a template's and the calls may not be.
 std::optional<ChatTemplate> find_chat_template(const std::string& path);
 // kDeepSeekV31 as a Jinja program: the chat_template.jinja of model folders that wels writes.
 std::string chat_template_jinja();

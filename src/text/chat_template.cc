@@ -2,6 +2,7 @@
 // between releases in what they are called and how they are spaced, so they are known by the marks
 // that change what a conversation becomes.
 #include "base/error.h"
+#include "base/log.h"
 #include "text/chat.h"
 #include "text/vocab_source.h"
 
@@ -80,10 +81,20 @@ std::optional<ChatTemplate> find_chat_template(const std::string& path) {
     return ChatTemplate::kDeepSeekV31;
   if (has("is_last_user") && (has("<｜Assistant｜></think>") || has("{{'</think>'}}")))
     return ChatTemplate::kDeepSeekV31Release;
-  if (has("<｜Assistant｜><think>"))
-    return has("enable_thinking") ? ChatTemplate::kDeepSeekR1Qwen : ChatTemplate::kDeepSeekR1;
-  if (has("is_last_user")) return ChatTemplate::kDeepSeekR1_0528;
-  return has("</think>") ? ChatTemplate::kDeepSeekV3_0324 : ChatTemplate::kDeepSeekV3;
+  if (has("is_last_user") && !has("<｜Assistant｜><think>")) return ChatTemplate::kDeepSeekR1_0528;
+  // One program that grew: of what it became, the calls show most.
+  bool thinks = has("<｜Assistant｜><think>"), strips = has("</think>");
+  if (thinks && has("enable_thinking")) return ChatTemplate::kDeepSeekR1Qwen;
+  if (thinks && has("and message['tool_calls']")) return ChatTemplate::kDeepSeekR1QwenThinks;
+  if (!thinks && strips && has("is_first_sp")) return ChatTemplate::kDeepSeekV3_0324;
+  if (!has("message['content'] is none"))
+    log_warn(
+        "{}: the chat template's turns are known, its tool calls may not be; --template names "
+        "the one to use",
+        path);
+  return thinks   ? ChatTemplate::kDeepSeekR1
+         : strips ? ChatTemplate::kDeepSeekR1First
+                  : ChatTemplate::kDeepSeekV3;
 }
 
 }  // namespace wels

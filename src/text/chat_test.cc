@@ -132,6 +132,36 @@ TEST(Chat, R1_0528AsksForAnAnswerWithEachQuestion) {
   EXPECT_EQ(rendered(2), begin);
 }
 
+// Expected: what R1's program of January 2025 and llama.cpp's for the Qwen distillation give.
+TEST(Chat, R1sFirstAndLastProgramsDifferInThoughtsAndCalls) {
+  ChatMessage call = say("assistant", "Wait");
+  call.tool_calls = {{"function", "f", "{}"}};
+  std::vector<ChatMessage> talk = {say("system", "S"),
+                                   say("user", "a"),
+                                   say("assistant", "<think>\nx</think>A"),
+                                   say("user", "b"),
+                                   call,
+                                   say("tool", "1")};
+  auto rendered = [&](ChatTemplate t) { return chat_to_string(render_chat(t, talk, {})); };
+  std::string begin =
+      "<｜begin▁of▁sentence｜>S<｜User｜>a<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>b";
+  std::string called =
+      "<｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```"
+      "json\n{}\n```"
+      "<｜tool▁call▁end｜>";
+  std::string output =
+      "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>1<｜tool▁output▁end｜><｜tool▁outputs▁end｜>";
+  std::string said = "<｜Assistant｜>Wait<｜end▁of▁sentence｜>";
+  EXPECT_EQ(rendered(ChatTemplate::kDeepSeekR1First), begin + said + output);
+  EXPECT_EQ(rendered(ChatTemplate::kDeepSeekR1QwenThinks),
+            begin + called + "<｜tool▁calls▁end｜><｜end▁of▁sentence｜>" + said + output);
+  talk[4].content.reset();
+  EXPECT_EQ(rendered(ChatTemplate::kDeepSeekR1First), begin + called + output);
+  talk.resize(4);
+  EXPECT_EQ(rendered(ChatTemplate::kDeepSeekR1First), begin + "<｜Assistant｜>");
+  EXPECT_EQ(rendered(ChatTemplate::kDeepSeekR1QwenThinks), begin + "<｜Assistant｜><think>\n");
+}
+
 TEST(Chat, V31sOwnProgramOpensNoThoughtThatItCloses) {
   ChatMessage calls = say("assistant", "");
   calls.tool_calls = {{"function", "f", "{}"}};
@@ -324,15 +354,28 @@ TEST_F(ChatTemplateOfFolder, IsKnownByItsMarks) {
   write_file_atomic(folder_ + "/tokenizer_config.json", "{}");
   EXPECT_EQ(find_chat_template(folder_), std::nullopt);
   // What the published programs write; only the marks count.
-  std::string turns = "'<｜User｜>' + x + '<｜Assistant｜>'";
-  config(turns);
+  std::string turns = "'<｜User｜>' + x + '<｜Assistant｜>'", calls = "message['content'] is none",
+              strips = "split('</think>')[-1]", thinks = "'<｜Assistant｜><think>\\n'",
+              both = "if message['role'] == 'assistant' and message['tool_calls'] -%}";
+  testing::internal::CaptureStderr();
+  config(turns + calls);
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV3);
-  config(turns + "split('</think>')[-1]");
+  config(turns + calls + strips);
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1First);
+  config(turns + calls + strips + "is_first_sp=true");
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekV3_0324);
-  config(turns + "split('</think>')[-1] '<｜Assistant｜><think>\\n'");
+  config(turns + calls + strips + thinks);
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1);
-  config(turns + "'<｜Assistant｜><think>\\n' if not enable_thinking '</think>'");
+  config(turns + both + strips + thinks);
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1QwenThinks);
+  config(turns + both + strips + thinks + " if not enable_thinking '</think>'");
   EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1Qwen);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  testing::internal::CaptureStderr();
+  config(turns + strips + thinks);
+  EXPECT_EQ(find_chat_template(folder_), ChatTemplate::kDeepSeekR1);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::HasSubstr("its tool calls may not be"));
   config(
       {{{"name", "tool_use"}, {"template", "x"}},
        {{"name", "default"}, {"template", turns + "ns.is_last_user '<｜Assistant｜></think>'"}}});
