@@ -9,20 +9,27 @@
 namespace wels {
 
 void GrammarFlags::add(CLI::App* sub) {
+  auto named = [](const std::string& value) { return value.empty() ? "needs a file" : ""; };
   auto* gbnf = sub->add_option("--grammar", grammar, "a GBNF file that the answer must match");
   auto* json_schema =
-      sub->add_option("--json-schema", schema, "a JSON schema that the answer must fit");
+      sub->add_option("--json-schema", schema,
+                      "a file with a JSON schema that the answer must fit, or the schema ({...})");
+  gbnf->check(named);
+  json_schema->check(named);
   auto* object = sub->add_flag("--json", json, "the answer is a JSON object");
   gbnf->excludes(json_schema)->excludes(object);
   json_schema->excludes(object);
 }
 
+std::string schema_text(const GrammarFlags& f) {
+  return f.schema.starts_with('{') ? f.schema : read_file(f.schema);
+}
+
 std::shared_ptr<const Grammar> make_grammar(const GrammarFlags& f) {
   if (!f.any()) return nullptr;
-  return std::make_shared<Grammar>(!f.grammar.empty() ? Grammar::from_gbnf(read_file(f.grammar))
-                                   : !f.schema.empty()
-                                       ? Grammar::from_json_schema(read_file(f.schema))
-                                       : Grammar::json_object());
+  return std::make_shared<Grammar>(!f.grammar.empty()  ? Grammar::from_gbnf(read_file(f.grammar))
+                                   : !f.schema.empty() ? Grammar::from_json_schema(schema_text(f))
+                                                       : Grammar::json_object());
 }
 
 AnswerMaskFn hold_to_grammar(std::shared_ptr<const Grammar> grammar, const Tokenizer& tokenizer,

@@ -14,12 +14,14 @@
 namespace wels {
 
 struct GrammarFlags {
-  std::string grammar, schema;  // files
+  std::string grammar, schema;  // files; the schema itself where it begins with {
   bool json = false;
   bool any() const { return json || !grammar.empty() || !schema.empty(); }
   void add(CLI::App* sub);
 };
 
+// The schema's text. Throws Error: an unreadable file.
+std::string schema_text(const GrammarFlags& flags);
 // What they ask for; null: nothing. Throws Error: an unreadable file, a grammar that cannot be.
 std::shared_ptr<const Grammar> make_grammar(const GrammarFlags& flags);
 

@@ -170,6 +170,8 @@ TEST(ChatCommands, AServerGetsTheSchemaInTheOrderOfItsFile) {
   ServerChat chat(flags, s);
   EXPECT_THAT(chat.request(),
               HasSubstr(R"({"properties":{"why":{},"answer":{}},"additionalProperties":0})"));
+  s.settings.format.schema = R"({"type": "null"})";
+  EXPECT_THAT(ServerChat(flags, s).request(), HasSubstr(R"("schema":{"type":"null"})"));
   write_file_atomic(path, "{");
   EXPECT_THROW(chat.request(), Error);
 }

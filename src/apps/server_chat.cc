@@ -121,8 +121,9 @@ std::string ServerChat::request() const {
     j["logit_bias"][std::to_string(id)] = std::max(bias, -100.0f);
   if (s.format.json) j["response_format"] = {{"type", "json_object"}};
   if (!s.format.schema.empty()) {
-    std::string schema = read_file(s.format.schema);
-    parse_json(schema, s.format.schema);  // says what is wrong with it
+    std::string schema = schema_text(s.format);
+    // Says what is wrong with it.
+    parse_json(schema, schema == s.format.schema ? "json schema" : s.format.schema);
     // In the file's order, which is that of the answer.
     j["response_format"] = {
         {"type", "json_schema"},

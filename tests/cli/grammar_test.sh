@@ -24,6 +24,8 @@ echo '{"type": "object", "properties": {"n": {"type": "integer", "minimum": 10, 
        "required": ["n", "ok"], "additionalProperties": false}' > schema.json
 "$wels" generate run "1 is" -q -n 200 --temperature 1 --json-schema schema.json >out.log
 tr -d ' \n\t' < out.log | grep -qxE '\{"n":[12][0-9],"ok":(true|false)\}' || { cat out.log; fail "does not fit the schema"; }
+"$wels" generate run "1 is" -q -n 30 --temperature 1 --json-schema '{"enum": ["red", "green"]}' >out.log || fail "a schema on the command line"
+grep -qxE '"(red|green)"' out.log || { cat out.log; fail "does not fit the schema on the command line"; }
 "$wels" generate run "1 is" -q -n 30 --temperature 1 --json >out.log
 head -c 1 out.log | grep -q '{' || { cat out.log; fail "--json does not begin an object"; }
 
@@ -53,5 +55,8 @@ echo '{"type": "string", "multipleOf": 3}' > odd.json
 pattern="begins with itself" refused --grammar left.gbnf
 pattern="multipleOf" refused --json-schema odd.json
 pattern="missing.gbnf" refused --grammar missing.gbnf
+pattern="grammar: needs a file" refused --grammar ''
+pattern="json-schema: needs a file" refused --json-schema ''
+pattern="json schema" refused --json-schema '{"type": "thing"}'
 pattern="ignore-eos: an answer that is held to a format has to end" refused --json --ignore-eos
 echo "passed"
