@@ -33,14 +33,18 @@ Reward score_one(const TaskMixture::Item& item, uint64_t sample, const Rollout& 
 }
 
 void add_language(std::span<Reward> siblings, double weight) {
-  double sum = 0, n = 0;
+  double sum = 0, n = 0, least = 1, most = 0;
   for (const Reward& r : siblings) {
     if (std::isnan(r.language)) continue;
     sum += r.language;
     ++n;
+    least = std::min(least, r.language);
+    most = std::max(most, r.language);
   }
+  // Rounding must not take the mean beyond them: of equal shares a group would have variance.
+  double mean = n > 0 ? std::clamp(sum / n, least, most) : 0;
   for (Reward& r : siblings) {
-    if (std::isnan(r.language)) r.language = n > 0 ? sum / n : 0;
+    if (std::isnan(r.language)) r.language = mean;
     r.total += weight * r.language;
   }
 }

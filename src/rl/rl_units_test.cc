@@ -108,6 +108,22 @@ TEST(Reward, AThoughtWithoutWordsIsNoBetterForItsLanguage) {
   }
 }
 
+TEST(Reward, AThoughtWithoutWordsAmongEqualOnesIsEqualToTheBit) {
+  TaskMixture tasks("parity:4");
+  std::vector<TaskMixture::Item> item = {tasks.item(1, 0, TaskSplit::kTrain)};
+  for (size_t latin = 1; latin < 20; ++latin) {
+    std::string thought = "加";
+    for (size_t i = 0; i < latin; ++i) thought += " we";
+    for (size_t n = 2; n < 20; ++n) {
+      std::vector<Rollout> rollouts(n + 1);
+      for (size_t i = 0; i < n; ++i) rollouts[i].parts.thought = thought;
+      std::vector<Reward> r = score_rollouts(item, rollouts, 10, {.accuracy = 1, .language = 0.5});
+      EXPECT_EQ(r[n].language, r[0].language) << latin << " of " << n;
+      EXPECT_EQ(r[n].total, r[0].total);
+    }
+  }
+}
+
 TEST(Reward, ACoinIsFairAndFallsTheSameWayAgain) {
   TaskMixture tasks("parity:8");
   std::vector<TaskMixture::Item> items;
