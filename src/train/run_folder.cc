@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int kStateVersion = 1;
+constexpr const char* kRemoved = "removed-";
 
 template <class T>
 T field(const json& j, const char* name, const std::string& where) {
@@ -262,8 +263,19 @@ void prune_checkpoints(const std::string& run, int64_t keep, const std::set<int6
   for (size_t i = 0; i + static_cast<size_t>(std::max<int64_t>(keep, 1)) < steps.size(); ++i) {
     if (spared.count(steps[i]) > 0) continue;
     std::error_code ec;
-    fs::remove_all(checkpoint_folder(run, steps[i]), ec);
+    fs::rename(checkpoint_folder(run, steps[i]),
+               fmt::format("{}/checkpoints/{}{:08}", run, kRemoved, steps[i]), ec);
   }
+  remove_leftovers(run);
+}
+
+void remove_leftovers(const std::string& run) {
+  std::vector<fs::path> found;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints", ec)) {
+    if (entry.path().filename().string().starts_with(kRemoved)) found.push_back(entry.path());
+  }
+  for (const fs::path& path : found) fs::remove_all(path, ec);
 }
 
 }  // namespace wels

@@ -66,8 +66,11 @@ struct RunStart {
 std::optional<RunStart> find_run_start(const std::string& run);
 // The same error with the hint to go on from the checkpoint before the newest.
 [[noreturn]] void throw_damaged_checkpoint(const std::string& run, const Error& error);
-// Removes all but the last `keep` checkpoints and those of the steps that are spared.
+// Removes all but the last `keep` checkpoints and those of the steps that are spared: each is first
+// renamed to checkpoints/removed-00001200, so that a kill leaves no half checkpoint that counts.
 void prune_checkpoints(const std::string& run, int64_t keep, const std::set<int64_t>& spared);
+// What a kill left of a removal.
+void remove_leftovers(const std::string& run);
 // Renames those of later steps to checkpoints/collapsed-00001200, where nobody resumes from them.
 void set_aside_checkpoints(const std::string& run, int64_t last_good_step);
 

@@ -109,6 +109,7 @@ class Run {
     settings_ = settings_json(s_, c.model.config());
     settings_.update(stage_.settings());
     make_folder(s_.out + "/checkpoints");
+    remove_leftovers(s_.out);
     if (s_.ema > 0) ema_ = std::make_unique<WeightEma>(c.dev, c.model, s_.ema);
     resume();
     StepMetrics last;

@@ -300,6 +300,17 @@ TEST_F(StageTest, FoldersThatOnlyLookLikeCheckpointsAreNamed) {
   }
 }
 
+TEST_F(StageTest, WhatAKillLeftOfACheckpointThatWasRemovedGoes) {
+  s_.save_every = s_.keep = 1;
+  Idle stage;
+  run(stage);
+  fs::rename(checkpoint_folder(s_.out, 3), s_.out + "/checkpoints/removed-00000003");
+  EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(1));  // the best
+  EXPECT_EQ(run(stage).steps, 3);
+  EXPECT_FALSE(fs::exists(s_.out + "/checkpoints/removed-00000003"));
+  EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(1, 3));
+}
+
 TEST_F(StageTest, ASampleThatFailsDoesNotEndTheRun) {
   s_.sample_every = 1;
   Idle stage;
