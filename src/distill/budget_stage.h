@@ -1,8 +1,9 @@
 // A stage with an allowance of floating-point operations instead of a number of steps: what arms of
-// a comparison are matched by. All steps are the inner stage's; the first one that finds nothing
-// left does nothing and ends the run.
+// a comparison are matched by. All steps are the inner stage's, and the one that spends the last of
+// it ends the run; where nothing was left before the first, that one does nothing.
 #pragma once
 #include <functional>
+#include <limits>
 
 #include "train/stage.h"
 
@@ -28,13 +29,12 @@ class BudgetStage : public Stage {
   std::string sample() override { return inner_.sample(); }
   std::string status() const override;
   StateTensors state() override { return inner_.state(); }
-  nlohmann::json counters() const override {
-    return {{"spent", spent_}, {"inner", inner_.counters()}};
-  }
+  nlohmann::json counters() const override;
   void restore(const nlohmann::json& counters) override;
   void rehearse(Trainer& trainer) override { inner_.rehearse(trainer); }
   bool rate_is_of_training() const override { return inner_.rate_is_of_training(); }
   int64_t doubtful_steps() const override { return inner_.doubtful_steps(); }
+  int64_t steps_left() const override;
 
   double spent() const { return spent_; }
 
@@ -42,6 +42,7 @@ class BudgetStage : public Stage {
   Stage& inner_;
   Cost cost_;
   double budget_, spent_;
+  double cost_of_step_ = std::numeric_limits<double>::quiet_NaN();  // the last; NaN: none yet
 };
 
 }  // namespace wels

@@ -166,9 +166,10 @@ class Run {
     best_step_ = then.value("best_step", int64_t{-1});
     unevaluated_ = then.value("unevaluated", "");
     restore_counters(then, start->folder);
+    if (state_.step > 0 && stage_.steps_left() == 0) s_.schedule.steps = state_.step;
     if (ema_) save_average();
     if (state_.step < s_.schedule.steps)
-      log_info("resuming at step {} of {}", state_.step, s_.schedule.steps);
+      log_info("resuming at step {} of {}", state_.step, state_.step + steps_left());
   }
 
   void restore_counters(const json& then, const std::string& folder) {
@@ -239,7 +240,7 @@ class Run {
     loss_ = done.loss;
     evaluated_ = false;
     add_metrics(done, lr, seconds, m);
-    if (done.enough) s_.schedule.steps = state_.step;
+    if (stage_.steps_left() == 0) s_.schedule.steps = state_.step;
     bool last = state_.step == s_.schedule.steps;
     bool saves = state_.step % s_.save_every == 0 || last;
     bool due = state_.step % s_.eval_every == 0 || saves;
@@ -468,20 +469,25 @@ class Run {
     sync_folder(folder);
   }
 
+  int64_t steps_left() const {
+    int64_t left = stage_.steps_left();
+    return left >= 0 ? left : s_.schedule.steps - state_.step;
+  }
+
   double tokens_per_s() const {
     return seconds_seen_ > 0 ? static_cast<double>(tokens_seen_) / seconds_seen_ : 0;
   }
 
   std::string status() const {
+    int64_t left = steps_left();
     RunStatus s{.step = state_.step,
-                .steps = s_.schedule.steps,
+                .steps = state_.step + left,
                 .loss = loss_,
                 .tokens_per_s = tokens_per_s(),
                 .left_s = NAN,
                 .max_violation = max_violation_,
                 .more = stage_.status()};
-    if (step_seconds_ > 0)
-      s.left_s = static_cast<double>(s_.schedule.steps - state_.step) * step_seconds_;
+    if (step_seconds_ > 0) s.left_s = static_cast<double>(left) * step_seconds_;
     if (stage_.rate_is_of_training()) {
       double flops = s.tokens_per_s * flops_per_token_;
       s.gflops = flops / 1e9;

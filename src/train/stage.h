@@ -36,7 +36,6 @@ struct StageStep {
   int64_t tokens = 0;                  // trained on
   double loss = 0;                     // what the status line shows
   bool nothing_to_learn = false;       // no update was made, and none was due
-  bool enough = false;                 // the run ends with this step, whatever the schedule says
   std::optional<Error> collapse = {};  // the model is beyond use, and no update was made
 };
 
@@ -77,6 +76,9 @@ class Stage {
   // Forward and backward of a typical step without an update, to measure its time (runs given in
   // minutes). May throw Interrupted.
   virtual void rehearse(Trainer& trainer) = 0;
+  // Steps that are still to come, where the stage itself knows and not the schedule: 0 ends the run
+  // with the step that was made. -1: the schedule says.
+  virtual int64_t steps_left() const { return -1; }
   // Whether the tokens of a StageStep are most of what a step computes: their rate is then held
   // against the machine's peak.
   virtual bool rate_is_of_training() const { return true; }

@@ -34,6 +34,7 @@ class Idle : public Stage {
   int64_t not_finite_from = 0;
   bool sample_fails = false;
   int evaluations = 0, rehearsals = 0;
+  int64_t steps = -1;  // after which it has enough
 
   nlohmann::json settings() const override { return own; }
   StageStep step(Trainer&, const TrainerState& state, double, StepMetrics&) override {
@@ -53,6 +54,7 @@ class Idle : public Stage {
     if (averaged ? stop_in_average : stop_in_evaluation) stop();
     return value;
   }
+  int64_t steps_left() const override { return steps < 0 ? -1 : steps - step_; }
   std::string sample() override {
     if (sample_fails) throw Error("prompt", "does not fit");
     return {};
@@ -309,6 +311,19 @@ TEST_F(StageTest, WhatAKillLeftOfACheckpointThatWasRemovedGoes) {
   EXPECT_EQ(run(stage).steps, 3);
   EXPECT_FALSE(fs::exists(s_.out + "/checkpoints/removed-00000003"));
   EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(1, 3));
+}
+
+TEST_F(StageTest, AStageThatKnowsHowManyStepsAreLeftEndsTheRun) {
+  Idle stage;
+  stage.steps = 2;
+  s_.schedule.steps = 1000;
+  EXPECT_EQ(run(stage).steps, 2);
+  Idle over;
+  over.steps = 0;
+  StageResult again = run(over);
+  EXPECT_EQ(again.steps, 2);
+  EXPECT_FALSE(again.stopped);
+  EXPECT_THAT(list_checkpoints(s_.out), testing::ElementsAre(2));
 }
 
 TEST_F(StageTest, ASampleThatFailsDoesNotEndTheRun) {
