@@ -12,7 +12,8 @@ namespace {
 
 // A handler can only reach what has static storage; lock-free atomics are what it may touch.
 std::atomic<int> caught{0};
-std::atomic<bool> installed{false};
+std::atomic<int> stops{0};               // StopSignals that live
+std::atomic<bool> interruptible{false};  // an InterruptSignal lives
 static_assert(std::atomic<int>::is_always_lock_free);
 struct sigaction old_int, old_term;
 
@@ -28,7 +29,8 @@ void on_interrupt(int number) { caught = number; }
 }  // namespace
 
 StopSignal::StopSignal() {
-  CHECK(!installed.exchange(true));
+  CHECK(!interruptible);
+  if (stops++ > 0) return;
   caught = 0;
   struct sigaction action {};
   action.sa_handler = on_signal;
@@ -39,17 +41,18 @@ StopSignal::StopSignal() {
 }
 
 StopSignal::~StopSignal() {
+  if (--stops > 0) return;
   ::sigaction(SIGINT, &old_int, nullptr);
   ::sigaction(SIGTERM, &old_term, nullptr);
   caught = 0;
-  installed = false;
 }
 
 bool StopSignal::requested() const { return caught != 0; }
 int StopSignal::number() const { return caught; }
 
 InterruptSignal::InterruptSignal() {
-  CHECK(!installed.exchange(true));
+  CHECK(stops == 0);
+  CHECK(!interruptible.exchange(true));
   caught = 0;
   struct sigaction action {};
   action.sa_handler = on_interrupt;
@@ -61,7 +64,7 @@ InterruptSignal::InterruptSignal() {
 InterruptSignal::~InterruptSignal() {
   ::sigaction(SIGINT, &old_int, nullptr);
   caught = 0;
-  installed = false;
+  interruptible = false;
 }
 
 bool InterruptSignal::requested() const { return caught != 0; }

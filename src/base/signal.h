@@ -6,8 +6,9 @@
 namespace wels {
 
 // While one lives, the first SIGINT or SIGTERM is noted (and said on stderr), the second exits with
-// 128 + its number. The destructor puts the former handlers back and forgets the request. One at a
-// time (CHECK).
+// 128 + its number. The destructor puts the former handlers back and forgets the request. They
+// nest: what the inner one was asked, the outer ones were asked too, and only the outermost forgets
+// it. So a command of several parts holds one around all of them, and asks it before each.
 class StopSignal {
  public:
   StopSignal();

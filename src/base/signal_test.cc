@@ -23,6 +23,24 @@ TEST(StopSignal, FirstSignalIsNotedAndForgottenAtTheEnd) {
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("once more"), std::string::npos);
 }
 
+TEST(StopSignal, AnInnerOneForgetsNothing) {
+  ::testing::internal::CaptureStderr();
+  {
+    StopSignal outer;
+    {
+      StopSignal inner;
+      std::raise(SIGINT);
+      EXPECT_TRUE(inner.requested());
+    }
+    EXPECT_TRUE(outer.requested());
+    StopSignal next;
+    EXPECT_TRUE(next.requested());
+    EXPECT_EQ(next.number(), SIGINT);
+  }
+  EXPECT_FALSE(stop_requested());
+  ::testing::internal::GetCapturedStderr();
+}
+
 TEST(StopSignalDeathTest, SecondSignalEndsTheProgramAtOnce) {
   EXPECT_EXIT(
       {

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/rng.h"
+#include "base/signal.h"
 #include "distill/budget_stage.h"
 #include "distill/colearn_state.h"
 #include "distill/pair_evaluation.h"
@@ -53,6 +54,18 @@ class Colearn {
   }
 
   ColearnResult go(const std::function<void(const ColearnResult&)>& report) {
+    StopSignal stop;  // a phase's own forgets at its end
+    try {
+      out_.stopped = !all_phases(report);
+    } catch (const Interrupted&) {  // an evaluation, or the exploration before a phase
+      out_.stopped = true;
+    }
+    return out_;
+  }
+
+ private:
+  // false: stopped.
+  bool all_phases(const std::function<void(const ColearnResult&)>& report) {
     if (!begun_) {
       out_.before = evaluate();
       begun_ = true;
@@ -61,20 +74,15 @@ class Colearn {
     auto per_round = static_cast<int64_t>(std::size(kPhases));
     while (next_ < s_.rounds * per_round) {
       auto kind = static_cast<int>(next_ % per_round);
-      if (kind < 2 || s_.c) {
-        if (!phase(next_ / per_round + 1, kind)) {
-          out_.stopped = true;
-          return out_;
-        }
-      }
+      bool runs = kind < 2 || s_.c;
+      if (runs && (stop_requested() || !phase(next_ / per_round + 1, kind))) return false;
       ++next_;
       save();
-      if (kind < 2 || s_.c) report(out_);
+      if (runs) report(out_);
     }
-    return out_;
+    return true;
   }
 
- private:
   void resume() {
     std::string path = s_.out + "/state.json";
     if (!std::filesystem::exists(path)) return;
@@ -154,7 +162,12 @@ class Colearn {
     if (checkpoint.empty()) return false;
     std::string before_path = std::exchange(out_.model[who], checkpoint);
     PairEvaluation before = last();
-    p.after = p.trouble.empty() ? evaluate() : before;
+    try {
+      p.after = p.trouble.empty() ? evaluate() : before;
+    } catch (const Interrupted&) {
+      out_.model[who] = before_path;  // the phase is none until it is evaluated
+      throw;
+    }
     gate(p, before, who, before_path);
     p.seconds = monotonic_seconds() - t0;
     out_.flops[who] += p.flops;

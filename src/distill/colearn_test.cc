@@ -4,15 +4,19 @@
 
 #include <gmock/gmock.h>
 
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "data/json_lines.h"
 #include "distill/budget_stage.h"
 #include "rl/rl_base_test.h"
 #include "text/chat_training.h"
 
 namespace wels {
 namespace {
+
+using nlohmann::json;
 
 TEST(ColearnGate, WorseIsMoreThanAStandardError) {
   // Of 100 questions half right: the error is 0.05.
@@ -94,11 +98,63 @@ struct ColearnTest : testing::Test {
     s.rollout = {.dtype = DType::kF32, .max_tokens = 16};
     return s;
   }
-  ColearnResult run(const ColearnSettings& s) {
+  ColearnResult run(
+      const ColearnSettings& s,
+      const std::function<void(const ColearnResult&)>& report = [](auto&) {}) {
     const std::string models[2] = {test_base_folder(), test_base_folder()};
-    return colearn(*dev, models, tokenizer, files, train, held_out, s, [](const ColearnResult&) {});
+    return colearn(*dev, models, tokenizer, files, train, held_out, s, report);
   }
 };
+
+TEST_F(ColearnTest, ASignalAtTheEndOfAPhaseStopsTheRunBehindItAndTheSameCallGoesOn) {
+  ColearnSettings s = settings("signal"), other = settings("whole");
+  s.c = other.c = false;
+  ColearnResult r = run(s, [](const ColearnResult&) { std::raise(SIGINT); });
+  EXPECT_TRUE(r.stopped);
+  ASSERT_EQ(r.phases.size(), 1u);
+  r = run(s);
+  EXPECT_FALSE(r.stopped);
+  ColearnResult whole = run(other);
+  ASSERT_EQ(r.phases.size(), 2u);
+  EXPECT_EQ(r.phases[1].after.nats[1], whole.phases[1].after.nats[1]);
+}
+
+TEST_F(ColearnTest, TheStepThatSpendsTheAllowanceIsTheLast) {
+  ColearnSettings s = settings("steps");
+  s.c = s.a = s.b1 = s.b2 = s.b3 = false;
+  ColearnResult r = run(s);
+  int64_t lines = 0;
+  double spent = 0;
+  read_json_lines({s.out + "/round-01-A/metrics.jsonl"}, [&](std::string_view line, const auto&) {
+    json m = json::parse(line);
+    EXPECT_GT(m.at("loss"), 0);
+    EXPECT_LT(spent, s.round_flops);
+    spent = m.at("flops_spent");
+    ++lines;
+    return true;
+  });
+  EXPECT_GT(lines, 1);
+  EXPECT_GE(spent, s.round_flops);
+  EXPECT_EQ(r.phases[0].flops, spent);
+  EXPECT_EQ(r.model[0], checkpoint_folder(s.out + "/round-01-A", lines));
+}
+
+TEST(BudgetStageTest, KnowsHowManyStepsAreLeft) {
+  struct Free : Stage {
+    json settings() const override { return json::object(); }
+    StageStep step(Trainer&, const TrainerState&, double, StepMetrics&) override { return {}; }
+    double validate(Trainer&, StepMetrics*, bool) override { return 0; }
+    void rehearse(Trainer&) override {}
+  } inner;
+  BudgetStage stage(
+      inner, [](const StageStep&, const StepMetrics&) { return 4.0; }, 10, 0);
+  EXPECT_EQ(stage.steps_left(), -1);  // no step has said yet what one costs
+  stage.restore({{"spent", 4.0}, {"inner", json::object()}, {"cost_of_step", 4.0}});
+  EXPECT_EQ(stage.steps_left(), 2);
+  EXPECT_EQ(stage.counters()["cost_of_step"], 4.0);
+  stage.restore({{"spent", 12.0}, {"inner", json::object()}});
+  EXPECT_EQ(stage.steps_left(), 0);
+}
 
 TEST_F(ColearnTest, EveryModelSpendsItsAllowanceAndAStepMoreAtMost) {
   ColearnSettings s = settings("costs");
