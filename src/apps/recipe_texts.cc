@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "apps/loaded_model.h"
 #include "base/error.h"
@@ -19,6 +20,7 @@
 #include "engine/engine.h"
 #include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
+#include "formats/json.h"
 #include "text/gguf_vocab.h"
 #include "text/unicode.h"
 
@@ -99,13 +101,18 @@ class OwnTexts {
   HeldOutParts block(int64_t b, TextsReport& r) {
     std::string held = fmt::format("{}/blocks/held_out-{:06}.jsonl", folder_, b);
     std::string path = fmt::format("{}/blocks/train-{:06}.jsonl", folder_, b);
+    std::string costs = fmt::format("{}/blocks/costs-{:06}.json", folder_, b);
     HeldOutParts out;
     if (!std::filesystem::exists(path)) {
-      out = sample(b, r);
+      BlockCosts c;
+      out = sample(b, c);
+      write_file_atomic(costs, nlohmann::json{{"tokens", c.tokens}, {"ms", c.ms}}.dump() + "\n");
       write_file_atomic(held, json_lines_of(out.held_out));
       write_file_atomic(path, json_lines_of(out.train));
+      add(c, r);
       return out;
     }
+    if (std::filesystem::exists(costs)) add(read_costs(costs), r);  // older runs don't say
     auto read = [](const std::string& from, std::vector<TextPart>& to) {
       if (std::filesystem::file_size(from) == 0) return;
       read_json_lines({from}, [&](std::string_view line, const std::string& where) {
@@ -119,7 +126,24 @@ class OwnTexts {
   }
 
  private:
-  HeldOutParts sample(int64_t b, TextsReport& r) {
+  struct BlockCosts {
+    int64_t tokens = 0, ms = 0;
+  };
+  static void add(const BlockCosts& c, TextsReport& r) {
+    r.sampled_tokens += c.tokens;
+    r.seconds += static_cast<double>(c.ms) / 1e3;
+  }
+  static BlockCosts read_costs(const std::string& path) {
+    nlohmann::json j = parse_json(read_file(path), path);
+    try {
+      return {j.at("tokens").get<int64_t>(), j.at("ms").get<int64_t>()};
+    } catch (const nlohmann::json::exception&) {
+      throw Error(path, "does not say what its block took", "remove the block's files");
+    }
+  }
+
+  HeldOutParts sample(int64_t b, BlockCosts& costs) {
+    double t0 = monotonic_seconds();
     std::vector<GenerateRequest> requests;
     for (int64_t i = 0; i < kBlock; ++i) {
       GenerateRequest q;
@@ -139,7 +163,7 @@ class OwnTexts {
     HeldOutParts out;
     int64_t i = 0;
     for (const GenerateResult& g : written) {
-      r.sampled_tokens += static_cast<int64_t>(g.tokens.size());
+      costs.tokens += static_cast<int64_t>(g.tokens.size());
       // A character may be cut at the end, or wrong bytes written.
       std::string text = utf8_lossy(m_.tokenizer->decode(g.tokens, true));
       bool held = ++i % kHeldOutEvery == 0;
@@ -147,6 +171,7 @@ class OwnTexts {
       // Text of several tokens: of fewer nothing is learned.
       if (text.size() >= 2) (held ? out.held_out : out.train).push_back({text, ends, 0, 0});
     }
+    costs.ms = static_cast<int64_t>((monotonic_seconds() - t0) * 1e3);
     return out;
   }
 
@@ -263,7 +288,7 @@ TextsReport replay_job(const ReplayFlags& f, const std::string& model,
     parts = hold_out(std::move(sampled), f.texts.held_out, f.corpus);
   }
   write_parts(folder, parts, r);
-  r.seconds = monotonic_seconds() - t0;
+  if (!f.corpus.empty()) r.seconds = monotonic_seconds() - t0;
   return r;
 }
 

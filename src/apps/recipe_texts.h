@@ -33,8 +33,8 @@ struct ReplayFlags {
 struct TextsReport {
   bool stopped = false;  // by a signal; the same call goes on
   int64_t parts = 0, bytes = 0, held_out_bytes = 0;
-  int64_t sampled_tokens = 0;  // by this call
-  double seconds = 0;
+  int64_t sampled_tokens = 0;  // in all, those of calls that were stopped included
+  double seconds = 0;          // likewise, of the model's own samples
 };
 
 // data: files and folders of documents. Leaves folder/answers/texts.jsonl and the held-out file,

@@ -34,7 +34,7 @@ struct RlFlags {
 
 struct RlOutcome {
   StageResult result;
-  int64_t sampled_tokens = 0;  // computed for answers in all steps, their prompts once
+  int64_t sampled_tokens = 0;  // of the answers of all steps
 };
 
 // The whole run, from flags to the last line. Throws Error.

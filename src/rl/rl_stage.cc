@@ -246,7 +246,7 @@ RlStage::Groups RlStage::draw(int64_t count, Times& times) {
   times.rollout_s += t1 - t0;
   times.reward_s += monotonic_seconds() - t1;
   times.new_tokens += sampler_.timing().new_tokens;
-  times.drawn_tokens += sampler_.drawn_tokens();
+  for (const Rollout& r : g.rollouts) times.answer_tokens += static_cast<int64_t>(r.tokens.size());
   return g;
 }
 
@@ -416,7 +416,7 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   int64_t failures = failures_so_far();
   Groups all, kept = collect(all, times);
   failures = failures_so_far() - failures;
-  sampled_tokens_ += times.drawn_tokens;
+  sampled_tokens_ += times.answer_tokens;
   mismatch_ = {};
   keep_samples(all);
   say_failures(state.step, failures, static_cast<int64_t>(all.rollouts.size()));
@@ -666,6 +666,7 @@ json RlStage::counters() const {
 
 void RlStage::restore(const json& j) {
   if (j.value("task_files", task_files_) != task_files_)  // older runs don't say
+          {"eval_items", s_.evaluation.items},
     throw Error(s_.tasks, "holds other questions than when the run was started",
                 "put the file back to resume, or give another --out for a new run");
   next_item_ = j.at("next_item").get<int64_t>();
@@ -677,4 +678,8 @@ void RlStage::restore(const json& j) {
   for (Weight* w : reference_) ++w->version;  // their values were read in place
 }
 
+  if (auto then = j.value("eval_items", s_.evaluation.items); then != s_.evaluation.items)
+    throw Error("--eval-items",
+                fmt::format("the run was started with {}, not {}", then, s_.evaluation.items),
+                "give the same to resume, or another --out for a new run");
 }  // namespace wels

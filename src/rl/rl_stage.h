@@ -79,7 +79,7 @@ class RlStage : public Stage {
 
   const TaskEvaluation& last_evaluation() const { return evaluation_; }
   const Mismatch& last_mismatch() const { return mismatch_; }
-  // Tokens computed for answers in all steps so far, their prompts once; evaluation not counted.
+  // Of the answers of all steps so far; neither prompts nor evaluations are counted.
   int64_t sampled_tokens() const { return sampled_tokens_; }
   // Answers of all steps and evaluations whose checker failed: they count as wrong.
   int64_t checker_failures() const { return checker_failures_; }
@@ -95,7 +95,7 @@ class RlStage : public Stage {
   };
   struct Times {
     double rollout_s = 0, reward_s = 0, scoring_s = 0, train_s = 0;
-    int64_t new_tokens = 0, drawn_tokens = 0;
+    int64_t new_tokens = 0, answer_tokens = 0;
   };
   std::vector<int64_t> sizes(size_t groups) const {
     return std::vector<int64_t>(groups, s_.samples);

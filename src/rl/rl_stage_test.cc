@@ -120,6 +120,27 @@ TEST_F(RlStageTest, ARunDoesNotGoOnWithOtherQuestionsInItsFile) {
   EXPECT_THAT(error_of([&] { stage.restore(other); }), testing::HasSubstr("other questions"));
 }
 
+TEST_F(RlStageTest, ARunDoesNotGoOnWithAnotherNumberOfHeldOutQuestions) {
+  RlSettings s = settings("reinforce");
+  RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+  nlohmann::json same = stage.counters(), old = same;
+  old.erase("eval_items");
+  ++s.evaluation.items;
+  RlStage other(*dev, *policy, *start, tokenizer, s, trainer_config());
+  other.restore(old);
+  EXPECT_THAT(error_of([&] { other.restore(same); }), testing::HasSubstr("--eval-items"));
+}
+
+TEST_F(RlStageTest, TheTokensOfAnswersAreCountedWithoutTheirPrompts) {
+  RlSettings s = settings("reinforce");
+  RlStage stage(*dev, *policy, *start, tokenizer, s, trainer_config());
+  Trainer trainer(*dev, *policy, trainer_config());
+  StepMetrics m;
+  StageStep done = stage.step(trainer, {}, 1e-3, m);
+  EXPECT_NEAR(static_cast<double>(stage.sampled_tokens()),
+              m.scalar("length_mean") * static_cast<double>(done.sequences), 1e-6);
+}
+
 // Counted, said, and no collapse.
 TEST_F(RlStageTest, AFailingCheckerStopsNothing) {
   TestFolder folder;
