@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "apps/usage.h"
 #include "base/error.h"
 #include "formats/json.h"
 
@@ -51,6 +52,7 @@ std::string argument(const CLI::Option& option, const std::string& key, const js
     need(value.is_boolean(), "true or false");
   } else if (type.starts_with("INT") || type.starts_with("UINT")) {
     need(value.is_number_integer(), "a whole number");
+    need(type.starts_with("INT") || value >= 0, "0 or more");
   } else if (type.starts_with("FLOAT")) {
     need(value.is_number(), "a number");
   } else {
@@ -82,8 +84,21 @@ void apply_settings(CLI::App& app, const json& object, const std::string& where,
   try {
     app.parse(args);
   } catch (const CLI::ParseError& e) {
-    throw Error(where, without_dashes(e.what()));
+    Error told = usage_error(app, e);
+    throw setting_error(Error(told.where(), without_dashes(told.fact()),
+                              told.hint().starts_with("see ") ? "" : told.hint()),
+                        where);
   }
+}
+
+Error setting_error(const Error& e, const std::string& where) {
+  std::string place = where;
+  if (e.where().starts_with("--")) {
+    place += "." + setting_of(e.where().substr(2));
+  } else if (!e.where().empty()) {
+    place += ": " + e.where();
+  }
+  return Error(place, e.fact(), e.hint());
 }
 
 }  // namespace wels

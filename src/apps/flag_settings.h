@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+
 namespace wels {
 
 // Parses the object into what the flags of `app` point to; positional: its arguments without a
@@ -16,5 +18,9 @@ namespace wels {
 void apply_settings(CLI::App& app, const nlohmann::json& object, const std::string& where,
                     const std::vector<std::string>& positional,
                     const std::set<std::string>& reserved);
+
+// An error of a flag as one of the setting that stands for it: where.lora_targets for
+// --lora-targets; any other with the place before it.
+Error setting_error(const Error& e, const std::string& where);
 
 }  // namespace wels

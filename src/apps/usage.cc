@@ -183,6 +183,13 @@ Finding find(const CLI::App& command, const std::string& path, const CLI::ParseE
   return {"", text, ""};
 }
 
+// A number with a sign would be taken as a large one without.
+std::string not_negative(const std::string& text) {
+  return text.starts_with('-') ? fmt::format("Value {} not in range 0 to {}", text,
+                                             std::numeric_limits<double>::max())
+                               : "";
+}
+
 }  // namespace
 
 void tighten_flags(CLI::App& app) {
@@ -193,6 +200,7 @@ void tighten_flags(CLI::App& app) {
     if (!o->get_positional() && o->get_items_expected_max() == 1 &&
         o->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw)
       o->take_last();
+    if (o->get_type_name().starts_with("UINT")) o->check(not_negative);
     if (positional && !o->get_positional() && o->get_items_expected_max() > 1)
       o->allow_extra_args(false);
   }

@@ -122,6 +122,7 @@ flag 'lr: "abc" is no number that fits' pretrain text.txt --out a --lr abc
 flag 'lr: nan is' pretrain text.txt --out a --lr nan
 flag 'weight-decay: inf is out of range; use 0 or more' pretrain text.txt --out a --weight-decay inf
 flag 'warmup: -5 is out of range; use 0 or more' pretrain text.txt --out a --warmup -5
+flag 'seed: -1 is out of range; use 0 or more' pretrain text.txt --out a --seed -1
 flag 'fim: 2 is out of range; use 0 to 0.9' pretrain text.txt --fim 2
 flag '.--vocab: 4294967808 is out of range; use 0 to 2147483647' pretrain text.txt --out a --vocab 4294967808
 flag '.--minutes: 1e300 is out of range; use 0 to 1000000' pretrain text.txt --out a --minutes 1e300
