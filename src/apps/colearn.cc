@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "apps/commands.h"
+#include "apps/new_folder.h"
 #include "apps/sft_command.h"
 #include "apps/ui_flags.h"
 #include "backend/registry.h"
@@ -127,6 +128,8 @@ int colearn_command(ColearnFlags f) {
   f.device.apply();
   ColearnSettings& s = f.s;
   choose_channels(f.channels, s);
+  if (f.data.task.empty())
+    throw Error("--task", "is missing", "both models need questions that a program can check");
   s.tasks = f.data.task;
   s.round_flops = f.gflops * 1e9;
   s.sft.trainer.dtype = s.rollout.dtype = f.dtype == "f32" ? DType::kF32 : DType::kBF16;
@@ -156,13 +159,11 @@ int colearn_command(ColearnFlags f) {
       std::min(large.config.max_position_embeddings, small.config.max_position_embeddings);
   s.sft.longest = std::min<int64_t>(1024, room);
   s.sft.micro_batch_tokens = std::max(s.sft.micro_batch_tokens, s.sft.longest);
-  make_folder(s.out);
+  NewFolder made(s.out);
   FolderLock lock(s.out);
   std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   SftData data =
       open_sft_data(f.data, *large.tokenizer, large.chat_template, s.sft.longest, s.sft.seed);
-  if (!data.mixture)
-    throw Error("--task", "is missing", "both models need questions that a program can check");
   auto dev = make_device(f.device.device);
   require_pair_memory(*dev, s, large.config, small.config);
   warn_of_overspending(s, large.config, small.config, *data.train);

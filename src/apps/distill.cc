@@ -10,6 +10,7 @@
 
 #include "apps/commands.h"
 #include "apps/loaded_model.h"
+#include "apps/new_folder.h"
 #include "apps/sft_command.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -115,13 +116,14 @@ bool collect(const DistillFlags& f, const std::string& folder) {
   TaskMixture tasks(f.sft.data.task);
   StopSignal stop;
   StatusLine line(20);
-  CollectPage page(f.sft.settings.out, f.model.empty() ? f.endpoint.model : f.model);
+  std::optional<CollectPage> page;  // once the teacher is known to be there
   auto progress = [&](const CollectReport& r) {
     line.update(fmt::format("{} of {} questions", r.summary(), f.collect.questions));
-    page.say(fmt::format("{} of {} questions; {} right answers kept", r.questions,
-                         f.collect.questions, r.kept));
+    page->say(fmt::format("{} of {} questions; {} right answers kept", r.questions,
+                          f.collect.questions, r.kept));
   };
   auto run = [&](AnswerSource& source) {
+    page.emplace(f.sft.settings.out, f.model.empty() ? f.endpoint.model : f.model);
     CollectReport r;
     try {
       r = collect_answers(
@@ -131,7 +133,7 @@ bool collect(const DistillFlags& f, const std::string& folder) {
       r.stopped = true;  // while it waited for an endpoint
     }
     line.finish(r.summary());
-    page.end(r);
+    page->end(r);
     if (!r.stopped && r.kept == 0)
       throw Error("--teacher", "no answer is right: there is nothing to learn",
                   "ask easier questions, more often (--tries), or leave more room (--max-tokens)");
@@ -159,21 +161,23 @@ bool collect(const DistillFlags& f, const std::string& folder) {
 int learn_text(DistillFlags f) {
   std::string folder = f.sft.settings.out + "/answers";
   f.collect.seed = f.sft.settings.seed;
-  make_folder(f.sft.settings.out);
+  NewFolder made(f.sft.settings.out);
   std::unique_ptr<RunsUi> ui = f.sft.ui.start(f.sft.settings.out);
   f.sft.ui.wanted = false;  // it is there already
+  StopSignal stop;          // that of the answers forgets at their end
   bool all = [&] {
     FolderLock lock(f.sft.settings.out);
     return collect(f, folder);
   }();
   fmt::print("answers {}\n", folder);
-  if (!all) {
+  bool ends = all && f.answers_only;
+  if (!all || (stop.requested() && !ends)) {
     fmt::print("the same command goes on\n");
     return 130;
   }
-  if (f.answers_only) return 0;
+  if (ends) return 0;
   f.sft.data.task.clear();
-  f.sft.paths.push_back(folder);
+  for (std::string& file : answer_files(folder, f.collect)) f.sft.paths.push_back(std::move(file));
   f.sft.kind = "distillation: the teacher's right answers";
   return sft_command(f.sft, {});
 }

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "apps/commands.h"
+#include "apps/new_folder.h"
 #include "apps/run_sections.h"
 #include "apps/sft_model.h"
 #include "apps/stage_flags.h"
@@ -181,7 +182,7 @@ int stopped_early() {
 int dpo_command(DpoFlags f) {
   f.device.apply();
   DpoSettings& s = f.settings;
-  make_folder(s.out);
+  NewFolder made(s.out);
   FolderLock lock(s.out);
   std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   auto dev = make_device(f.device.device);
@@ -195,7 +196,8 @@ int dpo_command(DpoFlags f) {
   s.model = model_settings(m);
   log_info("{}; {}", describe(m), dev->name());
   Reference reference;
-  if (!find_reference(*dev, m, s, data, reference)) return stopped_early();
+  StopSignal stop;  // that of the reference forgets at its end
+  if (!find_reference(*dev, m, s, data, reference) || stop.requested()) return stopped_early();
 
   const Preferences& shown = data.held_out.size() > 0 ? data.held_out : data.train;
   DpoStage stage(*dev, *m.model, data, reference.train, reference.held_out, s,

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "apps/commands.h"
+#include "apps/new_folder.h"
 #include "apps/run_sections.h"
 #include "apps/sft_command.h"
 #include "backend/registry.h"
@@ -111,7 +112,7 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   f.device.apply();
   split_paths(f);
   SftSettings& s = f.settings;
-  make_folder(s.out);
+  NewFolder made(s.out);
   FolderLock lock(s.out);
   std::unique_ptr<RunsUi> ui = f.ui.start(s.out);
   auto dev = make_device(f.device.device);
@@ -131,10 +132,10 @@ StageResult sft_job(SftFlags f, const SftStageMaker& make) {
     if (data.held_out->size() == 0) return {};
     return answer_now(*dev, m, s.trainer.dtype, data.held_out->example(0));
   };
-  std::unique_ptr<SftStage> made =
+  std::unique_ptr<SftStage> built =
       make ? make(*dev, m, data, s, sample)
            : std::make_unique<SftStage>(*dev, *m.model, *data.train, *data.held_out, s, sample);
-  SftStage& stage = *made;
+  SftStage& stage = *built;
   RunReport report(s.out, sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
   StageContext ctx{
       .dev = *dev, .model = *m.model, .parts = checkpoint_parts(m), .report = [&](int64_t steps) {

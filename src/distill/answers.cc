@@ -98,6 +98,20 @@ CollectReport read_block(const std::string& folder, int64_t block, std::set<uint
   return r;
 }
 
+// Whether the block is there and has answers to so many questions; false where to fewer. Throws
+// Error where to more, of which some would have to be thrown away.
+bool is_whole(const std::string& folder, int64_t block, int64_t first, int64_t count) {
+  if (!std::filesystem::exists(block_path(folder, block, ".jsonl"))) return false;
+  std::set<uint64_t> unused;
+  int64_t there = read_block(folder, block, unused).questions;
+  if (there > count)
+    throw Error(folder,
+                fmt::format("has answers to {} questions, not {}", first + there, first + count),
+                fmt::format("ask {} again{}, or take another folder", first + there,
+                            first > 0 ? fmt::format(", or {}", first) : ""));
+  return there == count;
+}
+
 struct Block {
   std::vector<TaskMixture::Item> items;
   std::vector<std::vector<GivenAnswer>> given;
@@ -332,6 +346,13 @@ std::string CollectReport::summary() const {
   return refused > 0 ? out + fmt::format("; {} refused", refused) : out;
 }
 
+std::vector<std::string> answer_files(const std::string& folder, const CollectSettings& s) {
+  std::vector<std::string> out;
+  for (int64_t first = 0, block = 0; first < s.questions; first += s.block, ++block)
+    out.push_back(block_path(folder, block, ".jsonl"));
+  return out;
+}
+
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
                               AnswerSource& source, const CollectSettings& s,
                               const std::function<bool()>& stop,
@@ -349,7 +370,8 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
   std::set<uint64_t> seen;
   for (int64_t first = 0, block = 0; first < s.questions; first += s.block, ++block) {
     std::string path = block_path(folder, block, ".jsonl");
-    if (std::filesystem::exists(path)) {
+    int64_t count = std::min(s.block, s.questions - first);
+    if (is_whole(folder, block, first, count)) {
       add(all, read_block(folder, block, seen));
       continue;
     }
@@ -357,10 +379,11 @@ CollectReport collect_answers(const std::string& folder, const TaskMixture& task
       all.stopped = true;
       break;
     }
+    std::filesystem::remove(path);  // the last one of a call with fewer questions
     double t0 = monotonic_seconds();
     Block b;
     std::vector<std::string> questions;
-    for (int64_t i = first; i < std::min(first + s.block, s.questions); ++i) {
+    for (int64_t i = first; i < first + count; ++i) {
       b.items.push_back(tasks.item(s.seed, i, TaskSplit::kTrain));
       questions.push_back(b.items.back().example.question);
     }

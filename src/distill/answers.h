@@ -123,12 +123,15 @@ struct CollectReport {
 // Asks questions 0 ... of the mixture's training part. stop: asked between blocks; progress: told
 // after each. A signal while programs check answers stops too, and they are kept for the next run.
 // An answer counts as right where its score is 1 and it ended; the same content to the same
-// question is kept once, and only what is readable where that is asked for. Throws Error where
-// the folder holds answers to other settings, is damaged, or cannot be written, and what the source
-// throws: the blocks so far stay.
+// question is kept once, and only what is readable where that is asked for. A folder that was asked
+// fewer questions is completed, its last block anew. Throws Error where the folder holds answers to
+// other settings or to more questions in the last block, is damaged, or cannot be written, and what
+// the source throws: the blocks so far stay.
 CollectReport collect_answers(const std::string& folder, const TaskMixture& tasks,
                               AnswerSource& source, const CollectSettings& settings,
                               const std::function<bool()>& stop,
                               const std::function<void(const CollectReport&)>& progress);
+// The files of the answers to these questions; the folder may hold others, of a call with more.
+std::vector<std::string> answer_files(const std::string& folder, const CollectSettings& settings);
 
 }  // namespace wels

@@ -1,6 +1,7 @@
 #include "distill/answers.h"
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/signal.h"
+#include "base/test_folder.h"
 #include "data/chat_record.h"
 #include "data/json_lines.h"
 
@@ -85,6 +87,28 @@ TEST_F(Answers, RightOnesAreKeptOnceInTheFormThatTrainingReads) {
   ASSERT_EQ(record.messages.size(), 2u);
   EXPECT_EQ(record.messages[0].content, tasks.item(1, 0, TaskSplit::kTrain).example.question);
   EXPECT_TRUE(record.messages[1].content->starts_with("<think>t</think>"));
+}
+
+TEST_F(Answers, MoreQuestionsCompleteAFolderAndFewerAreAPartOfIt) {
+  s.questions = 6;
+  collect();  // blocks of 4 and 2
+  s.questions = 10;
+  EXPECT_EQ(collect().questions, 10);
+  EXPECT_EQ(source.asked, 6 + 4 + 2);  // the first block is kept, the second is asked anew
+  std::vector<std::string> completed = lines();
+  std::filesystem::remove_all(folder);
+  collect();
+  EXPECT_EQ(completed, lines());
+  EXPECT_EQ(answer_files(folder, s).size(), 3u);
+  s.questions = 8;
+  EXPECT_EQ(collect().questions, 8);
+  EXPECT_EQ(answer_files(folder, s), (std::vector<std::string>{folder + "/block-000000.jsonl",
+                                                               folder + "/block-000001.jsonl"}));
+  s.questions = 9;
+  EXPECT_THAT(
+      error_of([&] { collect(); }),
+      testing::HasSubstr("has answers to 10 questions, not 9; ask 10 again, or 8, or take"));
+  EXPECT_EQ(completed, lines());
 }
 
 TEST_F(Answers, StoppedAndFailedRunsGoOnAtTheFirstBlockThatIsMissing) {

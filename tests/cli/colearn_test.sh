@@ -50,5 +50,6 @@ cp -r small/checkpoints/step-00000040 other && printf '<｜User｜><｜Assistant
 expect 'other: has another chat template than large' "$wels" colearn large other --task parity:6 --out a
 expect 'favour' "$wels" colearn large small --task parity:6 --favour 0.5 --out a
 expect 'missing: does not exist' "$wels" colearn missing small --task parity:6 --out a
-expect 'nothing to learn from|--task' "$wels" colearn large small --out a
+expect '\-\-task: is missing' "$wels" colearn large small --out a
+[ ! -e a ] || fail "a refused command has left its folder"
 echo "colearn: both learn, resumes to the same state, refuses bad input"

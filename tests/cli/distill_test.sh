@@ -41,18 +41,22 @@ digest() { cat "$1"/checkpoints/step-00000004/{model,trainer}.safetensors | sha2
 # An endpoint: a stub that fails once, then answers; one that lies about its model.
 if command -v python3 >/dev/null; then
   cat > stub.py <<'PY'
-import http.server, json, sys
+import http.server, json, os, signal, sys
 class H(http.server.BaseHTTPRequestHandler):
     calls = 0
+    last = 4  # the question at which the stopper sends Ctrl-C
     def reply(self, code, o):
         b = json.dumps(o).encode()
         self.send_response(code); self.send_header("Content-Length", str(len(b))); self.end_headers(); self.wfile.write(b)
-    def do_GET(self): self.reply(200, {"data": [{"id": "oracle"}, {"id": "liar"}]})
+    def do_GET(self): self.reply(200, {"data": [{"id": "oracle"}, {"id": "liar"}, {"id": "stopper"}]})
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         H.calls += 1
         if H.calls == 1: return self.reply(503, {})
         if H.calls == 3: return self.reply(400, {"error": "content filter"})
+        if asked["model"] == "stopper":
+            H.last -= 1
+            if H.last == 0: os.kill(int(open("pid").read()), signal.SIGINT)
         bits = "".join(c for c in asked["messages"][-1]["content"] if c in "01")
         name = "another" if asked["model"] == "liar" else asked["model"]
         self.reply(200, {"model": name, "choices": [{"finish_reason": "stop", "message": {"role": "assistant",
@@ -72,6 +76,17 @@ PY
   grep -q 'a question is skipped: .*status 400: .*content filter' err.txt || fail "a refused question is not said"
   grep -q '"refused":1,' endpoint/answers/block-000000.json || fail "a refused question is not counted"
   [ "$(cat endpoint/answers/*.jsonl | grep -c '<think>count</think>')" -eq 7 ] || fail "not all answers of the endpoint are kept"
+
+  # Ctrl-C while the last answer comes: nothing is learned yet, and the same command goes on.
+  stopper=("$wels" distill --preset nano --mtp 0 --teacher-url "$url" --teacher-model stopper --task parity:6 --questions 4 --tries 1 \
+    --parallel 1 --batch 2 --steps 2 --sample-every 0 --out stopper)
+  "${stopper[@]}" >out.txt 2>err.txt & pid=$!
+  echo "$pid" > pid
+  code=0; wait "$pid" || code=$?
+  [ "$code" -eq 130 ] && grep -q 'the same command goes on' out.txt || { cat out.txt err.txt; fail "Ctrl-C at the last answer ended with $code"; }
+  [ ! -e stopper/checkpoints ] || fail "Ctrl-C at the last answer was forgotten"
+  "${stopper[@]}" >/dev/null 2>err.txt || { cat err.txt; fail "going on after Ctrl-C at the last answer"; }
+  [ -e stopper/checkpoints/step-00000002 ] || fail "nothing was learned after Ctrl-C"
 fi
 
 # wels serve as the teacher: another model's name, a server killed in the middle that comes back, a client killed in the middle.
@@ -119,7 +134,7 @@ expect() {
 if command -v python3 >/dev/null; then
   expect 'answered as .*another.*, not as liar' "$wels" distill --preset nano --teacher-url "$url" --teacher-model liar --task parity:6 \
     --questions 2 --answers-only --out a
-  expect '\-\-teacher-model: .* has no model nobody; it has oracle, liar' "$wels" distill --preset nano --teacher-url "$url" \
+  expect '\-\-teacher-model: .* has no model nobody; it has oracle, liar, stopper' "$wels" distill --preset nano --teacher-url "$url" \
     --teacher-model nobody --task parity:6 --out b
 fi
 expect 'has no teacher; give --teacher' "$wels" distill logits --task parity:6 --out a
@@ -137,5 +152,12 @@ for mode in sft logits; do
 done
 "$wels" sft --preset nano --dense --mtp 0 --task sorting:3 --vocab 300 --steps 1 --batch 2 --sample-every 0 --out other >/dev/null 2>&1
 expect 'learn from the teacher.s text instead' "$wels" distill other --teacher teacher --mode logits --task parity:6 --out d
+# More questions complete a folder, its short last block anew.
+more=("${answers[@]/#96/100}")
+"$wels" "${more[@]}" --answers-only --out killed >/dev/null 2>&1 || fail "more questions"
+"$wels" "${more[@]}" --answers-only --out fresh >/dev/null 2>&1 || fail "100 questions"
+cat fresh/answers/*.jsonl | cmp - <(cat killed/answers/*.jsonl) || fail "96 questions and 4 more are not 100"
+expect 'has answers to 100 questions, not 96; ask 100 again, or 64' "$wels" "${answers[@]}" --answers-only --out killed
+for left in d e; do [ ! -e "$left" ] || fail "a refused command has left $left"; done
 expect 'has answers to tries 4, not 5' "$wels" "${answers[@]/#4/5}" --answers-only --out killed
 echo "distill: text, distributions and own answers; resumes; refuses bad input"
