@@ -16,12 +16,14 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
+#include "base/signal.h"
 #include "data/corpus.h"
 #include "data/hash.h"
 #include "data/json_lines.h"
 #include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
 #include "text/gguf_vocab.h"
+#include "train/presets.h"
 
 namespace wels {
 namespace {
@@ -38,12 +40,31 @@ Settings with(Settings a, const Settings& b) {
   return a;
 }
 
-void require_tasks(const std::string& spec, const std::string& where) {
+// There are such tasks, and of each questions of the split: held-out ones are none of few.
+void require_tasks(const std::string& spec, const std::string& where, TaskSplit split) {
   if (spec.empty()) throw Error(where, "has no \"task\"", "such as \"task\": \"parity:20\"");
   try {
     TaskMixture tasks(spec);
+    for (const TaskMixture::Part& part : tasks.parts()) {
+      if (split != TaskSplit::kAll) TaskMixture(part.text).item(1, 0, split);
+    }
   } catch (const Error& e) {
     throw Error(where + ".task: " + e.where(), e.fact(), e.hint());
+  }
+}
+
+void require_trainable(const std::string& spec, const std::string& where) {
+  for (TaskSplit split : {TaskSplit::kTrain, TaskSplit::kHeldOut})
+    require_tasks(spec, where, split);
+}
+
+// Runs a check that speaks of flags; what it throws names the settings.
+template <class Check>
+void in_place(const std::string& where, Check&& check) {
+  try {
+    check();
+  } catch (const Error& e) {
+    throw setting_error(e, where);
   }
 }
 
@@ -58,10 +79,11 @@ SftFlags sft_flags(const RecipeStage& s, const StageInputs& in) {
                  fresh ? with(kReserved, kLora) : with(kReserved, kOfNewModels));
   if (fresh && !f.model.is_new()) f.model.preset = "nano";
   if (fresh || s.data.empty()) {
-    require_tasks(f.data.task, s.where);
+    require_trainable(f.data.task, s.where);
   } else if (!f.data.task.empty()) {
     throw Error(s.where, "has both data and a task", "make the task's examples a stage of its own");
   }
+  in_place(s.where, [&] { check_sft_flags(f); });
   f.kind = fmt::format("recipe, stage {}", s.name);
   return f;
 }
@@ -71,8 +93,8 @@ RlFlags rl_flags(const RecipeStage& s, const StageInputs& in) {
   CLI::App app;
   f.add(&app);
   apply_settings(app, s.settings, s.where, {in.from}, kReserved);
-  require_tasks(f.rl.tasks, s.where);
-  rl_algorithm(f.algorithm);
+  require_trainable(f.rl.tasks, s.where);
+  in_place(s.where, [&] { check_rl_flags(f); });
   return f;
 }
 
@@ -81,7 +103,7 @@ CollectFlags collect_flags(const RecipeStage& s) {
   CLI::App app;
   f.add(&app);
   apply_settings(app, s.settings, s.where, {}, kReserved);
-  require_tasks(f.task, s.where);
+  require_tasks(f.task, s.where, TaskSplit::kTrain);
   return f;
 }
 
@@ -95,7 +117,7 @@ TaskFile examples_file(const RecipeStage& s) {
   app.add_option("--p-cot", f.p_cot, "share with a chain")->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", f.seed, "of the examples");
   apply_settings(app, s.settings, s.where, {}, {});
-  require_tasks(f.spec, s.where);
+  require_tasks(f.spec, s.where, TaskSplit::kTrain);
   return f;
 }
 
@@ -104,7 +126,15 @@ TaskEvalFlags eval_flags(const nlohmann::json& settings, const std::string& wher
   CLI::App app;
   f.add(&app);
   apply_settings(app, settings, where, {}, {});
+  in_place(where, [&] {
+    if (f.chat_template != "auto") chat_template_by_name(f.chat_template);
+  });
   return f;
+}
+
+// What `wels eval` would ask: of a file all questions, or some of each task.
+void require_asked(const TaskEvalFlags& f, const std::string& where) {
+  require_tasks(f.task, where, f.settings.split);
 }
 
 template <class Flags>
@@ -114,6 +144,69 @@ Flags texts_flags(const RecipeStage& s) {
   f.add(&app);
   apply_settings(app, s.settings, s.where, {}, kReserved);
   return f;
+}
+
+// Of the model that a stage leaves, or of a path; of its vocabulary nothing is known yet.
+ModelConfig known_config(const std::string& model, const Recipe& recipe) {
+  const RecipeStage* s = recipe.find(model);
+  if (!s) return config_of_model(model);
+  if (s->kind != StageKind::kBase) return known_config(s->from, recipe);
+  SftModelFlags f = sft_flags(*s, {}).model;
+  ModelConfig c = f.config.empty() ? preset(f.preset).model : load_hf_config(f.config);
+  if (f.dense) make_dense(c);
+  return c;
+}
+
+// seq: 0 is as long as the model takes.
+void require_length(int64_t seq, int64_t least, const ModelConfig& c, const std::string& where) {
+  int64_t most = c.max_position_embeddings;
+  if (seq != 0 && (seq < least || seq > most))
+    throw Error(where + ".seq",
+                fmt::format("{} is not between {} and the model's {} positions", seq, least, most),
+                "use a shorter one");
+}
+
+// A prompt has one token at least, and the next one after the answer a place.
+void require_room(int64_t max_tokens, const ModelConfig& c, const std::string& where) {
+  int64_t most = c.max_position_embeddings - 2;
+  if (max_tokens > most)
+    throw Error(where + ".max_tokens",
+                fmt::format("{} are beyond the model's {} positions", max_tokens, most + 2),
+                fmt::format("use less than {}", most + 1));
+}
+
+// What the stage's settings ask of its model.
+void check_against_model(const RecipeStage& s, const ModelConfig& c) {
+  StageInputs in{.from = s.from};
+  auto adapters = [&](const LoraConfig& lora) {
+    if (lora.rank > 0) in_place(s.where, [&] { check_lora_targets(c, lora); });
+  };
+  switch (s.kind) {
+    case StageKind::kBase:
+    case StageKind::kSft: {
+      SftFlags f = sft_flags(s, in);
+      require_length(f.seq, 2, c, s.where);
+      return adapters(f.model.lora);
+    }
+    case StageKind::kRl: {
+      RlFlags f = rl_flags(s, in);
+      require_room(f.rl.rollout.max_tokens, c, s.where);
+      return adapters(f.model.lora);
+    }
+    case StageKind::kSample:
+      return require_room(collect_flags(s).max_tokens, c, s.where);
+    case StageKind::kDocuments:
+      return require_length(texts_flags<DocumentsFlags>(s).seq, 8, c, s.where);
+    case StageKind::kReplay:
+      return require_length(texts_flags<ReplayFlags>(s).texts.seq, 8, c, s.where);
+    case StageKind::kEval:
+      if (!is_of_recipe_evaluation(s))
+        require_room(eval_flags(s.settings, s.where).max_tokens, c, s.where);
+      return;
+    case StageKind::kExamples:
+    case StageKind::kMerge:
+      return;
+  }
 }
 
 bool has_adapters(const RecipeStage& s) {
@@ -271,15 +364,21 @@ void check_stage(const RecipeStage& s, const Recipe& recipe) {
       if (is_of_recipe_evaluation(s) && s.settings.size() > 1)
         throw Error(s.where, "has settings but no \"task\"",
                     "name one, or leave them out: the recipe's evaluation is asked");
-      if (!is_of_recipe_evaluation(s)) require_tasks(eval_flags(s.settings, s.where).task, s.where);
+      if (!is_of_recipe_evaluation(s)) require_asked(eval_flags(s.settings, s.where), s.where);
       break;
   }
+  if (s.kind == StageKind::kExamples) return;
+  ModelConfig c = known_config(s.kind == StageKind::kBase ? s.name : s.from, recipe);
+  check_against_model(s, c);
+  TaskEvalFlags asked = evaluation_flags(recipe);
+  bool evaluated = makes_model(s.kind) || is_of_recipe_evaluation(s);
+  if (evaluated && !asked.task.empty()) require_room(asked.max_tokens, c, recipe.where);
 }
 
 TaskEvalFlags evaluation_flags(const Recipe& recipe) {
   TaskEvalFlags f = eval_flags(recipe.evaluation, recipe.where);
   if (!f.task.empty() || (recipe.texts.empty() && recipe.examples.empty()))
-    require_tasks(f.task, recipe.where);
+    require_asked(f, recipe.where);
   return f;
 }
 
@@ -288,7 +387,8 @@ nlohmann::ordered_json evaluate_model(LoadedModel& m, const TaskEvalFlags& f,
   nlohmann::ordered_json out = nlohmann::ordered_json::object();
   if (!f.task.empty()) out = json_of(f, evaluate_on_tasks(m, f));
   for (const auto& [name, file] : data.texts) {
-    TextEvaluation e = evaluate_text(m, {file}, 0);
+    TextEvaluation e = evaluate_text(m, {file}, 0, stop_requested);
+    throw_if_stopped();
     out["texts"][name] = {{"bits_per_byte", e.bits_per_byte}, {"bytes", e.read.bytes}};
   }
   if (data.examples.empty()) return out;
@@ -362,6 +462,21 @@ std::string hash_of_texts(const std::string& path) {
   uint64_t h = 0;
   for (const std::string& f : list_corpus({path})) h = hash_file(f, h);
   return fmt::format("{:016x}", h);
+}
+
+nlohmann::json hash_of_files(const RecipeStage& s) {
+  nlohmann::json out = nlohmann::json::object();
+  auto add = [&](const char* setting, auto&& hash) {
+    auto at = s.settings.find(setting);
+    if (at != s.settings.end() && at->is_string() && *at != "")
+      out[setting] = hash(at->get<std::string>());
+  };
+  add("config", [](const std::string& path) { return fmt::format("{:016x}", hash_file(path, 0)); });
+  add("tokenizer", [](const std::string& path) {
+    return fmt::format("{:016x}", hash_bytes(write_tokenizer_json(load_vocab_source(path))));
+  });
+  add("corpus", hash_of_texts);
+  return out;
 }
 
 std::string hash_of_data(const std::string& path) {

@@ -55,6 +55,8 @@ StageOutcome run_recipe_stage(const RecipeStage& stage, const StageInputs& input
 std::string hash_of_model(const std::string& path);
 std::string hash_of_data(const std::string& path);
 std::string hash_of_texts(const std::string& path);  // any text, or a folder of some
+// {setting: hash} of what the files hold that settings name; empty: they name none.
+nlohmann::json hash_of_files(const RecipeStage& stage);
 
 // Of a model, run folder, or GGUF file.
 ModelConfig config_of_model(const std::string& path);

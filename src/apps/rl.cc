@@ -63,7 +63,8 @@ void warn_of_idle_flags(const RlFlags& f) {
   }
 }
 
-void fill_settings(RlFlags& f) {
+// The algorithm by its name, and what flags say otherwise.
+void resolve_algorithm(RlFlags& f) {
   RlSettings& s = f.rl;
   RlAlgorithm& a = s.algorithm;
   RlAlgorithm named = rl_algorithm(f.algorithm);
@@ -82,11 +83,13 @@ void fill_settings(RlFlags& f) {
   take(o.dynamic_sampling, a.dynamic_sampling);
   take(o.overlong_filter, a.overlong_filter);
   a.loss.unbiased_kl = f.unbiased_kl;
-  if (a.loss.surrogate == Surrogate::kPlain && s.epochs * a.mini_batches > 1) {
-    throw Error("--algorithm",
-                "reinforce has no ratio to the policy that sampled: one update per rollout",
-                "use grpo, dapo, gspo or cispo with --epochs and --mini-batches");
-  }
+  check_groups(s);
+}
+
+void fill_settings(RlFlags& f) {
+  resolve_algorithm(f);
+  RlSettings& s = f.rl;
+  const RlAlgorithm& a = s.algorithm;
   s.reward.overlong_zone =
       static_cast<int64_t>(a.overlong_zone * static_cast<double>(s.rollout.max_tokens));
   s.rollout.thinking = !f.no_think;
@@ -157,6 +160,12 @@ void print_result(const StageResult& r, const RlStage& stage, const std::string&
 }
 
 }  // namespace
+
+void check_rl_flags(RlFlags f) {
+  resolve_algorithm(f);
+  if (f.model.chat_template != "auto") chat_template_by_name(f.model.chat_template);
+  check_adapters(f.model.lora, f.stage, f.settings);
+}
 
 RlOutcome rl_job(RlFlags f) {
   f.device.apply();

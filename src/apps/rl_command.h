@@ -37,6 +37,8 @@ struct RlOutcome {
   int64_t sampled_tokens = 0;  // of the answers of all steps
 };
 
+// Throws Error for what can be seen of the flags without the model and its tokenizer.
+void check_rl_flags(RlFlags f);
 // The whole run, from flags to the last line. Throws Error.
 RlOutcome rl_job(RlFlags f);
 

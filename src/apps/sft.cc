@@ -17,6 +17,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "train/memory_plan.h"
+#include "train/presets.h"
 #include "train/report.h"
 
 namespace wels {
@@ -107,6 +108,13 @@ std::vector<InfoSection> sections(const SftFlags& f, const SftModel& m, const Sf
 }
 
 }  // namespace
+
+void check_sft_flags(const SftFlags& f) {
+  const std::string& chat = f.model.chat_template;
+  if (chat != "auto" && chat != "none") chat_template_by_name(chat);
+  if (!f.model.preset.empty()) preset(f.model.preset);
+  check_adapters(f.model.lora, f.stage, f.settings);
+}
 
 StageResult sft_job(SftFlags f, const SftStageMaker& make) {
   f.device.apply();

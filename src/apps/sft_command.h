@@ -36,6 +36,8 @@ using SftStageMaker = std::function<std::unique_ptr<SftStage>(
     Device& dev, SftModel& model, const SftData& data, const SftSettings& settings,
     std::function<std::string()> sample)>;
 
+// Throws Error for what can be seen of the flags without the model and its tokenizer.
+void check_sft_flags(const SftFlags& f);
 // The whole run, from flags to the last line. make: empty for SftStage. Throws Error.
 StageResult sft_job(SftFlags f, const SftStageMaker& make);
 // The same; the exit code.

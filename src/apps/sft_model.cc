@@ -237,6 +237,14 @@ void require_adaptable(const StageSettings& s, const SftModel& m) {
          "moves the router of the model, which stays as it is under --lora");
 }
 
+void check_adapters(const LoraConfig& lora, const StageFlags& f, StageSettings s) {
+  if (lora.rank == 0) return;
+  SftModel m;
+  m.lora = lora;
+  s.trainer.bias_update = f.bias_update;
+  require_adaptable(s, m);
+}
+
 nlohmann::json model_settings(SftModel& m) {
   nlohmann::json out = nlohmann::json::object();
   if (!m.folder.empty()) {

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/sft_data.h"
+#include "apps/stage_flags.h"
 #include "model/lora.h"
 #include "model/model.h"
 #include "text/chat.h"
@@ -49,6 +50,8 @@ struct SftModel {
 std::string describe(SftModel& m);
 // Throws Error where a setting goes with whole models only.
 void require_adaptable(const StageSettings& s, const SftModel& m);
+// The same of flags whose model is not open yet.
+void check_adapters(const LoraConfig& lora, const StageFlags& f, StageSettings s);
 // What changes a run beyond the stage's settings: adapters, and the weights that it began with.
 nlohmann::json model_settings(SftModel& m);
 // What a checkpoint of it holds: the whole model, or its adapters.

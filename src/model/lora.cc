@@ -141,13 +141,17 @@ std::vector<std::string> lora_targets(const ModelConfig& cfg) {
   return out;
 }
 
-void add_lora(Model& model, const LoraConfig& config, DType dtype, uint64_t seed) {
-  std::vector<std::string> known = lora_targets(model.config());
+void check_lora_targets(const ModelConfig& model, const LoraConfig& config) {
+  std::vector<std::string> known = lora_targets(model);
   for (const std::string& target : config.targets) {
     if (std::find(known.begin(), known.end(), target) == known.end())
       throw Error("--lora-targets", fmt::format("the model has no {} to adapt", printable(target)),
                   fmt::format("some of {}", fmt::join(known, ",")));
   }
+}
+
+void add_lora(Model& model, const LoraConfig& config, DType dtype, uint64_t seed) {
+  check_lora_targets(model.config(), config);
   auto wanted = [&](const std::string& name) {
     return config.targets.empty() ||
            std::find(config.targets.begin(), config.targets.end(), name) != config.targets.end();

@@ -34,6 +34,8 @@ struct LoraConfig {
 
 // The names that targets may have in a model of this config, in the order of its weights.
 std::vector<std::string> lora_targets(const ModelConfig& cfg);
+// Throws Error("--lora-targets", ...) for others.
+void check_lora_targets(const ModelConfig& cfg, const LoraConfig& config);
 
 // Gives the targets of the model adapters with gradients, which change nothing at first: down
 // uniform in ±1/√in by `seed` and its name, up zero. dtype: f32 or f64. Takes the gradients of all

@@ -89,6 +89,21 @@ void freeze_mtp(Model& model) {
   });
 }
 
+void check_groups(const RlSettings& s) {
+  if (s.samples < 2)
+    throw Error("--samples", "one answer has no siblings to be better than", "use 2 or more");
+  if (s.algorithm.mini_batches > s.groups)
+    throw Error(
+        "--mini-batches",
+        fmt::format("{} are more than the {} groups of a step", s.algorithm.mini_batches, s.groups),
+        "use fewer");
+  if (s.algorithm.loss.surrogate == Surrogate::kPlain && s.epochs * s.algorithm.mini_batches > 1) {
+    throw Error("--algorithm",
+                "reinforce has no ratio to the policy that sampled: one update per rollout",
+                "use grpo, dapo, gspo or cispo with --epochs and --mini-batches");
+  }
+}
+
 RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& tokenizer,
                  const RlSettings& settings, const TrainerConfig& trainer)
     : dev_(dev),
@@ -102,13 +117,7 @@ RlStage::RlStage(Device& dev, Model& policy, Model& start, const Tokenizer& toke
       curriculum_(settings.tasks, settings.curriculum),
       task_files_(curriculum_.all().hash_of_files()),
       sampler_(dev, policy, tokenizer, s_.rollout) {
-  if (s_.samples < 2)
-    throw Error("--samples", "one answer has no siblings to be better than", "use 2 or more");
-  if (s_.algorithm.mini_batches > s_.groups)
-    throw Error("--mini-batches",
-                fmt::format("{} are more than the {} groups of a step", s_.algorithm.mini_batches,
-                            s_.groups),
-                "use fewer");
+  check_groups(s_);
   CHECK(trainer.temperature == s_.temperature);
   LoraSet adapters = lora_of(policy);
   CHECK(adapters.empty() == (&policy != &start));
@@ -657,6 +666,7 @@ StateTensors RlStage::state() {
 json RlStage::counters() const {
   return {{"next_item", next_item_},
           {"task_files", task_files_},
+          {"eval_items", s_.evaluation.items},
           {"silent_steps", silent_steps_},
           {"sampled_tokens", sampled_tokens_},
           {"checker_failures", checker_failures_},
@@ -666,9 +676,12 @@ json RlStage::counters() const {
 
 void RlStage::restore(const json& j) {
   if (j.value("task_files", task_files_) != task_files_)  // older runs don't say
-          {"eval_items", s_.evaluation.items},
     throw Error(s_.tasks, "holds other questions than when the run was started",
                 "put the file back to resume, or give another --out for a new run");
+  if (auto then = j.value("eval_items", s_.evaluation.items); then != s_.evaluation.items)
+    throw Error("--eval-items",
+                fmt::format("the run was started with {}, not {}", then, s_.evaluation.items),
+                "give the same to resume, or another --out for a new run");
   next_item_ = j.at("next_item").get<int64_t>();
   silent_steps_ = j.at("silent_steps").get<int64_t>();
   sampled_tokens_ = j.value("sampled_tokens", int64_t{0});
@@ -678,8 +691,4 @@ void RlStage::restore(const json& j) {
   for (Weight* w : reference_) ++w->version;  // their values were read in place
 }
 
-  if (auto then = j.value("eval_items", s_.evaluation.items); then != s_.evaluation.items)
-    throw Error("--eval-items",
-                fmt::format("the run was started with {}, not {}", then, s_.evaluation.items),
-                "give the same to resume, or another --out for a new run");
 }  // namespace wels

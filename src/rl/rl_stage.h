@@ -50,6 +50,8 @@ struct RlSettings {
   nlohmann::json model = nlohmann::json::object();
 };
 
+// Throws Error where questions, answers, updates and algorithm don't go together.
+void check_groups(const RlSettings& s);
 // What the modules that predict further tokens have of gradients is taken away: they are frozen.
 void freeze_mtp(Model& model);
 // Of the bits of all weights, which lie in the host's memory: a run is resumed with the models only

@@ -93,8 +93,10 @@ changed 's/"kind": "rl", //' 'stages\[1\] \(zero\): has no "kind"'
 changed 's/"steps": 3/"stepps": 3/' 'stages\[1\] \(zero\): there is no setting "stepps"; use .*steps'
 changed 's/"steps": 3/"steps": 3.5/' 'stages\[1\] \(zero\).steps: is 3.5, not a whole number'
 changed 's/"steps": 3/"minutes": 3/' 'stages\[1\] \(zero\): there is no setting "minutes"'
+changed 's/"samples": 4, "steps"/"samples": 1, "steps"/' 'stages\[1\] \(zero\).samples: one answer has no siblings'
+changed 's/"parity:2-3", "questions"/"parity:2-3", "seed": -1, "questions"/' 'stages\[2\] \(cold\).seed: is -1, not 0 or more'
 changed 's/"readable": true/"readable": 1/' 'stages\[2\] \(cold\).readable: is 1, not true or false'
-changed 's/"tries": 4/"tries": 0/' 'stages\[2\] \(cold\): .*tries'
+changed 's/"tries": 4/"tries": 0/' 'stages\[2\] \(cold\).tries: 0 is out of range; use 1 to 1024'
 changed 's/"task": "parity:2-3", "groups"/"task": "nonsense:2", "groups"/' 'stages\[1\] \(zero\).task: .*nonsense'
 changed 's/"task": "parity:2-3", "groups"/"groups"/' 'stages\[1\] \(zero\): task is required'
 changed 's/"from": "zero"/"from": "hero"/' 'stages\[2\] \(cold\).from: "hero" is neither an earlier stage nor a path'
@@ -121,6 +123,11 @@ cp whole/03-cold/done.json done.json
 printf '{%s, "outcome": 5}' "$(grep -o '"made": "[0-9a-f]*"' done.json)" > whole/03-cold/done.json
 expect '03-cold: is not what the stage left there; remove the folder' r1 bad.json --out whole
 cp done.json whole/03-cold/done.json
+echo '{"model": 5}' > whole/01-base/evaluation.json
+r1 bad.json --out whole > out.txt 2>err.txt || { cat err.txt; fail "a damaged evaluation"; }
+grep -q '01-base/evaluation.json: holds no evaluation; the model is evaluated again' err.txt || { cat err.txt; fail "nothing said of a damaged evaluation"; }
+grep -q '"bits_per_byte"' whole/01-base/evaluation.json || fail "the damaged evaluation was not made again"
+expect 'holds stages that this recipe does not have: 01-base' "$wels" adapt whole/05-tuned general.txt --out whole
 printf x >> whole/03-cold/answers/block-000000.jsonl
 expect '03-cold: is not what the stage left there; remove the folder' r1 bad.json --out whole
 echo "r1: all kinds of stages, resumes to the same bits, refuses bad recipes and changed ones"
