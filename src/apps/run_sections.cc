@@ -13,6 +13,9 @@
 namespace wels {
 namespace {
 
+constexpr double kPause =
+    100;  // times as long as a page took to make: the next may not come sooner
+
 std::string command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
   std::string out;
@@ -75,11 +78,16 @@ RunReport::RunReport(std::string out, std::vector<InfoSection> sections) : out_(
 }
 
 void RunReport::write(int64_t total_steps) {
-  written_ = true;
   info_.total_steps = total_steps;
   info_.updated = unix_seconds();
   write_run_info(out_, info_);
+  bool over = info_.status != "running";
+  if (written_ && !over && monotonic_seconds() < next_page_s_) return;
+  written_ = true;
+  double begin = monotonic_seconds();
   write_report(out_ + "/report.html", {out_});
+  double end = monotonic_seconds();
+  next_page_s_ = end + kPause * (end - begin);
 }
 
 void RunReport::finish(const StageResult& r) {

@@ -16,7 +16,9 @@ InfoSection model_section(const ModelConfig& cfg);
 // "done: 40 steps, 20.5k tokens, 9.25k tok/s"; without the rate where this call made no step.
 std::string how_it_ended(const StageResult& r);
 
-// The two files of one run, written whenever asked.
+// The two files of one run. run.json is written whenever asked. report.html needs the whole
+// metrics.jsonl: at the beginning and the end, and between them so seldom that making it takes at
+// most a hundredth of the time.
 class RunReport {
  public:
   // The sections, and the program's command line where the system tells it. A run that goes on
@@ -46,6 +48,7 @@ class RunReport {
   std::string out_;
   RunInfo info_;
   bool written_ = false;
+  double next_page_s_ = 0;
 };
 
 }  // namespace wels

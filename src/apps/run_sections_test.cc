@@ -51,5 +51,19 @@ TEST_F(RunReportTest, ARunThatGoesOnStartedWhenItBegan) {
   EXPECT_EQ(read_run_info(out_).started, 1000);
 }
 
+TEST_F(RunReportTest, ThePageIsMadeAtBothEndsAndSeldomBetweenThem) {
+  std::string lines;
+  for (int i = 1; i <= 20000; ++i) lines += "{\"step\":" + std::to_string(i) + ",\"loss\":1}\n";
+  write_file_atomic(out_ + "metrics.jsonl", lines);
+  RunReport report(out_, {});
+  report.write(7);
+  fs::remove(out_ + "report.html");
+  report.write(8);
+  EXPECT_EQ(read_run_info(out_).total_steps, 8);
+  EXPECT_FALSE(fs::exists(out_ + "report.html"));
+  report.watch<StageResult>([] { return StageResult(); });
+  EXPECT_TRUE(fs::exists(out_ + "report.html"));
+}
+
 }  // namespace
 }  // namespace wels

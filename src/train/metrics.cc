@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -162,24 +164,31 @@ bool parse_json_line(std::string_view line, StepMetrics* out) {
   return has_step;
 }
 
-std::vector<StepMetrics> read_metrics(const std::string& path, int64_t* bad_lines) {
-  MappedFile file(path);
-  std::string_view text = file.text();
-  std::vector<StepMetrics> out;
+void each_metrics(const std::string& path, const std::function<void(StepMetrics)>& fn,
+                  int64_t* bad_lines) {
+  // Read, not mapped: a run that is resumed cuts its file.
+  std::ifstream in(path, std::ios::binary);
+  std::error_code ec;
+  if (!in) fail(path, "cannot open");
+  if (!std::filesystem::is_regular_file(path, ec))
+    throw Error(path, "not a regular file", "give a run folder");
   int64_t bad = 0;
-  for (size_t at = 0; at < text.size();) {
-    size_t end = std::min(text.find('\n', at), text.size());
-    std::string_view line = text.substr(at, end - at);
+  for (std::string line; std::getline(in, line);) {
     StepMetrics m;
-    if (line.empty()) {
-    } else if (parse_json_line(line, &m)) {
-      out.push_back(std::move(m));
-    } else {
+    if (line.empty()) continue;
+    if (parse_json_line(line, &m))
+      fn(std::move(m));
+    else
       ++bad;
-    }
-    at = end + 1;
   }
+  if (in.bad()) fail(path, "cannot read");
   if (bad_lines) *bad_lines = bad;
+}
+
+std::vector<StepMetrics> read_metrics(const std::string& path, int64_t* bad_lines) {
+  std::vector<StepMetrics> out;
+  each_metrics(
+      path, [&](StepMetrics m) { out.push_back(std::move(m)); }, bad_lines);
   return out;
 }
 

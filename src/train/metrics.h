@@ -11,6 +11,7 @@
 // together; others get a plot of their own.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -86,8 +87,12 @@ std::string to_json_line(const StepMetrics& m);
 // The inverse. False if the line is not such an object (cut off by a crash, or another program's).
 bool parse_json_line(std::string_view line, StepMetrics* out);
 
-// All lines of metrics.jsonl in order. Lines that are not whole (kill -9, power cut) are left out
-// and counted in *bad_lines. Throws Error if the file can't be read.
+// fn(line) for all lines of metrics.jsonl in order, one in memory at a time. Lines that are not
+// whole (kill -9, power cut) are left out and counted in *bad_lines. Throws Error if the file can't
+// be read.
+void each_metrics(const std::string& path, const std::function<void(StepMetrics)>& fn,
+                  int64_t* bad_lines = nullptr);
+// All of them.
 std::vector<StepMetrics> read_metrics(const std::string& path, int64_t* bad_lines = nullptr);
 
 // Appends lines. Each goes to the kernel as one write, so that kill -9 can at most cut the last one

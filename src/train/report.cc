@@ -2,64 +2,21 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <span>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/path_names.h"
 #include "base/progress.h"
-#include "train/metrics.h"
 #include "train/report_page.h"
 
 namespace wels {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr size_t kMaxPoints = 1500;    // of a curve: more than a screen has columns
-constexpr size_t kMaxSnapshots = 240;  // of a vector over time
-constexpr size_t kMaxCells = 400'000;  // of a table over time: about 2 MB of text
-constexpr size_t kMaxTexts = 60;
-
-// Values of one name in step order. A step that comes twice counts as it was last.
-template <class T>
-struct Series {
-  std::vector<int64_t> steps;
-  std::vector<T> values;
-  void add(int64_t step, T v) {
-    if (!steps.empty() && steps.back() == step) {
-      values.back() = std::move(v);
-    } else {
-      steps.push_back(step);
-      values.push_back(std::move(v));
-    }
-  }
-};
-
-// The names in the order of their first appearance, with their series.
-template <class T>
-struct SeriesByName {
-  std::vector<std::pair<std::string, Series<T>>> all;
-  std::map<std::string, size_t> index;
-  void add(const std::string& name, int64_t step, T v) {
-    auto [at, is_new] = index.try_emplace(name, all.size());
-    if (is_new) all.emplace_back(name, Series<T>{});
-    all[at->second].second.add(step, std::move(v));
-  }
-};
-
-// `keep` of n positions, evenly, the last one always among them.
-std::vector<size_t> pick(size_t n, size_t keep) {
-  keep = std::max<size_t>(std::min(n, keep), n > 0 ? 1 : 0);
-  std::vector<size_t> out;
-  for (size_t i = 1; i <= keep; ++i) out.push_back(i * n / keep - 1);
-  return out;
-}
 
 void put_number(std::string& out, double v, int digits) {
   out += std::isfinite(v) ? fmt::format("{:.{}g}", v, digits) : "null";
@@ -81,120 +38,95 @@ void put_string(std::string& out, const std::string& s) {
   out += Json(s).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// Means of equal runs of points, and if there are several in each their least and greatest.
-void put_scalar(std::string& out, const Series<double>& s) {
-  size_t n = s.steps.size(), group = (n + kMaxPoints - 1) / kMaxPoints;
-  std::vector<double> x, mean, low, high;
-  for (size_t at = 0; at < n; at += group) {
-    size_t end = std::min(at + group, n), counted = 0;
-    double sum = 0, step_sum = 0, lo = INFINITY, hi = -INFINITY;
-    for (size_t i = at; i < end; ++i) {
-      step_sum += static_cast<double>(s.steps[i]);
-      if (!std::isfinite(s.values[i])) continue;
-      sum += s.values[i];
-      lo = std::min(lo, s.values[i]);
-      hi = std::max(hi, s.values[i]);
-      ++counted;
-    }
-    // A gap stays a gap only where the group has nothing to show.
-    x.push_back(std::round(step_sum / static_cast<double>(end - at)));
-    mean.push_back(counted ? sum / static_cast<double>(counted) : NAN);
-    low.push_back(lo);
-    high.push_back(hi);
-  }
-  auto list = [&](const char* key, const std::vector<double>& v, int digits) {
+void put_scalar(std::string& out, const Curve& curve) {
+  std::vector<Curve::Point> points = curve.points();
+  auto list = [&](const char* key, double Curve::Point::*part, int digits) {
     out += key;
-    put_list(out, v, [&](double value) { put_number(out, value, digits); });
+    put_list(out, points, [&](const Curve::Point& p) { put_number(out, p.*part, digits); });
   };
-  list("{\"x\":", x, 12);
-  list(",\"y\":", mean, 7);
-  if (group > 1) {
-    list(",\"lo\":", low, 5);
-    list(",\"hi\":", high, 5);
+  list("{\"x\":", &Curve::Point::step, 12);
+  list(",\"y\":", &Curve::Point::mean, 7);
+  if (curve.has_ranges()) {
+    list(",\"lo\":", &Curve::Point::low, 5);
+    list(",\"hi\":", &Curve::Point::high, 5);
   }
   out += '}';
 }
 
-void put_vector(std::string& out, const Series<std::vector<double>>& s) {
-  std::vector<size_t> chosen = pick(s.steps.size(), kMaxSnapshots);
+template <class T>
+void put_steps(std::string& out, const RunCurves::Items<T>& items) {
+  put_list(out, items, [&](const auto* item) { out += std::to_string(item->first); });
+}
+
+void put_values(std::string& out, const std::vector<double>& values, int digits) {
+  put_list(out, values, [&](double v) { put_number(out, v, digits); });
+}
+
+void put_vector(std::string& out, const Kept<std::vector<double>>& kept) {
+  auto items = RunCurves::shown(kept);
   out += "{\"x\":";
-  put_list(out, chosen, [&](size_t i) { out += std::to_string(s.steps[i]); });
+  put_steps(out, items);
   out += ",\"v\":";
-  put_list(out, chosen,
-           [&](size_t i) { put_list(out, s.values[i], [&](double v) { put_number(out, v, 5); }); });
+  put_list(out, items, [&](const auto* item) { put_values(out, item->second, 5); });
   out += '}';
 }
 
-// Tables may change their shape only by a mistake of who wrote them: the last one's shape is drawn,
-// others are left out.
-void put_table(std::string& out, const Series<MetricTable>& s) {
-  const MetricTable& last = s.values.back();
-  Series<const MetricTable*> same;
-  for (size_t i = 0; i < s.steps.size(); ++i) {
-    if (s.values[i].rows == last.rows && s.values[i].cols == last.cols)
-      same.add(s.steps[i], &s.values[i]);
-  }
-  size_t cells = std::max<size_t>(last.values.size(), 1);
-  auto chosen =
-      pick(same.steps.size(), std::min(std::max<size_t>(kMaxCells / cells, 8), kMaxSnapshots));
+void put_table(std::string& out, const Kept<MetricTable>& kept) {
+  auto items = RunCurves::shown(kept);
+  const MetricTable& last = items.back()->second;
   out += fmt::format("{{\"rows\":{},\"cols\":{},\"x\":", last.rows, last.cols);
-  put_list(out, chosen, [&](size_t i) { out += std::to_string(same.steps[i]); });
+  put_steps(out, items);
   out += ",\"v\":";
-  put_list(out, chosen, [&](size_t i) {
-    put_list(out, same.values[i]->values, [&](double v) { put_number(out, v, 3); });
-  });
+  put_list(out, items, [&](const auto* item) { put_values(out, item->second.values, 3); });
   out += '}';
 }
 
-void put_texts(std::string& out, const Series<std::string>& s) {
-  put_list(out, pick(s.steps.size(), kMaxTexts), [&](size_t i) {
-    out += fmt::format("[{},", s.steps[i]);
-    put_string(out, s.values[i]);
+void put_texts(std::string& out, const Kept<std::string>& kept) {
+  put_list(out, RunCurves::shown(kept), [&](const auto* item) {
+    out += fmt::format("[{},", item->first);
+    put_string(out, item->second);
     out += ']';
   });
 }
 
 template <class T, class Put>
-void put_named(std::string& out, const char* key, const SeriesByName<T>& named, Put put) {
+void put_named(std::string& out, const char* key, const ByName<T>& named, Put put) {
   out += fmt::format(",\"{}\":{{", key);
-  for (size_t i = 0; i < named.all.size(); ++i) {
-    if (i > 0) out += ',';
-    put_string(out, named.all[i].first);
+  bool first = true;
+  for (const auto& [name, values] : named.all()) {
+    if (!first) out += ',';
+    first = false;
+    put_string(out, name);
     out += ':';
-    put(out, named.all[i].second);
+    put(out, values);
   }
   out += '}';
 }
 
 void put_run(std::string& out, const ReportRun& run) {
-  SeriesByName<double> scalars;
-  SeriesByName<std::vector<double>> vectors;
-  SeriesByName<MetricTable> tables;
-  SeriesByName<std::string> texts;
-  for (const StepMetrics& m : run.lines) {
-    for (const auto& [name, v] : m.scalars) scalars.add(name, m.step, v);
-    for (const auto& [name, v] : m.vectors) vectors.add(name, m.step, v);
-    for (const auto& [name, v] : m.tables) tables.add(name, m.step, v);
-    for (const auto& [name, v] : m.texts) texts.add(name, m.step, v);
-  }
   out += "{\"name\":";
   put_string(out, run.info.name);
   out += ",\"status\":";
   put_string(out, run.info.status);
   out += fmt::format(",\"total_steps\":{}", run.info.total_steps);
-  put_named(out, "scalars", scalars, put_scalar);
-  put_named(out, "vectors", vectors, put_vector);
-  put_named(out, "tables", tables, put_table);
-  put_named(out, "texts", texts, put_texts);
+  put_named(out, "scalars", run.curves.scalars(), put_scalar);
+  put_named(out, "vectors", run.curves.vectors(), put_vector);
+  put_named(out, "tables", run.curves.tables(), put_table);
+  put_named(out, "texts", run.curves.texts(), put_texts);
   out += '}';
 }
 
-// Runs of a comparison need names that differ; folders' names do better than nothing.
-void make_names_unique(std::vector<ReportRun>& runs) {
-  std::map<std::string, int> seen;
-  for (ReportRun& run : runs) {
-    int count = ++seen[run.info.name];
-    if (count > 1) run.info.name += fmt::format(" ({})", count);
+// Runs of a comparison need names that differ: those of one name are called by their folders. One
+// folder that is there twice gets a number.
+void make_names_unique(std::vector<ReportRun>& runs, const std::vector<std::string>& folders) {
+  std::map<std::string, int> before, seen;
+  for (const ReportRun& run : runs) ++before[run.info.name];
+  std::vector<std::string> tails = distinct_tails(folders);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::string& name = runs[i].info.name;
+    if (before[name] > 1) name = tails[i];
+    int count = ++seen[name];
+    if (count > 1) name += fmt::format(" ({})", count);
   }
 }
 
@@ -271,14 +203,20 @@ std::string report_data(const std::vector<ReportRun>& runs) {
   return safe;
 }
 
-void write_report(const std::string& out, const std::vector<std::string>& folders) {
+std::string write_report(const std::string& out, const std::vector<std::string>& folders,
+                         const std::function<bool(const std::string&)>& is_running) {
   if (folders.empty()) throw Error("report", "no run folder given", "name at least one");
+  if (std::filesystem::is_directory(out))
+    throw Error(out, "is a folder", "name the file to write: " + out + "/report.html");
   std::vector<ReportRun> runs;
   for (const std::string& folder : folders) {
-    runs.push_back({read_run_info(folder), read_metrics(folder + "/metrics.jsonl")});
+    runs.push_back({read_run_info(folder), read_run_curves(folder + "/metrics.jsonl")});
+    std::string& status = runs.back().info.status;
+    if (status == "running" && is_running && !is_running(folder)) status = "stopped";
   }
-  make_names_unique(runs);
+  make_names_unique(runs, folders);
   write_file_atomic(out, report_page(runs, report_data(runs)));
+  return report_table(runs);
 }
 
 }  // namespace wels

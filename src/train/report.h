@@ -10,6 +10,7 @@
 // recipes differ.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,13 +44,13 @@ RunInfo read_run_info(const std::string& folder);
 InfoSection machine_section(const Machine& machine, int threads, double peak_gflops);
 
 // Writes the report of the run folders (each with metrics.jsonl) to the file `out`, atomically. A
-// page of a run whose status is "running" reloads itself every half minute. Curves of more than
-// about 1500 points are averaged, with their range kept. Throws Error if there is no folder, one
-// has no metrics.jsonl, or out can't be written.
-void write_report(const std::string& out, const std::vector<std::string>& folders);
-
-// The same runs as a Markdown table, a line each: steps, tokens, last and best validation, MaxVio
-// (the worst block, mean of the last 50 steps) and the median rate. Throws Error as write_report.
-std::string report_table(const std::vector<std::string>& folders);
+// page of a run whose status is "running" reloads itself every half minute; is_running, where it is
+// given, says whether that is still so (a run that was killed has had no time to say it). Curves of
+// more than about 1500 points are averaged, with their range kept. Throws Error if there is no
+// folder, one has no metrics.jsonl, or out can't be written.
+// Returns the same runs as a Markdown table, a line each: steps, tokens, last and best validation,
+// MaxVio (the worst block, mean of the last 50 steps) and the median rate.
+std::string write_report(const std::string& out, const std::vector<std::string>& folders,
+                         const std::function<bool(const std::string& folder)>& is_running = {});
 
 }  // namespace wels

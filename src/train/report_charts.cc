@@ -177,7 +177,7 @@ class LineChart {
     this.base = el('canvas');
     this.over = el('canvas', {class: 'over'});
     this.tip = el('div', {class: 'tip', style: 'display:none'});
-    this.legend = el('div', {class: 'legend'});
+    this.legend = el('div', {class: 'legend', tabIndex: 0});
     const log =
         el('button', {
           title: 'logarithmic y axis',

@@ -125,10 +125,11 @@ const layerName = (run, r) => {
 
 function vectorSeries(name) {
   if (MULTI) {
+    const worst = v => v.length ? Math[name === 'load_entropy' ? 'min' : 'max'](...v) : null;
     return RUNS
         .map((run, r) => ({run: r, name: run.name, color: PALETTE[r % 8], s: run.vectors[name]}))
         .filter(o => o.s)
-        .map(o => ({...o, x: o.s.x, y: o.s.v.map(v => Math.max(...v.filter(isNum)))}));
+        .map(o => ({...o, x: o.s.x, y: o.s.v.map(v => worst(v.filter(isNum)))}));
   }
   const s = RUNS[0].vectors[name];
   const n = Math.max(...s.v.map(v => v.length));
@@ -145,8 +146,11 @@ function vectorSeries(name) {
 function addVectors(host) {
   const names = [...new Set(RUNS.flatMap(r => Object.keys(r.vectors)))].filter(n => n !== 'layers');
   for (const n of names) {
-    const title = n === 'maxvio' ? 'MaxVio' : pretty(n);
-    const what = n === 'maxvio' ? 'most loaded expert / mean − 1' : '';
+    const title = {maxvio: 'MaxVio', load_entropy: 'Entropy of load'}[n] || pretty(n);
+    const what = {
+      maxvio: 'most loaded expert / mean − 1',
+      load_entropy: '1 even, 0 one expert alone'
+    }[n] || '';
     const unit = MULTI ? 'worst layer' + (what && ', ' + what) : what;
     new LineChart(host, {title, unit, zero: n === 'maxvio', series: () => vectorSeries(n)});
   }
@@ -435,7 +439,7 @@ if (savedTheme === undefined ? matchMedia('(prefers-color-scheme: dark)').matche
 }
 addControls(page);
 const curves = el('div', {class: 'grid'});
-page.append(curves);
+page.append(el('h2', {}, 'Curves'), curves);
 addScalars(curves);
 const experts = el('div', {class: 'grid'});
 addLoad(experts);

@@ -10,40 +10,14 @@
 #include <set>
 
 #include "base/machine.h"
-#include "base/median.h"
 #include "base/progress.h"
 
 namespace wels {
 namespace {
 
-constexpr double kNone = NAN;
-
-// The last finite value of a scalar; NaN if it never had one.
-double last_value(const ReportRun& run, const char* name) {
-  for (auto line = run.lines.rbegin(); line != run.lines.rend(); ++line) {
-    double v = line->scalar(name);
-    if (std::isfinite(v)) return v;
-  }
-  return kNone;
-}
-
-double least_value(const ReportRun& run, const char* name) {
-  double least = kNone;
-  for (const StepMetrics& m : run.lines) {
-    double v = m.scalar(name);
-    if (std::isfinite(v) && !(v >= least)) least = v;
-  }
-  return least;
-}
-
-// The median is what a run does when nothing disturbs it.
-double median_value(const ReportRun& run, const char* name) {
-  std::vector<double> all;
-  for (const StepMetrics& m : run.lines) {
-    if (std::isfinite(m.scalar(name))) all.push_back(m.scalar(name));
-  }
-  return median(std::move(all));
-}
+// What may be wider than the page can be scrolled, by keys too.
+constexpr const char* kWide =
+    "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"comparison\">";
 
 struct Fact {
   std::string name, value;
@@ -57,21 +31,22 @@ std::vector<Fact> facts(const ReportRun& run) {
   };
   auto four = [](double v) { return fmt::format("{:.4f}", v); };
   auto percent = [](double v) { return fmt::format("{:.1f}%", 100 * v); };
-  if (!run.lines.empty()) {
-    std::string step = fmt::format("{}", run.lines.back().step);
+  const RunCurves& c = run.curves;
+  if (c.last_step()) {
+    std::string step = fmt::format("{}", *c.last_step());
     if (run.info.total_steps > 0) step += fmt::format(" / {}", run.info.total_steps);
     out.push_back({"step", step});
   }
-  add("tokens", last_value(run, metric::kTokens), human_count);
-  add("training time", last_value(run, metric::kElapsedS), human_duration);
-  double main_loss = last_value(run, metric::kMainLoss);
-  add("loss", std::isfinite(main_loss) ? main_loss : last_value(run, metric::kLoss), four);
-  add("validation loss, best", least_value(run, metric::kValLoss), four);
-  add("bits per byte, best", least_value(run, metric::kValBitsPerByte), four);
-  add("tokens/s, median", median_value(run, metric::kTokensPerS), human_count);
-  add("GFLOP/s, median", median_value(run, metric::kGflops), human_count);
-  add("of peak, median", median_value(run, metric::kFractionOfPeak), percent);
-  add("memory", last_value(run, metric::kRssBytes), human_bytes);
+  add("tokens", c.last(metric::kTokens), human_count);
+  add("training time", c.last(metric::kElapsedS), human_duration);
+  double main_loss = c.last(metric::kMainLoss);
+  add("loss", std::isfinite(main_loss) ? main_loss : c.last(metric::kLoss), four);
+  add("validation loss, best", c.least(metric::kValLoss), four);
+  add("bits per byte, best", c.least(metric::kValBitsPerByte), four);
+  add("tokens/s, median", c.median(metric::kTokensPerS), human_count);
+  add("GFLOP/s, median", c.median(metric::kGflops), human_count);
+  add("of peak, median", c.median(metric::kFractionOfPeak), percent);
+  add("memory", c.last(metric::kRssBytes), human_bytes);
   return out;
 }
 
@@ -93,9 +68,9 @@ std::string dates(const RunInfo& info) {
 }
 
 std::string progress_bar(const ReportRun& run) {
-  if (run.info.total_steps <= 0 || run.lines.empty()) return "";
+  if (run.info.total_steps <= 0 || !run.curves.last_step()) return "";
   double done =
-      static_cast<double>(run.lines.back().step) / static_cast<double>(run.info.total_steps);
+      static_cast<double>(*run.curves.last_step()) / static_cast<double>(run.info.total_steps);
   return fmt::format("<div class=\"bar\"><div style=\"width:{:.1f}%\"></div></div>",
                      100 * std::clamp(done, 0.0, 1.0));
 }
@@ -150,7 +125,7 @@ struct Comparison {
 
 std::string compared_runs(const std::vector<ReportRun>& runs) {
   Comparison figures, recipe;
-  std::string head = "<tr><th></th>";
+  std::string head = "<tr><td></td>";
   for (size_t i = 0; i < runs.size(); ++i) {
     head +=
         fmt::format("<td><i class=\"dot\" style=\"background:var(--c{})\"></i> <b>{}</b> {}</td>",
@@ -168,17 +143,15 @@ std::string compared_runs(const std::vector<ReportRun>& runs) {
     const auto& cells = recipe.cells[name];
     (all_same(cells) ? equal : differ) += compare_row(name, cells);
   }
-  std::string out = fmt::format(
-      "<section class=\"card head\"><h1>{} runs compared</h1><div class=\"wide\">", runs.size());
+  std::string out =
+      fmt::format("<section class=\"card head\"><h1>{} runs compared</h1>{}", runs.size(), kWide);
   out += "<table class=\"compare\">" + head;
   for (const std::string& name : figures.names) out += compare_row(name, figures.cells[name]);
   if (!differ.empty()) out += "<tr class=\"sub\"><th>what differs</th></tr>" + differ;
   out += "</table></div>";
   if (!equal.empty()) {
-    out +=
-        "<details><summary>what is the same</summary><div class=\"wide\"><table "
-        "class=\"compare\">" +
-        head + equal + "</table></div></details>";
+    out += "<details><summary>what is the same</summary>" + std::string(kWide) +
+           "<table class=\"compare\">" + head + equal + "</table></div></details>";
   }
   return out + "</section>";
 }
@@ -220,10 +193,10 @@ std::string report_page(const std::vector<ReportRun>& runs, const std::string& d
       "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n<title>";
   out +=
       html_escape(title) + " · wels</title>\n<style>" + kReportStyle + "</style></head>\n<body>\n";
-  out += runs.size() == 1 ? one_run(runs[0]) : compared_runs(runs);
+  out += "<main>\n" + (runs.size() == 1 ? one_run(runs[0]) : compared_runs(runs));
   out += "\n<noscript><p>The plots need JavaScript; the figures above do not.</p></noscript>\n";
-  out += "<main id=\"plots\"></main>\n<footer>wels " + html_escape(machine().version) + " · " +
-         utc_date() + "</footer>\n";
+  out += "<div id=\"plots\"></div>\n</main>\n<footer>wels " + html_escape(machine().version) +
+         " · " + utc_date() + "</footer>\n";
   out += "<script type=\"application/json\" id=\"data\">" + data + "</script>\n";
   out += std::string("<script>\n'use strict';\n") + kReportCharts + kReportDashboard +
          "</script>\n</body></html>\n";

@@ -4,20 +4,22 @@
 #include <string>
 #include <vector>
 
-#include "train/metrics.h"
 #include "train/report.h"
+#include "train/run_curves.h"
 
 namespace wels {
 
 struct ReportRun {
   RunInfo info;
-  std::vector<StepMetrics> lines;
+  RunCurves curves;
 };
 
 // & < > " ' as entities.
 std::string html_escape(const std::string& text);
 // The runs' metrics as JSON, thinned out, safe inside <script> (no '<').
 std::string report_data(const std::vector<ReportRun>& runs);
+// What runs ended with, as a Markdown table.
+std::string report_table(const std::vector<ReportRun>& runs);
 // The whole page. data: report_data(runs).
 std::string report_page(const std::vector<ReportRun>& runs, const std::string& data);
 

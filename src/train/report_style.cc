@@ -7,7 +7,7 @@ namespace wels {
 const char* const kReportStyle = R"CSS(
 :root {
   --bg: #f6f7f9; --card: #fff; --ink: #1c2330; --soft: #667085; --line: #e3e6ec; --grid: #eceef2;
-  --accent: #3b62d6; --ok: #1d8a4c; --warn: #b06d00; --bad: #c4332b; --neutral: #f3f1ea;
+  --accent: #3b62d6; --ok: #187a41; --warn: #b06d00; --bad: #c4332b; --neutral: #f3f1ea;
   --c0: #3b62d6; --c1: #e5812b; --c2: #2a9d6f; --c3: #d1495b; --c4: #8a5cd1; --c5: #1f9fbc;
   --c6: #b5890f; --c7: #d45fa5;
 }
@@ -34,7 +34,7 @@ h3 small { color: var(--soft); font-weight: 400; font-size: 12px; }
 footer { margin: 18px 2px 4px; }
 .badge {
   font-size: 12px; font-weight: 500; padding: 1px 8px; border-radius: 9px; vertical-align: 2px;
-  border: 1px solid currentColor; color: var(--soft); white-space: nowrap;
+  border: 1px solid currentColor; color: var(--soft); overflow-wrap: anywhere;
 }
 .badge.running { color: var(--accent); }
 .badge.finished { color: var(--ok); }
@@ -45,6 +45,7 @@ footer { margin: 18px 2px 4px; }
 .facts { display: flex; flex-wrap: wrap; gap: 8px 26px; margin: 6px 0 10px; }
 .facts b { display: block; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .facts span { color: var(--soft); font-size: 12px; }
+.facts div { min-width: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--soft); font-size: 13px; }
 .tables { display: grid; gap: 6px 28px; margin-top: 8px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
@@ -66,8 +67,9 @@ td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
   align-items: center; padding: 8px 2px; background: var(--bg); font-size: 13px;
 }
 .tools label, .pick label { display: inline-flex; gap: 6px; align-items: center;
-  color: var(--soft); }
+  color: var(--soft); max-width: 100%; }
 select, button {
+  max-width: 100%; min-width: 0;
   font: inherit; font-size: 12px; color: var(--ink); background: var(--card); cursor: pointer;
   border: 1px solid var(--line); border-radius: 6px; padding: 2px 7px;
 }
@@ -82,7 +84,7 @@ input[type=checkbox] { accent-color: var(--accent); }
 .plot canvas.over { touch-action: pan-y; cursor: crosshair; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 12px; margin-top: 4px;
   max-height: 76px; overflow-y: auto; }
-.legend span { cursor: pointer; display: inline-flex; align-items: center; gap: 5px;
+.legend span { cursor: pointer; display: inline-flex; min-width: 0; align-items: center; gap: 5px;
   overflow-wrap: anywhere; }
 .legend .off { opacity: .35; }
 .legend svg { flex: none; }
@@ -98,6 +100,7 @@ input[type=checkbox] { accent-color: var(--accent); }
   margin: 6px 0 2px; }
 .scale { display: flex; align-items: center; gap: 8px; font-size: 12px; color: var(--soft);
   margin-top: 6px; }
+.samples h3, .top h3 { min-width: 0; overflow-wrap: anywhere; }
 .samples { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
 pre { margin: 8px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 360px;

@@ -72,10 +72,18 @@ TEST_F(Report, TableHasTheLastAndTheBestValidationAndTheBalanceOfTheLastSteps) {
   lines[59].add(metric::kValLoss, 1.5);
   lines[59].add(metric::kValBitsPerByte, 2.125);
   std::string moe = run("moe", lines), fresh = run("fresh", {});
-  std::string table = report_table({moe, fresh});
+  std::string table = write_report(dir_ + "/report.html", {moe, fresh});
   EXPECT_THAT(table, HasSubstr("| moe | 60 | 60.0k | 1.5000 | 1.2500 | 2.1250 | 0.50 | 500 |\n"));
   EXPECT_THAT(table, HasSubstr("| fresh | 0 | 0 |  |  |  |  |  |\n"));
-  EXPECT_THROW(report_table({dir_ + "/none"}), Error);
+}
+
+TEST_F(Report, OneLayersMissingMaxVioLeavesThoseOfTheOthers) {
+  auto lines = losses(3);
+  lines[0].add(metric::kMaxVio, std::vector<double>{0.25, 0.75});
+  lines[1].add(metric::kMaxVio, std::vector<double>{NAN, 0.25});
+  lines[2].add(metric::kMaxVio, std::vector<double>{NAN, NAN});
+  EXPECT_THAT(write_report(dir_ + "/report.html", {run("moe", lines)}),
+              HasSubstr("| moe | 3 | 0 |  |  |  | 0.50 |  |\n"));
 }
 
 TEST_F(Report, CurvesTablesAndTextsArriveInThePage) {
@@ -90,6 +98,7 @@ TEST_F(Report, CurvesTablesAndTextsArriveInThePage) {
   EXPECT_EQ(r["scalars"]["loss"]["y"], Json({1, 2, 3}));
   EXPECT_TRUE(r["scalars"]["grad_norm"]["y"][0].is_null());
   EXPECT_EQ(r["vectors"]["maxvio"]["v"], Json::parse("[[0.5,1.5]]"));
+  EXPECT_EQ(r["vectors"]["load_entropy"]["v"], Json::parse("[[1,0]]"));  // even; one alone
   EXPECT_EQ(r["tables"]["load"], Json::parse(R"({"rows":2,"cols":3,"x":[3],"v":[[1,1,1,0,0,3]]})"));
   EXPECT_EQ(r["texts"]["sample"], Json::parse(R"([[3,"To be"]])"));
 }
@@ -172,8 +181,24 @@ TEST_F(Report, ComparisonShowsWhatDiffersAndWhatDoesNot) {
   size_t mtp = html.find("Recipe · mtp"), preset = html.find("Recipe · preset");
   ASSERT_TRUE(differs != html.npos && same != html.npos);
   EXPECT_TRUE(differs < mtp && mtp < same && same < preset);
-  EXPECT_EQ(data(html)["runs"][0]["name"], "arm");
-  EXPECT_EQ(data(html)["runs"][1]["name"], "arm (2)");
+  EXPECT_EQ(data(html)["runs"][0]["name"], "a");  // both say that they are "arm"
+  EXPECT_EQ(data(html)["runs"][1]["name"], "b");
+}
+
+TEST_F(Report, RunsOfOneNameAreToldApartByTheirFolders) {
+  std::string x = run("x/mine", losses(1)), y = run("y/mine", losses(2));
+  std::string table = write_report(dir_ + "/report.html", {x, y, y});
+  for (const char* line : {"| x/mine | 1 |", "| y/mine | 2 |", "| y/mine (2) | 2 |"})
+    EXPECT_THAT(table, HasSubstr(line));
+  EXPECT_EQ(data(read_file(dir_ + "/report.html"))["runs"][0]["name"], "x/mine");
+}
+
+TEST_F(Report, ARunThatWasKilledIsNotRunning) {
+  std::string folder = run("killed", losses(1));
+  write_run_info(folder, {"killed", "running", 1, 2, 3, {}});
+  EXPECT_EQ(data(page({folder}))["runs"][0]["status"], "running");
+  write_report(dir_ + "/report.html", {folder}, [](const std::string&) { return false; });
+  EXPECT_EQ(data(read_file(dir_ + "/report.html"))["runs"][0]["status"], "stopped");
 }
 
 TEST_F(Report, HeaderHasTheRunsFigures) {
@@ -209,10 +234,17 @@ TEST_F(Report, BadInputIsAnErrorAndLeavesTheOldReport) {
   std::string good = page({folder});
   EXPECT_THROW(page({}), Error);
   EXPECT_THROW(page({dir_ + "/none"}), Error);
+  EXPECT_THROW(write_report(dir_, {folder}), Error);  // a folder is no file to write
   write_file_atomic(folder + "/run.json", "{\"name\":3}");
   EXPECT_THROW(page({folder}), Error);
   EXPECT_EQ(read_file(dir_ + "/report.html"), good);
   EXPECT_FALSE(std::filesystem::exists(dir_ + "/report.html.tmp"));
+}
+
+TEST_F(Report, EverythingIsWithinMain) {
+  std::string html = page({run("one", losses(2))});
+  EXPECT_LT(html.find("<main>"), html.find("<h1>"));
+  EXPECT_GT(html.find("</main>"), html.find("id=\"plots\""));
 }
 
 TEST_F(Report, RunWithoutAStepHasAPage) {
