@@ -9,8 +9,8 @@ cd "$src" || exit 2
 export LC_ALL=C
 failed=0
 
-# Layers: a folder and what its files may include besides their own folder. backend/device.h, backend/registry.h and
-# formats/json.h are single files; every other entry is a folder. Tests, fuzzers, apps, capi, tests/ and bench/ may include anything.
+# Layers: a folder and what its files may include besides their own folder. backend/device.h, backend/registry.h,
+# formats/json.h and train/run_curves.h are single files; every other entry is a folder. Tests, fuzzers, apps, capi, tests/ and bench/ may include anything.
 layers='
 base
 tensor    base
@@ -26,7 +26,7 @@ train     model nn data backend/device.h text formats tensor base
 parallel  model nn data backend/device.h text formats tensor base
 rl        engine train parallel tasks model nn data backend/device.h text formats tensor base
 distill   rl engine train parallel tasks model nn data backend/device.h text formats tensor base
-serve     engine tasks model nn data backend/device.h text formats tensor base
+serve     engine train/run_curves.h tasks model nn data backend/device.h text formats tensor base
 agent     train parallel tasks model nn data backend/device.h text formats tensor base
 '
 

@@ -54,7 +54,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(
       "A flag given twice: the last counts. Exit codes: 0 done, 2 bad input or flags (one line on "
-      "stderr says what and what to do), 130 stopped by Ctrl-C.");
+      "stderr says what and what to do), 130 stopped by Ctrl-C (serve and ui, which go on until "
+      "they are stopped: 0).");
   app.get_formatter()->column_width(34);
   wels::Command run;
   wels::add_pretrain(app, run);

@@ -37,7 +37,11 @@ struct HttpServer::Impl {
     if (!ec) acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
     if (!ec) acceptor.bind(endpoint, ec);
     if (!ec) acceptor.listen(1024, ec);
-    if (ec) throw Error(where, "cannot listen: " + ec.message(), "choose another --port or --host");
+    if (ec) {
+      bool foreign = ec == boost::system::errc::address_not_available;
+      throw Error(where, "cannot listen: " + ec.message(),
+                  foreign ? "choose another --host" : "choose another --port");
+    }
   }
 
   void open_tls() {

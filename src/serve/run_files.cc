@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/machine.h"
+#include "base/path_names.h"
 
 namespace wels {
 namespace {
@@ -164,7 +165,8 @@ std::string last_line_with(const std::string& path, std::string_view part) {
       if (begin == std::string::npos && from > 0) break;
       size_t first = begin == std::string::npos ? 0 : begin + 1;
       std::string_view line = std::string_view(text).substr(first, end - first);
-      if (line.find(part) != std::string_view::npos) return std::string(line);
+      if (line.find(part) != std::string_view::npos && !parse(line).empty())
+        return std::string(line);
       end = begin;
     }
     if (from == 0 || tail >= kTail) return {};
@@ -198,7 +200,7 @@ void RunTable::add(const std::string& root, const std::string& folder, int depth
     if (id.find_first_not_of('.') == std::string::npos) id = "run";
     std::string unique = id;
     for (int n = 2; this->folder(unique); ++n) unique = id + "-" + std::to_string(n);
-    runs_.push_back({unique, folder});
+    runs_.push_back({unique, folder, ""});
   }
   if (depth == 0) return;
   std::error_code ec;
@@ -218,6 +220,10 @@ void RunTable::add(const std::string& root, const std::string& folder, int depth
 const std::vector<RunTable::Run>& RunTable::scan() {
   std::erase_if(runs_, [](const Run& r) { return !is_run(r.folder); });
   for (const std::string& root : roots_) add(root, root, kDepth);
+  std::vector<std::string> folders;
+  for (const Run& r : runs_) folders.push_back(r.folder);
+  std::vector<std::string> names = distinct_tails(folders);
+  for (size_t i = 0; i < runs_.size(); ++i) runs_[i].name = std::move(names[i]);
   return runs_;
 }
 
@@ -240,14 +246,15 @@ bool is_running(const std::string& folder) {
   return false;
 }
 
-std::string run_json(const RunTable::Run& run) {
+std::string run_json(const RunTable::Run& run, bool ending) {
   ordered_json info = parse_file(run.folder + "/run.json");
   ordered_json recipe = section(info, "Recipe"), model = section(info, "Model");
   ordered_json last = parse(last_line_with(run.folder + "/metrics.jsonl", "\"step\":"));
-  bool running = is_running(run.folder);
   std::string status = info.value("status", "");
+  bool running = is_running(run.folder) && !(ending && status != "running");
   if (status == "running" && !running) status = "stopped";
   ordered_json out{{"id", run.id},
+                   {"name", run.name},
                    {"folder_name", fs::path(run.folder).filename().string()},
                    {"stage", recipe.value("stage", "pretraining")},
                    {"preset", recipe.value("shape", "")},
@@ -256,6 +263,8 @@ std::string run_json(const RunTable::Run& run) {
                    {"step", last.value("step", ordered_json(0))},
                    {"steps", planned_steps(run.folder, info)},
                    {"tokens", last.value("tokens", ordered_json(0))},
+                   {"started", info.value("started", ordered_json(0))},
+                   {"updated", info.value("updated", ordered_json(0))},
                    {"running", running},
                    {"status", running ? "running" : status}};
   std::string seed = recipe.contains("seed") && recipe["seed"].is_string() ? recipe["seed"] : "";

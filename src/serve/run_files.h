@@ -26,7 +26,7 @@ class LineReader {
   int64_t offset_ = 0, line_ = 0;
 };
 
-// The last line with `part` among the file's last megabytes; empty: none.
+// The last line with `part` that is whole JSON, among the file's last megabytes; empty: none.
 std::string last_line_with(const std::string& path, std::string_view part);
 
 // The run folders at or below some folders. A run is known by its id, never by a path.
@@ -37,6 +37,7 @@ class RunTable {
 
   struct Run {
     std::string id, folder;
+    std::string name;  // the end of the folder's path by which it differs from the others
   };
   const std::vector<Run>& scan();  // those that are there now; ids stay
   std::optional<std::string> folder(const std::string& id) const;
@@ -50,8 +51,9 @@ class RunTable {
 // Whether a process trains there now.
 bool is_running(const std::string& folder);
 
-// JSON, as docs/api.md describes it.
-std::string run_json(const RunTable::Run& run);
+// JSON, as docs/api.md describes it. ending: this process ends, and what it has trained is as it
+// says, though it holds the folder yet.
+std::string run_json(const RunTable::Run& run, bool ending);
 std::string run_samples_json(const std::string& folder);
 std::string run_experts_json(const std::string& folder);  // "null" for a dense model
 

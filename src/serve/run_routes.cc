@@ -5,12 +5,17 @@
 #include <charconv>
 
 #include "base/check.h"
+#include "base/progress.h"
 #include "serve/api_error.h"
+#include "serve/run_numbers.h"
 
 namespace wels {
 namespace {
 
 constexpr size_t kPiece = 256 << 10;
+constexpr int64_t kFewestPoints = 16, kMostPoints = 100'000;
+constexpr double kLooking = 3;  // seconds after its last question that a page still looks
+constexpr int kLastTicks = 20;  // two seconds
 
 // The lines of metrics.jsonl that are there, or with `follow` as events until the run has ended.
 class LinesSource : public BodySource {
@@ -59,19 +64,31 @@ std::optional<int64_t> number(std::string_view text) {
   return n;
 }
 
+// What the query says of a name; empty: nothing.
+std::string_view value_of(std::string_view query, std::string_view name) {
+  while (!query.empty()) {
+    std::string_view one = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(one.size() + 1, query.size()));
+    if (one.starts_with(name) && one.size() > name.size() && one[name.size()] == '=')
+      return one.substr(name.size() + 1);
+  }
+  return {};
+}
+
 // after=LINE of the query, or the line that an event stream was broken off at.
 int64_t after_of(const HttpRequest& r) {
   if (auto n = number(r.last_event_id)) return *n;
-  std::string_view q = r.query;
-  while (!q.empty()) {
-    size_t end = std::min(q.find('&'), q.size());
-    std::string_view one = q.substr(0, end);
-    q.remove_prefix(std::min(end + 1, q.size()));
-    if (!one.starts_with("after=")) continue;
-    if (auto n = number(one.substr(6))) return *n;
-    throw invalid_request("Invalid after: it is the number of a line");
-  }
-  return 0;
+  std::string_view after = value_of(r.query, "after");
+  if (after.empty()) return 0;
+  if (auto n = number(after)) return *n;
+  throw invalid_request("Invalid after: it is the number of a line");
+}
+
+HttpResponse lines_head(const char* type) {
+  HttpResponse head;
+  head.content_type = type;
+  head.headers = {{"Cache-Control", "no-cache"}, {"X-Content-Type-Options", "nosniff"}};
+  return head;
 }
 
 }  // namespace
@@ -82,9 +99,10 @@ std::optional<HttpResponse> RunRoutes::respond(const HttpRequest& r,
   CHECK(owns(path));
   path.remove_prefix(kPath.size());
   if (path.empty() || path == "/") {
+    if (*ending_ && last_looks_ == 1) last_looks_ = 2;
     std::string list;
     for (const RunTable::Run& run : table_.scan())
-      list += (list.empty() ? "" : ",") + run_json(run);
+      list += (list.empty() ? "" : ",") + run_json(run, *ending_);
     return fresh_json("[" + list + "]");
   }
   size_t slash = path.find('/', 1);
@@ -97,15 +115,46 @@ std::optional<HttpResponse> RunRoutes::respond(const HttpRequest& r,
   if (what == "experts") return fresh_json(run_experts_json(*folder));
   bool follow = what == "events";
   if (!follow && what != "metrics") throw not_found("Nothing of a run has this name");
-  HttpResponse head;
-  head.content_type = follow ? "text/event-stream; charset=utf-8" : "application/x-ndjson";
-  head.headers = {{"Cache-Control", "no-cache"}, {"X-Content-Type-Options", "nosniff"}};
+  std::string_view points = value_of(r.query, "points");
+  if (!follow && !points.empty())
+    return numbers(*folder, value_of(r.query, "after"), points, r.method == "HEAD", exchange);
+  HttpResponse head =
+      lines_head(follow ? "text/event-stream; charset=utf-8" : "application/x-ndjson");
   int64_t after = after_of(r);
   if (r.method == "HEAD") return head;
   exchange->stream(std::move(head), std::make_shared<LinesSource>(*folder, after, follow, ending_));
   std::lock_guard lock(mutex_);
   followers_.push_back(exchange);
   return std::nullopt;
+}
+
+std::optional<HttpResponse> RunRoutes::numbers(const std::string& folder, std::string_view after,
+                                               std::string_view points, bool head_only,
+                                               const std::shared_ptr<HttpExchange>& exchange) {
+  std::optional<int64_t> most = number(points);
+  if (!most || *most < kFewestPoints || *most > kMostPoints)
+    throw invalid_request(
+        fmt::format("Invalid points: a number from {} to {}", kFewestPoints, kMostPoints));
+  bool over = *ending_ || !is_running(folder);  // before the lines: behind these none come
+  std::optional<RunNumbers> found =
+      run_numbers(folder + "/metrics.jsonl", after, static_cast<size_t>(*most));
+  if (!found) throw invalid_request("Invalid after: with points it is a Wels-Next of before");
+  looked_s_ = monotonic_seconds();
+  if (*ending_ && last_looks_ == 0) last_looks_ = 1;
+  HttpResponse head = lines_head("application/x-ndjson");
+  head.headers.emplace_back("Wels-Next", found->next);
+  head.headers.emplace_back("Wels-Reset", found->reset ? "1" : "0");
+  head.headers.emplace_back("Wels-Running", over ? "0" : "1");
+  if (head_only) return head;
+  exchange->stream(std::move(head), std::move(found->body));
+  return std::nullopt;
+}
+
+// After the end: whether a page that was looking has still to see it.
+bool RunRoutes::page_is_coming() {
+  if (ticks_at_end_ < 0) ticks_at_end_ = ticks_;
+  return monotonic_seconds() - looked_s_ < kLooking && last_looks_ < 2 &&
+         ticks_ - ticks_at_end_ < kLastTicks;
 }
 
 bool RunRoutes::tick() {
@@ -116,7 +165,7 @@ bool RunRoutes::tick() {
   for (const auto& f : followers_) {
     if (auto exchange = f.lock()) exchange->wake();
   }
-  return ending;
+  return ending && !page_is_coming();
 }
 
 }  // namespace wels

@@ -25,14 +25,23 @@ class RunRoutes {
   // ApiError. Always on the same thread.
   std::optional<HttpResponse> respond(const HttpRequest& r,
                                       const std::shared_ptr<HttpExchange>& exchange);
-  // Ten times a second: event streams look for new lines. True once end() was called: no run is
-  // followed any longer, every stream has been told to send what is left. Any one thread.
+  // Ten times a second: event streams look for new lines. True once end() was called, every stream
+  // has been told to send what is left, and a page that looks every second has had its last look
+  // (or two seconds to take it). Any one thread.
   bool tick();
   void end() { *ending_ = true; }  // from any thread
 
  private:
+  std::optional<HttpResponse> numbers(const std::string& folder, std::string_view after,
+                                      std::string_view points, bool head_only,
+                                      const std::shared_ptr<HttpExchange>& exchange);
+  bool page_is_coming();
+
   RunTable table_;
-  int ticks_ = 0;
+  int ticks_ = 0, ticks_at_end_ = -1;
+  std::atomic<double> looked_s_{-1e9};  // when a page asked for numbers
+  // What a page has asked for since the end: numbers, and behind them the list.
+  std::atomic<int> last_looks_ = 0;
   std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
   std::mutex mutex_;  // of:
   std::vector<std::weak_ptr<HttpExchange>> followers_;

@@ -34,7 +34,7 @@ class RunsUi {
   // Listens on 127.0.0.1:port (0: any free one) and serves on a thread of its own. required: every
   // folder must hold a run by now. Throws Error: port in use, no such folder.
   RunsUi(const std::vector<std::string>& folders, int port, bool required);
-  // Whoever follows a run gets its last lines and its end first (at most two seconds).
+  // Whoever follows a run gets its last lines and its end first (at most four seconds).
   ~RunsUi();
   std::string url() const;
 

@@ -63,7 +63,7 @@ TEST_F(RunsTest, RunsAreFoundBelowTheFolder) {
   json runs = get(ui, "/ui/runs");
   ASSERT_EQ(runs.size(), 2u);
   const json& a = runs[0];
-  EXPECT_EQ(a["folder_name"], "a");
+  EXPECT_EQ(a["name"], "a");
   EXPECT_EQ(a["stage"], "reinforcement learning");
   EXPECT_EQ(a["model"]["width"], "32");
   EXPECT_EQ(a["step"], 5);
@@ -84,6 +84,8 @@ TEST_F(RunsTest, TwoFoldersOfOneNameHaveTwoIds) {
   ASSERT_EQ(runs.size(), 2u);
   EXPECT_EQ(runs[0]["id"], "mine");
   EXPECT_EQ(runs[1]["id"], "mine-2");
+  EXPECT_EQ(runs[0]["name"], "x/mine");
+  EXPECT_EQ(runs[1]["name"], "y/mine");
   EXPECT_EQ(runs[1]["step"], 2);
 }
 
@@ -116,6 +118,92 @@ TEST_F(RunsTest, LongFilesAndLinesComeWhole) {
   EXPECT_EQ(rest, want.substr(want.find("{\"step\":3,")));
   EXPECT_EQ(get(ui, "/ui/runs")[0]["step"], 19999);
   EXPECT_EQ(get(ui, "/ui/runs/a/samples").size(), 3u);
+}
+
+// What a head says of a name.
+std::string told(const std::string& head, const std::string& name) {
+  size_t at = head.find("\r\n" + name + ": ");
+  if (at == std::string::npos) return "";
+  at += name.size() + 4;
+  return head.substr(at, head.find("\r\n", at) - at);
+}
+
+TEST_F(RunsTest, APageAsksForWhatIsNewSinceItAskedLast) {
+  std::string folder = run("a", 3);
+  RunsUi ui({folder}, 0, true);
+  RawClient c = client(ui);
+  const std::string ask = "/ui/runs/a/metrics?points=1500";
+  auto first = c.get(ask);
+  EXPECT_EQ(first.body, read_file(folder + "/metrics.jsonl"));
+  EXPECT_EQ(told(first.head, "Wels-Reset"), "0");
+  EXPECT_EQ(told(first.head, "Wels-Running"), "0");
+  std::string next = told(first.head, "Wels-Next");
+  EXPECT_EQ(c.get(ask + "&after=" + next).body, "");
+  add_lines(folder, 4, 4);
+  std::ofstream(folder + "/metrics.jsonl", std::ios::app) << "{\"step\":5";
+  FolderLock lock(folder);
+  auto more = c.get(ask + "&after=" + next);
+  EXPECT_EQ(json::parse(more.body)["step"], 4);
+  EXPECT_EQ(told(more.head, "Wels-Running"), "1");
+  EXPECT_EQ(told(more.head, "Wels-Next"),
+            told(c.get(ask + "&after=" + told(more.head, "Wels-Next")).head, "Wels-Next"));
+  for (const char* bad : {"points=0", "points=x", "points=1500&after=3", "points=1500&after=3-"})
+    EXPECT_EQ(c.get(std::string("/ui/runs/a/metrics?") + bad).status, 400) << bad;
+}
+
+TEST_F(RunsTest, AFileThatIsNoLongerTheSameComesWhole) {
+  std::string folder = run("a", 300);
+  RunsUi ui({folder}, 0, true);
+  RawClient c = client(ui);
+  const std::string ask = "/ui/runs/a/metrics?points=1500";
+  std::string next = told(c.get(ask).head, "Wels-Next");
+  // Shorter (cut for a resume, or begun anew), and then longer than before, with other lines.
+  for (int lines : {2, 400}) {
+    std::ofstream f(folder + "/metrics.jsonl", std::ios::trunc);
+    for (int i = 1; i <= lines; ++i) f << "{\"step\":" << i << ",\"loss\":" << i << ".25}\n";
+    f.close();
+    auto again = c.get(ask + "&after=" + next);
+    EXPECT_EQ(told(again.head, "Wels-Reset"), "1") << lines;
+    EXPECT_EQ(again.body, read_file(folder + "/metrics.jsonl")) << lines;
+    EXPECT_EQ(told(c.get(ask + "&after=" + told(again.head, "Wels-Next")).head, "Wels-Reset"), "0");
+  }
+}
+
+TEST_F(RunsTest, AMillionLinesAreThinnedOut) {
+  std::string folder = run("a", 0);
+  {
+    std::ofstream f(folder + "/metrics.jsonl");
+    for (int i = 1; i <= 100'000; ++i)
+      f << "{\"step\":" << i << ",\"loss\":2.5,\"load\":[[1,0.5],[0,2]]}\n";
+  }
+  RunsUi ui({folder}, 0, true);
+  auto r = client(ui).get("/ui/runs/a/metrics?points=1500");
+  EXPECT_LT(r.body.size(), 300'000u);
+  std::istringstream lines(r.body);
+  int losses = 0, last = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.empty()) continue;
+    json j = json::parse(line);
+    EXPECT_GT(j["step"], last);
+    last = j["step"];
+    if (!j.contains("loss")) continue;
+    EXPECT_EQ(j["loss"], 2.5);
+    ++losses;
+  }
+  EXPECT_EQ(last, 100'000);
+  EXPECT_GE(losses, 700);
+  EXPECT_LE(losses, 1501);
+  // Behind it lines come as they are.
+  add_lines(folder, 100'001, 100'001);
+  auto more = client(ui).get("/ui/runs/a/metrics?points=1500&after=" + told(r.head, "Wels-Next"));
+  EXPECT_EQ(json::parse(more.body)["step"], 100'001);
+}
+
+TEST_F(RunsTest, ADamagedLastLineIsNotTheLast) {
+  std::string folder = run("a", 4);
+  std::ofstream(folder + "/metrics.jsonl", std::ios::app) << "{\"step\":5,\"lo\n";
+  RunsUi ui({folder}, 0, true);
+  EXPECT_EQ(get(ui, "/ui/runs")[0]["step"], 4);
 }
 
 TEST_F(RunsTest, EventsFollowARunToItsEnd) {
@@ -151,6 +239,30 @@ TEST_F(RunsTest, WhoFollowsGetsTheLastLinesWhenTheServerGoes) {
   std::string rest = c.until("event: end\n");
   EXPECT_THAT(rest, HasSubstr("id: 400\n"));
   EXPECT_THAT(rest, HasSubstr("event: end\n"));
+}
+
+TEST_F(RunsTest, APageThatLooksEverySecondHasALastLookWhenTheServerGoes) {
+  std::string folder = run("a", 1);
+  FolderLock lock(folder);  // the process that trains is the one that serves
+  auto ui = std::make_unique<RunsUi>(std::vector<std::string>{folder}, 0, true);
+  RawClient c = client(*ui);
+  const std::string ask = "/ui/runs/a/metrics?points=1500";
+  auto first = c.get(ask);
+  EXPECT_EQ(told(first.head, "Wels-Running"), "1");
+  add_lines(folder, 2, 2);
+  std::string info = read_file(folder + "/run.json");
+  info.replace(info.find("running"), 7, "finished");
+  write_file_atomic(folder + "/run.json", info);
+  std::thread end([&] { ui.reset(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  auto last = c.get(ask + "&after=" + told(first.head, "Wels-Next"));
+  EXPECT_EQ(json::parse(last.body)["step"], 2);
+  EXPECT_EQ(told(last.head, "Wels-Running"), "0");
+  json list = c.get("/ui/runs").json();
+  EXPECT_EQ(list[0]["running"], false);
+  EXPECT_EQ(list[0]["status"], "finished");
+  EXPECT_EQ(list[0]["step"], 2);
+  end.join();
 }
 
 TEST_F(RunsTest, SamplesAndRolloutsComeInTheOrderOfSteps) {

@@ -53,6 +53,11 @@ has '"step":40,"steps":40' body
 has '"status":"finished"' body
 ! grep -q "$scratch" body || fail "the list tells paths"
 [ "$(curl -s "$url/ui/runs/run/metrics?after=30" | wc -l)" -eq 10 ] || fail "not the last ten lines"
+curl -s -D head "$url/ui/runs/run/metrics?points=1500" >body
+cmp body run/metrics.jsonl || fail "not all lines"
+has 'Wels-Running: 0' head
+place=$(sed -n 's/^Wels-Next: \([0-9a-f-]*\).*/\1/p' head)
+[ "$(curl -s "$url/ui/runs/run/metrics?points=1500&after=$place" | wc -c)" -eq 0 ] || fail "nothing is new, but lines came"
 curl -s "$url/ui/runs/run/events?after=39" >body
 has 'id: 40' body
 has 'event: end' body
@@ -65,11 +70,20 @@ for path in /ui/runs/nobody/metrics /ui/runs/../run/run.json /ui/runs/run/../../
   [ "$(status "$url$path")" = 404 ] || fail "$path is not 404"
 done
 [ "$(status -H 'Host: evil.example' "$url/ui/runs")" = 403 ] || fail "another host's name is not 403"
-expect 'cannot listen: Address already in use' "$wels" ui run --port "${url##*:}"
+expect 'cannot listen: Address already in use; choose another --port$' "$wels" ui run --port "${url##*:}"
 expect '\-\-ui: 127.0.0.1:[0-9]*: cannot listen: Address already in use' "$wels" pretrain text.txt --out busy "${small[@]}" --ui "${url##*:}"
 [ ! -d busy/checkpoints ] || fail "training began in spite of the port"
 kill -TERM "$server"; wait "$server" || fail "SIGTERM ended with $?"
 server=
+
+# --- Their report, of the folder that holds them; a killed one is not running.
+mkdir both && cp -r run both/one && cp -r run both/two
+sed -i 's/"status": "finished"/"status": "running"/; s/"name": "run"/"name": "killed"/' both/two/run.json
+"$wels" report both -o both.html >body || fail "report of a folder of runs"
+has '| run | 40 |' body
+has '| killed | 40 |' body
+has '"name":"killed","status":"stopped"' both.html
+expect 'both: is a folder; name the file to write: both/report.html' "$wels" report run -o both
 
 # --- Bad input.
 mkdir nothing
