@@ -435,6 +435,9 @@ StageStep RlStage::step(Trainer& trainer, const TrainerState& state, double lr, 
   double t0 = monotonic_seconds();
   probe(trainer, all, m);
   std::vector<TrainSequence> sequences = sequences_of(kept);
+  double square = 0;  // of advantages; their mean is 0
+  for (const TrainSequence& s : sequences) square += s.advantage * s.advantage;
+  m.add("advantage_std", std::sqrt(square / std::max(static_cast<double>(sequences.size()), 1.0)));
   if (!on_policy() || !reference_.empty()) fill_logp(trainer, sequences);
   double t1 = monotonic_seconds();
   UpdateReport u = learn(trainer, sequences, state.step, lr);

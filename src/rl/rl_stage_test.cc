@@ -296,6 +296,7 @@ TEST_F(RlStageTest, GroupsWithoutVarianceTeachNothing) {
   StageStep done = stage.step(trainer, state, 1e-3, m);
   EXPECT_TRUE(done.nothing_to_learn);
   EXPECT_EQ(m.scalar("groups_without_variance"), 1);
+  EXPECT_EQ(m.scalar("advantage_std"), 0);
   EXPECT_EQ(values_of(fresh), before);
   // And in the end it is said and stopped.
   for (state.step = 1; state.step < 30; ++state.step) {
