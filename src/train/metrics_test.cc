@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "train/tfevents.h"
 
 namespace wels {
@@ -153,12 +154,13 @@ TEST(TfEvents, Crc32cKnownVectors) {  // RFC 3720 B.4
 TEST_F(Metrics, EventFileIsByteForByteWhatTheFormatSays) {
   {
     TfEventsWriter w(dir_, -1);
-    std::vector<std::pair<std::string, double>> scalars = {{"ab", 1.5}};
+    std::vector<std::pair<std::string, double>> scalars = {{"ab", 1.5}, {"time", 2.0}};
     w.write(300, 2.0, scalars);
   }
   std::string file = read_file(dir_ + "/events.out.tfevents.wels");
-  // Event {wall_time 0, step 0, file_version}: 09 + 8 bytes, 10 00, 1a 0d + 13 characters.
-  std::string first = std::string("\x09\0\0\0\0\0\0\0\0\x10\0\x1a\x0d", 13) + "brain.Event:2";
+  // Event {wall_time, step 0, file_version}: 09 + 8 bytes, 10 00, 1a 0d + 13 characters.
+  std::string first = '\x09' + file.substr(13, 8) + std::string("\x10\0\x1a\x0d", 4) + "brain.Event:2";
+  EXPECT_NEAR(read_tfevents(dir_ + "/events.out.tfevents.wels")[0].wall_time, unix_seconds(), 60);
   // wall_time 2.0, step 300 = ac 02, summary { value { tag "ab" simple_value 1.5 } }
   std::string second =
       std::string("\x09\0\0\0\0\0\0\0\x40\x10\xac\x02\x2a\x0b\x0a\x09\x0a\x02", 18) + "ab" +

@@ -11,6 +11,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/machine.h"
+#include "train/metrics.h"
 
 namespace wels {
 namespace {
@@ -202,7 +204,8 @@ TfEventsWriter::TfEventsWriter(const std::string& folder, int64_t keep_steps)
     fail(path_, "cannot shorten");
   }
   if (size_ > 0) return;
-  std::string event = event_start(0, 0);
+  // TensorBoard counts relative times from this record.
+  std::string event = event_start(unix_seconds(), 0);
   put_bytes(event, 3, kFileVersion);
   append(event);
 }
@@ -213,6 +216,7 @@ void TfEventsWriter::write(int64_t step, double wall_time,
                            std::span<const std::pair<std::string, double>> scalars) {
   std::string summary;
   for (const auto& [tag, v] : scalars) {
+    if (tag == metric::kTime) continue;
     std::string value;
     put_bytes(value, 1, tag);
     put_key(value, 2, kFixed32);

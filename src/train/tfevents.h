@@ -43,7 +43,8 @@ class TfEventsWriter {
   TfEventsWriter(const std::string& folder, int64_t keep_steps);
   ~TfEventsWriter();
   TfEventsWriter(const TfEventsWriter&) = delete;
-  // One record with all scalars; values that aren't finite are kept (TensorBoard shows them as
+  // One record with all scalars but "time", which is the wall time and would not be one as a float;
+  // values that aren't finite are kept (TensorBoard shows them as
   // gaps). Throws Error on a full disk; the file then ends with the record before.
   void write(int64_t step, double wall_time,
              std::span<const std::pair<std::string, double>> scalars);
