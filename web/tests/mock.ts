@@ -23,7 +23,7 @@ export interface Behaviour {
 
 const defaults = (): Behaviour => ({
   config: {
-    version: '1.2.3', mode: 'chat', name: 'mine', context: 8192, auth: false, search: false, inside: true, experts: 16,
+    version: '1.2.3', mode: 'chat', name: 'mine', context: 8192, auth: false, inside: true, experts: 16,
     models: [{ id: 'deepseek-chat', thinking: false }, { id: 'deepseek-reasoner', thinking: true }],
     prices: { hit: 0.014, miss: 0.14, output: 0.28, currency: 'USD' },
   },
@@ -44,7 +44,7 @@ export class Mock {
   behaviour = defaults();
   requests: { path: string; body: any; headers: IncomingMessage['headers'] }[] = [];
   aborted = 0; // streams that the page left
-  runs = new Map<string, { info: Record<string, unknown>; lines: Record<string, unknown>[]; samples: unknown[]; experts: unknown; followers: Set<ServerResponse> }>();
+  runs = new Map<string, { info: Record<string, unknown>; lines: Record<string, unknown>[]; samples: unknown[]; experts: unknown; file: number; down: boolean }>();
   #server!: Server;
   #next = 1;
   #traces = new Map<string, unknown>();
@@ -71,20 +71,24 @@ export class Mock {
   }
 
   addRun(id: string, info: Record<string, unknown>, lines: Record<string, unknown>[], samples: unknown[] = [], experts: unknown = null) {
-    this.runs.set(id, { info: { id, folder_name: id, stage: 'pretrain', step: lines.length, steps: 600, tokens: 0, running: false, seed: 1, ...info }, lines, samples, experts, followers: new Set() });
+    this.runs.set(id, { info: { id, name: id, stage: 'pretrain', step: lines.length, steps: 600, tokens: 0, running: false, seed: 1, ...info }, lines, samples, experts, file: 1, down: false });
   }
   addLine(id: string, line: Record<string, unknown>) {
-    const run = this.runs.get(id)!;
-    run.lines.push(line);
-    for (const f of run.followers) f.write(`id: ${run.lines.length}\ndata: ${JSON.stringify(line)}\n\n`);
+    this.runs.get(id)!.lines.push(line);
   }
-  endRun(id: string) {
+  // The run was begun anew, or resumed: its file is another one.
+  replaceLines(id: string, lines: Record<string, unknown>[]) {
     const run = this.runs.get(id)!;
-    run.info.running = false;
-    for (const f of run.followers) f.end('event: end\ndata: {}\n\n');
+    run.lines = lines;
+    run.file++;
+    run.info.step = lines.length;
   }
-  dropFollowers(id: string) {
-    for (const f of this.runs.get(id)!.followers) f.destroy();
+  endRun(id: string, status: string) {
+    Object.assign(this.runs.get(id)!.info, { running: false, status });
+  }
+  // Its numbers cannot be had for a while.
+  breakRun(id: string, down: boolean) {
+    this.runs.get(id)!.down = down;
   }
 
   async #answer(q: IncomingMessage, a: ServerResponse) {
@@ -123,20 +127,18 @@ export class Mock {
     const run = /^\/ui\/runs\/([^/]+)\/(\w+)$/.exec(path);
     const r = run && this.runs.get(decodeURIComponent(run[1]));
     if (!r) return fail(404, 'no such route');
-    const after = Number(url.searchParams.get('after') ?? 0);
     if (run[2] === 'metrics') {
-      a.writeHead(200, { 'Content-Type': 'application/x-ndjson' });
-      a.end(r.lines.slice(after).map((l) => JSON.stringify(l) + '\n').join(''));
+      if (r.down) return void q.socket.destroy();
+      const [line, file] = (url.searchParams.get('after') ?? '0-0').split('-').map(Number);
+      const reset = line > 0 && file !== r.file;
+      const lines = r.lines.slice(reset ? 0 : line);
+      a.writeHead(200, {
+        'Content-Type': 'application/x-ndjson', 'Wels-Next': `${r.lines.length}-${r.file}`, 'Wels-Reset': reset ? '1' : '0', 'Wels-Running': r.info.running ? '1' : '0',
+      });
+      a.end(lines.map((l) => JSON.stringify(l) + '\n').join(''));
     } else if (run[2] === 'samples') json(200, r.samples);
     else if (run[2] === 'experts') json(200, r.experts);
-    else if (run[2] === 'events') {
-      a.writeHead(200, { 'Content-Type': 'text/event-stream' });
-      a.write(': keep-alive\n\n');
-      r.lines.slice(after).forEach((l, i) => a.write(`id: ${after + i + 1}\ndata: ${JSON.stringify(l)}\n\n`));
-      if (!r.info.running) return void a.end('event: end\ndata: {}\n\n');
-      r.followers.add(a);
-      a.on('close', () => r.followers.delete(a));
-    } else fail(404, 'no such route');
+    else fail(404, 'no such route');
   }
 
   async #stream(body: any, a: ServerResponse) {

@@ -27,6 +27,7 @@ const groups: Group[] = [
   { title: 'gBpb', take: /bits_per_byte$|^(val_)?bpb$/ },
   { title: 'gParts', take: /^(loss|mtp_loss)$/ },
   { title: 'gReward', take: /^reward/ },
+  { title: 'gAdvantage', take: /^advantage_std$/, zero: true },
   { title: 'gAccuracy', take: /^(accuracy|greedy_accuracy|val_token_accuracy|pass)/ },
   { title: 'gLength', take: /^length|^own_length$/, zero: true },
   { title: 'gKl', take: /^kl|_kl$/ },
@@ -61,7 +62,7 @@ export function plan(names: Set<string>, vectors: Set<string>): ChartPlan[] {
     if (g.title === 'gParts' && mine.length === 1 && mine[0] === 'loss') mine = [];
     if (mine.length) out.push({ ...g, id: g.title, title: t(g.title), names: mine });
   }
-  for (const v of vectors) out.push({ id: v, title: v === 'maxvio' ? t('maxvio') : pretty(v), names: [v], vector: true, zero: true });
+  for (const v of vectors) out.push({ id: v, title: v === 'maxvio' ? t('maxvio') : v === 'load_entropy' ? t('loadEntropy') : pretty(v), names: [v], vector: true, zero: true });
   for (const n of rest) out.push({ id: n, title: pretty(n), names: [n] });
   return out;
 }

@@ -1,9 +1,11 @@
-// Runs as the server tells of them: the lines of metrics.jsonl as columns, followed while the run goes on.
-import { events, json, request, ServerError, explain, stored } from '../lib/server.svelte';
+// Runs as the server tells of them: the lines of metrics.jsonl as columns. What is new is asked for again and again, of one run after
+// the other: a stream for each would use up the few connections that a browser has for a server.
+import { json, request, ServerError, explain, stored } from '../lib/server.svelte';
+import { t } from '../lib/settings.svelte';
 
 export interface RunInfo {
   id: string;
-  folder_name?: string;
+  name?: string; // differs from those of the other runs
   stage?: string;
   preset?: string;
   model?: Record<string, unknown> | string;
@@ -11,7 +13,9 @@ export interface RunInfo {
   steps?: number;
   tokens?: number;
   running?: boolean;
-  status?: string; // running, finished, stopped, failed
+  status?: string; // running, finished, stopped, "failed: why"
+  started?: number; // seconds since 1970
+  updated?: number;
   seed?: number;
 }
 
@@ -29,31 +33,72 @@ export interface Table {
   rows: (number | null)[][];
 }
 
+const points = 1500; // of a long file: more than a screen has columns
+const pause = 1000; // ms between questions
 const mostTables = 400; // kept of each kind; of a longer run every other one is dropped, again and again
+
+// The entropy of how a layer's tokens are spread over its experts, in parts of the greatest possible: 1 even, 0 one expert alone.
+function evenness(load: (number | null)[]): number | null {
+  const sum = load.reduce<number>((s, x) => s + (x ?? NaN), 0);
+  const h = load.reduce<number>((s, x) => s - (x ? (x / sum) * Math.log(x / sum) : 0), 0) / Math.log(load.length);
+  return Number.isFinite(h) ? h : null;
+}
 
 export class Run {
   info = $state.raw<RunInfo>({ id: '' });
   version = $state(0); // grows when lines have come
   loaded = $state(false);
   problem = $state('');
-  lost = $state(false); // the live connection is being tried again
+  lost = $state(false); // the server is being tried again
+  followed = false; // its numbers are asked for
   steps: number[] = [];
-  columns = new Map<string, (number | null)[]>(); // may be shorter than steps: nothing since
+  columns = new Map<string, (number | null | undefined)[]>(); // null: not finite; undefined: not said. May be shorter than steps: nothing since
   vectors = new Map<string, Table[]>(); // one row per table
   tables = new Map<string, Table[]>();
   samples: Sample[] = []; // texts that the lines carry
   layers: number[] | null = null;
-  #lines = 0; // of the file that are here
+  #next = ''; // the place in the file behind the lines that are here
   #strides = new Map<Table[], number>();
-  #abort: AbortController | null = null;
-  #fresh = false;
+  #told = ''; // how the list of runs had it when it was last told, and
+  #asked: string | null = null; // when the numbers were last asked for: then they need no asking again
+  #refused = false;
 
   constructor(info: RunInfo) {
     this.info = info;
+    this.tell(info);
   }
 
   get name() {
-    return this.info.folder_name || this.info.id;
+    return this.info.name || this.info.id;
+  }
+  get state() {
+    return this.info.status?.split(':')[0] ?? '';
+  }
+  get reason() {
+    return this.info.status?.slice(this.state.length + 1).trim() ?? '';
+  }
+
+  // What the list says of it. The numbers of a run that is followed may be ahead of it.
+  tell(info: RunInfo) {
+    this.#told = JSON.stringify([info.status, info.step, info.started, info.updated]);
+    const ahead = this.followed && info.running ? this.info : undefined;
+    this.info = { ...info, step: Math.max(info.step ?? 0, ahead?.step ?? 0), tokens: Math.max(info.tokens ?? 0, ahead?.tokens ?? 0) };
+  }
+
+  get #stale() {
+    if (this.#refused) return this.#asked !== this.#told;
+    return !this.loaded || this.lost || Boolean(this.info.running) || this.#asked !== this.#told;
+  }
+  again() {
+    this.#asked = null;
+  }
+
+  #clear() {
+    this.steps = [];
+    for (const kept of [this.columns, this.vectors, this.tables, this.#strides]) kept.clear();
+    this.samples = [];
+    this.layers = null;
+    this.info = { ...this.info, step: 0, tokens: 0 };
   }
 
   #keep(list: Table[], t: Omit<Table, 'n'>) {
@@ -88,7 +133,7 @@ export class Run {
       if (typeof v === 'number' || v === null) {
         let c = this.columns.get(key);
         if (!c) this.columns.set(key, (c = []));
-        while (c.length < at) c.push(null);
+        while (c.length < at) c.push(undefined);
         c[at] = v as number | null;
       } else if (typeof v === 'string') {
         if (key === 'sample') this.samples.push({ step, text: v });
@@ -105,84 +150,62 @@ export class Run {
         this.#keep(list, { step, rows: table ? (v as (number | null)[][]) : [v as (number | null)[]] });
       }
     }
-  }
-
-  // Many lines may come at once: the page draws them a few times a second.
-  #changed() {
-    if (this.#fresh) return;
-    this.#fresh = true;
-    setTimeout(() => {
-      this.#fresh = false;
-      this.version++;
-    }, 250);
+    // The server says it of lines that it has thinned out.
+    if (Array.isArray(line.load) && Array.isArray(line.load[0]) && line.load[0].length > 1 && !line.load_entropy) {
+      let list = this.vectors.get('load_entropy');
+      if (!list) this.vectors.set('load_entropy', (list = []));
+      this.#keep(list, { step, rows: [(line.load as number[][]).map(evenness)] });
+    }
   }
 
   #path = (what: string) => `/ui/runs/${encodeURIComponent(this.info.id)}/${what}`;
 
-  // Reads what is there and, of a run that goes on, what comes. Ends with stop().
-  async follow() {
-    if (this.#abort) return;
-    this.#abort = new AbortController();
-    const { signal } = this.#abort;
-    while (!signal.aborted) {
-      try {
-        await this.#read(signal);
-        this.problem = '';
-        this.lost = false;
-        if (!this.info.running) break;
-        await this.#listen(signal);
+  // Asks for what is new, where there may be something. True: there was, and the page is to draw it.
+  async read(signal: AbortSignal): Promise<boolean> {
+    if (!this.#stale) return false;
+    const told = this.#told;
+    try {
+      const response = await request(`${this.#path('metrics')}?points=${points}${this.#next && `&after=${this.#next}`}`, { signal });
+      const says = (name: string) => response.headers.get(`Wels-${name}`);
+      const lines = (await response.text()).split('\n');
+      this.#asked = told;
+      this.#next = says('Next') ?? '';
+      this.#refused = this.lost = false;
+      this.problem = '';
+      const news = this.#take(lines, says('Reset') === '1');
+      if (this.info.running && says('Running') === '0') {
         this.info = { ...this.info, running: false };
-        break;
-      } catch (e) {
-        if (signal.aborted) return;
-        if (e instanceof ServerError && e.kind === 'http') {
-          this.problem = explain(stored(e));
-          break;
-        }
-        this.lost = true;
-        await new Promise((r) => setTimeout(r, 1500));
+        void readRuns(); // how it ended
       }
+      return news;
+    } catch (e) {
+      if (signal.aborted) return false;
+      this.#refused = e instanceof ServerError && e.kind === 'http';
+      if (this.#refused) {
+        this.#asked = told;
+        this.problem = explain(stored(e));
+      } else this.lost = true;
+      return false;
     }
-    this.#abort = null;
   }
 
-  async #read(signal: AbortSignal) {
-    const text = await (await request(`${this.#path('metrics')}?after=${this.#lines}`, { signal })).text();
-    for (const line of text.split('\n')) {
+  #take(lines: string[], reset: boolean): boolean {
+    if (reset) this.#clear();
+    let news = reset || !this.loaded;
+    for (const line of lines) {
       if (!line) continue;
-      this.#lines++;
       try {
         this.add(JSON.parse(line));
+        news = true;
       } catch {
-        // cut off by a crash
+        // damaged by a crash
       }
     }
     this.loaded = true;
-    this.version++;
-  }
-
-  async #listen(signal: AbortSignal) {
-    const response = await request(`${this.#path('events')}?after=${this.#lines}`, { signal });
-    for await (const e of events(response, signal)) {
-      this.lost = false;
-      if (e.event === 'end') return;
-      if (e.id && Number(e.id) <= this.#lines) continue;
-      this.#lines = Number(e.id) || this.#lines + 1;
-      try {
-        this.add(JSON.parse(e.data));
-      } catch {
-        continue;
-      }
-      const tokens = this.columns.get('tokens')?.at(-1) ?? this.info.tokens;
-      this.info = { ...this.info, step: this.steps.at(-1), tokens: tokens ?? undefined };
-      this.#changed();
-    }
-    throw new ServerError('broken');
-  }
-
-  stop() {
-    this.#abort?.abort();
-    this.#abort = null;
+    const step = Math.max(this.info.step ?? 0, this.steps.at(-1) ?? 0);
+    const tokens = Math.max(this.info.tokens ?? 0, this.columns.get('tokens')?.at(-1) ?? 0);
+    if (news) this.info = { ...this.info, step, tokens };
+    return news;
   }
 
   async readSamples(): Promise<Sample[]> {
@@ -201,6 +224,8 @@ export class Run {
 
 export const runs = $state({ all: [] as Run[], loaded: false, problem: '', refused: 0 }); // refused: the status with which the server refuses to list runs
 
+export const explainRuns = (e: unknown) => (stored(e).kind === 'http' ? explain(stored(e)) : t('runsOffline'));
+
 export async function readRuns() {
   try {
     const infos = await json<RunInfo[]>('/ui/runs');
@@ -208,7 +233,7 @@ export async function readRuns() {
     runs.all = infos.map((info) => {
       const r = known.get(info.id);
       if (!r) return new Run(info);
-      r.info = { ...info, step: Math.max(info.step ?? 0, r.info.step ?? 0) };
+      r.tell(info);
       return r;
     });
     runs.problem = '';
@@ -216,6 +241,31 @@ export async function readRuns() {
     runs.loaded = true;
   } catch (e) {
     runs.refused = stored(e).status;
-    runs.problem = explain(stored(e));
+    runs.problem = explainRuns(e);
+  }
+}
+
+let wake = () => {};
+// The runs that are followed have changed: they are asked for at once.
+export const followNow = () => wake();
+
+// Keeps the numbers of the runs that chosen() names as they are on the server, over one connection.
+export async function follow(chosen: () => Run[], signal: AbortSignal) {
+  for (const r of runs.all) r.again();
+  signal.addEventListener('abort', () => wake());
+  while (!signal.aborted) {
+    let changed = false;
+    const rest = new Promise<void>((r) => (wake = () => ((changed = true), r())));
+    const now = chosen();
+    for (const r of runs.all) r.followed = now.includes(r);
+    const grown: Run[] = [];
+    for (const r of now) {
+      const first = !r.loaded;
+      if (!(await r.read(signal))) continue;
+      if (first) r.version++;
+      else grown.push(r);
+    }
+    for (const r of grown) r.version++; // all at once: every picture is drawn once
+    if (!changed) await Promise.race([rest, new Promise((r) => setTimeout(r, pause))]);
   }
 }
