@@ -177,7 +177,8 @@ void require_room(int64_t max_tokens, const ModelConfig& c, const std::string& w
 
 // What the stage's settings ask of its model.
 void check_against_model(const RecipeStage& s, const ModelConfig& c) {
-  StageInputs in{.from = s.from};
+  StageInputs in;
+  in.from = s.from;
   auto adapters = [&](const LoraConfig& lora) {
     if (lora.rank > 0) in_place(s.where, [&] { check_lora_targets(c, lora); });
   };

@@ -129,9 +129,10 @@ std::string difference(const json& then, const json& now) {
   if (then.value("from", json()) != now["from"]) return "was run from another model";
   if (then.value("tasks", json()) != now.value("tasks", json()))
     return "was run on other questions of its task files";
-  json files = then.value("files", json::object());
-  for (const auto& [setting, hash] : now.value("files", json::object()).items()) {
-    if (files.value(setting, json()) != hash)
+  const json old_files = then.value("files", json::object()),
+             files = now.value("files", json::object());
+  for (const auto& [setting, hash] : files.items()) {
+    if (old_files.value(setting, json()) != hash)
       return fmt::format("was run with another content of its {}, {}", setting,
                          printable(settings[setting].get<std::string>()));
   }
