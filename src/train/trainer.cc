@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/signal.h"
+#include "model/block.h"
 #include "train/qk_clip.h"
 
 namespace wels {
@@ -55,6 +56,142 @@ std::vector<int32_t> depth_targets(const MicroBatch& mb, std::span<const int32_t
   return out;
 }
 
+// One micro-batch through the model and back (docs/tour_gradient.md); its functions are called in
+// the order in which they are written.
+class MicroBatchPass {
+ public:
+  // sequences: of the whole step, over which the balance loss is a mean.
+  MicroBatchPass(Device& dev, Pool& pool, Model& model, const TrainerConfig& config,
+                 const MicroBatch& mb, const Objective& objective, double sequences)
+      : dev_(dev),
+        model_(model),
+        config_(config),
+        mb_(mb),
+        objective_(objective),
+        balance_factor_(config.balance_alpha / sequences),
+        tape_(dev, pool),
+        ctx_{.dev = dev,
+             .pool = pool,
+             .tape = &tape_,
+             .dtype = config.dtype,
+             .fp8 = config.fp8,
+             .recompute = config.recompute} {
+    options_.balance_factor = static_cast<float>(balance_factor_);
+  }
+
+  // Log-probabilities of the targets at every depth. What is only named here (the hidden states and
+  // streams) belongs to the tape alone afterwards: its backward gives each buffer back to the pool
+  // as soon as the last reader is gone, which a name that lives on would prevent.
+  void forward() {
+    Var stream, h = model_.hidden(ctx_, mb_.batch, options_, &record_, &stream);
+    main_routers_ = record_.routed.size();
+    std::vector<int32_t> rows(mb_.targets.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    predict(h, rows, mb_.targets);
+    if (objective_.lesson) {
+      lesson_ = objective_.lesson(mb_);
+      kl_ = token_kl(ctx_, h, model_.head(), lesson_.teacher, lesson_.kl);
+    }
+    forward_mtp(model_.config().mtp_hidden_after_norm ? h : stream, std::move(rows));
+  }
+
+  // The objective's values, and what it gives as gradients of log-probabilities.
+  void losses(StepStats& stats) {
+    for (size_t k = 0; k < heads_.size(); ++k) {
+      Head& head = heads_[k];
+      std::vector<double> logp = to_host(dev_, head.logp.t);
+      head.dlogp.assign(logp.size(), 0.0);
+      double loss = objective_.loss(mb_, static_cast<int>(k), head.rows, logp, head.dlogp);
+      if (stats.loss.size() <= k) stats.loss.push_back(0);
+      stats.loss[k] += loss;
+    }
+    if (!objective_.lesson) return;
+    dkl_.assign(mb_.targets.size(), 0.0);
+    stats.kl_loss +=
+        objective_.kl_loss(mb_, to_host(dev_, heads_[0].logp.t), to_host(dev_, kl_.t), dkl_);
+  }
+
+  // Loads of all routers, MTP's too; the balance loss is of the main model's alone. Lets the pool
+  // have the routers' memory as the backward goes.
+  void routing_statistics(StepStats& stats) {
+    std::vector<AttendSegment> segments = own_segments(mb_.batch);
+    RouteParams params = route_params(model_.config());
+    for (size_t i = 0; i < record_.routed.size(); ++i) {
+      const Routed& r = record_.routed[i].routed;
+      if (i < main_routers_ && config_.balance_alpha != 0)
+        stats.balance_loss += balance_factor_ * dev_.balance_loss(r.logits.t, segments, params);
+      std::vector<int32_t> load(static_cast<size_t>(r.load.t.cols));
+      dev_.download(r.load.t, load.data());
+      if (stats.load.size() <= i)
+        stats.load.push_back({record_.routed[i].layer, std::vector<int64_t>(load.size())});
+      for (size_t e = 0; e < load.size(); ++e) stats.load[i].load[e] += load[e];
+    }
+    record_.routed.clear();
+  }
+
+  // Where the backward begins: the objective's gradients, on the tape.
+  void seed_gradients() {
+    if (objective_.lesson) from_host(dev_, dkl_, tape_.grad_out(kl_).t);
+    for (Head& head : heads_) {
+      // Distillation alone: the vocabulary need not be walked for zeros.
+      if (!(objective_.lesson && all_zero(head.dlogp)))
+        from_host(dev_, head.dlogp, tape_.grad_out(head.logp).t);
+      head.logp = Var();  // the tape's alone, as all else
+    }
+  }
+
+  // Everything recorded, newest first; gradients of the weights are in Weight::grad then.
+  void backward() { tape_.backward(); }
+
+ private:
+  // A prediction depth (0: next token, k: MTP module k-1).
+  struct Head {
+    Var logp;                   // [m, 1]
+    std::vector<int32_t> rows;  // [m] of the micro-batch
+    std::vector<double> dlogp;  // [m]
+  };
+
+  void predict(const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> targets) {
+    bool next_token = heads_.empty();
+    Var known = known_gradient(ctx_, objective_, mb_, static_cast<int>(heads_.size()), rows);
+    Var target = ctx_.make_ids(targets.data(), static_cast<int64_t>(targets.size()));
+    Var kept = next_token ? kept_tokens(ctx_, mb_) : Var();
+    Var logp = token_logp(ctx_, hidden, model_.head(), target, known, kept, config_.temperature);
+    heads_.push_back({logp, std::move(rows), {}});
+  }
+
+  // The further depths, each from the one before (V3 eq. 21-23). No balance loss: it is the main
+  // model's; the load of MTP's router counts for its selection bias.
+  void forward_mtp(Var previous, std::vector<int32_t> previous_rows) {
+    int64_t modules = model_.config().num_nextn_predict_layers;
+    if (objective_.mtp_modules >= 0) modules = std::min<int64_t>(modules, objective_.mtp_modules);
+    for (int64_t k = 0; k < modules; ++k) {
+      Model::MtpOut out =
+          model_.mtp(ctx_, k, previous, previous_rows, mb_.batch, mtp_options_, &record_);
+      if (out.rows.empty()) return;
+      predict(out.hidden, out.rows, depth_targets(mb_, out.rows, static_cast<int>(k) + 1));
+      previous = model_.config().mtp_hidden_after_norm ? out.hidden : out.stream;
+      previous_rows = std::move(out.rows);
+    }
+  }
+
+  Device& dev_;
+  Model& model_;
+  const TrainerConfig& config_;
+  const MicroBatch& mb_;
+  const Objective& objective_;
+  double balance_factor_;  // α of the sequence-wise balance loss / sequences
+  Tape tape_;
+  Ctx ctx_;
+  ForwardOptions options_, mtp_options_;  // blocks that the backward runs again read them
+  std::vector<Head> heads_;               // by depth
+  Lesson lesson_;                         // its memory is needed until the backward is over
+  Var kl_;                                // [n, 1]; empty without a lesson
+  std::vector<double> dkl_;               // [n]
+  ForwardRecord record_;
+  size_t main_routers_ = 0;  // of record_.routed; those after them are MTP's
+};
+
 }  // namespace
 
 std::vector<double> to_host(Device& dev, const Tensor& t) {
@@ -86,99 +223,14 @@ Trainer::Trainer(Device& dev, Model& model, TrainerConfig config)
 void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective,
                               StepStats& stats) {
   double t0 = now_s();
-  Tape tape(dev_, pool_);
-  Ctx ctx{.dev = dev_,
-          .pool = pool_,
-          .tape = &tape,
-          .dtype = config_.dtype,
-          .fp8 = config_.fp8,
-          .recompute = config_.recompute};
-  ForwardOptions options;
-  options.balance_factor = static_cast<float>(config_.balance_alpha / sequences);
-  ForwardRecord record;
-  Var stream;
-  Var h = model_.hidden(ctx, mb.batch, options, &record, &stream);
-  size_t main_layers = record.routed.size();
-
-  struct Head {
-    Var logp;
-    std::vector<int32_t> rows;
-    std::vector<double> dlogp;
-  };
-  std::vector<Head> heads;
-  auto predict = [&](const Var& hidden, std::vector<int32_t> rows, std::span<const int32_t> ids) {
-    Var known = known_gradient(ctx, objective, mb, static_cast<int>(heads.size()), rows);
-    Var target = ctx.make_ids(ids.data(), static_cast<int64_t>(ids.size()));
-    Var kept = heads.empty() ? kept_tokens(ctx, mb) : Var();  // of the next token alone
-    Var logp = token_logp(ctx, hidden, model_.head(), target, known, kept, config_.temperature);
-    heads.push_back({logp, std::move(rows), {}});
-  };
-  std::vector<int32_t> all(mb.targets.size());
-  std::iota(all.begin(), all.end(), 0);
-  predict(h, all, mb.targets);
-  Lesson lesson;
-  Var kl;
-  if (objective.lesson) {
-    lesson = objective.lesson(mb);
-    kl = token_kl(ctx, h, model_.head(), lesson.teacher, lesson.kl);
-  }
-
-  // MTP: the balance loss is the main model's; its router's load counts for the selection bias.
-  Var previous = model_.config().mtp_hidden_after_norm ? h : stream;
-  std::vector<int32_t> previous_rows = std::move(all);
-  ForwardOptions mtp_options;
-  int64_t modules = model_.config().num_nextn_predict_layers;
-  if (objective.mtp_modules >= 0) modules = std::min<int64_t>(modules, objective.mtp_modules);
-  for (int64_t k = 0; k < modules; ++k) {
-    Model::MtpOut out = model_.mtp(ctx, k, previous, previous_rows, mb.batch, mtp_options, &record);
-    if (out.rows.empty()) break;
-    predict(out.hidden, out.rows, depth_targets(mb, out.rows, static_cast<int>(k) + 1));
-    previous = model_.config().mtp_hidden_after_norm ? out.hidden : out.stream;
-    previous_rows = std::move(out.rows);
-  }
-  for (size_t k = 0; k < heads.size(); ++k) {
-    std::vector<double> logp = to_host(dev_, heads[k].logp.t), dlogp(logp.size(), 0.0);
-    double loss = objective.loss(mb, static_cast<int>(k), heads[k].rows, logp, dlogp);
-    if (stats.loss.size() <= k) stats.loss.push_back(0);
-    stats.loss[k] += loss;
-    heads[k].dlogp = std::move(dlogp);
-  }
-  std::vector<double> dkl(mb.targets.size(), 0.0);
-  if (objective.lesson)
-    stats.kl_loss +=
-        objective.kl_loss(mb, to_host(dev_, heads[0].logp.t), to_host(dev_, kl.t), dkl);
-  std::vector<AttendSegment> segments;
-  for (const Segment& s : mb.batch.segments)
-    segments.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
-  for (size_t i = 0; i < record.routed.size(); ++i) {
-    const Routed& r = record.routed[i].routed;
-    if (i < main_layers && config_.balance_alpha != 0) {
-      RouteParams p = route_params(model_.config());
-      stats.balance_loss +=
-          config_.balance_alpha / sequences * dev_.balance_loss(r.logits.t, segments, p);
-    }
-    std::vector<int32_t> load(static_cast<size_t>(r.load.t.cols));
-    dev_.download(r.load.t, load.data());
-    if (stats.load.size() <= i)
-      stats.load.push_back({record.routed[i].layer, std::vector<int64_t>(load.size())});
-    for (size_t e = 0; e < load.size(); ++e) stats.load[i].load[e] += load[e];
-  }
-  record.routed.clear();  // lets the pool have the routers' memory as the backward goes
+  MicroBatchPass pass(dev_, pool_, model_, config_, mb, objective, sequences);
+  pass.forward();
+  pass.losses(stats);
+  pass.routing_statistics(stats);
   stats.activation_bytes = std::max(stats.activation_bytes, pool_.bytes_now());
   double t1 = now_s();
-  if (objective.lesson) {
-    GradOut g = tape.grad_out(kl);
-    from_host(dev_, dkl, g.t);
-  }
-  for (const Head& head : heads) {
-    // Distillation alone: the vocabulary need not be walked for zeros.
-    if (objective.lesson && all_zero(head.dlogp)) continue;
-    GradOut g = tape.grad_out(head.logp);
-    from_host(dev_, head.dlogp, g.t);
-  }
-  h = stream = previous = Var();
-  for (Head& head : heads) head.logp.memory.reset();
-  tape.backward();
+  pass.seed_gradients();
+  pass.backward();
   stats.forward_s += t1 - t0;
   stats.backward_s += now_s() - t1;
 }
