@@ -13,8 +13,9 @@ const std::vector<RlAlgorithm>& rl_algorithms() {
         {.name = "grpo",
          .about = "as R1: clipped ratio, mean over each answer, KL to a reference",
          .loss = {.surrogate = Surrogate::kClipped, .mean = LossMean::kSequence, .beta = 0.001}});
+    // ε = 10: clip(r, -9, 11), so that ratios stop at 11 and, being positive, at nothing below.
     out.push_back({.name = "r1",
-                   .about = "GRPO with R1's numbers: 16 updates a rollout, ratios up to 10",
+                   .about = "GRPO with R1's numbers: 16 updates a rollout, ratios up to 11",
                    .loss = {.surrogate = Surrogate::kClipped,
                             .clip_low = 10,
                             .clip_high = 10,

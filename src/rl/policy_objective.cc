@@ -50,11 +50,12 @@ struct Term {
   bool clipped = false;
 };
 
-Term clipped_term(const PolicyLoss& p, double ratio, double advantage, double slope) {
-  double plain = ratio * advantage;
-  double limited = std::clamp(ratio, 1 - p.clip_low, 1 + p.clip_high) * advantage;
+// min(r A, clip(r, 1 - low, 1 + high) A); d r / d logp is r.
+Term clipped_term(const PolicyLoss& p, double r, double a) {
+  double plain = r * a;
+  double limited = std::clamp(r, 1 - p.clip_low, 1 + p.clip_high) * a;
   if (limited < plain) return {limited, 0, true};
-  return {plain, slope, false};
+  return {plain, plain, false};
 }
 
 Term surrogate(const PolicyLoss& p, const PolicySample& s, size_t t, double sequence_ratio) {
@@ -62,14 +63,12 @@ Term surrogate(const PolicyLoss& p, const PolicySample& s, size_t t, double sequ
   switch (p.surrogate) {
     case Surrogate::kPlain:
       return {a * s.logp[t], a};
-    case Surrogate::kClipped: {
-      double r = std::exp(s.logp[t] - s.old_logp[t]);
-      return clipped_term(p, r, a, r * a);
-    }
+    case Surrogate::kClipped:
+      return clipped_term(p, std::exp(s.logp[t] - s.old_logp[t]), a);
     case Surrogate::kSequence:
       // The ratio depends on every token: each one's derivative is the sum over the completion's
       // equal terms of r A / |o|, which is one term's r A.
-      return clipped_term(p, sequence_ratio, a, sequence_ratio * a);
+      return clipped_term(p, sequence_ratio, a);
     case Surrogate::kCispo: {
       double r = std::exp(s.logp[t] - s.old_logp[t]), w = std::min(r, p.clip_high);
       return {w * a * s.logp[t], w * a, r > p.clip_high};
@@ -79,7 +78,8 @@ Term surrogate(const PolicyLoss& p, const PolicySample& s, size_t t, double sequ
   return {0, 0};
 }
 
-// KL(π || reference) of a token: value, derivative.
+// KL(π || reference) of a token: k3 = e^d - d - 1 and its derivative 1 - e^d, or r k3, whose
+// derivative is r k3 + r (1 - e^d) = -r d.
 Term kl_term(const PolicyLoss& p, const PolicySample& s, size_t t) {
   double d = s.ref_logp[t] - s.logp[t], k3 = std::exp(d) - d - 1;
   if (!p.unbiased_kl) return {k3, 1 - std::exp(d)};

@@ -3,15 +3,17 @@
 // policies: the one that learns (π), the one of before the step's updates (old), a reference, and
 // the engine's own as it sampled. Everything else (models, batches, tapes) is elsewhere.
 //
+// clang-format off
 // Per completion: loss = -Σ_t w · (c_t · S_t - β · KL_t), with w the weight of a token in the mean
 // over the batch (token_weights), c_t a correction for sampler against trainer, and S_t one of
 //
 //   plain     A · log π                                     on-policy policy gradient
-//   clipped   min(r A, clip(r, 1 - low, 1 + high) A)        r = π/old: PPO, GRPO, DAPO
-//   (clip-higher) sequence  the same with r = (Π_t π/old)^(1/|o|)         GSPO, arXiv 2507.18071
+//   clipped   min(r A, clip(r, 1 - low, 1 + high) A)        r = π/old: PPO, GRPO; DAPO, high > low
+//   sequence  the same with r = (Π_t π/old)^(1/|o|)         GSPO, arXiv 2507.18071
 //   cispo     stop_gradient(min(r, high)) · A · log π       CISPO, MiniMax-M1, arXiv 2506.13585
 //
 // Sources: R1, Nature 645:633, eq. 1-3; Dr.GRPO 2503.20783; DAPO 2503.14476; V3.2 2512.02556 §3.1.
+// clang-format on
 #pragma once
 #include <cstdint>
 #include <span>
@@ -76,6 +78,23 @@ std::vector<double> token_weights(std::span<const int64_t> tokens, std::span<con
 
 // The completion's part of the loss. dlogp [tokens] gets its gradient with respect to logp (not
 // added); old_logp, ref_logp and sampled_logp are constants. stats may be null.
+//
+// clang-format off
+// GRPO whole (R1 eq. 1-3, in DeepSeekMath's form per token): of a question's G answers o_i with
+// rewards R_i, the step makes larger
+//
+//   J   = 1/G Σ_i 1/|o_i| Σ_t [ min(r A_i, clip(r, 1 - low, 1 + high) A_i) - β KL ]
+//   r   = π(o_it) / old(o_it)                               low = high = ε
+//   A_i = (R_i - mean R) / std R                            group_advantages
+//   KL  = e^d - d - 1,  d = log ref(o_it) - log π(o_it)     k3 ≥ 0; its mean is KL(π || ref)
+//
+// and the loss is -J. Slopes per token by log π(o_it), before its weight 1/(G |o_i|): r A of r A,
+// 0 where the clipped branch is smaller, 1 - e^d of KL.
+//
+// In numbers: an answer of two tokens, G = A = 1, ε = 0.2, β = 0.1, r = {1.5, 0.9}, d = {0, log 2}:
+//   loss  = -1/2 (1.2 + 0.9 - 0.1 (2 - log 2 - 1)) = -1.0347
+//   dlogp = -1/2 {0, 0.9 - 0.1 (1 - 2)} = {0, -0.5}
+// clang-format on
 double policy_objective(const PolicyLoss& p, const PolicySample& s, std::span<double> dlogp,
                         PolicyStats* stats);
 

@@ -4,9 +4,11 @@
 
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include "base/rng.h"
 #include "rl/advantage.h"
+#include "rl/algorithm.h"
 #include "tests/golden.h"
 
 namespace wels {
@@ -42,6 +44,36 @@ TEST(Advantages, AGroupOfEqualRewardsGetsZerosWhateverTheirRounding) {
   }
   EXPECT_EQ(group_advantages(Values{0.7}, Sizes{1}, AdvantageScale::kGroupSample), Values{0.0});
   EXPECT_TRUE(group_advantages({}, {}, AdvantageScale::kBatch).empty());
+}
+
+TEST(PolicyObjective, TheNumbersInTheHeaderAreWhatItGives) {
+  PolicyLoss p{.surrogate = Surrogate::kClipped, .mean = LossMean::kSequence, .beta = 0.1};
+  Values old = {-2, -2}, logp = {-2 + std::log(1.5), -2 + std::log(0.9)};
+  Values ref = {logp[0], logp[1] + std::log(2.0)}, dlogp(2);
+  PolicySample s{.logp = logp, .old_logp = old, .ref_logp = ref, .advantage = 1};
+  s.weight = token_weights(Sizes{2}, Sizes{1}, p.mean, 1)[0];
+  PolicyStats stats;
+  EXPECT_NEAR(policy_objective(p, s, dlogp, &stats), -1.0347, 5e-5);
+  EXPECT_NEAR(dlogp[0], 0, 1e-12);
+  EXPECT_NEAR(dlogp[1], -0.5, 1e-12);
+  EXPECT_EQ(stats.clipped, 1);
+  EXPECT_NEAR(stats.kl, 1 - std::log(2.0), 1e-12);
+}
+
+// R1's clip of 10: the lower bound, -9, is none for a ratio.
+TEST(PolicyObjective, R1StopsRatiosAboveElevenAndNoneBelow) {
+  PolicyLoss p = rl_algorithm("r1").loss;
+  p.beta = 0;
+  for (auto [r, a, slope] : {std::tuple(10.9, 1.0, 10.9),
+                             {11.1, 1.0, 0.0},
+                             {1e-9, 1.0, 1e-9},
+                             {1e-9, -1.0, -1e-9},
+                             {11.1, -1.0, -11.1}}) {
+    Values old = {-30}, logp = {-30 + std::log(r)}, dlogp(1);
+    PolicySample s{.logp = logp, .old_logp = old, .advantage = a, .weight = 1};
+    policy_objective(p, s, dlogp, nullptr);
+    EXPECT_NEAR(dlogp[0], -slope, 1e-12) << r << " " << a;
+  }
 }
 
 // --- the golden reference data ---
