@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 
+#include "base/progress.h"
 #include "base/threads.h"
 #include "engine/sequence.h"
 
@@ -16,11 +16,30 @@ using Finish = GenerateResult::Finish;
 
 constexpr size_t kLogitRows = 64;  // that are on the host at a time
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}  // namespace
+
+GenerateTiming& GenerateTiming::operator+=(const GenerateTiming& t) {
+  prompt_tokens += t.prompt_tokens;
+  new_tokens += t.new_tokens;
+  cached_tokens += t.cached_tokens;
+  drafted += t.drafted;
+  accepted += t.accepted;
+  preempted += t.preempted;
+  prefill_s += t.prefill_s;
+  decode_s += t.decode_s;
+  return *this;
 }
 
-}  // namespace
+GenerateTiming operator-(const GenerateTiming& now, const GenerateTiming& before) {
+  return {.prompt_tokens = now.prompt_tokens - before.prompt_tokens,
+          .new_tokens = now.new_tokens - before.new_tokens,
+          .cached_tokens = now.cached_tokens - before.cached_tokens,
+          .drafted = now.drafted - before.drafted,
+          .accepted = now.accepted - before.accepted,
+          .preempted = now.preempted - before.preempted,
+          .prefill_s = now.prefill_s - before.prefill_s,
+          .decode_s = now.decode_s - before.decode_s};
+}
 
 Engine::Engine(Device& dev, Model& model, DType dtype, int64_t context, const CacheOptions& cache)
     : dev_(dev),
@@ -307,7 +326,7 @@ bool Engine::step() {
   admit();
   std::vector<Feed> feeds = plan();
   if (!feeds.empty()) {
-    double begin = now_s();
+    double begin = monotonic_seconds();
     int64_t decoding = 0, drafts = 0;
     for (const Feed& f : feeds) {
       decoding += f.decodes();
@@ -324,7 +343,7 @@ bool Engine::step() {
       Var hidden = model_.hidden(ctx, batch, options, trace ? &record : nullptr);
       watch_prompts(ctx, hidden, feeds);
       sample_rows(ctx, hidden, feeds);
-      double seconds = now_s() - begin;
+      double seconds = monotonic_seconds() - begin;
       if (!prompts) note_step(feeds, drafts, seconds);
       if (trace) trace_experts(record, feeds);
       after_forward(feeds);
@@ -333,7 +352,7 @@ bool Engine::step() {
     } catch (const Error& e) {  // of the device: no memory
       for (Feed& f : feeds) fail(*f.s, e);
     }
-    (prompts ? timing_.prefill_s : timing_.decode_s) += now_s() - begin;
+    (prompts ? timing_.prefill_s : timing_.decode_s) += monotonic_seconds() - begin;
   }
   leave_finished();
   return !running_.empty() || !waiting_.empty();
@@ -353,17 +372,7 @@ std::vector<GenerateResult> Engine::run(std::vector<GenerateRequest> requests,
     submit(std::move(requests[i]));
   }
   while (left > 0) step();
-  if (timing) {
-    const GenerateTiming& t = timing_;
-    *timing = {.prompt_tokens = t.prompt_tokens - before.prompt_tokens,
-               .new_tokens = t.new_tokens - before.new_tokens,
-               .cached_tokens = t.cached_tokens - before.cached_tokens,
-               .drafted = t.drafted - before.drafted,
-               .accepted = t.accepted - before.accepted,
-               .preempted = t.preempted - before.preempted,
-               .prefill_s = t.prefill_s - before.prefill_s,
-               .decode_s = t.decode_s - before.decode_s};
-  }
+  if (timing) *timing = timing_ - before;
   for (const GenerateResult& r : results) {
     if (r.error) throw *r.error;
   }

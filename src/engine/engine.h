@@ -30,6 +30,9 @@ struct GenerateTiming {
   double prefill_s = 0, decode_s = 0;  // steps with rows of prompts, without
 };
 
+  GenerateTiming& operator+=(const GenerateTiming& t);
+
+GenerateTiming operator-(const GenerateTiming& now, const GenerateTiming& before);
 // The KV cache of an engine.
 struct CacheOptions {
   int64_t tokens = 0;       // of all sequences; the engine's context where that is more

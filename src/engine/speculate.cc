@@ -1,7 +1,7 @@
 // The engine's drafts for the next step (draft.h).
 #include <algorithm>
-#include <chrono>
 
+#include "base/progress.h"
 #include "engine/sequence.h"
 
 namespace wels {
@@ -9,10 +9,6 @@ namespace {
 
 constexpr int64_t kIdleSteps = 32;    // after which the MTP module looks away
 constexpr int64_t kIdleRequests = 8;  // that then do without it
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 
@@ -63,7 +59,7 @@ void Engine::draft_ngrams(std::vector<Feed>& feeds, int64_t answering) {
 
 // The module follows every row of the model, so that it has the keys for its drafts.
 void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, int64_t answering) {
-  const double begin = now_s();
+  const double begin = monotonic_seconds();
   Batch next;
   std::vector<int32_t> rows;
   std::vector<Drafting> drafting;
@@ -81,7 +77,7 @@ void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, in
   }
   if (rows.empty()) return;
   Var h = model_.draft(ctx, select_rows(ctx, hidden, rows), next, kv_);
-  const double followed = now_s();
+  const double followed = monotonic_seconds();
   int64_t n = static_cast<int64_t>(drafting.size());
   if (std::ssize(rows) <= n * (kMtpDrafts + 1))  // no prompts
     mtp_budget_.following_took(answering, followed - begin);
@@ -101,7 +97,7 @@ void Engine::draft_mtp(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds, in
   }
   if (wanted == 0) return;
   draft_on(ctx, h, std::move(drafting));
-  mtp_budget_.drafting_took(answering, wanting, wanted, now_s() - followed);
+  mtp_budget_.drafting_took(answering, wanting, wanted, monotonic_seconds() - followed);
 }
 
 // Draws a token from each row of the module and goes on from that with the module's own state in

@@ -187,15 +187,7 @@ std::vector<Rollout> RolloutSampler::sample(const Draw& draw) {
   drawn_tokens_ = 0;
   for (const auto& p : draw.prompts) drawn_tokens_ += static_cast<int64_t>(p.size());
   for (const Rollout& r : out) drawn_tokens_ += static_cast<int64_t>(r.tokens.size());
-  const GenerateTiming& after = engine_->timing();
-  timing_ = {.prompt_tokens = after.prompt_tokens - before.prompt_tokens,
-             .new_tokens = after.new_tokens - before.new_tokens,
-             .cached_tokens = after.cached_tokens - before.cached_tokens,
-             .drafted = after.drafted - before.drafted,
-             .accepted = after.accepted - before.accepted,
-             .preempted = after.preempted - before.preempted,
-             .prefill_s = after.prefill_s - before.prefill_s,
-             .decode_s = after.decode_s - before.decode_s};
+  timing_ = engine_->timing() - before;
   return out;
 }
 

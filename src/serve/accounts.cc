@@ -6,13 +6,13 @@
 #include <sqlite3.h>
 #include <sys/random.h>
 
-#include <chrono>
 #include <cmath>
 #include <deque>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/machine.h"
+#include "base/progress.h"
 #include "serve/api_error.h"
 
 namespace wels {
@@ -127,10 +127,6 @@ class Transaction {
   const std::string& path_;
   bool done_ = false;
 };
-
-double steady_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 
@@ -367,7 +363,7 @@ std::shared_ptr<void> Accounts::begin(const Caller& caller) {
   }
   const KeyLimits& l = caller.limits;
   std::lock_guard lock(w->mutex);
-  double now = steady_s();
+  double now = monotonic_seconds();
   w->forget(now);
   auto wait = [&](double since) {
     return std::max(1, static_cast<int>(std::ceil(since + 60 - now)));
@@ -403,7 +399,7 @@ void Accounts::charge(const Caller& c, const std::string& request_id, const std:
     auto& w = windows_[c.key];
     if (!w) w = std::make_shared<Window>();
     std::lock_guard window(w->mutex);
-    w->tokens.emplace_back(steady_s(), tokens);
+    w->tokens.emplace_back(monotonic_seconds(), tokens);
   }
   Transaction t(db_, path_);
   int64_t granted = 0;

@@ -321,13 +321,13 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
     });
   });
   if (late) {
-    late->attach(make_event_stream(g, std::move(writer)));
+    late->attach(make_event_source(g, std::move(writer)));
     exchange->wake();
   } else if (streams) {
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
     head.headers = {{"Cache-Control", "no-cache"}};
-    exchange->stream(std::move(head), make_event_stream(g, std::move(writer)));
+    exchange->stream(std::move(head), make_event_source(g, std::move(writer)));
   } else {
     exchange->expect_wait();
   }

@@ -27,15 +27,7 @@ namespace {
 constexpr double kPatience = 1;  // seconds
 
 void add(EngineThread::Stats& to, const EngineThread::Stats& s) {
-  GenerateTiming& t = to.timing;
-  t.prompt_tokens += s.timing.prompt_tokens;
-  t.new_tokens += s.timing.new_tokens;
-  t.cached_tokens += s.timing.cached_tokens;
-  t.drafted += s.timing.drafted;
-  t.accepted += s.timing.accepted;
-  t.preempted += s.timing.preempted;
-  t.prefill_s += s.timing.prefill_s;
-  t.decode_s += s.timing.decode_s;
+  to.timing += s.timing;
   to.steps += s.steps;
   to.running += s.running;
   to.waiting += s.waiting;

@@ -8,9 +8,9 @@
 namespace wels {
 namespace {
 
-class EventStream : public BodySource {
+class EventSource : public BodySource {
  public:
-  EventStream(std::shared_ptr<Generation> generation, std::unique_ptr<EventWriter> writer)
+  EventSource(std::shared_ptr<Generation> generation, std::unique_ptr<EventWriter> writer)
       : generation_(std::move(generation)), writer_(std::move(writer)) {}
 
   bool pull(std::string& out) override {
@@ -32,9 +32,9 @@ class EventStream : public BodySource {
 
 }  // namespace
 
-std::shared_ptr<BodySource> make_event_stream(std::shared_ptr<Generation> generation,
+std::shared_ptr<BodySource> make_event_source(std::shared_ptr<Generation> generation,
                                               std::unique_ptr<EventWriter> writer) {
-  return std::make_shared<EventStream>(std::move(generation), std::move(writer));
+  return std::make_shared<EventSource>(std::move(generation), std::move(writer));
 }
 
 std::vector<Answer> collect_answers(std::vector<Delta> deltas, size_t choices) {

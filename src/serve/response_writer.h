@@ -45,7 +45,7 @@ class EventWriter {
 };
 
 // A generation as a body that is pulled. `writer` makes its text.
-std::shared_ptr<BodySource> make_event_stream(std::shared_ptr<Generation> generation,
+std::shared_ptr<BodySource> make_event_source(std::shared_ptr<Generation> generation,
                                               std::unique_ptr<EventWriter> writer);
 
 // --- /chat/completions (chat_writer.cc) ---

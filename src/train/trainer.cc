@@ -1,20 +1,16 @@
 #include "train/trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
+#include "base/progress.h"
 #include "base/signal.h"
 #include "model/block.h"
 #include "train/qk_clip.h"
 
 namespace wels {
 namespace {
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 void from_host(Device& dev, const std::vector<double>& v, Tensor t) {
   if (t.dtype == DType::kF64) {
@@ -222,17 +218,17 @@ Trainer::Trainer(Device& dev, Model& model, TrainerConfig config)
 
 void Trainer::one_micro_batch(const MicroBatch& mb, double sequences, const Objective& objective,
                               StepStats& stats) {
-  double t0 = now_s();
+  double t0 = monotonic_seconds();
   MicroBatchPass pass(dev_, pool_, model_, config_, mb, objective, sequences);
   pass.forward();
   pass.losses(stats);
   pass.routing_statistics(stats);
   stats.activation_bytes = std::max(stats.activation_bytes, pool_.bytes_now());
-  double t1 = now_s();
+  double t1 = monotonic_seconds();
   pass.seed_gradients();
   pass.backward();
   stats.forward_s += t1 - t0;
-  stats.backward_s += now_s() - t1;
+  stats.backward_s += monotonic_seconds() - t1;
 }
 
 StepStats Trainer::gradients(std::span<const MicroBatch> batch, const Objective& objective,
@@ -252,7 +248,7 @@ StepStats Trainer::gradients(std::span<const MicroBatch> batch, const Objective&
 StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& objective, double lr,
                         bool to_its_end) {
   StepStats stats = gradients(batch, objective, to_its_end);
-  double t0 = now_s();
+  double t0 = monotonic_seconds();
   if (!std::isfinite(stats.gradient_norm) || !std::isfinite(stats.total())) {
     stats.skipped = true;
     return stats;
@@ -263,7 +259,7 @@ StepStats Trainer::step(std::span<const MicroBatch> batch, const Objective& obje
   if (config_.qk_clip > 0 && model_.config().is_mla()) {
     qk_clip(dev_, model_, largest_scores(batch), config_.qk_clip);
   }
-  stats.update_s = now_s() - t0;
+  stats.update_s = monotonic_seconds() - t0;
   return stats;
 }
 
