@@ -175,8 +175,10 @@ std::optional<DiskCache::Rows> DiskCache::load(const Key& key, const Key& before
                                                int32_t page) {
   if (!has(key)) return std::nullopt;
   std::string name = path(key), what;
-  if (!fs::exists(name)) {  // another process has made room
+  std::error_code ec;
+  if (!fs::exists(name, ec)) {  // another process has made room, or the folder can't be read
     forget(key);
+    if (ec) complain(fmt::format("{}: {}", name, ec.message()));
     return std::nullopt;
   }
   try {
@@ -206,6 +208,8 @@ std::optional<DiskCache::Rows> DiskCache::load(const Key& key, const Key& before
     }
   } catch (const Error& e) {
     what = e.fact();
+  } catch (const std::exception& e) {
+    what = e.what();
   }
   forget(key);
   complain(fmt::format("{}: {}", name, what));
@@ -237,7 +241,7 @@ void DiskCache::save(const Key& key, const Key& before, std::span<const int32_t>
       file.write(part.data(), part.size());
     }
     file.commit(false);
-  } catch (const Error& e) {
+  } catch (const std::exception& e) {
     saving_ = false;
     complain(e.what());
     return;

@@ -215,5 +215,21 @@ TEST_F(DiskCacheTest, AFolderThatCannotBeIsRefusedAndOneThatGoesAwayIsDoneWithou
   EXPECT_EQ(e.run({r})[0].logp, want.logp);
 }
 
+TEST_F(DiskCacheTest, AFolderThatCannotBeReadAnyMoreIsDoneWithout) {
+  GenerateRequest r = ask(random_ids(200, 1));
+  GenerateResult want = without(r);
+  run(r);
+  std::string moved = folder + "_moved";
+  CacheOptions cache{.folder = folder, .folder_bytes = limit};
+  Engine e(*dev, *model, DType::kF32, 512, cache);  // knows the pages
+  fs::rename(folder, moved);
+  fs::create_symlink(folder, folder);  // a path through it has no end
+  GenerateResult got = e.run({r})[0];
+  EXPECT_EQ(got.logp, want.logp);
+  EXPECT_EQ(got.cached_tokens, 0);
+  fs::remove(folder);
+  fs::rename(moved, folder);
+}
+
 }  // namespace
 }  // namespace wels

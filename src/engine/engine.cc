@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "base/log.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "engine/sequence.h"
@@ -120,9 +121,10 @@ void Engine::finish(Sequence& s, Finish how) {
   s.done = true;
 }
 
-void Engine::fail(Sequence& s, const Error& e) {
+void Engine::fail(Sequence& s, const std::exception& e) {
   if (s.done) return;
-  s.result.error = e;
+  auto* ours = dynamic_cast<const Error*>(&e);
+  s.result.error = ours ? *ours : Error("request", e.what());  // of a callback, or no memory
   finish(s, Finish::kError);
 }
 
@@ -238,10 +240,8 @@ void Engine::sample_row(std::span<float> logits, Feed& f, Drawn& drawn) {
       f.refused = drafted;
     }
     take(s, token);
-  } catch (const Error& e) {
+  } catch (const std::exception& e) {
     fail(s, e);
-  } catch (const std::exception& e) {  // of a callback
-    fail(s, Error("request", e.what()));
   }
 }
 
@@ -301,8 +301,18 @@ void Engine::save_page(Sequence& s, int64_t index, const PrefixCache::Rows& rows
               kv_.pages(s.kv)[at]);
 }
 
-// Lets others find the sequence's whole pages; at its end the last one too.
+// Lets others find the sequence's whole pages; at its end the last one too. What fails is not tried
+// again: the sequence does without.
 void Engine::remember(Sequence& s, bool end) {
+  try {
+    keep_pages(s, end);
+  } catch (const std::exception& e) {
+    log_warn("pages of a request are not kept: {}", e.what());
+    s.request.reuse = Reuse::kNone;
+  }
+}
+
+void Engine::keep_pages(Sequence& s, bool end) {
   if (s.request.reuse == Reuse::kNone) return;
   int64_t length = std::min(kv_.length(s.kv), static_cast<int64_t>(s.history.size()));
   while (s.path.node != 0) {
@@ -321,39 +331,46 @@ void Engine::remember(Sequence& s, bool end) {
   }
 }
 
+void Engine::forward(std::vector<Feed>& feeds) {
+  double begin = monotonic_seconds();
+  int64_t decoding = 0, drafts = 0;
+  for (const Feed& f : feeds) {
+    decoding += f.decodes();
+    drafts += static_cast<int64_t>(f.s->drafts.size());
+  }
+  bool prompts = decoding < static_cast<int64_t>(feeds.size());
+  try {
+    Ctx ctx{.dev = dev_, .pool = pool_, .tape = nullptr, .dtype = dtype_};
+    ForwardOptions options;
+    options.kv = &kv_;
+    Batch batch = batch_of(feeds);
+    ForwardRecord record;
+    bool trace = std::any_of(feeds.begin(), feeds.end(), traced);
+    Var hidden = model_.hidden(ctx, batch, options, trace ? &record : nullptr);
+    watch_prompts(ctx, hidden, feeds);
+    sample_rows(ctx, hidden, feeds);
+    double seconds = monotonic_seconds() - begin;
+    if (!prompts) note_step(feeds, drafts, seconds);
+    if (trace) trace_experts(record, feeds);
+    after_forward(feeds);
+    draft(ctx, hidden, feeds);
+    for (Feed& f : feeds) remember(*f.s, false);
+  } catch (const std::exception& e) {  // of the device: no memory
+    for (Feed& f : feeds) fail(*f.s, e);
+  }
+  (prompts ? timing_.prefill_s : timing_.decode_s) += monotonic_seconds() - begin;
+}
+
 bool Engine::step() {
   end_cancelled();
   admit();
-  std::vector<Feed> feeds = plan();
-  if (!feeds.empty()) {
-    double begin = monotonic_seconds();
-    int64_t decoding = 0, drafts = 0;
-    for (const Feed& f : feeds) {
-      decoding += f.decodes();
-      drafts += static_cast<int64_t>(f.s->drafts.size());
-    }
-    bool prompts = decoding < static_cast<int64_t>(feeds.size());
-    try {
-      Ctx ctx{.dev = dev_, .pool = pool_, .tape = nullptr, .dtype = dtype_};
-      ForwardOptions options;
-      options.kv = &kv_;
-      Batch batch = batch_of(feeds);
-      ForwardRecord record;
-      bool trace = std::any_of(feeds.begin(), feeds.end(), traced);
-      Var hidden = model_.hidden(ctx, batch, options, trace ? &record : nullptr);
-      watch_prompts(ctx, hidden, feeds);
-      sample_rows(ctx, hidden, feeds);
-      double seconds = monotonic_seconds() - begin;
-      if (!prompts) note_step(feeds, drafts, seconds);
-      if (trace) trace_experts(record, feeds);
-      after_forward(feeds);
-      draft(ctx, hidden, feeds);
-      for (Feed& f : feeds) remember(*f.s, false);
-    } catch (const Error& e) {  // of the device: no memory
-      for (Feed& f : feeds) fail(*f.s, e);
-    }
-    (prompts ? timing_.prefill_s : timing_.decode_s) += monotonic_seconds() - begin;
+  std::vector<Feed> feeds;
+  try {
+    feeds = plan();
+  } catch (const std::exception& e) {
+    for (const Owned& s : running_) fail(*s, e);
   }
+  if (!feeds.empty()) forward(feeds);
   leave_finished();
   return !running_.empty() || !waiting_.empty();
 }

@@ -10,6 +10,7 @@
 // and may submit and cancel.
 #pragma once
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 
@@ -28,11 +29,11 @@ struct GenerateTiming {
   int64_t drafted = 0, accepted = 0;   // tokens of speculation
   int64_t preempted = 0;               // sequences that had to give up their pages
   double prefill_s = 0, decode_s = 0;  // steps with rows of prompts, without
-};
 
   GenerateTiming& operator+=(const GenerateTiming& t);
-
+};
 GenerateTiming operator-(const GenerateTiming& now, const GenerateTiming& before);
+
 // The KV cache of an engine.
 struct CacheOptions {
   int64_t tokens = 0;       // of all sequences; the engine's context where that is more
@@ -54,8 +55,8 @@ class Engine {
   // A request's number. Throws Error where it can't be served: nothing else is touched.
   int64_t submit(GenerateRequest request);
   void cancel(int64_t id);  // finishes in the next step; unknown or finished numbers: nothing
-  // One forward pass; false if nothing is left to do. Throws nothing of its own: what fails, fails
-  // for the requests concerned.
+  // One forward pass; false if nothing is left to do. Throws nothing: what fails (a callback, a
+  // file of the cache, memory) fails for the requests concerned.
   bool step();
 
   // All of these to their end. Throws the first one's Error; none is begun if one is refused.
@@ -87,7 +88,7 @@ class Engine {
   void check(const GenerateRequest& r) const;
   int64_t room() const;
   void finish(Sequence& s, GenerateResult::Finish how);
-  void fail(Sequence& s, const Error& e);
+  void fail(Sequence& s, const std::exception& e);
   void take(Sequence& s, const SampledToken& token);
   void sample_rows(Ctx& ctx, const Var& hidden, std::vector<Feed>& feeds);
   static void replace_token(Sequence& s, SampledToken& token);
@@ -106,7 +107,9 @@ class Engine {
   void trace_experts(const ForwardRecord& record, const std::vector<Feed>& feeds);
 
   // engine.cc
+  void forward(std::vector<Feed>& feeds);
   void remember(Sequence& s, bool end);
+  void keep_pages(Sequence& s, bool end);
   void save_page(Sequence& s, int64_t index, const PrefixCache::Rows& rows);
   // fn(i, logits) for the logits of rows[i], in order.
   void each_block_of_logits(Ctx& ctx, const Var& hidden, const std::vector<int32_t>& rows,
@@ -122,8 +125,9 @@ class Engine {
   int64_t expected_pages() const;
   bool fits(const Sequence& s, const PrefixCache::Found& found) const;
   bool better_waits(const Sequence& s, const PrefixCache::Found& found) const;
+  PrefixCache::Found find_prefix(const Sequence& s);
   void admit();
-  void start(Owned s, const PrefixCache::Found& found);
+  void start(Sequence& s, const PrefixCache::Found& found);
   void preempt_last();
   void plan_decode(std::vector<Feed>& feeds, int64_t& planned);
   void plan_prefill(std::vector<Feed>& feeds, int64_t& planned, int64_t budget);

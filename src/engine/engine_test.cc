@@ -119,6 +119,33 @@ TEST_F(EngineTest, ACallbackThatThrowsEndsItsRequestAlone) {
   EXPECT_EQ(done[1].tokens.size(), 6u);
 }
 
+TEST_F(EngineTest, WhatThrowsBetweenTwoStepsEndsItsRequestAlone) {
+  Engine e(*dev, model, DType::kF32, 128);
+  std::vector<GenerateResult> done(3);
+  int asked = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    GenerateRequest r = ask({1, 2, 3}, 6);
+    if (i == 0) {
+      r.cancelled = [&]() -> bool {
+        if (++asked < 3) return false;
+        throw std::runtime_error("gone");
+      };
+    }
+    r.on_finish = [&done, i](GenerateResult got) {
+      done[i] = std::move(got);
+      if (i == 1) throw std::runtime_error("nobody hears this");
+    };
+    e.submit(r);
+  }
+  while (e.step()) {
+  }
+  EXPECT_THAT(done[0].error->what(), testing::HasSubstr("gone"));
+  EXPECT_LT(done[0].tokens.size(), 6u);
+  EXPECT_EQ(done[1].tokens.size(), 6u);
+  EXPECT_EQ(done[2].tokens.size(), 6u);
+  EXPECT_EQ(e.available_tokens(), Engine(*dev, model, DType::kF32, 128).available_tokens());
+}
+
 // --- ends ---
 
 TEST_F(EngineTest, ARequestEndsByStopTokenLengthContextOrCancellation) {

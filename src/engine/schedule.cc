@@ -5,6 +5,7 @@
 // sequence that was let in last gives up its own and waits again.
 #include <algorithm>
 
+#include "base/log.h"
 #include "engine/sequence.h"
 
 namespace wels {
@@ -28,8 +29,12 @@ int64_t Engine::waiting() const {
 
 void Engine::end_cancelled() {
   for (auto& [id, s] : by_id_) {
-    if (s->cancelled || (s->request.cancelled && s->request.cancelled()))
-      finish(*s, Finish::kCancelled);
+    try {
+      if (s->cancelled || (s->request.cancelled && s->request.cancelled()))
+        finish(*s, Finish::kCancelled);
+    } catch (const std::exception& e) {
+      fail(*s, e);
+    }
   }
   leave_finished();
 }
@@ -59,7 +64,11 @@ void Engine::leave_finished() {
     by_id_.erase(s->id);
   }
   for (Owned& s : finished) {
-    if (s->request.on_finish) s->request.on_finish(std::move(s->result));
+    try {
+      if (s->request.on_finish) s->request.on_finish(std::move(s->result));
+    } catch (const std::exception& e) {
+      log_warn("what a request does at its end failed: {}", e.what());
+    }
   }
 }
 
@@ -73,8 +82,13 @@ void Engine::restore(const Sequence& s, const PrefixCache::Found& found) {
   };
   for (int64_t i = 0; i < found.path.pages; ++i) key = DiskCache::next(key, page_of(i));
   PrefixCache::Path path = found.path;
-  int32_t sequence = kv_.adopt(std::span(found.pages).first(static_cast<size_t>(path.pages)),
-                               path.pages * kPageRows);
+  const int32_t sequence = kv_.adopt(std::span(found.pages).first(static_cast<size_t>(path.pages)),
+                                     path.pages * kPageRows);
+  struct Freed {
+    KvCache& kv;
+    int32_t sequence;
+    ~Freed() { kv.free_sequence(sequence); }
+  } freed{kv_, sequence};
   for (int64_t i = path.pages; (i + 1) * kPageRows <= static_cast<int64_t>(tokens.size()); ++i) {
     DiskCache::Key before = key;
     key = DiskCache::next(before, page_of(i));
@@ -89,7 +103,6 @@ void Engine::restore(const Sequence& s, const PrefixCache::Found& found) {
     prefixes_.add(sequence, path, {page_of(i), rows->exact, rows->drafted});
     if (path.node == 0) break;
   }
-  kv_.free_sequence(sequence);
 }
 
 // Rows of the sequence at its expected end, at least one more than now.
@@ -133,6 +146,12 @@ bool Engine::better_waits(const Sequence& s, const PrefixCache::Found& found) co
   });
 }
 
+PrefixCache::Found Engine::find_prefix(const Sequence& s) {
+  if (s.request.reuse == Reuse::kNone) return {};
+  return prefixes_.find(s.request.scope, std::span(s.history).first(s.history.size() - 1),
+                        s.request.reuse == Reuse::kExact, wants_module(s));
+}
+
 void Engine::admit() {
   size_t scopes_without = 0;
   while (scopes_without < waiting_.size()) {
@@ -143,58 +162,56 @@ void Engine::admit() {
     bool let_in = false;
     for (size_t i = 0; i < std::min(queue.size(), kLookAhead) && !let_in; ++i) {
       Sequence& s = *queue[i];
-      PrefixCache::Found found;
-      if (s.request.reuse != Reuse::kNone) {
-        found = prefixes_.find(s.request.scope, std::span(s.history).first(s.history.size() - 1),
-                               s.request.reuse == Reuse::kExact, wants_module(s));
+      if (s.done) continue;  // it has failed
+      try {
+        PrefixCache::Found found = find_prefix(s);
+        if (better_waits(s, found)) continue;
+        if (!fits(s, found)) return;
+        if (disk_ && s.request.reuse != Reuse::kNone) {
+          restore(s, found);
+          found = find_prefix(s);
+        }
+        start(s, found);
+        running_.push_back(std::move(queue[i]));
+        queue.erase(queue.begin() + static_cast<long>(i));
+        let_in = true;
+      } catch (const std::exception& e) {
+        fail(s, e);
       }
-      if (better_waits(s, found)) continue;
-      if (!fits(s, found)) return;
-      if (disk_ && s.request.reuse != Reuse::kNone) {
-        restore(s, found);
-        found = prefixes_.find(s.request.scope, std::span(s.history).first(s.history.size() - 1),
-                               s.request.reuse == Reuse::kExact, wants_module(s));
-      }
-      Owned owned = std::move(queue[i]);
-      queue.erase(queue.begin() + static_cast<long>(i));
-      start(std::move(owned), found);
-      let_in = true;
     }
     if (queue.empty()) waiting_.erase(turn);
     scopes_without = let_in ? 0 : scopes_without + 1;
   }
 }
 
-void Engine::start(Owned s, const PrefixCache::Found& found) {
-  s->kv = kv_.adopt(found.pages, found.rows);
-  s->path = found.path;
-  s->exact = found.exact;
-  s->form = prompt_form_;
-  if (!all_exact_ && s->request.reuse == Reuse::kAny && found.rows > 0 && found.rows < s->prompt)
-    s->form = model_.cheaper_form(found.rows, s->prompt - found.rows);
-  s->seen = wants_module(*s) ? found.rows : -1;
-  if (s->request.speculate == Speculate::kMtp && mtp_rest_ > 0) --mtp_rest_;
-  if (!s->counted) {
-    s->counted = true;
-    s->result.cached_tokens = found.rows;
-    timing_.prompt_tokens += s->prompt;
-    timing_.cached_tokens += found.rows;
-  }
-  running_.push_back(std::move(s));
+void Engine::start(Sequence& s, const PrefixCache::Found& found) {
+  s.kv = kv_.adopt(found.pages, found.rows);
+  s.path = found.path;
+  s.exact = found.exact;
+  s.form = prompt_form_;
+  if (!all_exact_ && s.request.reuse == Reuse::kAny && found.rows > 0 && found.rows < s.prompt)
+    s.form = model_.cheaper_form(found.rows, s.prompt - found.rows);
+  s.seen = wants_module(s) ? found.rows : -1;
+  if (s.request.speculate == Speculate::kMtp && mtp_rest_ > 0) --mtp_rest_;
+  if (s.counted) return;
+  s.counted = true;
+  s.result.cached_tokens = found.rows;
+  timing_.prompt_tokens += s.prompt;
+  timing_.cached_tokens += found.rows;
 }
 
 // The last one let in goes back to the front of its queue; its pages serve it again if they are
 // still there then.
 void Engine::preempt_last() {
-  Owned s = std::move(running_.back());
+  Sequence& s = *running_.back();
+  waiting_[s.request.scope].push_front(std::move(running_.back()));
   running_.pop_back();
-  remember(*s, true);
-  kv_.free_sequence(s->kv);
-  s->kv = -1;
-  s->path = {};
-  s->drafts.clear();
+  remember(s, true);
+  kv_.free_sequence(s.kv);
+  s.kv = -1;
+  s.path = {};
+  s.drafts.clear();
   ++timing_.preempted;
-  waiting_[s->request.scope].push_front(std::move(s));
 }
 
 // A row for everyone who answers, the oldest first, with its drafts where there are pages for them.
