@@ -8,12 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/progress.h"
+#include "text/markers.h"
 #include "text/unicode.h"
 
 namespace wels {
 namespace {
 
-constexpr std::string_view kOpen = "<think>", kClose = "</think>", kSpaces = " \t\r\n";
+constexpr std::string_view kSpaces = " \t\r\n";
 constexpr int kTab = 8;
 constexpr const char* kDim = "\033[2m";
 constexpr const char* kUndim = "\033[0m";
@@ -62,26 +63,26 @@ void AnswerView::push(std::string_view text) {
   held_ += text;
   if (state_ == State::kBegin) {
     size_t at = std::min(held_.find_first_not_of(kSpaces), held_.size());
-    std::string_view word = std::string_view(held_).substr(at, kOpen.size());
-    if (word != kOpen && kOpen.starts_with(word)) return;  // may become the tag
-    if (word == kOpen) {
+    std::string_view word = std::string_view(held_).substr(at, kThinkBegin.size());
+    if (word != kThinkBegin && kThinkBegin.starts_with(word)) return;  // may become the tag
+    if (word == kThinkBegin) {
       begin_thinking();
     } else {
       state_ = State::kAnswer;
     }
   }
   if (state_ == State::kThinking) {
-    size_t end = held_.find(kClose);
+    size_t end = held_.find(kThinkEnd);
     if (end == std::string::npos) {
-      size_t keep = std::min(held_.size(), kClose.size() - 1);
-      while (!kClose.starts_with(std::string_view(held_).substr(held_.size() - keep))) --keep;
+      size_t keep = std::min(held_.size(), kThinkEnd.size() - 1);
+      while (!kThinkEnd.starts_with(std::string_view(held_).substr(held_.size() - keep))) --keep;
       think(std::string_view(held_).substr(0, held_.size() - keep));
       held_.erase(0, held_.size() - keep);
       return;
     }
-    think(std::string_view(held_).substr(0, end + kClose.size()));
+    think(std::string_view(held_).substr(0, end + kThinkEnd.size()));
     end_thinking();
-    held_.erase(0, end + kClose.size());
+    held_.erase(0, end + kThinkEnd.size());
     state_ = State::kAnswer;
     skip_space_ = how_ == ShowThinking::kHidden || how_ == ShowThinking::kFolded;
   }

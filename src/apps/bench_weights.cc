@@ -18,6 +18,7 @@
 #include "tensor/float_formats.h"
 #include "tensor/fp8.h"
 #include "tensor/quant.h"
+#include "text/markers.h"
 #include "text/vocab_source.h"
 
 namespace wels {
@@ -151,7 +152,7 @@ GgufTokenizer tokenizer_of_bytes() {
     t.tokens.push_back(bytes_to_text(std::string(1, static_cast<char>(b))));
   t.types.assign(256, 1);
   t.eos = 256;
-  t.tokens.emplace_back("<｜end▁of▁sentence｜>");
+  t.tokens.emplace_back(kEosMark);
   t.types.push_back(3);
   return t;
 }

@@ -19,6 +19,7 @@
 #include "apps/sampling_flags.h"
 #include "apps/server_chat.h"
 #include "apps/think_flags.h"
+#include "text/markers.h"
 #include "text/stream_printer.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -83,7 +84,7 @@ GenerateRequest make_request(Chat& c, std::vector<int32_t> prompt) {
   r.speculate = s.speculate;
   r.stop_ids = end_tokens(c.model);
   // A model that asks itself the next question has answered this one.
-  if (auto user = tokenizer.find("<｜User｜>"); user && !base) r.stop_ids.push_back(*user);
+  if (auto user = tokenizer.find(kUserMark); user && !base) r.stop_ids.push_back(*user);
   return r;
 }
 
@@ -101,9 +102,9 @@ std::string with_versions(Chat& c, const std::string& question, const InterruptS
   WordWrap lines(s.wordwrap ? output_columns() : 0, StreamPrinter::to_stdout);
   AnswerView view(
       show_thinking(s.hide_thinking), [&](std::string_view t) { lines.push(t); }, c.state.unfold());
-  std::string shown = "<think>";
+  std::string shown(kThinkBegin);
   for (const std::string& v : versions) shown += v + "\n";
-  if (!versions.empty()) view.push(shown + "</think>\n");
+  if (!versions.empty()) view.push(shown + std::string(kThinkEnd) + "\n");
   view.finish();
   lines.finish();
   return joint_question(question, versions);
@@ -173,7 +174,7 @@ bool answer(Chat& c, const std::string& question) {
       talk.say("user", question);
     }
     // Reasoning that was cut short is closed, so that templates can drop it from the next prompt.
-    talk.say("assistant", prompt.begun + printer.text() + (cut ? "</think>" : ""));
+    talk.say("assistant", prompt.begun + printer.text() + (cut ? std::string(kThinkEnd) : ""));
   } catch (const Error&) {
     talk.take_back();
     throw;
@@ -226,7 +227,7 @@ int chat(ChatFlags f) {
   require_thoughts(f.settings, talk);
   if (talk.is_base()) {
     log_info("{} has no chat template: it continues what you write{}", m.folder,
-             m.tokenizer->find("<｜User｜>") ? " (--template deepseek-v3.1 asks in turns)" : "");
+             m.tokenizer->find(kUserMark) ? " (--template deepseek-v3.1 asks in turns)" : "");
   }
   std::string info = describe(m, talk);
   CacheOptions cache = f.cache.options(m.dtype);

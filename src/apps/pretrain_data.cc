@@ -12,6 +12,7 @@
 #include "base/signal.h"
 #include "data/sample.h"
 #include "text/bpe_trainer.h"
+#include "text/markers.h"
 #include "text/tokenizer.h"
 
 namespace wels {
@@ -61,7 +62,7 @@ std::optional<std::string> learn_merges(const std::vector<std::string>& files, i
 
 std::optional<std::string> collect_characters(const std::vector<std::string>& files) {
   AddedToken end;
-  end.content = "<｜end▁of▁sentence｜>";
+  end.content = kEosMark;
   end.special = true;
   WatchedWork work;
   Watch watch = work.watch();

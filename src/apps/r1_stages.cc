@@ -23,6 +23,7 @@
 #include "formats/gguf_checkpoint.h"
 #include "formats/hf_config.h"
 #include "text/gguf_vocab.h"
+#include "text/markers.h"
 #include "train/presets.h"
 
 namespace wels {
@@ -398,7 +399,7 @@ nlohmann::ordered_json evaluate_model(LoadedModel& m, const TaskEvalFlags& f,
   s.longest = std::min<int64_t>(4096, m.model->config().max_position_embeddings);
   s.trainer.dtype = m.dtype;
   std::optional<ChatTemplate> chat_template = find_chat_template(m.folder);
-  if (!chat_template && m.tokenizer->find("<｜User｜>")) chat_template = ChatTemplate::kDeepSeekV31;
+  if (!chat_template && m.tokenizer->find(kUserMark)) chat_template = ChatTemplate::kDeepSeekV31;
   ChatData read = read_chat_data(
       list_json_lines(data.examples), *m.tokenizer,
       {.chat_template = chat_template, .longest = s.longest, .held_out = kEvaluatedExamples});

@@ -12,6 +12,7 @@
 #include "distill/http_client.h"
 #include "formats/json.h"
 #include "text/event_stream.h"
+#include "text/markers.h"
 #include "text/stream_printer.h"
 
 namespace wels {
@@ -56,11 +57,11 @@ void take_event(Stream& s, std::string_view data, AnswerView& view) {
   if (!choice.is_object() || !choice.contains("delta") || !choice["delta"].is_object()) return;
   const nlohmann::json& delta = choice["delta"];
   take_text(delta, "reasoning_content", s.reasoning, [&](std::string_view text) {
-    if (s.reasoning.size() == text.size()) view.push("<think>");
+    if (s.reasoning.size() == text.size()) view.push(kThinkBegin);
     view.push(text);
   });
   take_text(delta, "content", s.content, [&](std::string_view text) {
-    if (view.thinking()) view.push("</think>");
+    if (view.thinking()) view.push(kThinkEnd);
     view.push(text);
   });
 }

@@ -17,6 +17,7 @@
 #include "formats/hf_config.h"
 #include "model/checkpoint.h"
 #include "text/gguf_vocab.h"
+#include "text/markers.h"
 #include "train/presets.h"
 
 namespace wels {
@@ -25,8 +26,8 @@ namespace {
 constexpr int64_t kSampleTokens = 200;
 
 bool speaks_v31(const Tokenizer& t) {
-  for (const char* mark : {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>",
-                           "<｜Assistant｜>", "<think>", "</think>"}) {
+  for (std::string_view mark :
+       {kBosMark, kEosMark, kUserMark, kAssistantMark, kThinkBegin, kThinkEnd}) {
     if (!t.find(mark)) return false;
   }
   return true;

@@ -46,7 +46,7 @@ std::string example_text(const TaskMixture::Item& item, const TaskFile& f, int64
   const TaskExample& e = item.example;
   if (f.format == "text") {
     std::string text = fmt::format("--- {} {}\n{}\n", item.task->name(), item.level, e.question);
-    if (!e.chain.empty()) text += fmt::format("<think>{}</think>\n", e.chain);
+    if (!e.chain.empty()) text += fmt::format("{}{}{}\n", kThinkBegin, e.chain, kThinkEnd);
     return text + e.answer + "\n";
   }
   nlohmann::ordered_json line;

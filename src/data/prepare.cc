@@ -16,6 +16,7 @@
 #include "base/threads.h"
 #include "data/file_kind.h"
 #include "data/hash.h"
+#include "text/markers.h"
 #include "text/tokenizer.h"
 
 namespace wels {
@@ -322,9 +323,9 @@ TextEncoder text_encoder(const Tokenizer& tokenizer) {
   };
   e.vocab = tokenizer.vocab_size();
   e.end_of_text = tokenizer.eos().value_or(-1);
-  e.fim_begin = tokenizer.find("<｜fim▁begin｜>").value_or(-1);
-  e.fim_hole = tokenizer.find("<｜fim▁hole｜>").value_or(-1);
-  e.fim_end = tokenizer.find("<｜fim▁end｜>").value_or(-1);
+  e.fim_begin = tokenizer.find(kFimBegin).value_or(-1);
+  e.fim_hole = tokenizer.find(kFimHole).value_or(-1);
+  e.fim_end = tokenizer.find(kFimEnd).value_or(-1);
   // Ids and what they stand for, and how a text is cut that shows both normalisation and
   // pre-tokeniser.
   for (int32_t id = 0; id < e.vocab; ++id) {

@@ -1,13 +1,9 @@
 #include "serve/answer_mask.h"
 
 #include "base/check.h"
+#include "text/markers.h"
 
 namespace wels {
-namespace {
-
-constexpr std::string_view kThinkEnd = "</think>";
-
-}  // namespace
 
 AnswerMask::AnswerMask(std::shared_ptr<const AnswerPlan> plan)
     : plan_(std::move(plan)),

@@ -9,22 +9,13 @@
 #include "base/error.h"
 #include "formats/json.h"
 #include "serve/api_error.h"
+#include "text/answer_parser.h"
+#include "text/markers.h"
 
 namespace wels {
 namespace {
 
 constexpr int64_t kChatTokens = 4096, kReasonerTokens = 32768, kCompletionTokens = 16;
-
-constexpr const char* kCallsBegin = "<｜tool▁calls▁begin｜>";
-
-// Markers whose text an answer's parts are told by, special tokens in some vocabularies.
-constexpr const char* kMarkers[] = {"<think>",
-                                    "</think>",
-                                    kCallsBegin,
-                                    "<｜tool▁calls▁end｜>",
-                                    "<｜tool▁call▁begin｜>",
-                                    "<｜tool▁call▁end｜>",
-                                    "<｜tool▁sep｜>"};
 
 uint64_t random_seed() {
   uint64_t seed = 0;
@@ -85,8 +76,8 @@ ServedModel::ServedModel(Device& dev, Model& model, DType dtype, Tokenizer token
   for (int64_t id : model.config().eos_token_ids) stop_ids_.push_back(static_cast<int32_t>(id));
   chat_stop_ids_ = stop_ids_;
   // A model that asks itself the next question has answered this one.
-  if (auto user = tokenizer_.find("<｜User｜>"); user && template_) chat_stop_ids_.push_back(*user);
-  for (const char* m : kMarkers) {
+  if (auto user = tokenizer_.find(kUserMark); user && template_) chat_stop_ids_.push_back(*user);
+  for (std::string_view m : AnswerParser::markers()) {
     if (auto id = tokenizer_.find(m)) shown_.push_back(*id);
   }
 }
@@ -249,28 +240,21 @@ std::shared_ptr<const TokenTree> ServedModel::token_tree() const {
   return tree_;
 }
 
-// <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜><｜tool▁calls▁end｜>,
-// in the template's form; the name is one of several, or given.
+// One call in the template's form; the name is one of several, or given.
 std::vector<AnswerPart> ServedModel::forced_calls(const ChatRequest& r) const {
-  bool v31 = template_ && is_v31(*template_);
-  auto tokens = [&](const std::string& text) { return tokenizer_.encode(text); };
-  std::string begin = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>";
-  if (!v31) begin += "function<｜tool▁sep｜>";
-  std::string before = v31 ? "<｜tool▁sep｜>" : "\n```json\n";
-  std::string after = v31 ? "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
-                          : "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
-  AnswerPart name{tokens(begin), names_grammar(r.tools)};
+  CallForm form = call_form(template_);
+  AnswerPart name{tokenizer_.encode(form.before_name), names_grammar(r.tools)};
   std::vector<ChatTool> tools = r.tools;
   if (r.tool_choice.kind == ToolChoice::kNamed) {
     std::erase_if(tools, [&](const ChatTool& t) { return t.name != r.tool_choice.name; });
     name.grammar = names_grammar(tools);
   }
   for (const ChatTool& t : tools) {
-    AnswerPart arguments{tokens(before),
+    AnswerPart arguments{tokenizer_.encode(form.before_arguments),
                          t.parameters == "{}"
                              ? std::make_shared<const Grammar>(Grammar::json_object())
                              : make_grammar("function parameters", t.parameters)};
-    name.branches.push_back({t.name, {arguments, {tokens(after), nullptr}}});
+    name.branches.push_back({t.name, {arguments, {tokenizer_.encode(form.after), nullptr}}});
   }
   return {name};
 }
@@ -281,14 +265,16 @@ std::shared_ptr<AnswerPlan> ServedModel::plan(const ChatRequest& r, bool thinkin
   p->thinking_budget = r.thinking_budget;
   if (!p->thinking_budget && r.effort == ReasoningEffort::kLow) p->thinking_budget = context_ / 8;
   if (!p->thinking_budget && r.effort == ReasoningEffort::kHigh) p->thinking_budget = context_ / 2;
-  p->thinking_end = tokenizer_.encode("</think>");
+  p->thinking_end = tokenizer_.encode(kThinkEnd);
   p->stop_ids = chat_stop_ids_;
   if (r.tool_choice.kind == ToolChoice::kRequired || r.tool_choice.kind == ToolChoice::kNamed) {
     p->parts = forced_calls(r);
   } else if (r.strict_tools && r.tool_choice.kind == ToolChoice::kAuto) {
     if (tokenizer_.encode(kCallsBegin).size() != 1)
-      throw invalid_request(std::string("Strict functions need a model with a token ") +
-                            kCallsBegin + ": drop strict, or set tool_choice to required");
+      throw invalid_request(
+          fmt::format("Strict functions need a model with a token {}: drop strict, or set "
+                      "tool_choice to required",
+                      kCallsBegin));
     p->parts = forced_calls(r);
     p->parts_from = p->parts[0].tokens.at(0);
   } else if (r.format.kind == ResponseFormat::kJsonObject) {

@@ -5,9 +5,9 @@
 #include <string>
 #include <string_view>
 
-namespace wels {
+#include "text/markers.h"
 
-inline constexpr std::string_view kThinkBegin = "<think>", kThinkEnd = "</think>";
+namespace wels {
 
 struct Completion {
   std::string thought;  // without its markers

@@ -2,15 +2,11 @@
 
 #include <algorithm>
 
+#include "text/markers.h"
+
 namespace wels {
 namespace {
 
-constexpr std::string_view kThink = "<think>", kThinkEnd = "</think>";
-constexpr std::string_view kCallsBegin = "<｜tool▁calls▁begin｜>";
-constexpr std::string_view kCallsEnd = "<｜tool▁calls▁end｜>";
-constexpr std::string_view kCallBegin = "<｜tool▁call▁begin｜>";
-constexpr std::string_view kCallEnd = "<｜tool▁call▁end｜>";
-constexpr std::string_view kSep = "<｜tool▁sep｜>";
 constexpr std::string_view kSpace = " \t\r\n", kBreaks = "\r\n", kFence = "```";
 
 std::string trimmed(std::string_view text) {
@@ -32,6 +28,12 @@ size_t arguments_size(std::string_view text) {
 }
 
 }  // namespace
+
+std::span<const std::string_view> AnswerParser::markers() {
+  static constexpr std::string_view kAll[] = {kThinkBegin, kThinkEnd, kCallsBegin, kCallsEnd,
+                                              kCallBegin,  kCallEnd,  kToolSep};
+  return kAll;
+}
 
 size_t partial_end(std::string_view text, std::string_view marker) {
   size_t n = std::min(text.size(), marker.size() - 1);
@@ -82,10 +84,11 @@ void AnswerParser::give(Out& out, AnswerPiece::Kind kind, size_t n) {
 
 bool AnswerParser::begin() {
   size_t at = std::min(held_.find_first_not_of(kSpace), held_.size());
-  std::string_view word = std::string_view(held_).substr(at, kThink.size());
-  if (word.size() < kThink.size() && kThink.starts_with(word)) return false;  // may become the tag
-  bool tag = word == kThink;
-  if (tag) drop(at + kThink.size());
+  std::string_view word = std::string_view(held_).substr(at, kThinkBegin.size());
+  if (word.size() < kThinkBegin.size() && kThinkBegin.starts_with(word))
+    return false;  // may become the tag
+  bool tag = word == kThinkBegin;
+  if (tag) drop(at + kThinkBegin.size());
   state_ = tag ? State::kReasoning : State::kContent;
   said_ = !tag;  // an answer without reasoning is left as it is
   return true;
@@ -139,10 +142,10 @@ bool AnswerParser::between_calls() {
 }
 
 bool AnswerParser::header() {
-  size_t at = held_.find(kSep);
+  size_t at = held_.find(kToolSep);
   if (at == std::string::npos) return false;
   head_ = trimmed(std::string_view(held_).substr(0, at));
-  drop(at + kSep.size());
+  drop(at + kToolSep.size());
   state_ = State::kSep;
   return true;
 }

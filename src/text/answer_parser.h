@@ -10,6 +10,7 @@
 // and both are understood always. Line breaks around reasoning and before the answer are not part
 // of them.
 #pragma once
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,8 @@ class AnswerParser {
 
   bool thinking() const { return state_ == State::kReasoning; }  // the reasoning has not ended
   int calls() const { return calls_; }
+  // What parts are told by: special tokens in some vocabularies, which must be shown as text here.
+  static std::span<const std::string_view> markers();
   bool calls_ended() const { return state_ == State::kEnd && calls_ > 0; }  // all of them
 
  private:

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/threads.h"
+#include "text/markers.h"
 #include "text/scanners.h"
 #include "text/word_counter.h"
 
@@ -295,13 +296,13 @@ void Merger::apply(std::vector<PairMap>& changes, uint64_t gone) {
   }
 }
 
-AddedToken control(const char* content) {
+AddedToken control(std::string_view content) {
   AddedToken t;
   t.content = content;
   t.special = true;
   return t;
 }
-AddedToken marker(const char* content) {
+AddedToken marker(std::string_view content) {
   AddedToken t;
   t.content = content;
   t.normalized = true;
@@ -310,9 +311,9 @@ AddedToken marker(const char* content) {
 
 void name_special(VocabSource& source) {
   for (const AddedToken& t : source.added) {
-    if (t.content == "<｜begin▁of▁sentence｜>") source.bos = t.id;
-    if (t.content == "<｜end▁of▁sentence｜>") source.eos = t.id;
-    if (t.content == "<｜▁pad▁｜>") source.pad = t.id;
+    if (t.content == kBosMark) source.bos = t.id;
+    if (t.content == kEosMark) source.eos = t.id;
+    if (t.content == kPadMark) source.pad = t.id;
   }
 }
 
@@ -331,15 +332,11 @@ void put_first(const std::vector<AddedToken>& first, VocabSource& source) {
 BpeTrainerOptions deepseek_style_options(int32_t vocab_size) {
   BpeTrainerOptions o;
   o.vocab_size = vocab_size;
-  for (const char* t : {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"})
-    o.first.push_back(control(t));
-  for (const char* t : {"<think>", "</think>", "<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>",
-                        "<｜User｜>", "<｜Assistant｜>", "<｜tool▁calls▁begin｜>",
-                        "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>",
-                        "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>",
-                        "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>", "<｜tool▁sep｜>"}) {
+  for (std::string_view t : {kBosMark, kEosMark, kPadMark}) o.first.push_back(control(t));
+  for (std::string_view t : {kThinkBegin, kThinkEnd, kFimHole, kFimBegin, kFimEnd, kUserMark,
+                             kAssistantMark, kCallsBegin, kCallsEnd, kCallBegin, kCallEnd,
+                             kOutputsBegin, kOutputsEnd, kOutputBegin, kOutputEnd, kToolSep})
     o.last.push_back(marker(t));
-  }
   return o;
 }
 

@@ -6,27 +6,12 @@
 
 #include "base/error.h"
 #include "formats/json.h"
+#include "text/markers.h"
 
 namespace wels {
 namespace {
 
-constexpr const char* kBos = "<｜begin▁of▁sentence｜>";
-constexpr const char* kEos = "<｜end▁of▁sentence｜>";
-constexpr const char* kUser = "<｜User｜>";
-constexpr const char* kAssistant = "<｜Assistant｜>";
-constexpr const char* kAssistantName = "Assistant:";  // V2's
-constexpr const char* kCut = "";  // a marker without a token: text on either side is encoded alone
-constexpr const char* kCallsBegin = "<｜tool▁calls▁begin｜>";
-constexpr const char* kCallsEnd = "<｜tool▁calls▁end｜>";
-constexpr const char* kCallBegin = "<｜tool▁call▁begin｜>";
-constexpr const char* kCallEnd = "<｜tool▁call▁end｜>";
-constexpr const char* kSep = "<｜tool▁sep｜>";
-constexpr const char* kOutputsBegin = "<｜tool▁outputs▁begin｜>";
-constexpr const char* kOutputsEnd = "<｜tool▁outputs▁end｜>";
-constexpr const char* kOutputBegin = "<｜tool▁output▁begin｜>";
-constexpr const char* kOutputEnd = "<｜tool▁output▁end｜>";
-constexpr const char* kThink = "<think>";
-constexpr const char* kThinkEnd = "</think>";
+constexpr std::string_view kCut = "";  // no token: text on either side is encoded alone
 
 struct Writer {
   ChatText out;
@@ -34,7 +19,7 @@ struct Writer {
 
   template <class... Names>
   void marks(Names... names) {
-    (out.push_back({ChatPart::kMarker, names}), ...);
+    (out.push_back({ChatPart::kMarker, std::string(names)}), ...);
   }
   void own(std::string text) { out.push_back({ChatPart::kOwn, std::move(text)}); }
   void foreign(std::string text) { out.push_back({ChatPart::kForeign, std::move(text)}); }
@@ -52,14 +37,13 @@ struct Writer {
 // to the model again.
 std::string without_thinking(const std::string& content, bool first_only = false) {
   size_t at = first_only ? content.find(kThinkEnd) : content.rfind(kThinkEnd);
-  return at == std::string::npos ? content
-                                 : content.substr(at + std::string_view(kThinkEnd).size());
+  return at == std::string::npos ? content : content.substr(at + kThinkEnd.size());
 }
 
 void call_in_json_block(Writer& w, const ToolCall& call) {
   w.marks(kCallBegin);
   w.foreign(call.type);
-  w.marks(kSep);
+  w.marks(kToolSep);
   w.foreign(call.name);
   w.own("\n```json\n");
   w.foreign(call.arguments);
@@ -76,7 +60,7 @@ void system_prompt(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>&
     prompt = joined && !first ? prompt + "\n\n" + *m.content : *m.content;
     first = false;
   }
-  w.marks(kBos);
+  w.marks(kBosMark);
   if (!prompt.empty()) w.heard(prompt);
   ChatText tools = describe_tools(kind, o.tools);
   if (!prompt.empty() && !tools.empty()) w.own("\n\n");
@@ -85,7 +69,7 @@ void system_prompt(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>&
 
 // The beginning of an answer that was given with its reasoning; how R1 opens it.
 void begun_with_reasoning(Writer& w, const ChatMessage& m, const char* opened) {
-  w.marks(kThink);
+  w.marks(kThinkBegin);
   w.own(opened + *m.reasoning);
   if (!m.content || m.content->empty()) {
     w.content_end = w.out.size();
@@ -114,7 +98,7 @@ struct Classic {
     for (const ToolCall& call : m.tool_calls) {
       bool first = !any_call;
       if (first) {
-        w.marks(kAssistant);
+        w.marks(kAssistantMark);
         if (kind == ChatTemplate::kDeepSeekV3_0324 && m.content) w.said(*m.content);
         w.marks(kCallsBegin);
         any_call = true;
@@ -122,14 +106,14 @@ struct Classic {
         w.own("\n");
       }
       call_in_json_block(w, call);
-      if (!first && !always_closed) w.marks(kCallsEnd, kEos);
+      if (!first && !always_closed) w.marks(kCallsEnd, kEosMark);
     }
-    if (always_closed) w.marks(kCallsEnd, kEos);
+    if (always_closed) w.marks(kCallsEnd, kEosMark);
   }
 
   void answer(const ChatMessage& m) {
     if (m.prefix && m.reasoning) {
-      w.marks(kAssistant);
+      w.marks(kAssistantMark);
       begun_with_reasoning(w, m, "\n");
       in_tool = false;
       return;
@@ -139,16 +123,16 @@ struct Classic {
       w.said(*m.content);
       in_tool = false;
     } else {
-      w.marks(kAssistant);
+      w.marks(kAssistantMark);
       w.said(kind == ChatTemplate::kDeepSeekV3 ? *m.content : without_thinking(*m.content));
     }
-    w.marks(kEos);
+    w.marks(kEosMark);
   }
 
   void message(const ChatMessage& m) {
     if (m.role == "user") {
       in_tool = false;
-      w.marks(kUser);
+      w.marks(kUserMark);
       w.heard(*m.content);
     } else if (m.role == "assistant") {
       bool calling = !m.tool_calls.empty();
@@ -186,9 +170,9 @@ void render_classic(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>
   for (const ChatMessage& m : messages) classic.message(m);
   if (classic.in_tool) w.marks(kOutputsEnd);
   if (!o.add_generation_prompt || classic.in_tool) return;
-  w.marks(kAssistant);
+  w.marks(kAssistantMark);
   if (kind == ChatTemplate::kDeepSeekR1 || is_r1_qwen(kind)) {
-    w.marks(kThink);
+    w.marks(kThinkBegin);
     w.own("\n");
     if (kind == ChatTemplate::kDeepSeekR1Qwen && !o.thinking) w.marks(kThinkEnd);
   }
@@ -201,9 +185,9 @@ void render_r1_0528(Writer& w, const std::vector<ChatMessage>& messages, const C
   for (const ChatMessage& m : messages) {
     if (m.role == "user") {
       in_tool = false;
-      w.marks(kUser);
+      w.marks(kUserMark);
       w.heard(*m.content);
-      w.marks(kAssistant);
+      w.marks(kAssistantMark);
     } else if (m.role == "assistant") {
       if (in_tool) w.marks(kOutputsEnd);
       if (!m.tool_calls.empty()) {
@@ -213,13 +197,13 @@ void render_r1_0528(Writer& w, const std::vector<ChatMessage>& messages, const C
           if (&call != &m.tool_calls.front()) w.own("\n");
           call_in_json_block(w, call);
         }
-        w.marks(kCallsEnd, kEos);
+        w.marks(kCallsEnd, kEosMark);
         any_output = false;
       } else if (m.prefix && m.reasoning) {
         begun_with_reasoning(w, m, "\n");
       } else {
         w.said(without_thinking(*m.content));
-        w.marks(kEos);
+        w.marks(kEosMark);
       }
       in_tool = false;
     } else if (m.role == "tool") {
@@ -232,7 +216,7 @@ void render_r1_0528(Writer& w, const std::vector<ChatMessage>& messages, const C
     if (m.role != "system") asked = m.role == "user";
   }
   if (in_tool) w.marks(kOutputsEnd);
-  if (o.add_generation_prompt && !asked && !in_tool) w.marks(kAssistant);
+  if (o.add_generation_prompt && !asked && !in_tool) w.marks(kAssistantMark);
 }
 
 void render_v31(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& messages,
@@ -240,20 +224,20 @@ void render_v31(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& me
   system_prompt(w, kind, messages, o, true);
   bool after_user = false, in_tool = false;
   auto asks = [&](bool thinking) {
-    w.marks(kAssistant);
-    if (thinking || kind == ChatTemplate::kDeepSeekV31) w.marks(kThink);
+    w.marks(kAssistantMark);
+    if (thinking || kind == ChatTemplate::kDeepSeekV31) w.marks(kThinkBegin);
     if (!thinking) w.marks(kThinkEnd);
   };
   for (const ChatMessage& m : messages) {
     if (m.role == "user") {
       in_tool = false;
       after_user = true;
-      w.marks(kUser);
+      w.marks(kUserMark);
       w.heard(*m.content);
     } else if (m.role == "assistant") {
       bool calling = !m.tool_calls.empty();
       if (m.prefix && m.reasoning && !calling) {
-        if (after_user) w.marks(kAssistant);
+        if (after_user) w.marks(kAssistantMark);
         begun_with_reasoning(w, m, "");
         after_user = in_tool = false;
         continue;
@@ -266,7 +250,7 @@ void render_v31(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& me
         for (const ToolCall& call : m.tool_calls) {
           w.marks(kCallBegin);
           w.foreign(call.name);
-          w.marks(kSep);
+          w.marks(kToolSep);
           w.foreign(call.arguments);
           w.marks(kCallEnd);
         }
@@ -275,7 +259,7 @@ void render_v31(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& me
         w.said(in_tool ? *m.content : without_thinking(*m.content, true));
       }
       in_tool = false;
-      w.marks(kEos);
+      w.marks(kEosMark);
     } else if (m.role == "tool") {
       after_user = false;
       in_tool = true;
@@ -289,7 +273,7 @@ void render_v31(Writer& w, ChatTemplate kind, const std::vector<ChatMessage>& me
 
 // V2's program knows no calls and leaves tools' messages out; calls are written as V3 does.
 void render_v2(Writer& w, const std::vector<ChatMessage>& messages, const ChatOptions& o) {
-  w.marks(kBos);
+  w.marks(kBosMark);
   ChatText tools = describe_tools(ChatTemplate::kDeepSeekV2, o.tools);
   auto system_ends = [&] {
     if (tools.empty()) return;
@@ -307,18 +291,18 @@ void render_v2(Writer& w, const std::vector<ChatMessage>& messages, const ChatOp
       w.heard(*m.content);
       w.own("\n\n");
     } else if (m.role == "assistant") {
-      w.own(kAssistantName);
+      w.own(std::string(kAssistantName));
       w.marks(kCut);  // where the prompt ended: what was generated keeps its tokens
       w.own(" ");
       if (m.content) w.said(*m.content);
       if (!m.tool_calls.empty()) w.marks(kCallsBegin);
       for (const ToolCall& call : m.tool_calls) call_in_json_block(w, call);
       if (!m.tool_calls.empty()) w.marks(kCallsEnd);
-      w.marks(kEos);
+      w.marks(kEosMark);
     }
   }
   system_ends();
-  if (o.add_generation_prompt) w.own(kAssistantName);
+  if (o.add_generation_prompt) w.own(std::string(kAssistantName));
 }
 
 void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
@@ -326,18 +310,18 @@ void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
   system_prompt(w, ChatTemplate::kLlamaCppR1, messages, o, false);
   bool in_outputs = false, any_output = false;
   auto end_outputs = [&] {
-    if (in_outputs) w.marks(kOutputsEnd, kEos);
+    if (in_outputs) w.marks(kOutputsEnd, kEosMark);
     in_outputs = false;
   };
   for (const ChatMessage& m : messages) {
     if (m.role == "user") {
       end_outputs();
-      w.marks(kUser);
+      w.marks(kUserMark);
       w.heard(*m.content);
-      w.marks(kEos);
+      w.marks(kEosMark);
     } else if (m.role == "assistant") {
       end_outputs();
-      w.marks(kAssistant);
+      w.marks(kAssistantMark);
       if (m.content) {
         w.said(without_thinking(*m.content));
       } else {
@@ -350,7 +334,7 @@ void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
         }
         w.marks(kCallsEnd);
       }
-      w.marks(kEos);
+      w.marks(kEosMark);
     } else if (m.role == "tool") {
       in_outputs = true;
       if (!any_output) w.marks(kOutputsBegin);
@@ -363,7 +347,7 @@ void render_llama_cpp_r1(Writer& w, const std::vector<ChatMessage>& messages,
   }
   end_outputs();
   if (o.add_generation_prompt) {
-    w.marks(kAssistant, kThink);
+    w.marks(kAssistantMark, kThinkBegin);
     w.own("\n");
   }
 }
@@ -509,9 +493,9 @@ ChatText render_plain_text(const std::vector<ChatMessage>& messages) {
 std::string begun_answer(const ChatText& chat) {
   std::string begun;
   for (size_t i = chat.size(); i-- > 0 && chat[i].kind != ChatPart::kForeign;) {
-    if (chat[i].text == kThinkEnd || chat[i].text == kAssistant) return "";
+    if (chat[i].text == kThinkEnd || chat[i].text == kAssistantMark) return "";
     begun = chat[i].text + begun;
-    if (chat[i].text == kThink) return begun;
+    if (chat[i].text == kThinkBegin) return begun;
   }
   return "";
 }
@@ -574,18 +558,18 @@ std::vector<int32_t> chat_to_tokens(const ChatText& chat, const Tokenizer& token
 std::vector<int32_t> fim_to_tokens(std::string_view before, std::string_view after,
                                    const Tokenizer& tokenizer) {
   std::vector<int32_t> out;
-  auto mark = [&](const char* name) {
+  auto mark = [&](std::string_view name) {
     std::optional<int32_t> id = tokenizer.find(name);
     if (!id)
       throw Error("suffix", "the model has no tokens to fill in the middle",
                   "leave suffix out, or train with wels pretrain --fim");
     out.push_back(*id);
   };
-  mark("<｜fim▁begin｜>");
+  mark(kFimBegin);
   tokenizer.encode(before, AddedTokens::kAsText, out);
-  mark("<｜fim▁hole｜>");
+  mark(kFimHole);
   tokenizer.encode(after, AddedTokens::kAsText, out);
-  mark("<｜fim▁end｜>");
+  mark(kFimEnd);
   return out;
 }
 

@@ -94,6 +94,12 @@ ChatText render_chat(ChatTemplate chat_template, const std::vector<ChatMessage>&
                      const ChatOptions& options);
 // The section of the system prompt that describes tools (chat_tools.cc); empty: no tools.
 ChatText describe_tools(ChatTemplate chat_template, const std::vector<ChatTool>& tools);
+// How an answer writes one call of a tool, in text: what stands before its name, between that and
+// its arguments, and behind them.
+struct CallForm {
+  std::string before_name, before_arguments, after;
+};
+CallForm call_form(std::optional<ChatTemplate> chat_template);  // nothing: as V3
 // A document to be filled in the middle: DeepSeek's markers around what comes before and after.
 // Throws Error where the vocabulary has no such tokens.
 std::vector<int32_t> fim_to_tokens(std::string_view before, std::string_view after,

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "text/answer_parser.h"
 #include "text/test_files.h"
 
 namespace wels {
@@ -413,6 +414,30 @@ TEST_F(ChatTemplateOfFolder, IsRefusedIfItIsNoneOfOurs) {
 TEST(ChatTemplateOfRelease, V3_0324) {
   SKIP_WITHOUT("deepseek_v3");
   EXPECT_EQ(find_chat_template(fixture("deepseek_v3")), ChatTemplate::kDeepSeekV3_0324);
+}
+
+TEST(Chat, ACallInATemplatesFormIsReadAsOne) {
+  for (const ChatTemplateName& t : chat_template_names()) {
+    CallForm form = call_form(t.value);
+    std::string text = form.before_name + "f" + form.before_arguments + "{\"a\":1}" + form.after;
+    AnswerParser parser({.tools = true});
+    std::vector<AnswerPiece> pieces;
+    parser.push(text, pieces);
+    parser.finish(pieces);
+    std::string name, arguments;
+    for (const AnswerPiece& p : pieces)
+      (p.kind == AnswerPiece::kToolName ? name : arguments) += p.text;
+    EXPECT_EQ(name, "f") << t.name;
+    EXPECT_EQ(arguments, "{\"a\":1}") << t.name;
+    EXPECT_EQ(parser.calls(), 1) << t.name;
+    // Where a list of one call is closed, it is what the template writes.
+    if (is_v31(t.value) || t.value == ChatTemplate::kDeepSeekV3_0324) {
+      ChatMessage calls = say("assistant", "");
+      calls.tool_calls = {{"function", "f", "{\"a\":1}"}};
+      std::string all = chat_to_string(render_chat(t.value, {say("user", "q"), calls}, {}));
+      EXPECT_NE(all.find(text), std::string::npos) << t.name << ": " << all;
+    }
+  }
 }
 
 }  // namespace

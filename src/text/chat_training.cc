@@ -9,14 +9,10 @@
 
 #include "base/error.h"
 #include "formats/json.h"
+#include "text/markers.h"
 
 namespace wels {
 namespace {
-
-constexpr std::string_view kEos = "<｜end▁of▁sentence｜>", kAssistant = "<｜Assistant｜>",
-                           kCallsBegin = "<｜tool▁calls▁begin｜>",
-                           kCallsEnd = "<｜tool▁calls▁end｜>", kThink = "<think>",
-                           kThinkEnd = "</think>", kAssistantName = "Assistant:";
 
 bool same(const ChatPart& a, const ChatPart& b) { return a.kind == b.kind && a.text == b.text; }
 
@@ -58,7 +54,7 @@ Said take_thought(const ChatMessage& m) {
   size_t at = m.content ? m.content->find(kThinkEnd) : std::string::npos;
   if (at == std::string::npos) return out;
   std::string_view before = std::string_view(*m.content).substr(0, at);
-  if (before.starts_with(kThink)) before.remove_prefix(kThink.size());
+  if (before.starts_with(kThinkBegin)) before.remove_prefix(kThinkBegin.size());
   out.thought = std::string(before);
   out.answer.content = m.content->substr(at + kThinkEnd.size());
   return out;
@@ -75,7 +71,7 @@ ChatText turn_body(ChatTemplate t, const std::vector<ChatMessage>& before, const
   ChatText all = render_chat(t, messages, o);
   size_t at = common_parts(base, all);
   auto of_prompt = [t](const ChatPart& p) {
-    return is_marker(p, kAssistant) || is_marker(p, kThink) || is_marker(p, kThinkEnd) ||
+    return is_marker(p, kAssistantMark) || is_marker(p, kThinkBegin) || is_marker(p, kThinkEnd) ||
            (t == ChatTemplate::kDeepSeekV2 && p.text == kAssistantName);
   };
   while (at < all.size() && of_prompt(all[at])) ++at;
@@ -86,8 +82,8 @@ ChatText turn_body(ChatTemplate t, const std::vector<ChatMessage>& before, const
   };
   if (has(kCallsBegin) && !has(kCallsEnd))
     body.push_back({ChatPart::kMarker, std::string(kCallsEnd)});
-  if (body.empty() || !is_marker(body.back(), kEos))
-    body.push_back({ChatPart::kMarker, std::string(kEos)});
+  if (body.empty() || !is_marker(body.back(), kEosMark))
+    body.push_back({ChatPart::kMarker, std::string(kEosMark)});
   return body;
 }
 
@@ -109,7 +105,7 @@ Turn last_turn(ChatTemplate t, const std::vector<ChatMessage>& messages, size_t 
   std::string begun = begun_answer(turn.prompt), lead;
   if (said.thought) {
     std::string thought = *said.thought;
-    if (begun.empty()) lead = kThink;
+    if (begun.empty()) lead = kThinkBegin;
     if (begun.ends_with('\n') && thought.starts_with('\n')) thought.erase(0, 1);
     lead += thought + std::string(kThinkEnd);
   } else if (!begun.empty()) {
@@ -143,7 +139,7 @@ std::vector<Range> learned_history(ChatTemplate t, const std::vector<ChatMessage
     ChatText answered = render_chat(t, before, o);
     before.pop_back();
     if (begins_with(prompt, answered) && begins_with(answered, asked) &&
-        answered.size() > asked.size() && is_marker(answered.back(), kEos)) {
+        answered.size() > asked.size() && is_marker(answered.back(), kEosMark)) {
       out.push_back({asked.size(), answered.size()});
     }
   }

@@ -15,6 +15,7 @@
 #include "formats/json.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/markers.h"
 #include "text/scanners.h"
 
 namespace wels {
@@ -283,7 +284,7 @@ void Tokenizer::Impl::build_whole(const VocabSource& source) {
 
 void Tokenizer::Impl::find_special(const VocabSource& source) {
   auto pick = [&](std::optional<int32_t> stated,
-                  std::initializer_list<const char*> names) -> std::optional<int32_t> {
+                  std::initializer_list<std::string_view> names) -> std::optional<int32_t> {
     if (stated) {
       if (*stated < 0 || *stated >= static_cast<int32_t>(special.size())) {
         throw Error(where,
@@ -293,14 +294,14 @@ void Tokenizer::Impl::find_special(const VocabSource& source) {
       }
       return stated;
     }
-    for (const char* name : names) {
+    for (std::string_view name : names) {
       if (auto it = by_content.find(name); it != by_content.end()) return it->second;
     }
     return std::nullopt;
   };
-  bos = pick(source.bos, {"<｜begin▁of▁sentence｜>", "<|begin_of_text|>", "<s>"});
-  eos = pick(source.eos, {"<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|endoftext|>", "</s>"});
-  pad = pick(source.pad, {"<｜▁pad▁｜>", "<pad>"});
+  bos = pick(source.bos, {kBosMark, "<|begin_of_text|>", "<s>"});
+  eos = pick(source.eos, {kEosMark, "<|end_of_text|>", "<|endoftext|>", "</s>"});
+  pad = pick(source.pad, {kPadMark, "<pad>"});
   if (!source.add_bos) document_begin = eos;
   if (source.add_bos == true) document_begin = bos;
 }
