@@ -20,6 +20,7 @@ namespace {
 
 constexpr int kVersion = 1;
 constexpr double kPerToken = 1e6;  // a price per million, of a token, in 1e-12
+constexpr double kDearest = 1e4;   // per million: the cost of 9e8 tokens is still an int64_t
 constexpr int64_t kWhole = 1'000'000'000'000;
 
 constexpr const char* kSchema = R"(
@@ -50,8 +51,9 @@ std::string sha256(std::string_view text) {
 }
 
 int64_t per_token(double price_per_million, const char* flag) {
-  if (!(price_per_million >= 0 && price_per_million <= 1e6))
-    throw Error(flag, fmt::format("{} is no price", price_per_million), "0 to 1000000 per million");
+  if (!(price_per_million >= 0 && price_per_million <= kDearest))
+    throw Error(flag, fmt::format("{} is no price", price_per_million),
+                fmt::format("0 to {} per million", kDearest));
   return std::llround(price_per_million * kPerToken);
 }
 

@@ -133,6 +133,21 @@ TEST_F(AccountsTest, AFileThatIsNoAccountsFileIsRefused) {
   EXPECT_THROW(Accounts(folder + "/p.db", {-1, 0, 0}), Error);
 }
 
+TEST_F(AccountsTest, TheLargestRequestAtTheDearestPriceIsBookedExactly) {
+  Accounts a(path, {1e4, 1e4, 1e4});
+  std::string key = a.create_key("a", "", {});
+  constexpr int64_t kTokens = 1 << 24;
+  a.charge(*a.find(key), "r", "m", {.prompt = kTokens, .cached = 5, .completion = kTokens});
+  EXPECT_EQ(a.balance(*a.find(key)).total(), -2 * kTokens * 10'000'000'000);
+  EXPECT_TRUE(a.adds_up());
+  try {
+    Accounts dearer(path, {0, 10'001, 0});
+    ADD_FAILURE() << "not refused";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("--price-miss: 10001 is no price; 0 to 10000 per million"));
+  }
+}
+
 TEST_F(AccountsTest, TheServerAsksForKeysAndBooksWhatTheyUse) {
   Accounts a(path, prices);
   std::string key = a.create_key("e", "", {});
