@@ -52,6 +52,7 @@ class Reader {
     } else if (type == "tool_use") {
       ToolCall call;
       call.name = b.required("name", b.text("name"));
+      check_name(call.name);
       auto input = b.object("input");
       call.arguments = input ? input->value().dump() : "{}";
       said_.tool_calls.push_back(std::move(call));
@@ -95,15 +96,11 @@ void parse_tools(const JsonFields& f, ChatRequest& r) {
   } else if (type == "tool") {
     r.tool_choice.kind = ToolChoice::kNamed;
     r.tool_choice.name = choice->required("name", choice->text("name"));
-    bool there = false;
-    for (const ChatTool& t : r.tools) there |= t.name == r.tool_choice.name;
-    if (!there) throw invalid_request("Invalid tool_choice: no tool of that name");
   } else if (type != "auto") {
     choice->refuse(choice->path() / "type", "unknown variant `" + printable(type) +
                                                 "`, expected one of `none`, `auto`, `any`, `tool`");
   }
-  if (type == "any" && r.tools.empty())
-    throw invalid_request("Invalid tool_choice: 'any' without tools");
+  check_tool_choice(r);
 }
 
 }  // namespace
@@ -130,18 +127,10 @@ ChatRequest parse_messages_request(std::string_view body, bool counting) {
   last.prefix = last.role == "assistant" && last.tool_calls.empty();
   r.options.max_tokens = f.integer("max_tokens");
   if (!counting && !r.options.max_tokens) f.missing("max_tokens");
-  r.options.temperature = f.number("temperature").value_or(1);
-  check_range("temperature", r.options.temperature, 0, 2);
-  r.options.top_p = f.number("top_p").value_or(1);
-  check_range("top_p", r.options.top_p, 0, 1);
+  parse_heat(f, r.options);
   r.options.stream = f.boolean("stream").value_or(false);
-  f.each("stop_sequences", [&](const Json& item, const JsonPath& at) {
-    if (!item.is_string()) f.wrong_type(item, at, "a string");
-    r.options.stop.push_back(item.get<std::string>());
-  });
-  if (r.options.stop.size() > 16) throw invalid_request("Invalid stop_sequences: at most 16");
-  if (auto metadata = f.object("metadata"))
-    r.options.user_id = metadata->text("user_id").value_or("").substr(0, 512);
+  r.options.stop = parse_stop(f, "stop_sequences");
+  if (auto metadata = f.object("metadata")) r.options.user_id = parse_user_id(*metadata);
   if (auto output = f.object("output_config")) {
     if (auto effort = output->text("effort"))
       r.effort = parse_effort(*output, output->path() / "effort", *effort);

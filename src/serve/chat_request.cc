@@ -13,22 +13,6 @@ namespace {
 
 constexpr size_t kMostStops = 16, kMostTools = 128, kLongestUser = 512;
 
-std::vector<std::string> parse_stop(const JsonFields& f) {
-  const Json* v = f.any("stop");
-  if (!v) return {};
-  if (v->is_string()) return {v->get<std::string>()};
-  std::vector<std::string> out;
-  f.each("stop", [&](const Json& item, const JsonPath& at) {
-    if (!item.is_string()) f.wrong_type(item, at, "a string");
-    out.push_back(item.get<std::string>());
-  });
-  if (out.size() > kMostStops) {
-    throw invalid_request(fmt::format("Invalid stop: at most {} strings are allowed, got {}",
-                                      kMostStops, out.size()));
-  }
-  return out;
-}
-
 std::unordered_map<int32_t, float> parse_logit_bias(const JsonFields& f) {
   std::unordered_map<int32_t, float> out;
   auto bias = f.object("logit_bias");
@@ -45,16 +29,6 @@ std::unordered_map<int32_t, float> parse_logit_bias(const JsonFields& f) {
     out[std::stoi(key)] = b <= -100 ? -1e30f : static_cast<float>(b);
   }
   return out;
-}
-
-void check_name(const std::string& name) {
-  bool good = !name.empty() && name.size() <= 64 &&
-              std::all_of(name.begin(), name.end(),
-                          [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
-  if (!good) {
-    throw invalid_request("Invalid function name '" + printable(name) +
-                          "': expected a string that matches the pattern ^[a-zA-Z0-9_-]{1,64}$");
-  }
 }
 
 ToolCall parse_tool_call(const JsonFields& f) {
@@ -98,35 +72,15 @@ ChatMessage parse_message(const JsonFields& f, bool last, bool beta) {
   return m;
 }
 
-ToolChoice parse_tool_choice(const JsonFields& f, const std::vector<ChatTool>& tools) {
-  ToolChoice choice;
+ToolChoice parse_tool_choice(const JsonFields& f) {
   const Json* v = f.any("tool_choice");
-  if (!v) return choice;
-  if (v->is_string()) {
-    std::string s = v->get<std::string>();
-    if (s == "none")
-      choice.kind = ToolChoice::kNone;
-    else if (s == "auto")
-      choice.kind = ToolChoice::kAuto;
-    else if (s == "required")
-      choice.kind = ToolChoice::kRequired;
-    else
-      f.refuse(f.path() / "tool_choice", "unknown variant `" + printable(s) +
-                                             "`, expected one of `none`, `auto`, `required`");
-  } else {
-    JsonFields named(f.body(), *v, f.path() / "tool_choice");
-    auto function = named.object("function");
-    if (!function) named.missing("function");
-    choice.kind = ToolChoice::kNamed;
-    choice.name = function->required("name", function->text("name"));
-    bool there = std::any_of(tools.begin(), tools.end(),
-                             [&](const ChatTool& t) { return t.name == choice.name; });
-    if (!there)
-      throw invalid_request("Invalid tool_choice: no tool '" + printable(choice.name) + "'");
-  }
-  if (choice.kind == ToolChoice::kRequired && tools.empty())
-    throw invalid_request("Invalid tool_choice: 'required' without tools");
-  return choice;
+  if (!v) return {};
+  JsonPath at = f.path() / "tool_choice";
+  if (v->is_string()) return {parse_choice(f, at, v->get<std::string>()), ""};
+  JsonFields named(f.body(), *v, at);
+  auto function = named.object("function");
+  if (!function) named.missing("function");
+  return {ToolChoice::kNamed, function->required("name", function->text("name"))};
 }
 
 ResponseFormat parse_format(const JsonFields& f) {
@@ -179,6 +133,57 @@ int parse_top_logprobs(const JsonFields& f) {
 }
 
 }  // namespace
+
+void check_name(const std::string& name) {
+  bool good = !name.empty() && name.size() <= 64 &&
+              std::all_of(name.begin(), name.end(),
+                          [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
+  if (!good) {
+    throw invalid_request("Invalid function name '" + printable(name) +
+                          "': expected a string that matches the pattern ^[a-zA-Z0-9_-]{1,64}$");
+  }
+}
+
+ToolChoice::Kind parse_choice(const JsonFields& f, const JsonPath& at, const std::string& name) {
+  if (name == "none") return ToolChoice::kNone;
+  if (name == "auto") return ToolChoice::kAuto;
+  if (name == "required") return ToolChoice::kRequired;
+  f.refuse(at,
+           "unknown variant `" + printable(name) + "`, expected one of `none`, `auto`, `required`");
+}
+
+void check_tool_choice(const ChatRequest& r) {
+  const ToolChoice& choice = r.tool_choice;
+  if (choice.kind == ToolChoice::kRequired && r.tools.empty())
+    throw invalid_request("Invalid tool_choice: a call is required without tools");
+  if (choice.kind == ToolChoice::kNamed &&
+      std::none_of(r.tools.begin(), r.tools.end(),
+                   [&](const ChatTool& t) { return t.name == choice.name; }))
+    throw invalid_request("Invalid tool_choice: no tool '" + printable(choice.name) + "'");
+}
+
+std::vector<std::string> parse_stop(const JsonFields& f, const char* key) {
+  const Json* v = f.any(key);
+  if (!v) return {};
+  if (v->is_string()) return {v->get<std::string>()};
+  std::vector<std::string> out;
+  f.each(key, [&](const Json& item, const JsonPath& at) {
+    if (!item.is_string()) f.wrong_type(item, at, "a string");
+    out.push_back(item.get<std::string>());
+  });
+  if (out.size() > kMostStops) {
+    throw invalid_request(fmt::format("Invalid {}: at most {} strings are allowed, got {}", key,
+                                      kMostStops, out.size()));
+  }
+  return out;
+}
+
+void parse_heat(const JsonFields& f, GenerationOptions& o) {
+  o.temperature = f.number("temperature").value_or(1);
+  check_range("temperature", o.temperature, 0, 2);
+  o.top_p = f.number("top_p").value_or(1);
+  check_range("top_p", o.top_p, 0, 1);
+}
 
 // DeepSeek asks for the word, so that a model is not left to write white space for ever.
 void check_json_is_mentioned(const ChatRequest& r) {
@@ -303,8 +308,7 @@ GenerationOptions parse_options(const JsonFields& f) {
     if (auto v = f.number(name)) value = *v;
     check_range(name, value, least, most);
   };
-  number("temperature", o.temperature, 0, 2);
-  number("top_p", o.top_p, 0, 1);
+  parse_heat(f, o);
   number("presence_penalty", o.presence_penalty, -2, 2);
   number("frequency_penalty", o.frequency_penalty, -2, 2);
   number("min_p", o.min_p, 0, 0.999);
@@ -313,7 +317,7 @@ GenerationOptions parse_options(const JsonFields& f) {
   o.top_k = f.integer("top_k").value_or(0);
   if (o.top_k < 0) o.top_k = 0;  // -1: off, as other servers have it
   o.top_k = std::min<int64_t>(o.top_k, INT32_MAX);
-  o.stop = parse_stop(f);
+  o.stop = parse_stop(f, "stop");
   o.grammar = f.text("grammar").value_or("");
   if (auto seed = f.integer("seed")) o.seed = static_cast<uint64_t>(*seed);
   o.n = f.integer("n").value_or(1);
@@ -351,7 +355,8 @@ ChatRequest parse_chat_request(std::string_view body, bool beta) {
     if (!function) tool.missing("function");
     add_function(*function, r);
   });
-  r.tool_choice = parse_tool_choice(f, r.tools);
+  r.tool_choice = parse_tool_choice(f);
+  check_tool_choice(r);
   r.format = parse_format(f);
   if (!r.options.grammar.empty() && r.format.kind != ResponseFormat::kText)
     throw invalid_request("Invalid grammar: it can't be set along with response_format");
@@ -437,7 +442,7 @@ EmbeddingRequest parse_embedding_request(std::string_view body) {
     throw invalid_request("Invalid encoding_format: expected float or base64");
   r.base64 = format == "base64";
   if (f.any("dimensions")) throw invalid_request("Invalid dimensions: they can't be chosen");
-  r.user_id = f.text("user_id").value_or("").substr(0, kLongestUser);
+  r.user_id = parse_user_id(f);
   return r;
 }
 

@@ -82,6 +82,11 @@ void add_function(const JsonFields& function, ChatRequest& r);
 ReasoningEffort parse_effort(const JsonFields& f, const JsonPath& at, const std::string& name);
 // json_object: the word must be in a message, as DeepSeek asks.
 void check_json_is_mentioned(const ChatRequest& r);
+void check_name(const std::string& name);  // of a function
+ToolChoice::Kind parse_choice(const JsonFields& f, const JsonPath& at, const std::string& name);
+void check_tool_choice(const ChatRequest& r);  // whether there is the tool that it asks for
+std::vector<std::string> parse_stop(const JsonFields& f, const char* key);  // one, or some
+void parse_heat(const JsonFields& f, GenerationOptions& o);                 // temperature, top_p
 std::string parse_user_id(const JsonFields& f);
 GenerationOptions parse_options(const JsonFields& f);
 

@@ -239,6 +239,46 @@ TEST(MessagesRequest, UnknownChoicesAreRefusedAndEffortIsRead) {
     EXPECT_THAT(refusal([&] { parse(wrong); }), HasSubstr("unknown variant")) << wrong;
 }
 
+// Every way of asking has the same rules.
+TEST(Requests, OfOtherApisKeepTheChatsRules) {
+  auto messages = [](const std::string& more, const char* content = "\"q\"") {
+    return refusal([&] {
+      parse_messages_request(
+          R"({"model":"m","max_tokens":5,"messages":[{"role":"assistant","content":)" +
+              std::string(content) + "}]," + more + "}",
+          false);
+    });
+  };
+  auto responses = [](const std::string& more, const char* input = "\"q\"") {
+    return refusal([&] {
+      parse_responses_request(R"({"model":"m","input":)" + std::string(input) + "," + more + "}");
+    });
+  };
+  std::string user = "\"user_id\":\"" + std::string(513, 'x') + "\"", stops = "\"a\"";
+  for (int i = 0; i < 16; ++i) stops += ",\"a\"";
+  EXPECT_THAT(messages("\"metadata\":{" + user + "}"), HasSubstr("string too long"));
+  EXPECT_THAT(responses(user), HasSubstr("string too long"));
+  EXPECT_THAT(
+      refusal([&] { parse_embedding_request(R"({"model":"m","input":"q",)" + user + "}"); }),
+      HasSubstr("string too long"));
+  EXPECT_THAT(messages("\"stop_sequences\":[" + stops + "]"),
+              HasSubstr("Invalid stop_sequences: at most 16 strings are allowed, got 17"));
+  const char* named = R"("tools":[{"type":"function","name":"f","input_schema":{}}],)"
+                      R"("tool_choice":{"type":"tool","name":"g"})";
+  for (auto& refused : {messages(named), responses(named)})
+    EXPECT_THAT(refused, HasSubstr("Invalid tool_choice: no tool 'g'"));
+  EXPECT_THAT(messages(R"("tool_choice":{"type":"any"})"), HasSubstr("without tools"));
+  EXPECT_THAT(responses(R"("tool_choice":"required")"), HasSubstr("without tools"));
+  for (const char* range : {R"("temperature":2.5)", R"("top_p":-0.1)"}) {
+    EXPECT_THAT(messages(range), HasSubstr("the valid range of"));
+    EXPECT_THAT(responses(range), HasSubstr("the valid range of"));
+  }
+  EXPECT_THAT(messages(R"("top_p":1)", R"([{"type":"tool_use","id":"1","name":"a b"}])"),
+              HasSubstr("Invalid function name 'a b'"));
+  EXPECT_THAT(responses(R"("top_p":1)", R"([{"type":"function_call","name":""}])"),
+              HasSubstr("Invalid function name ''"));
+}
+
 TEST(ResponsesRequest, WhatCannotBeHonouredIsRefused) {
   auto parse = [](const std::string& more) {
     return parse_responses_request(R"({"model":"m","input":"q",)" + more + "}");

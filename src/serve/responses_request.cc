@@ -19,6 +19,7 @@ void parse_item(const JsonFields& f, std::vector<ChatMessage>& out) {
   } else if (type == "function_call") {
     ToolCall call;
     call.name = f.required("name", f.text("name"));
+    check_name(call.name);
     call.arguments = f.text("arguments").value_or("");
     // Calls of one turn are one message.
     if (!out.empty() && out.back().role == "assistant") {
@@ -48,24 +49,13 @@ void parse_tools(const JsonFields& f, ChatRequest& r) {
   const Json* choice = f.any("tool_choice");
   if (!choice) return;
   if (choice->is_string()) {
-    std::string s = choice->get<std::string>();
-    if (s == "none")
-      r.tool_choice.kind = ToolChoice::kNone;
-    else if (s == "required")
-      r.tool_choice.kind = ToolChoice::kRequired;
-    else if (s != "auto")
-      f.refuse(f.path() / "tool_choice", "unknown variant `" + printable(s) +
-                                             "`, expected one of `none`, `auto`, `required`");
+    r.tool_choice.kind = parse_choice(f, f.path() / "tool_choice", choice->get<std::string>());
   } else {
     JsonFields named(f.body(), *choice, f.path() / "tool_choice");
     r.tool_choice.kind = ToolChoice::kNamed;
     r.tool_choice.name = named.required("name", named.text("name"));
   }
-  bool there = r.tool_choice.kind != ToolChoice::kNamed && !r.tools.empty();
-  for (const ChatTool& t : r.tools) there |= t.name == r.tool_choice.name;
-  bool needs =
-      r.tool_choice.kind == ToolChoice::kNamed || r.tool_choice.kind == ToolChoice::kRequired;
-  if (needs && !there) throw invalid_request("Invalid tool_choice: there is no such tool");
+  check_tool_choice(r);
 }
 
 void parse_format(const JsonFields& f, ChatRequest& r) {
@@ -128,10 +118,7 @@ ChatRequest parse_responses_request(std::string_view body) {
   }
   if (r.messages.empty()) throw invalid_request("Empty input");
   r.options.max_tokens = f.integer("max_output_tokens");
-  r.options.temperature = f.number("temperature").value_or(1);
-  check_range("temperature", r.options.temperature, 0, 2);
-  r.options.top_p = f.number("top_p").value_or(1);
-  check_range("top_p", r.options.top_p, 0, 1);
+  parse_heat(f, r.options);
   r.options.stream = f.boolean("stream").value_or(false);
   r.options.user_id = parse_user_id(f);
   parse_tools(f, r);
