@@ -1,10 +1,12 @@
 #include "serve/run_files.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <deque>
 #include <filesystem>
 #include <fstream>
@@ -71,29 +73,47 @@ double seconds_since_change(const std::string& path) {
   return unix_seconds() - static_cast<double>(s.st_mtim.tv_sec);
 }
 
+// "major:minor" of a file's file system. What stat says of the device is another number on some
+// (btrfs, overlayfs); the table of mounts has the one that the table of locks has.
+std::string device_of(const struct statx& s) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    uint64_t id = 0, parent = 0;
+    std::string device;
+    if (words >> id >> parent >> device && id == s.stx_mnt_id) return device;
+  }
+  return fmt::format("{}:{}", s.stx_dev_major, s.stx_dev_minor);
+}
+
 // The kernel's table says who holds a lock, without trying to take it.
 bool is_locked(const std::string& path) {
-  struct stat s {};
-  if (::stat(path.c_str(), &s) != 0) return false;
-  std::string inode = ":" + std::to_string(s.st_ino);
+  struct statx s {};
+  if (::statx(AT_FDCWD, path.c_str(), 0, STATX_INO | STATX_MNT_ID, &s) != 0) return false;
   std::ifstream locks("/proc/locks");
-  for (std::string line; std::getline(locks, line);) {
-    std::istringstream words(line);
-    bool flock = false, same = false;
-    for (std::string word; words >> word;) {
-      flock = flock || word == "FLOCK";
-      same = same || word.ends_with(inode);
-    }
-    if (flock && same) return true;
-  }
-  return false;
+  return lists_lock(locks, device_of(s), s.stx_ino);
+}
+
+// The text at `key`, or `other` where there is none.
+std::string text_of(const ordered_json& j, const char* key, const char* other = "") {
+  auto at = j.find(key);
+  return at != j.end() && at->is_string() ? at->get<std::string>() : other;
+}
+
+// Entries of a folder; none where it can't be read.
+std::vector<fs::directory_entry> entries_of(const std::string& folder) {
+  std::vector<fs::directory_entry> out;
+  std::error_code ec;
+  for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
+    out.push_back(*it);
+  return out;
 }
 
 ordered_json section(const ordered_json& info, const char* title) {
   ordered_json out = ordered_json::object();
   if (!info.contains("sections") || !info["sections"].is_array()) return out;
   for (const ordered_json& s : info["sections"]) {
-    if (!s.is_object() || s.value("title", "") != title || !s.contains("rows")) continue;
+    if (!s.is_object() || text_of(s, "title") != title || !s.contains("rows")) continue;
     for (const ordered_json& row : s["rows"]) {
       if (row.is_array() && row.size() == 2 && row[0].is_string()) out[row[0]] = row[1];
     }
@@ -102,9 +122,8 @@ ordered_json section(const ordered_json& info, const char* title) {
 }
 
 int64_t planned_steps(const std::string& folder, const ordered_json& info) {
-  std::error_code ec;
   std::string newest;
-  for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", ec)) {
+  for (const auto& entry : entries_of(folder + "/checkpoints")) {
     std::string name = entry.path().filename().string();
     if (name.starts_with("step-") && name > newest) newest = name;
   }
@@ -119,6 +138,23 @@ int64_t planned_steps(const std::string& folder, const ordered_json& info) {
 }
 
 }  // namespace
+
+bool lists_lock(std::istream& table, const std::string& device, uint64_t inode) {
+  // "1: FLOCK  ADVISORY  WRITE 4711 08:01:131090 0 EOF", the device in hexadecimal.
+  unsigned major = 0, minor = 0;
+  if (std::sscanf(device.c_str(), "%u:%u", &major, &minor) != 2) return false;
+  std::string file = fmt::format("{:02x}:{:02x}:{}", major, minor, inode);
+  for (std::string line; std::getline(table, line);) {
+    std::istringstream words(line);
+    bool flock = false, same = false;
+    for (std::string word; words >> word;) {
+      flock = flock || word == "FLOCK";
+      same = same || word == file;
+    }
+    if (flock && same) return true;
+  }
+  return false;
+}
 
 bool LineReader::was_cut() {
   if (size_of(path_) >= offset_) return false;
@@ -142,15 +178,16 @@ bool LineReader::read(size_t bytes, const std::function<void(int64_t, std::strin
 }
 
 void LineReader::skip(int64_t after) {
-  while (line_ < after) {
-    std::string text = read_at(path_, offset_, kChunk);
-    size_t at = 0;
-    for (size_t end; line_ < after && (end = text.find('\n', at)) != std::string::npos; ++line_)
+  // A line may be longer than a piece: pieces follow each other wherever lines end.
+  for (int64_t from = offset_; line_ < after;) {
+    std::string text = read_at(path_, from, kChunk);
+    for (size_t at = 0, end; line_ < after && (end = text.find('\n', at)) != std::string::npos;) {
       at = end + 1;
-    offset_ += static_cast<int64_t>(at == 0 ? 0 : at);
-    if (line_ < after && at == 0) {  // the end, or a line longer than a piece
-      if (!read(2 * kChunk, [](int64_t, std::string_view) {})) return;
+      offset_ = from + static_cast<int64_t>(at);
+      ++line_;
     }
+    if (text.size() < kChunk) return;
+    from += static_cast<int64_t>(text.size());
   }
 }
 
@@ -203,9 +240,8 @@ void RunTable::add(const std::string& root, const std::string& folder, int depth
     runs_.push_back({unique, folder, ""});
   }
   if (depth == 0) return;
-  std::error_code ec;
   std::vector<std::string> below;
-  for (const auto& entry : fs::directory_iterator(folder, ec)) {
+  for (const auto& entry : entries_of(folder)) {
     std::string name = entry.path().filename().string();
     if (name.starts_with('.') || name == "checkpoints" || name == "answers") continue;
     std::error_code ignored;
@@ -250,14 +286,14 @@ std::string run_json(const RunTable::Run& run, bool ending) {
   ordered_json info = parse_file(run.folder + "/run.json");
   ordered_json recipe = section(info, "Recipe"), model = section(info, "Model");
   ordered_json last = parse(last_line_with(run.folder + "/metrics.jsonl", "\"step\":"));
-  std::string status = info.value("status", "");
+  std::string status = text_of(info, "status");
   bool running = is_running(run.folder) && !(ending && status != "running");
   if (status == "running" && !running) status = "stopped";
   ordered_json out{{"id", run.id},
                    {"name", run.name},
                    {"folder_name", fs::path(run.folder).filename().string()},
-                   {"stage", recipe.value("stage", "pretraining")},
-                   {"preset", recipe.value("shape", "")},
+                   {"stage", text_of(recipe, "stage", "pretraining")},
+                   {"preset", text_of(recipe, "shape")},
                    {"model", model},
                    {"recipe", recipe},
                    {"step", last.value("step", ordered_json(0))},
@@ -267,7 +303,7 @@ std::string run_json(const RunTable::Run& run, bool ending) {
                    {"updated", info.value("updated", ordered_json(0))},
                    {"running", running},
                    {"status", running ? "running" : status}};
-  std::string seed = recipe.contains("seed") && recipe["seed"].is_string() ? recipe["seed"] : "";
+  std::string seed = text_of(recipe, "seed");
   bool number = !seed.empty() && seed.size() < 16 &&
                 seed.find_first_not_of("0123456789") == std::string::npos;
   if (number) out["seed"] = std::stoll(seed);
@@ -296,7 +332,7 @@ std::string run_samples_json(const std::string& folder) {
   while (rollouts.read(kChunk, rollout)) {
   }
   std::stable_sort(found.begin(), found.end(), [](const ordered_json& a, const ordered_json& b) {
-    return a["step"].get<int64_t>() < b["step"].get<int64_t>();
+    return a["step"].get<double>() < b["step"].get<double>();
   });
   ordered_json out = ordered_json::array();
   size_t first = found.size() > kSamples ? found.size() - kSamples : 0;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <istream>
 #include <map>
 #include <optional>
 #include <string>
@@ -48,6 +49,8 @@ class RunTable {
   std::vector<Run> runs_;
 };
 
+// Whether a table as /proc/locks has a flock of a file; device: "major:minor" in decimal.
+bool lists_lock(std::istream& table, const std::string& device, uint64_t inode);
 // Whether a process trains there now.
 bool is_running(const std::string& folder);
 

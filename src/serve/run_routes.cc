@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "serve/api_error.h"
 #include "serve/run_numbers.h"
@@ -101,8 +102,13 @@ std::optional<HttpResponse> RunRoutes::respond(const HttpRequest& r,
   if (path.empty() || path == "/") {
     if (*ending_ && last_looks_ == 1) last_looks_ = 2;
     std::string list;
-    for (const RunTable::Run& run : table_.scan())
-      list += (list.empty() ? "" : ",") + run_json(run, *ending_);
+    for (const RunTable::Run& run : table_.scan()) {
+      try {
+        list += (list.empty() ? "" : ",") + run_json(run, *ending_);
+      } catch (const std::exception& e) {  // the others are shown
+        log_warn("the run {} cannot be shown: {}", run.folder, e.what());
+      }
+    }
     return fresh_json("[" + list + "]");
   }
   size_t slash = path.find('/', 1);

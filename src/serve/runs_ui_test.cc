@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -204,6 +205,49 @@ TEST_F(RunsTest, ADamagedLastLineIsNotTheLast) {
   std::ofstream(folder + "/metrics.jsonl", std::ios::app) << "{\"step\":5,\"lo\n";
   RunsUi ui({folder}, 0, true);
   EXPECT_EQ(get(ui, "/ui/runs")[0]["step"], 4);
+
+TEST_F(RunsTest, LinesBehindALongOneAreNotLost) {
+  std::string folder = run("a", 0), want;
+  for (int i = 1; i <= 40; ++i)
+    want += "{\"step\":" + std::to_string(i) + ",\"sample\":\"" +
+            std::string(i == 1 ? 300'000 : 10, 'x') + "\"}\n";
+  std::ofstream(folder + "/metrics.jsonl") << want;
+  RunsUi ui({folder}, 0, true);
+  for (int after : {1, 2, 39})
+    EXPECT_EQ(client(ui).get("/ui/runs/a/metrics?after=" + std::to_string(after)).body,
+              want.substr(want.find("{\"step\":" + std::to_string(after + 1) + ",")));
+}
+
+TEST_F(RunsTest, AnOddRunDoesNotHideTheOthers) {
+  run("a", 3);
+  std::string odd = run("b", 1);
+  for (const char* info :
+       {R"({"status":1})", R"({"sections":[{"title":1,"rows":[]},{"title":"Recipe","rows":3}]})",
+        R"({"total_steps":"x","sections":[{"title":"Recipe","rows":[["stage",1],["shape",{}],)"
+        R"(["seed",7],["x"]]}]})"}) {
+    write_file_atomic(odd + "/run.json", info);
+    std::ofstream(odd + "/metrics.jsonl") << R"({"step":"x","tokens":{}})"
+                                          << "\n";
+    RunsUi ui({root.string()}, 0, true);
+    RawClient::Response r = client(ui).get("/ui/runs");
+    ASSERT_EQ(r.status, 200) << info;
+    EXPECT_EQ(r.json().size(), 2u) << info;
+    EXPECT_EQ(r.json()[0]["step"], 3) << info;
+  }
+}
+
+TEST(RunFiles, ALockIsThatOfItsDeviceToo) {
+  const char* table =
+      "1: POSIX  ADVISORY  WRITE 7 00:1a:41 0 EOF\n2: FLOCK  ADVISORY  WRITE 8 103:0a:42 0 EOF\n"
+      "2: -> FLOCK  ADVISORY  WRITE 9 103:0a:42 0 EOF\n";
+  auto listed = [&](const char* device, uint64_t inode) {
+    std::istringstream in(table);
+    return lists_lock(in, device, inode);
+  };
+  EXPECT_TRUE(listed("259:10", 42));
+  EXPECT_FALSE(listed("0:26", 42));
+  EXPECT_FALSE(listed("259:10", 2));
+  EXPECT_FALSE(listed("0:26", 41));  // of another kind
 }
 
 TEST_F(RunsTest, EventsFollowARunToItsEnd) {
