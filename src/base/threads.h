@@ -1,6 +1,8 @@
-// Threads: one OpenMP pool for the whole program. parallel_for splits [0, n) into contiguous chunks
-// by a rule that does not depend on timing; whoever needs bits that are independent of the thread
-// count must not let a chunk's bounds influence a sum.
+// Threads: OpenMP's. Every thread that computes has workers of its own, as many as thread_count()
+// says there; make_thread hands that number on, so that what was set holds for the whole program.
+// parallel_for splits [0, n) into contiguous chunks by a rule that does not depend on timing;
+// whoever needs bits that are independent of the thread count must not let a chunk's bounds
+// influence a sum.
 #pragma once
 #include <omp.h>
 
@@ -8,12 +10,24 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace wels {
 
+// Of the thread that calls, itself included.
 inline int thread_count() { return omp_get_max_threads(); }
 inline void set_thread_count(int n) { omp_set_num_threads(n); }
+
+// A thread that runs fn() and computes with as many threads as the one that makes it.
+template <class Fn>
+std::thread make_thread(Fn fn) {
+  return std::thread([n = thread_count(), fn = std::move(fn)]() mutable {
+    set_thread_count(n);
+    fn();
+  });
+}
 
 // Calls fn(begin, end) on contiguous chunks of [0, n), at least `grain` items each, in parallel.
 // The first exception thrown by any chunk is rethrown here.

@@ -78,6 +78,7 @@ void Api::stop() {
   models_.stop();
   while (metrics_.active > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   workers_.join();
+  models_.drain();  // streams are woken after the step that ended them
 }
 
 std::string Api::local_path(const std::string& path, bool& beta) {
@@ -266,7 +267,7 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
   check_size(job);
   ++metrics_.active;  // before stopping_ is read: stop() waits for one of us
   Releaser release{[this] { --metrics_.active; }};
-  if (stopping_) throw overloaded("The server is being stopped", 5);
+  if (stopping_) throw being_stopped();
   std::shared_ptr<void> ticket = call.caller ? accounts_->begin(*call.caller) : nullptr;
   job.scope = call.scope;
   job.abandon = &stopping_;
@@ -342,6 +343,8 @@ void Api::generate(Call& call, GenerationJob job, const GenerationOptions& o,
         engine.submit(std::move(r));
       } catch (const Error& e) {
         g->fail(choice, e);
+      } catch (const std::exception& e) {
+        g->fail(choice, Error("request", e.what()));
       }
       ++choice;
     }

@@ -82,6 +82,8 @@ ApiError overloaded(const std::string& message, int retry_after_s) {
                retry_after_s);
 }
 
+ApiError being_stopped() { return overloaded("The server is being stopped", 5); }
+
 ApiError server_error(const std::string& message) {
   return json_error(500, message, "server_error", "internal_error");
 }

@@ -38,6 +38,7 @@ ApiError not_json();                                   // 415, plain text
 ApiError insufficient_balance();                       // 402
 ApiError rate_limited(const std::string& message, int retry_after_s);  // 429
 ApiError overloaded(const std::string& message, int retry_after_s);    // 503
+ApiError being_stopped();                                              // 503
 ApiError server_error(const std::string& message);                     // 500
 // Why an answer could not be generated to its end: 400 where the request's grammar is at fault.
 ApiError generation_error(const Error& e);

@@ -1,10 +1,28 @@
 #include "serve/engine_thread.h"
 
+#include <future>
+
+#include "base/log.h"
+#include "base/threads.h"
+
 namespace wels {
+namespace {
+
+// What others' work throws ends that work alone.
+template <class Fn>
+void guarded(Fn&& fn) {
+  try {
+    fn();
+  } catch (const std::exception& e) {
+    log_warn("work on the engine's thread failed: {}", e.what());
+  }
+}
+
+}  // namespace
 
 EngineThread::EngineThread(Device& dev, Model& model, DType dtype, int64_t context,
                            const CacheOptions& cache)
-    : engine_(dev, model, dtype, context, cache), thread_([this] { run(); }) {}
+    : engine_(dev, model, dtype, context, cache), thread_(make_thread([this] { run(); })) {}
 
 EngineThread::~EngineThread() {
   {
@@ -28,6 +46,13 @@ void EngineThread::after_step(std::function<void()> work) {
   after_step_.push_back(std::move(work));
 }
 
+void EngineThread::drain() {
+  auto done = std::make_shared<std::promise<void>>();
+  // The second one comes behind all that the first one's step leaves to do.
+  post([this, done](Engine&) { post([done](Engine&) { done->set_value(); }); });
+  done->get_future().wait();
+}
+
 EngineThread::Stats EngineThread::stats() const {
   std::lock_guard lock(mutex_);
   return stats_;
@@ -36,6 +61,7 @@ EngineThread::Stats EngineThread::stats() const {
 void EngineThread::run() {
   bool busy = false;
   int64_t steps = 0;
+  std::vector<std::function<void()>> said;
   for (;;) {
     std::vector<std::function<void(Engine&)>> mail;
     {
@@ -46,11 +72,14 @@ void EngineThread::run() {
       if (stop_) return;
       std::swap(mail, mail_);
     }
-    for (auto& work : mail) work(engine_);
+    for (auto& work : mail) guarded([&] { work(engine_); });
     busy = engine_.step();
     ++steps;
-    for (auto& work : after_step_) work();
-    after_step_.clear();
+    while (!after_step_.empty()) {  // such work may ask for more
+      std::swap(said, after_step_);
+      for (auto& work : said) guarded(work);
+      said.clear();
+    }
   }
 }
 

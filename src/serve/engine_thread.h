@@ -3,6 +3,7 @@
 #pragma once
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -23,6 +24,9 @@ class EngineThread {
   // Runs `work` when the step under way has ended, so that what a step tells its clients is told
   // at once; from other threads than the engine's it runs here and now.
   void after_step(std::function<void()> work);
+
+  // Waits until all that was posted before has run, with what was to run after those steps.
+  void drain();
 
   struct Stats {
     GenerateTiming timing;

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/threads.h"
 #include "formats/json.h"
 #include "serve/api_error.h"
 
@@ -50,7 +52,7 @@ ModelPool::ModelPool(std::vector<ModelSource> sources, double idle_s, ApiStyle s
   first.used_s = monotonic_seconds();
   context_ = first.host->model->context();
   config_ = first.host->model->model().config();
-  thread_ = std::thread([this] { run(); });
+  thread_ = make_thread([this] { run(); });
 }
 
 void ModelPool::stop() {
@@ -60,7 +62,24 @@ void ModelPool::stop() {
   }
   changed_.notify_one();
   if (thread_.joinable()) thread_.join();
-  wanted_.clear();
+  std::deque<Wanted> left;
+  {
+    std::lock_guard lock(*mutex_);
+    std::swap(left, wanted_);
+  }
+  for (Wanted& w : left) w.ready(nullptr, std::make_exception_ptr(being_stopped()));
+}
+
+void ModelPool::drain() const {
+  std::vector<EngineThread*> engines;
+  {
+    std::lock_guard lock(*mutex_);
+    CHECK(stop_);  // or one could be unloaded meanwhile
+    for (const auto& e : entries_) {
+      if (e->host) engines.push_back(e->host->engine.get());
+    }
+  }
+  for (EngineThread* engine : engines) engine->drain();
 }
 
 std::vector<std::string> ModelPool::names() const {
@@ -107,10 +126,13 @@ ModelPool::Pin ModelPool::find(const std::string& name) {
 }
 
 void ModelPool::load(const std::string& name, Ready ready) {
+  bool late;
   {
     std::lock_guard lock(*mutex_);
-    wanted_.push_back({entry(name), std::move(ready)});
+    late = stop_;
+    if (!late) wanted_.push_back({entry(name), std::move(ready)});
   }
+  if (late) return ready(nullptr, std::make_exception_ptr(being_stopped()));
   changed_.notify_one();
 }
 

@@ -59,10 +59,12 @@ class ModelPool {
   // Null where it is not loaded now. name: one of names().
   Pin find(const std::string& name);
   // Loads it first, if need be; `ready` is called on the pool's thread, after OutOfMemory only when
-  // nothing idle is left to unload.
+  // nothing idle is left to unload. After stop() it fails here and now.
   void load(const std::string& name, Ready ready);
-  // No load begins and nobody is called any more.
+  // No load begins any more, and none is unloaded. Whoever waits for one is told that it failed.
   void stop();
+  // After stop(): waits for what the engines' threads were asked to do (EngineThread::drain).
+  void drain() const;
 
   // Of all engines, those that are gone included.
   EngineThread::Stats stats() const;

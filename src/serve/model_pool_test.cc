@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "base/threads.h"
 #include "serve/fixture_test.h"
 
 namespace wels {
@@ -123,7 +124,55 @@ TEST(ModelPool, AModelThatCannotBeLoadedFailsItsRequestsAlone) {
   EXPECT_EQ(c.post("/chat/completions", question("two", 2)).status, 200);  // tried again
 }
 
-TEST(ModelPool, StoppingDoesNotWaitForever) {
+TEST(ModelPool, AModelThatIsLoadedLaterComputesWithTheThreadsThatWereSet) {
+  int before = thread_count();
+  std::atomic<int> seen{0}, in_engine{0};
+  set_thread_count(before + 2);
+  TestServer server({.names = {"one", "two"}, .on_load = [&] { seen = thread_count(); }});
+  set_thread_count(before);
+  RawClient c(server.port);
+  EXPECT_EQ(c.post("/chat/completions", question("two", 2)).status, 200);
+  EXPECT_EQ(seen, before + 2);
+  ModelPool::Pin pin = server.models->find("two");
+  pin->engine->post([&](Engine&) { in_engine = thread_count(); });
+  pin->engine->drain();
+  EXPECT_EQ(in_engine, before + 2);
+}
+
+TEST(ModelPool, StoppingLoadsNothingMoreAndTellsWhoeverWaits) {
+  std::atomic<int> loads{0}, pins{0}, failures{0}, asked{0};
+  std::atomic<bool> go{false};
+  TestServer server({.names = {"one", "two", "three"}, .on_load = [&] {
+                       if (++loads < 2) return;
+                       while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                     }});
+  auto ask = [&](const char* name, std::function<void()> also = {}) {
+    ++asked;
+    server.models->load(name, [&, also](ModelPool::Pin pin, std::exception_ptr failed) {
+      EXPECT_NE(pin == nullptr, failed == nullptr);
+      ++(pin ? pins : failures);
+      if (also) also();
+    });
+  };
+  ask("two");
+  ask("three");
+  EXPECT_TRUE(becomes([&] { return loads == 2; }));
+  std::thread stopper([&] { server.models->stop(); });
+  // Who asks after that is answered at once.
+  bool at_once = false;
+  EXPECT_TRUE(becomes([&] {
+    auto self = std::this_thread::get_id();
+    ask("three", [&, self] { at_once = at_once || std::this_thread::get_id() == self; });
+    return at_once;
+  }));
+  go = true;
+  stopper.join();
+  EXPECT_EQ(loads, 2);
+  EXPECT_EQ(pins, 1);  // the load under way came to its end
+  EXPECT_EQ(pins + failures, asked);
+}
+
+TEST(ModelPool, ARequestWhoseModelIsBeingLoadedLetsGoOfItWhenTheServerStops) {
   TestServer server({.names = {"one", "two"}, .on_load = [n = std::make_shared<int>(0)] {
                        if (++*n > 1) std::this_thread::sleep_for(std::chrono::milliseconds(300));
                      }});
@@ -136,6 +185,7 @@ TEST(ModelPool, StoppingDoesNotWaitForever) {
   c.until("\r\n\r\n");
   c.close();
   server.stop();
+  EXPECT_EQ(server.models->users("two"), 0);
 }
 
 }  // namespace
