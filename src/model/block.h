@@ -21,6 +21,7 @@ struct BlockContext {
   }
 };
 
+std::vector<AttendSegment> own_segments(const Batch& batch);
 // A run of segments after what the cache has of their sequences; queries count from the run's
 // first.
 std::vector<CachedSegment> cached_segments(std::span<const Segment> run, const KvCache& kv);

@@ -53,15 +53,19 @@ Var Model::recomputed_block(Ctx& ctx, BlockWeights& w, const Var& x, const Block
   return recompute(ctx, x, fn);
 }
 
-BlockContext Model::context(Ctx& ctx, const Batch& batch, const ForwardOptions& options,
-                            int64_t layer, ForwardRecord* record) {
+std::vector<AttendSegment> own_segments(const Batch& batch) {
   std::vector<AttendSegment> own;
   for (const Segment& s : batch.segments) own.push_back({s.row_begin, s.rows, s.row_begin, s.rows});
+  return own;
+}
+
+BlockContext Model::context(Ctx& ctx, const Batch& batch, const ForwardOptions& options,
+                            int64_t layer, ForwardRecord* record) {
   return {.cfg = cfg_,
           .options = options,
           .batch = batch,
           .pos = positions(ctx, batch.pos),
-          .segments = std::move(own),
+          .segments = own_segments(batch),
           .places = {},
           .layer = layer,
           .record = record,

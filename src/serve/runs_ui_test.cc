@@ -205,6 +205,7 @@ TEST_F(RunsTest, ADamagedLastLineIsNotTheLast) {
   std::ofstream(folder + "/metrics.jsonl", std::ios::app) << "{\"step\":5,\"lo\n";
   RunsUi ui({folder}, 0, true);
   EXPECT_EQ(get(ui, "/ui/runs")[0]["step"], 4);
+}
 
 TEST_F(RunsTest, LinesBehindALongOneAreNotLost) {
   std::string folder = run("a", 0), want;
