@@ -112,6 +112,7 @@ RopeConfig read_rope(const MetadataReader& m, const ModelConfig& c) {
     double all = m.number("rope.scaling.yarn_log_multiplier", 0.0) / 0.1;
     r.mscale_all_dim = std::strtod(fmt::format("{:.7g}", all).c_str(), nullptr);
     r.mscale = r.mscale_all_dim;
+    if (r.attention_factor == 1) r.attention_factor = 0;  // on top of DeepSeek's, says nothing
   }
   return r;
 }

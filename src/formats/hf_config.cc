@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "formats/json.h"
 #include "tensor/fp8.h"
 
@@ -32,11 +33,13 @@ class Fields {
   int64_t integer(const char* key, int64_t fallback) const {
     return has(key) ? integer(key) : fallback;
   }
-  double number(const char* key, double fallback) const {
-    if (!has(key)) return fallback;
-    const json& v = object_.at(key);
+  double number(const char* key) const {
+    const json& v = required(key);
     if (!v.is_number()) bad(key, v, "a number");
     return v.get<double>();
+  }
+  double number(const char* key, double fallback) const {
+    return has(key) ? number(key) : fallback;
   }
   bool boolean(const char* key, bool fallback) const {
     if (!has(key)) return fallback;
@@ -64,10 +67,12 @@ class Fields {
     if (!v.is_object()) bad(key, v, "an object");
     return {v, where_, prefix_ + key + "."};
   }
+  const std::string& where() const { return where_; }
   const json& required(const char* key) const {
     if (!has(key))
       throw Error(where_, fmt::format("{}{} is missing", prefix_, key),
-                  "every model of this architecture has it");
+                  prefix_.empty() ? "every model of this architecture has it"
+                                  : "it says how the model computes");
     return object_.at(key);
   }
   [[noreturn]] void refuse(const std::string& what, const std::string& hint) const {
@@ -126,34 +131,54 @@ Architecture read_architecture(const Fields& f) {
   f.refuse(fmt::format("architecture \"{}\" is not supported", printable(name)), kHint);
 }
 
+void refuse_partial_rotation(const Fields& f) {
+  if (f.number("partial_rotary_factor", 1.0) != 1.0)
+    f.refuse("partial_rotary_factor is not 1", "partly rotated heads are not supported");
+}
+
+// What is special to yarn. DeepSeek's own code has the factor of cos and sin from two mscales;
+// transformers' Qwen2 and Llama have attention_factor, or the same where both mscales are given.
+void read_yarn(const Fields& s, bool mla, RopeConfig& r) {
+  r.beta_fast = s.number("beta_fast", r.beta_fast);
+  r.beta_slow = s.number("beta_slow", r.beta_slow);
+  if (!s.boolean("truncate", true))
+    s.refuse("truncate is false", "the ramp's bounds are rounded here, as DeepSeek's are");
+  double mscale = s.number("mscale", r.mscale), all = s.number("mscale_all_dim", r.mscale_all_dim);
+  r.attention_factor = s.number("attention_factor", r.attention_factor);
+  if (mla) {
+    r.mscale = mscale;
+    r.mscale_all_dim = all;
+  } else if (r.attention_factor == 0 && mscale != 0 && all != 0) {
+    r.attention_factor = yarn_mscale(r.factor, mscale) / yarn_mscale(r.factor, all);
+  }
+}
+
 // rope_theta with rope_scaling, or both in rope_parameters as transformers 5 writes them.
-RopeConfig read_rope(const Fields& f, int64_t max_position_embeddings) {
+RopeConfig read_rope(const Fields& f, bool mla, int64_t max_position_embeddings) {
   RopeConfig r;
   r.theta = f.number("rope_theta", 10000.0);
   const char* key = f.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   if (!f.has(key)) return r;
   Fields s = f.object(key);
   r.theta = s.number("rope_theta", r.theta);
+  refuse_partial_rotation(s);
   std::string type = s.text("rope_type", s.text("type", "default"));
   if (type == "default") return r;
-  r.factor = s.number("factor", 1.0);
   if (type == "linear") {
     r.scaling = RopeScaling::kLinear;
-    return r;
-  }
-  r.original_max_position_embeddings =
-      s.integer("original_max_position_embeddings", max_position_embeddings);
-  if (type == "yarn") {
+    r.factor = s.number("factor");
+  } else if (type == "yarn") {
     r.scaling = RopeScaling::kYarn;
-    r.beta_fast = s.number("beta_fast", r.beta_fast);
-    r.beta_slow = s.number("beta_slow", r.beta_slow);
-    r.mscale = s.number("mscale", r.mscale);
-    r.mscale_all_dim = s.number("mscale_all_dim", r.mscale_all_dim);
-    r.attention_factor = s.number("attention_factor", r.attention_factor);
+    r.factor = s.number("factor");
+    r.original_max_position_embeddings =
+        s.integer("original_max_position_embeddings", max_position_embeddings);
+    read_yarn(s, mla, r);
   } else if (type == "llama3") {
     r.scaling = RopeScaling::kLlama3;
-    r.low_freq_factor = s.number("low_freq_factor", r.low_freq_factor);
-    r.high_freq_factor = s.number("high_freq_factor", r.high_freq_factor);
+    r.factor = s.number("factor");
+    r.original_max_position_embeddings = s.integer("original_max_position_embeddings");
+    r.low_freq_factor = s.number("low_freq_factor");
+    r.high_freq_factor = s.number("high_freq_factor");
   } else {
     s.refuse(fmt::format("rope_type \"{}\" is not supported", printable(type)),
              "supported: default, linear, yarn, llama3");
@@ -181,13 +206,20 @@ void read_gqa(const Fields& f, ModelConfig& c) {
   if (c.head_dim == 0 && c.num_attention_heads > 0 && c.hidden_size % c.num_attention_heads == 0) {
     c.head_dim = c.hidden_size / c.num_attention_heads;
   }
-  c.attention_bias = f.boolean("attention_bias", c.architecture == Architecture::kQwen2);
-  if (f.boolean("use_sliding_window", false) &&
-      f.integer("max_window_layers", 0) < c.num_hidden_layers) {
-    f.refuse("use_sliding_window is true", "only full attention is supported");
-  }
+  // Qwen2's q, k and v always have biases; transformers reads no attention_bias there.
+  c.attention_bias = c.architecture == Architecture::kQwen2 || f.boolean("attention_bias", false);
   if (f.boolean("use_mrope", false))
     f.refuse("use_mrope is true", "multimodal RoPE is not supported");
+}
+
+// Within the window of Qwen2's sliding layers full attention is the same.
+void limit_to_window(const Fields& f, ModelConfig& c) {
+  if (!f.boolean("use_sliding_window", false)) return;
+  int64_t window = f.integer("sliding_window", 4096), full = f.integer("max_window_layers", 28);
+  if (full >= c.num_hidden_layers || window >= c.max_position_embeddings) return;
+  log_info("{}: sliding windows are not supported: the context ends at the window of {} tokens",
+           f.where(), window);
+  c.max_position_embeddings = window;
 }
 
 void read_experts(const Fields& f, ModelConfig& c) {
@@ -365,10 +397,9 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
     f.refuse(fmt::format("hidden_act \"{}\" is not supported", printable(act)), "supported: silu");
   if (f.boolean("mlp_bias", false))
     f.refuse("mlp_bias is true", "FFNs with bias are not supported");
-  if (f.number("partial_rotary_factor", 1.0) != 1.0) {
-    f.refuse("partial_rotary_factor is not 1", "partly rotated heads are not supported");
-  }
-  c.rope = read_rope(f, c.max_position_embeddings);
+  refuse_partial_rotation(f);
+  c.rope = read_rope(f, deepseek, c.max_position_embeddings);
+  if (!deepseek) limit_to_window(f, c);
   c.rms_norm_eps = f.number("rms_norm_eps", 1e-6);
   c.tie_word_embeddings = f.boolean("tie_word_embeddings", false);
   c.initializer_range = f.number("initializer_range", 0.02);

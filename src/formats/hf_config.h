@@ -1,8 +1,9 @@
 // Hugging Face's config.json <-> ModelConfig. Architectures: DeepseekV2ForCausalLM (V2, V2-Lite),
 // DeepseekV3ForCausalLM (V3, V3.1, R1), Qwen2ForCausalLM, LlamaForCausalLM; any other is refused by
-// name. Fields that change the arithmetic and that wels does not compute (sliding windows, other
-// activations, other scalings) are refused too; unknown fields are not. What only wels knows stands
-// in an object "wels": {"mtp_hidden_after_norm": true}, which other readers ignore.
+// name. Fields that change the arithmetic and that wels does not compute (other activations, other
+// scalings, biases of other layers) are refused too; unknown fields are not. Qwen2 with sliding
+// windows is read with the window as its longest context. What only wels knows stands in an object
+// "wels": {"mtp_hidden_after_norm": true}, which other readers ignore.
 #pragma once
 #include <string>
 #include <string_view>

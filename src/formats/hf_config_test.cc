@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -119,6 +120,20 @@ TEST(HfConfig, ReadsBackWhatItWrites) {
   }
 }
 
+// Whether a file's field and ours say the same: null is absent, 0 experts or ranks are none, and a
+// list of one is that one.
+bool agrees(const json& theirs, const json& ours) {
+  if (theirs.is_null()) return true;
+  if (theirs.is_array() && theirs.size() == 1 && !ours.is_array()) return agrees(theirs[0], ours);
+  if (ours.is_null())
+    return theirs == 0 || (theirs.is_object() && theirs.value("rope_type", "default") == "default");
+  if (!theirs.is_object()) return theirs == ours;
+  for (auto& [key, value] : ours.items()) {
+    if (theirs.contains(key) && !agrees(theirs[key], value)) return false;
+  }
+  return true;
+}
+
 TEST(HfConfig, ReadsEveryGoldenModel) {
   const char* env = std::getenv("WELS_GOLDEN");
   std::filesystem::path models = std::filesystem::path(env ? env : "../shared/golden") / "models";
@@ -129,14 +144,19 @@ TEST(HfConfig, ReadsEveryGoldenModel) {
     ModelConfig c = load_hf_config(folder.path().string());
     json file = json::parse(read_file((folder.path() / "config.json").string()));
     json ours = json::parse(to_hf_config(c));
-    // Every field that we write and the file has must agree.
-    for (auto& [key, value] : ours.items()) {
-      if (key == "rope_scaling" && value.is_object()) {
-        for (auto& [k, v] : file[key].items()) EXPECT_EQ(value[k], v) << k;
-      } else if (file.contains(key)) {
-        EXPECT_EQ(file[key], value) << key;
-      }
+    // Every field that we write and the file has must agree, but for what other fields outweigh.
+    if (file.contains("rope_parameters")) {
+      const json rope = file["rope_parameters"];
+      file["rope_scaling"] = rope;
+      file["rope_theta"] = rope.value("rope_theta", file.value("rope_theta", 10000.0));
     }
+    file.erase("model_type");
+    if (file.value("use_sliding_window", false)) file.erase("max_position_embeddings");
+    for (auto& [key, value] : ours.items()) {
+      EXPECT_TRUE(!file.contains(key) || agrees(file[key], value))
+          << key << " " << file[key] << " " << value;
+    }
+    EXPECT_EQ(parse(ours), c);
   }
 }
 
@@ -178,9 +198,6 @@ TEST(HfConfig, RefusesWhatItDoesNotComputeByName) {
   EXPECT_THAT(
       refusal(q),
       HasSubstr("architecture \"MixtralForCausalLM\" is not supported; supported: DeepseekV2"));
-  q = qwen2_json();
-  q["use_sliding_window"] = true;
-  EXPECT_THAT(refusal(q), HasSubstr("use_sliding_window"));
   EXPECT_THAT(refusal_of_v3_with(R"({"hidden_act": "gelu"})"), HasSubstr("hidden_act \"gelu\""));
   EXPECT_THAT(refusal_of_v3_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})"),
               HasSubstr("\"dynamic\""));
@@ -193,7 +210,86 @@ TEST(HfConfig, RefusesWhatItDoesNotComputeByName) {
                 HasSubstr("weight_block_size " + std::string(block) + " is not supported"));
   }
   EXPECT_THAT(refusal_of_v3_with(R"({"scoring_func": "tanh"})"), HasSubstr("\"tanh\""));
-  EXPECT_THAT(refusal_of_v3_with(R"({"attention_bias": true})"), HasSubstr("attention_bias"));
+  EXPECT_THAT(refusal_of_v3_with(R"({"attention_bias": true})"),
+              HasSubstr("attention_bias is true; latent attention with biases is not supported"));
+  json llama = qwen2_json();
+  llama["architectures"] = {"LlamaForCausalLM"};
+  llama["attention_bias"] = true;
+  EXPECT_THAT(refusal(llama),
+              HasSubstr("attention_bias is true; Llama's attention with biases is not supported"));
+}
+
+TEST(HfConfig, RopeScalingSaysAllThatItIsComputedFrom) {
+  json yarn = v3_json()["rope_scaling"], llama3 = {{"rope_type", "llama3"},
+                                                   {"factor", 8.0},
+                                                   {"high_freq_factor", 4.0},
+                                                   {"low_freq_factor", 1.0},
+                                                   {"original_max_position_embeddings", 8192}};
+  auto refusal_with = [](json j, const json& scaling, const char* key = "rope_scaling") {
+    j[key] = scaling;
+    return refusal(j);
+  };
+  auto without = [](json scaling, const char* key) {
+    scaling.erase(key);
+    return scaling;
+  };
+  EXPECT_EQ(refusal_with(qwen2_json(), llama3), "accepted");
+  for (const char* key :
+       {"factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"})
+    EXPECT_THAT(refusal_with(qwen2_json(), without(llama3, key)),
+                HasSubstr("rope_scaling." + std::string(key) + " is missing"));
+  EXPECT_THAT(refusal_with(v3_json(), without(yarn, "factor")),
+              HasSubstr("rope_scaling.factor is missing"));
+  EXPECT_THAT(refusal_with(qwen2_json(), {{"type", "linear"}}),
+              HasSubstr("rope_scaling.factor is missing"));
+  yarn["truncate"] = false;
+  EXPECT_THAT(refusal_with(v3_json(), yarn), HasSubstr("rope_scaling.truncate is false"));
+  EXPECT_THAT(refusal_with(qwen2_json(), yarn), HasSubstr("rope_scaling.truncate is false"));
+  yarn["truncate"] = true;
+  yarn["attention_factor"] = 1.1;
+  EXPECT_THAT(refusal_with(v3_json(), yarn), HasSubstr("rope_scaling.attention_factor is 1.1"));
+  EXPECT_EQ(refusal_with(qwen2_json(), yarn), "accepted");
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    json partial = {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}};
+    EXPECT_THAT(refusal_with(qwen2_json(), partial, key),
+                HasSubstr(std::string(key) + ".partial_rotary_factor is not 1"));
+  }
+}
+
+// transformers: _compute_yarn_parameters.
+TEST(HfConfig, YarnWithTwoMscalesHasTheirRatioWhereNoFactorIsGiven) {
+  json j = qwen2_json();
+  j["rope_scaling"] = {{"type", "yarn"}, {"factor", 40}, {"mscale", 1.0}, {"mscale_all_dim", 0.5}};
+  double ratio = (0.1 * std::log(40) + 1) / (0.05 * std::log(40) + 1);
+  EXPECT_DOUBLE_EQ(parse(j).rope.attention_factor, ratio);
+  EXPECT_EQ(parse_hf_config(to_hf_config(parse(j))), parse(j));
+  j["rope_scaling"]["attention_factor"] = 1.5;
+  EXPECT_EQ(parse(j).rope.attention_factor, 1.5);
+  j["rope_scaling"].erase("attention_factor");
+  j["rope_scaling"]["mscale_all_dim"] = 0;
+  EXPECT_EQ(parse(j).rope.attention_factor, 0);  // 0.1 ln s + 1
+}
+
+TEST(HfConfig, Qwen2AlwaysHasItsBiases) {
+  json j = qwen2_json();
+  j["attention_bias"] = false;
+  EXPECT_EQ(parse(j), parse(qwen2_json()));
+}
+
+TEST(HfConfig, TheContextOfSlidingLayersEndsAtTheirWindow) {
+  json j = qwen2_json();
+  j["use_sliding_window"] = true;
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(parse(j).max_position_embeddings, 4096);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("window of 4096 tokens"));
+  j["sliding_window"] = 1 << 20;
+  EXPECT_EQ(parse(j).max_position_embeddings, 131072);
+  j["sliding_window"] = 4096;
+  j["max_window_layers"] = 28;  // from this layer on
+  EXPECT_EQ(parse(j).max_position_embeddings, 131072);
+  j["max_window_layers"] = 0;
+  j["sliding_window"] = 0;
+  EXPECT_THAT(refusal(j), HasSubstr("max_position_embeddings is 0"));
 }
 
 TEST(HfConfig, RefusesBadJson) {

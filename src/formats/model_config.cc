@@ -66,7 +66,7 @@ void check_attention(const ModelConfig& c, const Checker& ck) {
               fmt::format("set num_key_value_heads to {}", c.num_attention_heads));
     }
     if (c.attention_bias)
-      ck.fail("attention_bias is true, which latent attention does not have", "set it to false");
+      ck.fail("attention_bias is true", "latent attention with biases is not supported");
   } else {
     if (c.head_dim == 0)
       ck.divides("num_attention_heads", c.num_attention_heads, "hidden_size", c.hidden_size);
@@ -75,12 +75,10 @@ void check_attention(const ModelConfig& c, const Checker& ck) {
     ck.divides("num_key_value_heads", c.num_key_value_heads, "num_attention_heads",
                c.num_attention_heads);
     if (c.architecture == Architecture::kQwen2 && !c.attention_bias) {
-      ck.fail("attention_bias is false, but Qwen2 has a bias on q, k and v",
-              "leave attention_bias out");
+      ck.fail("attention_bias is false, but Qwen2 has a bias on q, k and v", "set it to true");
     }
     if (c.architecture == Architecture::kLlama && c.attention_bias) {
-      ck.fail("attention_bias is true, which this program's Llama does not have",
-              "set it to false");
+      ck.fail("attention_bias is true", "Llama's attention with biases is not supported");
     }
   }
 }
@@ -146,6 +144,10 @@ void check_rope(const ModelConfig& c, const Checker& ck) {
       if (!std::isfinite(v) || v < 0)
         ck.fail(fmt::format("rope_scaling.{} is {}", name, v), "it must be 0 or more");
     }
+    if (c.is_mla() && r.attention_factor != 0) {
+      ck.fail(fmt::format("rope_scaling.attention_factor is {}", r.attention_factor),
+              "DeepSeek's models have mscale and mscale_all_dim instead");
+    }
   } else {
     ck.positive("rope_scaling.low_freq_factor", r.low_freq_factor);
     ck.positive("rope_scaling.high_freq_factor", r.high_freq_factor);
@@ -173,6 +175,10 @@ void check_tokens(const ModelConfig& c, const Checker& ck) {
 }
 
 }  // namespace
+
+double yarn_mscale(double factor, double mscale) {
+  return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+}
 
 const char* architecture_name(Architecture a) {
   switch (a) {

@@ -35,6 +35,9 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+// YaRN's magnitude for a context extended by that factor: 0.1 m ln s + 1.
+double yarn_mscale(double factor, double mscale);
+
 // quantization_config of an FP8 checkpoint: E4M3 weights with one f32 scale per block (V3
 // section 3.3).
 struct Fp8Config {

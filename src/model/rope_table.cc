@@ -14,10 +14,6 @@ double correction_dim(double rotations, const RopeConfig& r, int64_t dim) {
          (2 * std::log(r.theta));
 }
 
-double yarn_mscale(double factor, double mscale) {
-  return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
-}
-
 // YaRN: fast frequencies stay, slow ones are divided by the factor, a linear ramp in between.
 void apply_yarn(std::vector<double>& freq, const RopeConfig& r, int64_t dim) {
   double low = std::max(std::floor(correction_dim(r.beta_fast, r, dim)), 0.0);
