@@ -3,6 +3,7 @@
 #include "backend/registry.h"
 #include "base/rng.h"
 #include "formats/hf_config.h"
+#include "model/model.h"
 #include "model/rope_table.h"
 #include "tests/golden.h"
 
@@ -41,6 +42,41 @@ TEST(GoldenUnits, EveryFileHasItsTest) {
   }
 }
 
+// The fields that routing reads, as parse_hf_config reads them.
+ModelConfig router_config(const nlohmann::json& c) {
+  std::string method = c["topk_method"];
+  ModelConfig out;
+  out.n_routed_experts = c["n_routed_experts"];
+  out.num_experts_per_tok = c["num_experts_per_tok"];
+  out.n_group = c["n_group"];
+  out.topk_group = c["topk_group"];
+  out.scoring_func = c["scoring_func"] == "sigmoid" ? ScoringFunc::kSigmoid : ScoringFunc::kSoftmax;
+  out.topk_method = method == "noaux_tc"               ? TopkMethod::kNoauxTc
+                    : method == "group_limited_greedy" ? TopkMethod::kGroupLimitedGreedy
+                                                       : TopkMethod::kGreedy;
+  out.norm_topk_prob = c["norm_topk_prob"];
+  out.routed_scaling_factor = c["routed_scaling_factor"];
+  return out;
+}
+
+// V2 and V3 in what they do with the chosen scores: a single one is normalised too.
+TEST(GoldenUnits, SoftmaxRoutersNormaliseOrScaleSigmoidRoutersDoBoth) {
+  for (int64_t chosen : {1, 4}) {
+    for (bool sigmoid : {false, true}) {
+      for (bool norm : {false, true}) {
+        ModelConfig c;
+        c.num_experts_per_tok = chosen;
+        c.scoring_func = sigmoid ? ScoringFunc::kSigmoid : ScoringFunc::kSoftmax;
+        c.norm_topk_prob = norm;
+        c.routed_scaling_factor = 3;
+        RouteParams p = route_params(c);
+        EXPECT_EQ(p.normalize, norm);
+        EXPECT_EQ(p.scale, norm && !sigmoid ? 1 : 3);
+      }
+    }
+  }
+}
+
 TEST(GoldenUnits, RouterChoosesTheExpertsAndWeightsOfEveryCase) {
   std::vector<nlohmann::json> cases = unit_cases("topk_idx");
   SKIP_WITHOUT_CASES(cases, "units/*.json with \"topk_idx\"");
@@ -49,15 +85,7 @@ TEST(GoldenUnits, RouterChoosesTheExpertsAndWeightsOfEveryCase) {
     for (const auto& c : cases) {
       SCOPED_TRACE(device + ", " + c["name"].get<std::string>());
       const auto& config = c["config"];
-      RouteParams p;
-      p.experts = config["n_routed_experts"];
-      p.top_k = config["num_experts_per_tok"];
-      p.groups = config["n_group"];
-      p.top_groups = config["topk_group"];
-      p.sigmoid = config["scoring_func"] == "sigmoid";
-      p.group_top2 = config["topk_method"] == "noaux_tc";
-      p.normalize = config["norm_topk_prob"];
-      p.scale = p.normalize && !p.sigmoid ? 1.0 : config["routed_scaling_factor"].get<double>();
+      RouteParams p = route_params(router_config(config));
       bool f64 = device == "ref:double";
       DType stat = f64 ? DType::kF64 : DType::kF32;
 
@@ -105,7 +133,7 @@ TEST(GoldenUnits, RouterChoosesTheExpertsAndWeightsOfEveryCase) {
 ModelConfig rope_config(const nlohmann::json& c) {
   int64_t rotated = c["rotary_dim"], width = c["query_head_dim"];
   const nlohmann::json& scaling = c["rope_scaling"];
-  bool mla = width != rotated || scaling.contains("mscale");
+  bool mla = width != rotated;
   nlohmann::json j = {{"architectures", {mla ? "DeepseekV3ForCausalLM" : "LlamaForCausalLM"}},
                       {"model_type", mla ? "deepseek_v3" : "llama"},
                       {"vocab_size", 64},

@@ -166,6 +166,7 @@ void read_deepseek(const MetadataReader& m, ModelConfig& c) {
   bool sigmoid = gating == kSigmoid;
   c.num_nextn_predict_layers = m.integer("nextn_predict_layers", 0);
   c.num_hidden_layers -= c.num_nextn_predict_layers;
+  if (m.file.has(kGgufMtpAfterNorm)) c.mtp_hidden_after_norm = m.file.boolean(kGgufMtpAfterNorm);
   c.num_key_value_heads = c.num_attention_heads;
   c.q_lora_rank = m.integer("attention.q_lora_rank", 0);
   c.kv_lora_rank = m.integer("attention.kv_lora_rank");

@@ -175,8 +175,8 @@ void rope_metadata(MetadataBuilder& b, const ModelConfig& c) {
 
 void mla_metadata(MetadataBuilder& b, const ModelConfig& c, bool include_mtp) {
   bool moe = c.n_routed_experts > 0;
-  b.u32("leading_dense_block_count",
-        moe ? std::min(c.first_k_dense_replace, c.num_hidden_layers) : c.num_hidden_layers);
+  int64_t blocks = c.num_hidden_layers + (include_mtp ? c.num_nextn_predict_layers : 0);
+  b.u32("leading_dense_block_count", moe ? std::min(c.first_k_dense_replace, blocks) : blocks);
   b.u32("vocab_size", c.vocab_size);
   // Where the number of layers does not tell llama.cpp that there is no query compression, it wants
   // the key.
@@ -195,15 +195,15 @@ void mla_metadata(MetadataBuilder& b, const ModelConfig& c, bool include_mtp) {
     bool grouped = c.topk_method != TopkMethod::kGreedy;
     b.u32("expert_group_count", grouped ? c.n_group : 1);
     b.u32("expert_group_used_count", grouped ? c.topk_group : 1);
-    // V2 scales only weights that it did not normalise; llama.cpp would do both.
-    bool scaled = c.architecture == Architecture::kDeepseekV3 || !c.norm_topk_prob;
-    b.f32("expert_weights_scale", scaled ? c.routed_scaling_factor : 1.0);
+    b.f32("expert_weights_scale", c.expert_scale());  // llama.cpp normalises and scales
     if (c.norm_topk_prob) b.add(b.arch + ".expert_weights_norm", gguf_bool(true));
     b.u32("expert_gating_func", c.scoring_func == ScoringFunc::kSigmoid ? 2 : 1);
   }
   b.u32("rope.dimension_count", c.qk_rope_head_dim);
-  if (include_mtp && c.num_nextn_predict_layers > 0)
+  if (include_mtp && c.num_nextn_predict_layers > 0) {
     b.u32("nextn_predict_layers", c.num_nextn_predict_layers);
+    if (!c.mtp_hidden_after_norm) b.add(kGgufMtpAfterNorm, gguf_bool(false));
+  }
 }
 
 void tokenizer_metadata(MetadataBuilder& b, const ModelConfig& c, const GgufTokenizer* t) {

@@ -35,6 +35,9 @@
 
 namespace wels {
 
+// A key of wels's own, written where it is false: what MTP reads (config.json's "wels").
+inline constexpr const char* kGgufMtpAfterNorm = "wels.mtp_hidden_after_norm";
+
 // How a GGUF tensor comes from Hugging Face's.
 enum class GgufTransform {
   kCopy,         // the one tensor named

@@ -83,9 +83,8 @@ struct ModelConfig {
   TopkMethod topk_method = TopkMethod::kNoauxTc;
   int64_t n_group = 1;         // groups the experts are divided into
   int64_t topk_group = 1;      // groups a token may use
-  bool norm_topk_prob = true;  // the chosen weights are divided by their sum
-  // Then multiplied by this (V2: only where they were not normalised).
-  double routed_scaling_factor = 1.0;
+  bool norm_topk_prob = true;  // the chosen weights are divided by their sum, also a single one
+  double routed_scaling_factor = 1.0;  // what they are multiplied by: see expert_scale
   double aux_loss_alpha = 0.0;  // factor of V2's balance losses as its config names it; V3 has none
   bool seq_aux = true;          // V2: balance loss per sequence instead of per batch
 
@@ -116,6 +115,12 @@ struct ModelConfig {
   // Whether the router has a selection bias (e_score_correction_bias).
   bool has_router_bias() const {
     return n_routed_experts > 0 && topk_method == TopkMethod::kNoauxTc;
+  }
+  // What the chosen weights, normalised or not, are multiplied by. Softmax routers (V2) either
+  // normalise or scale; sigmoid routers (V3) do both.
+  double expert_scale() const {
+    bool either = norm_topk_prob && scoring_func == ScoringFunc::kSoftmax;
+    return either ? 1.0 : routed_scaling_factor;
   }
   // Width of a query or key head as the dot product sees it.
   int64_t qk_head_dim() const { return is_mla() ? qk_nope_head_dim + qk_rope_head_dim : head_dim; }

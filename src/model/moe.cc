@@ -50,9 +50,10 @@ RouteParams route_params(const ModelConfig& c) {
   p.top_groups = grouped ? static_cast<int>(c.topk_group) : 1;
   p.sigmoid = c.scoring_func == ScoringFunc::kSigmoid;
   p.group_top2 = c.topk_method == TopkMethod::kNoauxTc;
-  p.normalize = c.norm_topk_prob && c.num_experts_per_tok > 1;
-  // V2's softmax router either normalises or scales; V3's does both.
-  p.scale = p.normalize && !p.sigmoid ? 1.0 : c.routed_scaling_factor;
+  // A single expert too, whose weight is then 1 (V2's published code leaves it as it is, DeepSeek's
+  // and transformers' V3 do not).
+  p.normalize = c.norm_topk_prob;
+  p.scale = c.expert_scale();
   return p;
 }
 
