@@ -149,6 +149,8 @@ class RecipeCheckTest : public RecipeRunTest {
 TEST_F(RecipeCheckTest, SettingsThatNoModelIsNeededForAreRefusedWithTheirPlace) {
   const char* rl = "r.json: stages[1] (rl)";
   EXPECT_THAT(with(1, "samples", 1), HasSubstr(std::string(rl) + ".samples: one answer has no"));
+  EXPECT_THAT(with(1, "mini_batches", 2), HasSubstr(std::string(rl) + ".algorithm: reinforce"));
+  recipe["stages"][1]["algorithm"] = "grpo";
   EXPECT_THAT(with(1, "mini_batches", 99), HasSubstr(std::string(rl) + ".mini_batches: 99 are"));
   EXPECT_THAT(with(1, "algorithm", "ppo"), HasSubstr(std::string(rl) + ".algorithm: "));
   EXPECT_THAT(with(1, "template", "none"), HasSubstr(std::string(rl) + ": chat template"));

@@ -594,10 +594,8 @@ TEST_F(WideGgufTest, AFileWrittenAgainInItsTypeKeepsItsBytes) {
   for (const GgufTensorReport& r : reports) {
     const TensorEntry &a = first.content().tensor(r.name), &b = again->tensor(r.name);
     EXPECT_EQ(a.dtype, b.dtype) << r.name;
-    // The halves of kv_b were decoded and are encoded again.
-    bool half = r.name.ends_with("attn_k_b.weight") || r.name.ends_with("attn_v_b.weight");
-    EXPECT_EQ(r.copied, is_quantised(a.dtype) && !half) << r.name;
-    EXPECT_TRUE(half || std::equal(a.data.begin(), a.data.end(), b.data.begin())) << r.name;
+    EXPECT_EQ(r.copied, is_quantised(a.dtype)) << r.name;
+    EXPECT_TRUE(std::equal(a.data.begin(), a.data.end(), b.data.begin())) << r.name;
   }
 }
 
@@ -654,77 +652,19 @@ TEST_F(WideGgufTest, ImportanceReachesTheRightColumnsOfEveryTensor) {
   }
 }
 
-TEST_F(WideGgufTest, ValuesThatAreNotFiniteAreNamedAndLeaveNoFile) {
-  ModelConfig c = wide(Architecture::kQwen2);
-  write_model("m", c);
-  {
-    SafetensorsReader hf(model("m"));
-    std::vector<TensorSource> tensors;
-    for (const TensorEntry& e : hf.tensors()) {
-      tensors.push_back(copy_of(e));
-      if (e.name != "model.layers.2.mlp.down_proj.weight") continue;
-      std::vector<float> x = values(e);
-      x[512 * 3 + 7] = std::numeric_limits<float>::quiet_NaN();
-      tensors.back() = floats(e.name, e.shape, x);
-    }
-    fs::create_directories(model("nan"));
-    write_safetensors(model("nan") + "/model.safetensors", tensors);
-  }
-  SafetensorsReader hf(model("nan"));
-  for (DType t : {DType::kQ4_K, DType::kF32}) {
-    GgufExportOptions options;
-    options.dtype = t;
-    try {
-      export_gguf(path("nan.gguf"), c, hf, nullptr, options);
-      FAIL() << "accepted";
-    } catch (const Error& e) {
-      EXPECT_THAT(e.what(), HasSubstr("blk.2.ffn_down.weight: value [3, 7] is not finite"));
-    }
-    EXPECT_FALSE(fs::exists(path("nan.gguf")));
-  }
-}
-
-TEST_F(WideGgufTest, ValuesBeyondATypesLargestAreNamed) {
-  ModelConfig c = wide(Architecture::kQwen2);
-  write_model("m", c);
-  {
-    SafetensorsReader hf(model("m"));
-    std::vector<TensorSource> tensors;
-    for (const TensorEntry& e : hf.tensors()) {
-      tensors.push_back(copy_of(e));
-      if (e.name != "model.layers.2.mlp.down_proj.weight") continue;
-      std::vector<float> x = values(e);
-      x[512 * 3 + 7] = 70000;
-      tensors.back() = floats(e.name, e.shape, x);
-    }
-    fs::create_directories(model("large"));
-    write_safetensors(model("large") + "/model.safetensors", tensors);
-  }
-  SafetensorsReader hf(model("large"));
-  GgufExportOptions options;
-  options.dtype = DType::kF16;
-  try {
-    export_gguf(path("large.gguf"), c, hf, nullptr, options);
-    FAIL() << "accepted";
-  } catch (const Error& e) {
-    EXPECT_THAT(e.what(), HasSubstr("blk.2.ffn_down.weight: value [3, 7] is too large for "));
-  }
-  options.dtype = DType::kBF16;
-  export_gguf(path("large.gguf"), c, hf, nullptr, options);
-}
-
 TEST_F(GgufWeightsTest, NearlyAllWeightsStayInTheMappedFile) {
   auto copied = [&](const std::string& name) {
     export_model(name);
     GgufCheckpoint g(path());
-    auto data = [](const TensorEntry& e) { return e.data.data(); };
-    std::vector<const uint8_t*> in_file;
-    for (const TensorEntry& e : g.content().tensors) in_file.push_back(data(e));
-    const uint8_t* first = *std::min_element(in_file.begin(), in_file.end());
-    const uint8_t* last = *std::max_element(in_file.begin(), in_file.end());
+    auto inside = [](const TensorEntry& e, const TensorEntry& of) {
+      return e.data.data() >= of.data.data() &&
+             e.data.data() + e.data.size() <= of.data.data() + of.data.size();
+    };
     std::set<std::string> out;
     for (const TensorEntry& e : g.tensors()) {
-      if (data(e) < first || data(e) > last + (1 << 20)) out.insert(e.name);
+      auto& file = g.content().tensors;
+      if (std::none_of(file.begin(), file.end(), [&](auto& of) { return inside(e, of); }))
+        out.insert(e.name);
     }
     return out;
   };

@@ -95,7 +95,10 @@ class TensorRows {
     std::vector<int64_t> shape = t.shape;
     if (stack) shape.erase(shape.begin());
     int64_t width = c.qk_nope_head_dim + c.v_head_dim;
-    if (of_kv_b()) shape = {t.heads * width, c.kv_lora_rank};
+    if (of_kv_b()) {
+      shape = {t.heads * width, c.kv_lora_rank};
+      half_ = weights.find_half(t.name);
+    }
     for (int64_t i = 0; i < (stack ? t.shape[0] : 1); ++i)
       sources_.emplace_back(weights, c.fp8, gguf_source_name(t, i), shape);
   }
@@ -131,11 +134,13 @@ class TensorRows {
   }
   // Whether every row's bytes are those of a type already.
   bool is_stored_as(DType type) const {
+    if (half_) return half_->dtype == type;
     if (sources_.empty() || t_.transform == Transform::kKeysOfKvB) return false;
     return std::all_of(sources_.begin(), sources_.end(),
                        [&](const SourceRows& s) { return s.entry().dtype == type; });
   }
   const uint8_t* raw(int64_t row) const {
+    if (half_) return half_->data.data() + row * row_bytes(half_->dtype, cols());
     Place p = place(row);
     return sources_[static_cast<size_t>(p.source)].raw(p.row);
   }
@@ -176,6 +181,7 @@ class TensorRows {
   const ModelConfig& c_;
   const ColumnImportance* importance_;
   std::vector<SourceRows> sources_;
+  const TensorEntry* half_ = nullptr;  // where it lies as the file wants it
   std::vector<float> whole_;
 };
 
@@ -184,6 +190,27 @@ struct RowSums {
   int64_t bad_column = -1;   // the first value that is not finite
   int64_t lost_column = -1;  // the first that the type has no room for
 };
+
+// The column of the largest value where the type's scales, f16 in most, end below it: divided by a
+// power of two it would come back nearer. -1: they do not.
+int64_t saturated_column(const QuantFormat& format, const float* x, const float* importance,
+                         const float* y, int64_t n) {
+  constexpr float kLargestHalf = 65504;
+  int64_t i =
+      std::max_element(x, x + n, [](float a, float b) { return std::fabs(a) < std::fabs(b); }) - x;
+  if (!is_quantised(format.dtype) || std::fabs(x[i]) <= kLargestHalf) return -1;
+  int exponent = std::ilogb(x[i]);
+  std::vector<float> small(static_cast<size_t>(n));
+  for (int64_t j = 0; j < n; ++j) small[static_cast<size_t>(j)] = std::ldexp(x[j], -exponent);
+  std::vector<uint8_t> bytes(static_cast<size_t>(row_bytes(format.dtype, n)));
+  format.encode(small.data(), importance, bytes.data(), n);
+  format.decode(bytes.data(), small.data(), n);
+  double possible = std::ldexp(static_cast<double>(small[static_cast<size_t>(i)]), exponent),
+         value = static_cast<double>(x[i]), size = std::fabs(value);
+  bool nearer =
+      std::fabs(value - possible) + 1e-3 * size < std::fabs(value - static_cast<double>(y[i]));
+  return nearer ? i : -1;
+}
 
 // Encodes a row and measures what is lost.
 RowSums encode_row(const QuantFormat& format, const float* x, const float* importance,
@@ -211,6 +238,7 @@ RowSums encode_row(const QuantFormat& format, const float* x, const float* impor
     s.weighted_error += w * e * e;
     s.weighted_squares += w * v * v;
   }
+  s.lost_column = saturated_column(format, x, importance, y.data(), n);
   return s;
 }
 
@@ -223,9 +251,9 @@ void write_tensor(TensorRows& rows, const CheckpointWeights& weights,
   int64_t chunk = std::clamp<int64_t>(kChunkValues / std::max<int64_t>(cols, 1), 1, n);
   std::vector<uint8_t> out(static_cast<size_t>(chunk * bytes));
   std::vector<RowSums> sums(static_cast<size_t>(chunk));
-  rows.begin();
   // Bytes may be copied where no encoder is needed to be sure that the values are finite.
   report.copied = is_quantised(type) && rows.is_stored_as(type);
+  if (!report.copied) rows.begin();
   for (int64_t begin = 0; begin < n; begin += chunk) {
     int64_t count = std::min(chunk, n - begin);
     parallel_for(count, 1, [&](int64_t from, int64_t to) {
@@ -276,12 +304,16 @@ CheckpointWeights::CheckpointWeights(const SafetensorsReader& weights)
 }
 CheckpointWeights::CheckpointWeights(const GgufCheckpoint& file)
     : where_(file.content().where), tensors_(file.tensors()) {
+  if (!file.content().find_tensor("blk.0.attn_kv_b.weight")) split_ = &file.content();
   for (const TensorEntry& e : tensors_) by_name_.emplace(e.name, &e);
 }
 
 const TensorEntry* CheckpointWeights::find(const std::string& name) const {
   auto at = by_name_.find(name);
   return at == by_name_.end() ? nullptr : at->second;
+}
+const TensorEntry* CheckpointWeights::find_half(const std::string& gguf_name) const {
+  return split_ ? split_->find_tensor(gguf_name) : nullptr;
 }
 const TensorEntry& CheckpointWeights::at(const std::string& name) const {
   if (const TensorEntry* e = find(name)) return *e;

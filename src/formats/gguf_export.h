@@ -24,10 +24,14 @@ class CheckpointWeights {
   const std::vector<TensorEntry>& tensors() const { return tensors_; }
   const TensorEntry* find(const std::string& name) const;  // nullptr: not there
   const TensorEntry& at(const std::string& name) const;    // throws Error: not there
+  // One of the halves of kv_b as a GGUF file holds them, which tensors() has joined, by its name
+  // there; nullptr: the weights have no halves.
+  const TensorEntry* find_half(const std::string& gguf_name) const;
 
  private:
   std::string where_;
   const std::vector<TensorEntry>& tensors_;
+  const GgufContent* split_ = nullptr;  // the file that holds halves
   std::unordered_map<std::string_view, const TensorEntry*> by_name_;
 };
 
@@ -77,7 +81,8 @@ struct GgufExport {
 
 // Writes the file. Weights of any float type (FP8 is decoded by its weight_scale_inv) and of any
 // quantised one; tensors that have their type already are copied. Throws Error: a tensor missing or
-// of another shape, values that are not finite, what gguf_metadata and choose_types refuse.
+// of another shape, values that are not finite or too large for their type, what gguf_metadata and
+// choose_types refuse.
 GgufExport export_gguf(const std::string& path, const ModelConfig& cfg,
                        const CheckpointWeights& weights, const GgufTokenizer* tokenizer,
                        const GgufExportOptions& options);
