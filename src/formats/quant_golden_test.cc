@@ -187,6 +187,7 @@ TEST_F(QuantGolden, EveryBlockTypeDecodesToTheReferenceValues) {
 TEST_F(QuantGolden, EncodersLeaveLessThanTheReferenceBytes) {
   SKIP_WITHOUT_FILE("gguf_blocks.safetensors");
   SafetensorsReader r(path("gguf_blocks.safetensors"));
+  if (!r.find("quantize.input")) GTEST_SKIP() << "no quantize.input in the reference data";
   std::vector<float> x = floats(r.at("quantize.input"));
   int64_t n = static_cast<int64_t>(x.size());
   std::vector<std::string> tested;

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "formats/gguf_export.h"
+#include "formats/gguf_folder_test.h"
 #include "formats/hf_config.h"
 #include "model/tiny_config_test.h"
 #include "tensor/quant.h"
@@ -108,6 +109,15 @@ class GgufCheckpointTest : public testing::TestWithParam<std::string> {
     }
   }
 
+  // Rows that are no multiple of 32 stay f16.
+  static bool has_quantised_matrix(Model& model) {
+    bool any = false;
+    visit_weights(model.config(), model.weights(), [&](Weight& w, const WeightSpec& s) {
+      any |= s.kind == WeightKind::kMatrix && is_quantised(w.value[0].dtype);
+    });
+    return any || is_quantised(model.head().value[0].dtype);
+  }
+
   // A quarter of the rows of logits differ by no more than what rounding activations to int8 does;
   // further ones by experts that it made others. A tensor in the wrong place would make all differ
   // by as much as the logits themselves.
@@ -115,7 +125,7 @@ class GgufCheckpointTest : public testing::TestWithParam<std::string> {
     for (DType t : dtypes_) {
       std::vector<double> x = logits(*dev_, quantised, t), y = logits(*dev_, decoded, t), errors;
       ASSERT_EQ(x.size(), y.size());
-      EXPECT_NE(x, y) << "activations were not rounded";
+      EXPECT_TRUE(x != y || !has_quantised_matrix(quantised)) << "activations were not rounded";
       size_t v = static_cast<size_t>(decoded.config().vocab_size);
       for (size_t row = 0; row < x.size(); row += v) {
         double sum = 0;
@@ -141,7 +151,16 @@ TEST_P(GgufCheckpointTest, GivesTheLogitsOfTheFolderItWasMadeFrom) {
   SKIP_WITHOUT_GOLDEN();
   for (const std::string& golden : golden_cases("models")) {
     std::string folder = golden_folder() + "/models/" + golden;
-    ModelConfig cfg = load_hf_config(folder);
+    ModelConfig cfg = checkpoint_config(folder, SafetensorsReader(folder));
+    if (std::string why = beyond_gguf(cfg); !why.empty()) {
+      std::cout << golden << " left out: " << why << "\n";
+      continue;
+    }
+    bool bf16_matrices = true;
+    SafetensorsReader stored(folder);
+    for (const TensorEntry& e : stored.tensors())
+      bf16_matrices &= e.shape.size() != 2 || e.name.ends_with(".gate.weight") ||
+                       beside_the_weights(e.name, cfg) || e.dtype == DType::kBF16;
     for (DType type : {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1}) {
       SCOPED_TRACE(golden + " " + std::string(name(type)));
       GgufExportOptions options;
@@ -149,8 +168,7 @@ TEST_P(GgufCheckpointTest, GivesTheLogitsOfTheFolderItWasMadeFrom) {
       export_gguf(path_.string(), cfg, SafetensorsReader(folder), nullptr, options);
       std::unique_ptr<Model> mapped = gguf(WeightStorage::kMapped);
       // FP8 times its scale is rounded to f32 on its way into a file, so the folder's is too.
-      bool same_values =
-          type == DType::kF32 || (type == DType::kBF16 && golden.find("bf16") != std::string::npos);
+      bool same_values = type == DType::kF32 || (type == DType::kBF16 && bf16_matrices);
       WeightStorage from = type == DType::kBF16 ? WeightStorage::kMapped : WeightStorage::kF32;
       std::unique_ptr<Model> other = same_values ? load_model(folder, from) : gguf(decoded());
       is_quantised(type) ? expect_logits_of_decoded(*mapped, *other)
