@@ -166,7 +166,7 @@ TEST(FlagSettings, RefuseWhatIsNoneOrOfAnotherType) {
   EXPECT_THAT(refused("steps", 1.5), HasSubstr("here.steps: is 1.5, not a whole number"));
   EXPECT_THAT(refused("steps", "1"), HasSubstr("here.steps: is \"1\", not a whole number"));
   EXPECT_THAT(refused("learning_rate", true), HasSubstr("is true, not a number"));
-  EXPECT_THAT(refused("learning_rate", -1), HasSubstr("here: learning-rate"));
+  EXPECT_THAT(refused("learning_rate", -1), HasSubstr("here.learning_rate: -1 is out of range; use "));
   EXPECT_THAT(refused("on", 1), HasSubstr("here.on: is 1, not true or false"));
   EXPECT_THAT(refused("maybe", "yes"), HasSubstr("not true or false"));
   EXPECT_THAT(refused("task", json::array({"a"})), HasSubstr("not a string"));

@@ -50,15 +50,16 @@ class RecipeRunTest : public testing::Test {
 };
 
 TEST_F(RecipeRunTest, ASignalBehindAStagesLastStepStopsTheRunBeforeTheNext) {
-  // The card is written when a stage is done; its file is a pipe here, whose reader sends the
-  // signal.
+  // The card is written when a stage is done; its file is a pipe here, which the writer waits for
+  // until the reader, who has sent the signal, opens it.
   make_folder(folder / "out");
   std::string card = place("report_card.md");
   ASSERT_EQ(::mkfifo(card.c_str(), 0600), 0);
   testing::internal::CaptureStderr();
   std::thread reader([&] {
-    std::ifstream in(card);
+    while (!fs::exists(place("01-one/done.json"))) std::this_thread::yield();
     std::raise(SIGINT);
+    std::ifstream in(card);
     for (std::string line; std::getline(in, line);) {
     }
   });
