@@ -344,6 +344,7 @@ class RecipeRun {
     }
     if (!j) return j;
     CardRow row;
+    row.outcome = ordered_json::object();
     row.evaluation = ordered_json(j->value("evaluation", json()));
     if (row.evaluation.is_object() && can_show(row)) return j;
     log_warn("{}: holds no evaluation; the model is evaluated again", path);
