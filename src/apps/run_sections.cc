@@ -13,8 +13,8 @@
 namespace wels {
 namespace {
 
-constexpr double kPause =
-    100;  // times as long as a page took to make: the next may not come sooner
+// The next page comes no sooner than so many times as long as the last one took to make.
+constexpr double kPause = 100;
 
 std::string command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
