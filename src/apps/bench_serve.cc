@@ -138,7 +138,8 @@ GenerateRequest request_of(Server& server, const std::string& body, const std::s
     r.sampling = job.sampling;
     r.stop_ids = job.stop_ids;
   } catch (const ApiError& e) {
-    throw Error("--tokens", e.message(), "ask for fewer, or give --context");
+    throw Error("--tokens", e.message(),
+                "keep them within the model's context, which `wels info` says");
   }
   r.scope = scope;
   return r;

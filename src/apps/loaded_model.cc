@@ -67,14 +67,12 @@ void open_folder(LoadedModel& m, const std::string& folder) {
   warn_of_other_tokenizer(m, folder);
 }
 
-// Adapters that learned chats have learned to begin with bos, as the model that they are merged to
-// will (load_vocab_source), whatever their base does.
-void begin_as_chats(LoadedModel& m, const std::string& base) {
+// The adapters' texts begin as those of the model that they are merged to will, whatever their
+// base's do.
+void begin_as_adapters(LoadedModel& m, const std::string& base) {
   if (!m.tokenizer || !std::filesystem::exists(m.folder + "/chat_template.jinja")) return;
   VocabSource source = load_vocab_source(base);
-  if (source.add_bos) return;
-  source.add_bos = true;
-  m.tokenizer.emplace(std::move(source));
+  if (begin_as_chats(source)) m.tokenizer.emplace(std::move(source));
 }
 
 }  // namespace
@@ -96,7 +94,7 @@ LoadedModel open_model(const std::string& path, const std::string& device,
   if (adapted) {
     add_lora(*m.model, load_lora_config(m.folder), DType::kF32, 0);
     load_lora(m.folder, *m.model);
-    begin_as_chats(m, weights);
+    begin_as_adapters(m, weights);
   }
   if (m.tokenizer && m.tokenizer->vocab_size() > m.model->config().vocab_size) {
     throw Error(one_file ? weights : weights + "/tokenizer.json",

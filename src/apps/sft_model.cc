@@ -65,10 +65,9 @@ void choose_template(const std::string& name, SftModel& m) {
 
 // Documents begin as chats do, and as those of its checkpoints will, whose tokenizer is this source
 // beside a chat template (Tokenizer::load).
-void begin_as_chats(VocabSource source, SftModel& m) {
-  if (source.add_bos || !m.files.contains("chat_template.jinja")) return;
-  source.add_bos = true;
-  m.tokenizer.emplace(std::move(source));
+void begin_as_checkpoints(VocabSource source, SftModel& m) {
+  if (m.files.contains("chat_template.jinja") && begin_as_chats(source))
+    m.tokenizer.emplace(std::move(source));
 }
 
 SftModel new_model(const SftModelFlags& f, const SftDataFlags& data, const std::string& out,
@@ -104,7 +103,7 @@ SftModel new_model(const SftModelFlags& f, const SftDataFlags& data, const std::
   m.config.bos_token_id = m.tokenizer->bos() ? *m.tokenizer->bos() : -1;
   if (m.tokenizer->eos()) m.config.eos_token_ids = {*m.tokenizer->eos()};
   choose_template(f.chat_template, m);
-  begin_as_chats(std::move(source), m);
+  begin_as_checkpoints(std::move(source), m);
   return m;
 }
 
@@ -190,7 +189,7 @@ SftModel open_checkpoint(const SftModelFlags& f) {
   }
   choose_template(f.chat_template, m);
   if (m.tokenizer->document_begin() != m.tokenizer->bos())
-    begin_as_chats(load_vocab_source(m.folder), m);
+    begin_as_checkpoints(load_vocab_source(m.folder), m);
   return m;
 }
 

@@ -4,13 +4,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <limits>
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "base/test_folder.h"
 #include "formats/safetensors.h"
 #include "tensor/quant.h"
 
@@ -23,8 +23,6 @@ namespace fs = std::filesystem;
 class GgufExportValues : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("wels_gguf_export_" + std::to_string(::getpid()));
-    fs::create_directories(folder_);
     c_.architecture = Architecture::kQwen2;
     c_.attention = AttentionKind::kGqa;
     c_.attention_bias = true;
@@ -37,8 +35,7 @@ class GgufExportValues : public ::testing::Test {
     c_.head_dim = 32;
     c_.max_position_embeddings = 64;
   }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const char* name) const { return (folder_ / name).string(); }
+  std::string path(const char* name) const { return folder_ / name; }
 
   // Normal values of 0.05, but for this one in a row of blk.2.ffn_down.
   void write_model_with(float value) {
@@ -69,7 +66,7 @@ class GgufExportValues : public ::testing::Test {
     }
     return "accepted";
   }
-  fs::path folder_;
+  TestFolder folder_;
   ModelConfig c_;
 };
 

@@ -82,6 +82,12 @@ std::string load_chat_template(const std::string& path) {
   return gguf->has("tokenizer.chat_template") ? gguf->text("tokenizer.chat_template") : "";
 }
 
+bool begin_as_chats(VocabSource& source) {
+  if (source.add_bos) return false;
+  source.add_bos = true;
+  return true;
+}
+
 VocabSource load_vocab_source(const std::string& path) {
   std::string file = is_folder(path) ? path + "/tokenizer.json" : path;
   if (MappedFile(file).text().starts_with("GGUF"))
@@ -91,8 +97,7 @@ VocabSource load_vocab_source(const std::string& path) {
   std::string folder = slash == std::string::npos ? "" : file.substr(0, slash + 1);
   std::string config = folder + "tokenizer_config.json";
   if (is_file(config)) read_names(config, source);
-  // A model that learned chats has learned to begin with bos.
-  if (!source.add_bos && is_file(folder + "chat_template.jinja")) source.add_bos = true;
+  if (is_file(folder + "chat_template.jinja")) begin_as_chats(source);
   return source;
 }
 

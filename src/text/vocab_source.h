@@ -48,6 +48,10 @@ struct VocabSource {
   std::optional<bool> add_bos;
 };
 
+// Texts of a model that learned chats begin as those do, with bos, where its files do not say. Says
+// whether that is new.
+bool begin_as_chats(VocabSource& source);
+
 // tokenizer.json (byte-level BPE) → source. Throws Error(where, what, hint) on anything else: bad
 // JSON, wrong types, a model, normaliser, pre-tokeniser or decoder that this program does not have.
 VocabSource parse_tokenizer_json(std::string_view json, const std::string& where);
