@@ -25,6 +25,7 @@ void Api::page_config(Call& call) {
            {"name", models_.first_name()},
            {"context", models_.context()},
            {"auth", accounts_ != nullptr},
+           {"search", false},
            {"prices", prices},
            {"inside", true},
            {"experts", c.n_routed_experts}};

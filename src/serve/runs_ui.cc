@@ -28,7 +28,7 @@ std::optional<HttpResponse> RunsHandler::respond(const HttpRequest& r,
   if (r.path == "/ui/config.json")
     return fresh_json(
         fmt::format(R"({{"version":{},"mode":"training","models":[],"name":"","context":0,)"
-                    R"("auth":false,"prices":null,"inside":false,)"
+                    R"("auth":false,"search":false,"prices":null,"inside":false,)"
                     R"("experts":0}})",
                     json_string(version())));
   if (RunRoutes::owns(r.path)) return routes_.respond(r, exchange);

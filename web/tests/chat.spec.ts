@@ -244,6 +244,21 @@ test('parameters go into the request, empty ones do not', async ({ page, mock })
   });
 });
 
+test('the search toggle is there, disabled and says why', async ({ page, mock }) => {
+  await page.goto('/');
+  const pill = page.getByRole('button', { name: 'Search', exact: true });
+  await expect(pill).toHaveAttribute('aria-disabled', 'true');
+  await pill.click({ force: true });
+  await expect(page.getByRole('status').filter({ hasText: 'search back-end' })).toBeVisible();
+  mock.behaviour.config.search = true;
+  await page.reload();
+  await expect(pill).toHaveAttribute('aria-disabled', 'false');
+  await pill.click();
+  await expect(pill).toHaveAttribute('aria-pressed', 'true');
+  await ask(page, 'news?');
+  expect(mock.requests.at(-1)!.body.search).toBe(true);
+});
+
 test('a model without thinking has no DeepThink', async ({ page, mock }) => {
   mock.behaviour.config.models = [{ id: 'deepseek-chat', thinking: false }];
   await page.goto('/');

@@ -23,7 +23,7 @@ export interface Behaviour {
 
 const defaults = (): Behaviour => ({
   config: {
-    version: '1.2.3', mode: 'chat', name: 'mine', context: 8192, auth: false, inside: true, experts: 16,
+    version: '1.2.3', mode: 'chat', name: 'mine', context: 8192, auth: false, search: false, inside: true, experts: 16,
     models: [{ id: 'deepseek-chat', thinking: false }, { id: 'deepseek-reasoner', thinking: true }],
     prices: { hit: 0.014, miss: 0.14, output: 0.28, currency: 'USD' },
   },

@@ -121,6 +121,7 @@ export class AnswerState {
       ...fields(settings.parameters),
       ...(asked.think && server.config.models.some((m) => m.id === asked.model && !m.thinking) ? { thinking: { type: 'enabled' } } : {}),
       ...(asked.inside ? { inside: true } : {}),
+      ...(settings.search && server.config.search ? { search: true } : {}),
     };
     try {
       const response = await request(asked.prefix ? '/beta/chat/completions' : '/chat/completions', {

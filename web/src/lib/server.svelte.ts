@@ -18,13 +18,14 @@ export interface Config {
   name: string;
   context: number;
   auth: boolean;
+  search: boolean;
   prices: Prices | null;
   inside: boolean;
   experts: number;
 }
 
 const unknown: Config = {
-  version: '', mode: 'chat', models: [], name: 'wels', context: 0, auth: false, prices: null, inside: false, experts: 0,
+  version: '', mode: 'chat', models: [], name: 'wels', context: 0, auth: false, search: false, prices: null, inside: false, experts: 0,
 };
 
 export const server = $state({

@@ -25,6 +25,7 @@ interface Settings {
   theme: 'system' | 'light' | 'dark';
   sendWith: 'enter' | 'ctrl';
   think: boolean;
+  search: boolean;
   openThoughts: boolean;
   sidebar: boolean;
   model: string;
@@ -33,7 +34,7 @@ interface Settings {
 }
 const defaults: Settings = {
   language: navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en',
-  theme: 'system', sendWith: 'enter', think: false, openThoughts: true, sidebar: true, model: '',
+  theme: 'system', sendWith: 'enter', think: false, search: false, openThoughts: true, sidebar: true, model: '',
   smoothing: 0.9, parameters: noParameters,
 };
 
