@@ -19,6 +19,28 @@ constexpr int kTab = 8;
 constexpr const char* kDim = "\033[2m";
 constexpr const char* kUndim = "\033[0m";
 
+// What a model or a server of someone else says must not command the terminal: control characters
+// are shown as their pictures (␛), those beyond ASCII as U+FFFD, carriage returns not at all.
+std::string for_terminal(std::string_view text) {
+  constexpr uint32_t kPictures = 0x2400, kDeletePicture = 0x2421, kReplacement = 0xFFFD;
+  std::string out;
+  auto* p = reinterpret_cast<const uint8_t*>(text.data());
+  for (auto* end = p + text.size(); p < end;) {
+    Char c = read_char(p, end);
+    if (c.code < ' ' && c.code != '\n' && c.code != '\t') {
+      if (c.code != '\r') append_utf8(out, kPictures + c.code);
+    } else if (c.code == 0x7F) {
+      append_utf8(out, kDeletePicture);
+    } else if (c.code >= 0x80 && c.code < 0xA0) {
+      append_utf8(out, kReplacement);
+    } else {
+      out.append(reinterpret_cast<const char*>(p), c.size);
+    }
+    p += c.size;
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string logprob_line(const Tokenizer& tokenizer, const SampledToken& token) {
@@ -60,7 +82,8 @@ ShowThinking show_thinking(bool hide) {
 }
 
 void AnswerView::push(std::string_view text) {
-  held_ += text;
+  bool terminal = how_ == ShowThinking::kDimmed || how_ == ShowThinking::kFolded;
+  held_ += terminal ? for_terminal(text) : text;
   if (state_ == State::kBegin) {
     size_t at = std::min(held_.find_first_not_of(kSpaces), held_.size());
     std::string_view word = std::string_view(held_).substr(at, kThinkBegin.size());

@@ -14,7 +14,7 @@ namespace wels {
 // A token in a line, "the" -0.1234, and behind it the most probable ones that it was told with.
 std::string logprob_line(const Tokenizer& tokenizer, const SampledToken& token);
 
-enum class ShowThinking { kPlain, kDimmed, kHidden, kFolded };
+enum class ShowThinking { kPlain, kDimmed, kHidden, kFolded };  // dimmed, folded: on a terminal
 // What standard output is fit for.
 ShowThinking show_thinking(bool hide);
 
@@ -24,7 +24,7 @@ class AnswerView {
   AnswerView(ShowThinking how, std::function<void(std::string_view)> show, std::string unfold = {})
       : how_(how), show_(std::move(show)), unfold_(std::move(unfold)) {}
 
-  // Pieces may end anywhere, within a tag too.
+  // Pieces may end between any characters, within a tag too. A terminal sees no control characters.
   void push(std::string_view text);
   void finish();
   bool thinking() const { return state_ == State::kThinking; }  // the reasoning has not ended

@@ -29,6 +29,18 @@ TEST(AnswerView, ShowsReasoningPlainDimmedOrNot) {
   EXPECT_EQ(shown(ShowThinking::kHidden, text), "so <think>");
 }
 
+TEST(AnswerView, ATerminalGetsNoCommandsFromAModel) {
+  std::string text = "<think>a\033[2J</think>\tb\r\n\033]0;title\007\x7f";
+  EXPECT_EQ(shown(ShowThinking::kDimmed, text),
+            "\033[2m<think>a␛[2J</think>\033[0m\tb\n␛]0;title␇␡");
+  std::string out;
+  AnswerView view(ShowThinking::kFolded, [&](std::string_view piece) { out += piece; });
+  view.push("é\u009b2J 中");
+  view.finish();
+  EXPECT_EQ(out, "é\uFFFD2J 中");
+  EXPECT_EQ(shown(ShowThinking::kPlain, text), text);  // a file gets what was said
+}
+
 TEST(AnswerView, FoldsReasoningIntoALineAndKeepsIt) {
   std::string out;
   AnswerView view(
