@@ -58,6 +58,12 @@ struct Scaled {
   }
 };
 
+// Clamped first: beyond an int there is no conversion.
+int nearest(float v, int lowest, int highest) {
+  return static_cast<int>(
+      round_even(std::clamp(v, static_cast<float>(lowest), static_cast<float>(highest))));
+}
+
 // lowest, highest: of the whole scales; the largest scale of a group becomes `lowest`, which has
 // one step more.
 template <class Levels, int n>
@@ -69,8 +75,7 @@ Scaled<Levels, n> fit_scaled(const float* x, const float* w, int lowest, int hig
     block.d = block_scale(m, lowest);
     float inverse = inverse_of(block.d);
     for (int j = 0; j < Block::kGroups; ++j) {
-      block.scale[j] =
-          std::clamp(static_cast<int>(round_even(wanted[j] * inverse)), lowest, highest);
+      block.scale[j] = nearest(wanted[j] * inverse, lowest, highest);
     }
     for (int turn = 0; turn < kTurns; ++turn) {
       float e = block.improve_scales(x, w, lowest, highest);
@@ -165,12 +170,9 @@ Offset<kTop, n> fit_offset(const float* x, const float* w, int highest) {
     block.d = block_scale(most_scale, highest);
     block.dmin = block_scale(most_min, highest);
     float scales = inverse_of(block.d), mins = inverse_of(block.dmin);
-    auto whole = [&](float v) {
-      return static_cast<int>(round_even(std::clamp(v, 0.0f, static_cast<float>(highest))));
-    };
     for (int j = 0; j < Block::kGroups; ++j) {
-      block.scale[j] = whole(wanted[j].scale * scales);
-      block.min[j] = whole(-wanted[j].offset * mins);
+      block.scale[j] = nearest(wanted[j].scale * scales, 0, highest);
+      block.min[j] = nearest(-wanted[j].offset * mins, 0, highest);
     }
     for (int turn = 0; turn < kTurns; ++turn) {
       float e = block.improve(x, w, highest);
