@@ -200,7 +200,7 @@ int dpo_command(DpoFlags f) {
   if (!find_reference(*dev, m, s, data, reference) || stop.requested()) return stopped_early();
 
   const Preferences& shown = data.held_out.size() > 0 ? data.held_out : data.train;
-  DpoStage stage(*dev, *m.model, data, reference.train, reference.held_out, s,
+  DpoStage stage(data, reference.train, reference.held_out, s,
                  [&] { return answer_now(*dev, m, s.trainer.dtype, shown.chosen.example(0)); });
   RunReport report(s.out, sections(f, m, data, dev->measure_peak_flops(s.trainer.dtype)));
   StageContext ctx{

@@ -8,7 +8,10 @@ function(wels_isa file)
   endif()
 endfunction()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(avx2 -mavx2 -mfma -mf16c -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12 in its own intrinsics
+  set(avx2 -mavx2 -mfma -mf16c)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    list(APPEND avx2 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12 in its own intrinsics
+  endif()
   set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
   wels_isa(avx2.cc ${avx2})
   wels_isa(avx512.cc ${avx512})

@@ -159,7 +159,7 @@ TEST_F(QuantGolden, EveryBlockTypeDecodesToTheReferenceValues) {
   for (auto& [name, size] : types.items()) {
     SCOPED_TRACE(name);
     auto known = std::find_if(quant_formats().begin(), quant_formats().end(),
-                              [&](const QuantFormat& q) { return q.gguf_name == name; });
+                              [type = name](const QuantFormat& q) { return q.gguf_name == type; });
     if (known == quant_formats().end()) {
       EXPECT_NE(std::find(optional.begin(), optional.end(), name), optional.end())
           << "a type that wels must know";

@@ -297,7 +297,7 @@ TEST(ResponsesRequest, WhatCannotBeHonouredIsRefused) {
                             {R"("tools":[{"type":"function","name":"f","strict":true,
                                 "parameters":{"properties":{"a":{}}}}])",
                              "must list all its properties"}})
-    EXPECT_THAT(refusal([&] { parse(wrong); }), HasSubstr(why)) << wrong;
+    EXPECT_THAT(refusal([&, body = wrong] { parse(body); }), HasSubstr(why)) << wrong;
 }
 
 TEST(ResponsesRequest, ItemsBecomeMessages) {

@@ -142,13 +142,10 @@ std::vector<PairLogp> pair_logps(Device& dev, Model& model, const TrainerConfig&
   return out;
 }
 
-DpoStage::DpoStage(Device& dev, Model& model, const PreferenceData& data,
-                   const std::vector<PairLogp>& train_reference,
+DpoStage::DpoStage(const PreferenceData& data, const std::vector<PairLogp>& train_reference,
                    const std::vector<PairLogp>& held_out_reference, const DpoSettings& settings,
                    std::function<std::string()> sample)
-    : dev_(dev),
-      model_(model),
-      data_(data),
+    : data_(data),
       train_reference_(train_reference),
       held_out_reference_(held_out_reference),
       s_(settings),

@@ -68,8 +68,7 @@ std::vector<PairLogp> pair_logps(Device& dev, Model& model, const TrainerConfig&
 class DpoStage : public Stage {
  public:
   // References: of the model that the run began with. All arguments outlive the stage.
-  DpoStage(Device& dev, Model& model, const PreferenceData& data,
-           const std::vector<PairLogp>& train_reference,
+  DpoStage(const PreferenceData& data, const std::vector<PairLogp>& train_reference,
            const std::vector<PairLogp>& held_out_reference, const DpoSettings& settings,
            std::function<std::string()> sample);
 
@@ -86,8 +85,6 @@ class DpoStage : public Stage {
  private:
   PairBatch draw(int64_t first) const;
 
-  Device& dev_;
-  Model& model_;
   const PreferenceData& data_;
   const std::vector<PairLogp>&train_reference_, &held_out_reference_;
   const DpoSettings& s_;

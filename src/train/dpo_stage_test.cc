@@ -140,7 +140,7 @@ TEST(Dpo, TheMarginGrows) {
   std::vector<PairLogp> train = pair_logps(*dev, model, s.trainer, data.train, 256),
                         held_out = pair_logps(*dev, model, s.trainer, data.held_out, 256);
   Trainer trainer(*dev, model, s.trainer);
-  DpoStage stage(*dev, model, data, train, held_out, s, {});
+  DpoStage stage(data, train, held_out, s, {});
   StepMetrics m;
   stage.step(trainer, TrainerState(), 0.0, m);
   EXPECT_NEAR(stage.last_step().loss, std::log(2.0), 1e-6) << "nothing has changed yet";

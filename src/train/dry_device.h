@@ -18,7 +18,8 @@ class DryDevice : public Device {
   explicit DryDevice(const Device& of) : of_(of) {}
   std::string name() const override { return "dry run of " + of_.name(); }
 
-  int64_t held_bytes() const { return held_; }  // allocated and not released
+  int64_t held_bytes() const { return held_; }     // allocated and not released
+  using Device::packed_bytes, Device::work_bytes;  // what one weight, one call would take
   int64_t packed_bytes() const { return packed_; }
   // The forward packs of stacks of experts, which are among them.
   struct Stack {

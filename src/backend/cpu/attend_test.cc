@@ -327,8 +327,9 @@ TEST(AttendCached, matches_the_plain_loops) {
 TEST(AttendCached, whole_prefill_chunks_and_single_tokens_have_the_same_bits) {
   int threads = thread_count();
   for (const CachedCase& c : cached_cases()) {
-    for (auto [dtype, page_rows] : types_and_pages()) {
-      const int64_t n = 1150;
+    for (auto type_and_page : types_and_pages()) {
+      const DType dtype = type_and_page.first;
+      const int64_t page_rows = type_and_page.second, n = 1150;
       Paged a(dtype, n, c.width, page_rows, 1);
       Data q(dtype, n, c.p.heads * (c.p.dk + c.p.dr), 5), whole(dtype, n, c.p.heads * c.p.dv);
       CpuDevice device;

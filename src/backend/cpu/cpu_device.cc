@@ -1,6 +1,8 @@
 // The CPU device's choice of instruction set.
 #include "backend/cpu/cpu_device.h"
 
+#include <cpuid.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -38,6 +40,13 @@ const Kernels* kernels_avx512_bf16_vnni() {
   return &kernels;
 }
 
+// Clang 14's __builtin_cpu_supports does not know it. With AVX2's registers the system keeps its
+// own.
+bool has_f16c() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 const Kernels* choose(std::string wanted) {
   const char* asked_by = "--device";
   bool none = false;
@@ -48,8 +57,8 @@ const Kernels* choose(std::string wanted) {
     if (none) wanted.clear();
   }
   __builtin_cpu_init();
-  bool avx2 = !none && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-              __builtin_cpu_supports("f16c");
+  bool avx2 =
+      !none && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
