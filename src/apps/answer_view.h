@@ -24,7 +24,7 @@ class AnswerView {
   AnswerView(ShowThinking how, std::function<void(std::string_view)> show, std::string unfold = {})
       : how_(how), show_(std::move(show)), unfold_(std::move(unfold)) {}
 
-  // Pieces may end between any characters, within a tag too. A terminal sees no control characters.
+  // Pieces may end between any characters, within a tag too. A terminal gets no commands.
   void push(std::string_view text);
   void finish();
   bool thinking() const { return state_ == State::kThinking; }  // the reasoning has not ended
