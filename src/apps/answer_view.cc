@@ -19,8 +19,8 @@ constexpr int kTab = 8;
 constexpr const char* kDim = "\033[2m";
 constexpr const char* kUndim = "\033[0m";
 
-// What a model or a server of someone else says must not command the terminal: control characters
-// are shown as their pictures (␛), those beyond ASCII as U+FFFD, carriage returns not at all.
+}  // namespace
+
 std::string for_terminal(std::string_view text) {
   constexpr uint32_t kPictures = 0x2400, kDeletePicture = 0x2421, kReplacement = 0xFFFD;
   std::string out;
@@ -40,8 +40,6 @@ std::string for_terminal(std::string_view text) {
   }
   return out;
 }
-
-}  // namespace
 
 std::string logprob_line(const Tokenizer& tokenizer, const SampledToken& token) {
   auto entry = [&](int32_t id, double logp) {

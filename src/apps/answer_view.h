@@ -14,6 +14,10 @@ namespace wels {
 // A token in a line, "the" -0.1234, and behind it the most probable ones that it was told with.
 std::string logprob_line(const Tokenizer& tokenizer, const SampledToken& token);
 
+// What a model or a server of someone else says must not command the terminal: control characters
+// are shown as their pictures (␛), those beyond ASCII as U+FFFD, carriage returns not at all.
+std::string for_terminal(std::string_view text);
+
 enum class ShowThinking { kPlain, kDimmed, kHidden, kFolded };  // dimmed, folded: on a terminal
 // What standard output is fit for.
 ShowThinking show_thinking(bool hide);

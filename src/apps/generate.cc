@@ -1,5 +1,6 @@
 // wels generate: continues a prompt.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -202,7 +203,10 @@ int generate(GenerateFlags f) {
   CacheOptions cache = f.cache.options(m.dtype);
   require_memory_for(m, context, *cache.dtype, f.experts.apply(m), !f.quiet);
   StopSignal stop;
-  StreamPrinter printer(*m.tokenizer, f.stop);
+  bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  StreamPrinter printer(*m.tokenizer, f.stop, [terminal](std::string_view text) {
+    StreamPrinter::to_stdout(terminal ? for_terminal(text) : text);
+  });
   std::vector<std::string> logprobs;
   AnswerMaskFn held = r.mask;
   r.on_token = [&](const SampledToken& t) {

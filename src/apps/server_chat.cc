@@ -71,8 +71,8 @@ std::string reason(const std::string& body) {
   nlohmann::json j = nlohmann::json::parse(body, nullptr, false);
   if (j.is_object() && j.contains("error") && j["error"].is_object() &&
       j["error"].contains("message") && j["error"]["message"].is_string())
-    return j["error"]["message"];
-  return body.substr(0, 300);
+    return for_terminal(j["error"]["message"].get_ref<const std::string&>());
+  return for_terminal(std::string_view(body).substr(0, 300));
 }
 
 }  // namespace
